@@ -1,0 +1,80 @@
+//! What the probe writes to its rings.
+
+use crate::address::Address;
+
+/// One judged packet, 112 bytes. `kind` and `abi_version` come first and never move, so that a
+/// reader can refuse what it does not know.
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct VerdictEvent {
+    /// [`crate::EventKind`].
+    pub kind: u8,
+    /// [`crate::ABI_VERSION`] of the program that wrote it.
+    pub abi_version: u8,
+    /// [`crate::Lane`].
+    pub lane: u8,
+    /// [`crate::Direction`].
+    pub direction: u8,
+    /// The CPU that judged; with `lane` and `seq` it names the event within one boot.
+    pub cpu: u32,
+    /// Counts the events of this CPU and lane from 1, those lost to a full ring included.
+    pub seq: u64,
+    /// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`).
+    pub boot_time: u64,
+    /// `current_revision` when the packet was judged.
+    pub revision: u64,
+    /// Attribution id, 63 bits; 0 where `reason` alone says why.
+    pub attribution: u64,
+    pub source: Address,
+    pub destination: Address,
+    /// Owner of the source address as the kernel believed then; 0 where none is known.
+    pub source_owner: u32,
+    /// Owner of the destination address, likewise.
+    pub destination_owner: u32,
+    /// Owner id of the pod whose veth judged ([`crate::Endpoint::owner`]); 0 before its tables were ready.
+    pub endpoint_owner: u32,
+    /// Host interface that judged.
+    pub ifindex: u32,
+    /// Host order; 0 where the protocol has none.
+    pub source_port: u16,
+    /// Host order; 0 where the protocol has none.
+    pub destination_port: u16,
+    /// IP protocol number after all extension headers.
+    pub protocol: u8,
+    /// 4 or 6.
+    pub family: u8,
+    /// TCP flags byte of this packet.
+    pub tcp_flags: u8,
+    /// Type of ICMP or ICMPv6.
+    pub icmp_type: u8,
+    /// Code of ICMP or ICMPv6.
+    pub icmp_code: u8,
+    /// [`crate::Verdict`].
+    pub verdict: u8,
+    /// [`crate::Disposition`].
+    pub disposition: u8,
+    /// [`crate::KernelReason`].
+    pub reason: u8,
+    /// [`crate::Mode`] in force.
+    pub mode: u8,
+    /// [`flag`] bits.
+    pub flags: u8,
+    pub reserved: [u8; 2],
+    /// Length of the packet in bytes, link layer included.
+    pub length: u32,
+    pub reserved_tail: [u8; 4],
+}
+
+/// Bits of [`VerdictEvent::flags`].
+pub mod flag {
+    /// A fragment other than the first: no ports are known.
+    pub const FRAGMENT: u8 = 1 << 0;
+    /// The peer's address lies in a pod range but no pod is known to own it.
+    pub const UNKNOWN_POD: u8 = 1 << 1;
+}
+
+const _: () = assert!(size_of::<VerdictEvent>() == 112);

@@ -1,0 +1,344 @@
+//! Keys and values of the maps, and what each map is for.
+//!
+//! A packet is judged by at most: [`Settings`] and the revision cell, `ENDPOINTS`, `CONNECTIONS`, one of `ADDRESSES`
+//! and `BLOCKS`, `PAIRS`, and where ports matter `COLUMNS` with one of `COLUMN_PORTS` and `COLUMN_RANGES`.
+
+use crate::address::Address;
+
+/// Names under which programs define the maps and user space pins them.
+pub mod name {
+    /// `array[1]` of [`super::Settings`].
+    pub const SETTINGS: &str = "SETTINGS";
+    /// `array[1]` of `u64`: the revision in force, the only commit point of a publication.
+    pub const CURRENT_REVISION: &str = "CURRENT_REVISION";
+    /// `hash`: host ifindex (`u32`) → [`super::Endpoint`].
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// `hash`: [`super::OwnAddressKey`] → `u8` (1): addresses that the pod behind an interface may send from.
+    pub const OWN_ADDRESSES: &str = "OWN_ADDRESSES";
+    /// `hash`: [`super::AddressKey`] → [`super::PeerVersions`]: pods, nodes, Service addresses.
+    pub const ADDRESSES: &str = "ADDRESSES";
+    /// `lpm_trie`: prefix length and [`super::AddressKey`] → [`super::PeerVersions`]: CIDR blocks that policies name, pod ranges.
+    pub const BLOCKS: &str = "BLOCKS";
+    /// `hash`: [`super::PairKey`] → [`super::Decision`].
+    pub const PAIRS: &str = "PAIRS";
+    /// `hash`: column id (`u32`) → [`super::Column`].
+    pub const COLUMNS: &str = "COLUMNS";
+    /// `hash`: [`super::ColumnPortKey`] → [`super::Decision`]: single ports.
+    pub const COLUMN_PORTS: &str = "COLUMN_PORTS";
+    /// `lpm_trie`: prefix length and [`super::ColumnRangeKey`] → [`super::Decision`]: port prefixes.
+    pub const COLUMN_RANGES: &str = "COLUMN_RANGES";
+    /// `lru_hash`: [`super::ConnectionKey`] → [`super::Connection`].
+    pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// `lru_hash`: [`super::FragmentKey`] → [`super::FragmentVerdict`].
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// `percpu_array[2]` by lane: [`super::LaneCounters`].
+    pub const LANES: &str = "LANES";
+    /// `lru_hash`: host ifindex and lane ([`super::LossKey`]) → `u64` lost events, summed over CPUs.
+    pub const LOSSES: &str = "LOSSES";
+    /// Ring of [`crate::Lane::Denied`].
+    pub const RING_DENIED: &str = "RING_DENIED";
+    /// Ring of [`crate::Lane::Flow`].
+    pub const RING_FLOW: &str = "RING_FLOW";
+
+    /// Every map, in the order in which they are pinned.
+    pub const ALL: &[&str] = &[
+        SETTINGS,
+        CURRENT_REVISION,
+        ENDPOINTS,
+        OWN_ADDRESSES,
+        ADDRESSES,
+        BLOCKS,
+        PAIRS,
+        COLUMNS,
+        COLUMN_PORTS,
+        COLUMN_RANGES,
+        CONNECTIONS,
+        FRAGMENTS,
+        LANES,
+        LOSSES,
+        RING_DENIED,
+        RING_FLOW,
+    ];
+
+    /// tcx program for packets from a pod: attach to ingress of the host side of its veth.
+    pub const FROM_POD: &str = "from_pod";
+    /// tcx program for packets to a pod: attach to egress of the host side of its veth.
+    pub const TO_POD: &str = "to_pod";
+    /// The empty program that benches compare with.
+    pub const EMPTY: &str = "empty";
+}
+
+macro_rules! layout {
+    ($(#[$meta:meta])* $name:ident = $size:literal { $($(#[$field_meta:meta])* $field:ident: $ty:ty),+ $(,)? }) => {
+        $(#[$meta])*
+        #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable))]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        #[repr(C)]
+        pub struct $name { $($(#[$field_meta])* pub $field: $ty),+ }
+        const _: () = assert!(size_of::<$name>() == $size);
+    };
+}
+
+layout! {
+    /// What holds for the whole node.
+    Settings = 32 {
+        /// [`crate::Mode`].
+        mode: u8,
+        reserved: [u8; 7],
+        /// How long an idle established TCP connection is remembered, in nanoseconds.
+        tcp_established_timeout: u64,
+        /// How long everything else that is idle is remembered, in nanoseconds.
+        other_timeout: u64,
+        /// How long after an endpoint's first attachment a connection under way may pass in reverse (E-10b), in nanoseconds.
+        midstream_window: u64,
+    }
+}
+
+layout! {
+    /// The peer at an address.
+    Peer = 16 {
+        /// Equivalence class of peers that no rule tells apart; see [`identity`].
+        identity: u32,
+        /// Who owns the address, for the record; 0 where nobody is known to.
+        owner: u32,
+        /// [`peer_flag`] bits.
+        flags: u32,
+        reserved: u32,
+    }
+}
+
+/// Identities with a meaning of their own; the compiler gives out the others, from 16.
+pub mod identity {
+    /// An address of which nothing is known: outside every block that a policy names.
+    pub const WORLD: u32 = 0;
+    pub const FIRST_COMPILED: u32 = 16;
+}
+
+/// Bits of [`Peer::flags`].
+pub mod peer_flag {
+    /// A Service's address: its backend is not known at this hook.
+    pub const SERVICE: u32 = 1 << 0;
+    /// Inside a pod range, but no pod is known to own it.
+    pub const UNKNOWN_POD: u32 = 1 << 1;
+    /// This record means that there is none: in a version that removes an address.
+    pub const ABSENT: u32 = 1 << 2;
+}
+
+layout! {
+    /// A peer before and after a publication: a packet takes `after` when `current_revision` ≥ `since`, else `before`.
+    PeerVersions = 40 {
+        since: u64,
+        before: Peer,
+        after: Peer,
+    }
+}
+
+layout! {
+    AddressKey = 16 { address: Address }
+}
+
+layout! {
+    OwnAddressKey = 20 {
+        ifindex: u32,
+        address: Address,
+    }
+}
+
+layout! {
+    /// The final verdict for a packet, with who gave it.
+    Decision = 16 {
+        /// Attribution id, 63 bits; never 0 where `column` is 0.
+        attribution: u64,
+        /// Ask this column when not 0; then the other fields mean nothing.
+        column: u32,
+        /// [`crate::Verdict`].
+        verdict: u8,
+        reserved: [u8; 3],
+    }
+}
+
+layout! {
+    /// The classes of an endpoint as a subject, and what holds for peers without a pair.
+    EndpointClasses = 40 {
+        /// Subject class for packets from the pod.
+        egress_class: u32,
+        /// Subject class for packets to the pod.
+        ingress_class: u32,
+        egress_default: Decision,
+        ingress_default: Decision,
+    }
+}
+
+layout! {
+    /// A pod's interface. Absent or with `ready` 0: its tables are not complete.
+    Endpoint = 120 {
+        /// `current_revision` from which `after` holds.
+        since: u64,
+        before: EndpointClasses,
+        after: EndpointClasses,
+        /// Nanoseconds since boot when the endpoint was first attached.
+        attached_at: u64,
+        /// Host interface; the id of the endpoint in connection keys.
+        ifindex: u32,
+        /// Owner id of the pod.
+        owner: u32,
+        /// Not 0 once the tables are complete.
+        ready: u8,
+        reserved: [u8; 7],
+        reserved_tail: u64,
+    }
+}
+
+layout! {
+    PairKey = 8 {
+        /// Subject class; a class belongs to one direction.
+        class: u32,
+        identity: u32,
+    }
+}
+
+layout! {
+    /// A division of the port space. The decisions here answer where no port is known.
+    Column = 144 {
+        /// Default for TCP ports in neither `COLUMN_PORTS` nor `COLUMN_RANGES`.
+        tcp: Decision,
+        udp: Decision,
+        sctp: Decision,
+        /// Protocols without ports that rules may name, ICMP included.
+        other: Decision,
+        /// For fragments whose ports are not known: allowed only if all ports of the protocol are.
+        tcp_fragment: Decision,
+        udp_fragment: Decision,
+        sctp_fragment: Decision,
+        reserved_decision: Decision,
+        /// [`column_flag`] bits: what has to be asked at all.
+        flags: u32,
+        reserved: [u8; 12],
+    }
+}
+
+/// Bits of [`Column::flags`].
+pub mod column_flag {
+    pub const TCP_PORTS: u32 = 1 << 0;
+    pub const TCP_RANGES: u32 = 1 << 1;
+    pub const UDP_PORTS: u32 = 1 << 2;
+    pub const UDP_RANGES: u32 = 1 << 3;
+    pub const SCTP_PORTS: u32 = 1 << 4;
+    pub const SCTP_RANGES: u32 = 1 << 5;
+}
+
+layout! {
+    ColumnPortKey = 8 {
+        column: u32,
+        /// Host order.
+        port: u16,
+        /// IP protocol number: 6, 17 or 132.
+        protocol: u8,
+        reserved: u8,
+    }
+}
+
+layout! {
+    /// Data of an LPM key: the trie compares bits from the first byte on, so both numbers are in *network order*.
+    /// A prefix of `n` port bits has length 32 + 8 + `n`.
+    ColumnRangeKey = 8 {
+        column: [u8; 4],
+        protocol: u8,
+        port: [u8; 2],
+        reserved: u8,
+    }
+}
+
+layout! {
+    /// Both orientations of a connection have one key: the lower (address, port) comes first.
+    ConnectionKey = 44 {
+        /// Host interface, so that what source egress allowed does not open destination ingress on the same node.
+        ifindex: u32,
+        low: Address,
+        high: Address,
+        low_port: u16,
+        high_port: u16,
+        /// IP protocol number. ICMP echo uses its identifier as both ports.
+        protocol: u8,
+        reserved: [u8; 3],
+    }
+}
+
+layout! {
+    /// A connection that passes, and how it was judged.
+    Connection = 48 {
+        /// Nanoseconds since boot after which the entry is a miss.
+        expires_at: u64,
+        /// Revision that judged it last.
+        revision: u64,
+        attribution: u64,
+        /// [`crate::Verdict`].
+        verdict: u8,
+        /// [`crate::KernelReason`].
+        reason: u8,
+        /// [`connection_flag`] bits.
+        flags: u8,
+        reserved: [u8; 5],
+        packets: u64,
+        bytes: u64,
+    }
+}
+
+/// Bits of [`Connection::flags`].
+pub mod connection_flag {
+    /// The original direction runs from the low end of the key to the high one.
+    pub const FROM_LOW: u8 = 1 << 0;
+    /// A packet was seen in each direction.
+    pub const ESTABLISHED: u8 = 1 << 1;
+    /// The original direction was from the pod.
+    pub const EGRESS: u8 = 1 << 2;
+    /// FIN or RST seen: it expires soon.
+    pub const CLOSING: u8 = 1 << 3;
+    /// Recorded once as `EstablishedStale` already.
+    pub const STALE: u8 = 1 << 4;
+}
+
+layout! {
+    FragmentKey = 44 {
+        ifindex: u32,
+        source: Address,
+        destination: Address,
+        /// Identification field; IPv4's 16 bits or IPv6's 32.
+        identification: u32,
+        protocol: u8,
+        /// [`crate::Direction`].
+        direction: u8,
+        reserved: [u8; 2],
+    }
+}
+
+layout! {
+    FragmentVerdict = 32 {
+        expires_at: u64,
+        attribution: u64,
+        source_port: u16,
+        destination_port: u16,
+        verdict: u8,
+        reason: u8,
+        /// [`crate::Disposition`] of the first fragment.
+        disposition: u8,
+        reserved: [u8; 9],
+    }
+}
+
+layout! {
+    /// One CPU's account of a lane: `seq` = delivered + `lost`.
+    LaneCounters = 16 {
+        /// Sequence number of the last event, delivered or lost.
+        seq: u64,
+        /// Events for which the ring had no room.
+        lost: u64,
+    }
+}
+
+layout! {
+    LossKey = 8 {
+        ifindex: u32,
+        lane: u32,
+    }
+}
