@@ -1,1 +1,51 @@
-//! stub
+//! The command-line tool: asks the query service, evaluates and lints manifests, looks at the probe of this node.
+//!
+//! It decides nothing itself: verdicts come from the engine or from the record. Answers go to standard output, warnings
+//! and errors to standard error.
+
+mod command;
+mod exit;
+mod manifests;
+mod moment;
+mod place;
+mod program;
+mod service;
+mod table;
+mod terminal;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{FromArgMatches, error::ErrorKind};
+
+pub use program::Program;
+
+use crate::{
+    exit::Exit,
+    terminal::{Terminal, is_closed_pipe},
+};
+
+/// Reads the arguments, does what they ask, and gives the process's exit code: see [`Exit`].
+pub fn run(program: &Program, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let parsed = program
+        .command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| command::Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to be told when this cannot be printed.
+            let _ = error.print();
+            let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked_for { Exit::Done } else { Exit::Usage }.into();
+        }
+    };
+    let mut terminal = Terminal::of_process();
+    match command::execute(cli, program, &mut terminal) {
+        Ok(exit) => exit.into(),
+        Err(error) if is_closed_pipe(&error) => Exit::Done.into(),
+        Err(error) => {
+            terminal.error(&error);
+            Exit::Error.into()
+        }
+    }
+}

@@ -1,1 +1,11 @@
-//! stub
+//! The on-disk contract: rows, their Arrow schema, Parquet properties, paths, format version; and what the query
+//! service answers, typed once for the service and its clients.
+//!
+//! It knows the engine's words and Arrow. It does not know the kernel, Kubernetes objects, SQL or sockets.
+
+pub mod answer;
+pub mod row;
+
+/// Version of the tables' layout, in each file's key-value metadata as `format_version`. Readers read every version
+/// ever shipped; writers write this one.
+pub const FORMAT_VERSION: u32 = 1;

@@ -1,1 +1,3 @@
-//! stub
+//! What the suites share. Pods are network namespaces made by [`topology`] (it lives in xtask, since the demo uses it).
+
+pub use xtask::topology;

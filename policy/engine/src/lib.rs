@@ -1,1 +1,24 @@
-//! stub
+//! The policy engine: flow + snapshot → verdict + attribution, and snapshot → decision tables.
+//!
+//! Pure: no I/O, no clock, no randomness, no Kubernetes types. `netverdict-manifest` turns Kubernetes objects into the
+//! [`model`]; the probe's user space turns [`tables`] into map bytes; the record keeps [`decision`]s.
+//!
+//! Two ways lead to a verdict and must agree: the evaluator reads like the specification and is used where a person
+//! asks; the compiler folds everything into tables that the kernel only looks up.
+
+mod address;
+pub mod compile;
+pub mod decision;
+pub mod evaluate;
+pub mod model;
+pub mod tables;
+
+pub use compile::Compiler;
+pub use decision::{
+    AttributionId, Confidence, Decision, Direction, FailedDimension, NearMiss, Reason, Reference, Role, Verdict,
+};
+pub use evaluate::{
+    End, EvaluateError, Evaluation, Family, Flow, Point, PointName, evaluate, evaluate_point, near_misses,
+};
+pub use model::{ObjectKey, Pod, Policy, Snapshot};
+pub use tables::{Change, Tables};

@@ -1,0 +1,210 @@
+//! What the query service answers over HTTP, shared with its clients. JSON; unknown fields are ignored by readers, so
+//! that an older client understands a newer service.
+
+use chrono::{DateTime, Utc};
+use netverdict_policy::{NearMiss, Reason, Verdict};
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/why`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WhyAnswer {
+    /// The answer in one sentence: *denied at destination ingress by db/default-deny (isolates db/pg; no rule matched)…*
+    pub sentence: String,
+    /// Of the connection: the first denying point's, else what all points say together.
+    pub verdict: Verdict,
+    pub source: WhyEnd,
+    pub destination: WhyEnd,
+    pub port: Option<u16>,
+    /// `TCP`, `UDP`, `SCTP`, `ICMP`, …; empty for any.
+    pub protocol: String,
+    /// In the order source egress, destination ingress; only ends that are pods.
+    pub points: Vec<WhyPoint>,
+    /// What is known to be missing in the time asked about.
+    pub gaps: Vec<Gap>,
+    /// Why the answer may be out of date; empty when it is not.
+    pub stale: Vec<String>,
+    pub from: DateTime<Utc>,
+    pub to: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WhyEnd {
+    /// As `namespace/pod`, or an address.
+    pub name: String,
+    /// `pod`, `node`, `external`, …
+    pub kind: String,
+    pub addresses: Vec<String>,
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// One end's verdict.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WhyPoint {
+    /// `source-egress` or `destination-ingress`.
+    pub point: String,
+    pub verdict: Verdict,
+    pub verdict_if_enforced: Option<Verdict>,
+    /// `forwarded` or `dropped`; empty where no packet is on record.
+    pub disposition: String,
+    pub reason: Reason,
+    /// Not policy: `malformed`, …; empty otherwise.
+    pub drop_reason: String,
+    /// `enforced`: packets are on record. `evaluated`: none is; the stored snapshot was evaluated.
+    pub method: String,
+    pub confidence: String,
+    pub mode: String,
+    pub decided_by: Vec<Decider>,
+    pub passed: Vec<Decider>,
+    pub staged: Vec<Decider>,
+    pub near_misses: Vec<NearMiss>,
+    /// Snapshot that decided.
+    pub snapshot: u64,
+    pub attribution_id: i64,
+    /// When the last packet on record was judged; `None` where none is.
+    pub last_seen: Option<DateTime<Utc>>,
+    pub first_seen: Option<DateTime<Utc>>,
+    /// Events on record in the time asked about.
+    pub count: u64,
+    /// The verdict that the newest snapshot gives; `None` where it cannot be evaluated.
+    pub now: Option<Verdict>,
+    /// Who would decide now, where that differs.
+    pub now_decided_by: Vec<Decider>,
+    pub node: String,
+    /// A packet could not have got here, for the source's end denied it; what this end would have said.
+    pub hypothetical: bool,
+    pub identity_window_open: bool,
+}
+
+/// A policy's part in a decision, with its text as it stood.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decider {
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub generation: i64,
+    pub content_hash: String,
+    pub tier: String,
+    pub rule_index: Option<u32>,
+    pub rule_name: String,
+    pub action: String,
+    pub role: String,
+    /// The object as it stood; empty where it is not on record.
+    pub text: String,
+    /// What has become of it since.
+    pub since: Since,
+}
+
+/// What has become of a policy since it decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Since {
+    Unchanged,
+    Changed,
+    Deleted,
+    /// Not on record.
+    Unknown,
+}
+
+/// Something known to be missing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    pub node: String,
+    pub lane: String,
+    pub endpoint: String,
+    pub cause: String,
+    pub lost_events: i64,
+    pub from: DateTime<Utc>,
+    pub to: DateTime<Utc>,
+    pub detail: String,
+}
+
+/// A record as `flows` shows it: `GET /v1/flows`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FlowLine {
+    pub time: DateTime<Utc>,
+    pub node: String,
+    pub verdict: String,
+    pub verdict_if_enforced: Option<String>,
+    pub disposition: String,
+    pub direction: String,
+    pub reason: String,
+    /// `namespace/pod`, `node/name`, or the address.
+    pub source: String,
+    pub source_ip: String,
+    pub source_port: Option<u16>,
+    pub destination: String,
+    pub destination_ip: String,
+    pub destination_port: Option<u16>,
+    pub protocol: String,
+    /// `db/default-deny`, `db/allow-api#0`, …
+    pub decided_by: Vec<String>,
+    pub near_miss: Vec<String>,
+    pub count: i64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FlowsAnswer {
+    pub flows: Vec<FlowLine>,
+    pub gaps: Vec<Gap>,
+    pub stale: Vec<String>,
+    /// Give it back as `after` to go on from here (`--follow`).
+    pub cursor: String,
+}
+
+/// `POST /v1/sql`: one statement that reads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SqlQuestion {
+    pub query: String,
+    /// `json` (default), `csv`, `arrow`.
+    #[serde(default)]
+    pub format: String,
+}
+
+/// The JSON form of an SQL result.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SqlAnswer {
+    pub columns: Vec<SqlColumn>,
+    pub rows: Vec<Vec<serde_json::Value>>,
+    /// Gaps that touch the time range that the rows come from.
+    pub gaps: Vec<Gap>,
+    pub stale: Vec<String>,
+    /// More rows there were than the service gives at once.
+    pub truncated: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SqlColumn {
+    pub name: String,
+    /// As PostgreSQL calls it.
+    pub r#type: String,
+}
+
+/// Every error that the service answers with, besides its HTTP status.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorAnswer {
+    /// Closed list, kebab-case: `unknown-pod`, `bad-request`, `unauthorized`, `bad-sql`, `refused-sql`, `timeout`, `internal`.
+    pub code: String,
+    pub message: String,
+    /// What to do about it; empty where nothing helps.
+    pub remedy: String,
+}
+
+/// `GET /v1/status` of a collector, on the port where it serves fresh rows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CollectorStatus {
+    pub node: String,
+    pub boot_id: String,
+    pub version: String,
+    pub mode: String,
+    pub time: DateTime<Utc>,
+    /// Rows that are served here belong to this segment or a later one; files with a lower number are complete.
+    pub segment: u64,
+    /// Number of the policy snapshot in force.
+    pub snapshot: u64,
+    /// What could not be read from the cluster source: objects that the snapshot may lack. Empty when all is well.
+    pub source_errors: Vec<String>,
+    /// Why policy is not in force as it should be, for instance a full map. Empty when all is well.
+    pub publish_errors: Vec<String>,
+    pub endpoints: u64,
+}

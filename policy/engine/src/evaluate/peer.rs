@@ -1,0 +1,160 @@
+//! Who is at the other end, and whether a rule's peer means it.
+
+use std::net::IpAddr;
+
+use super::{End, Family, selector, tiers::Match};
+use crate::{
+    address,
+    model::{NamePattern, Node, Peer, Pod, Snapshot},
+};
+
+/// What rules can read of the other end.
+pub(crate) struct Facts<'a> {
+    /// Canonical. `None` where a pod has none of the family.
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) family: Family,
+    /// Who owns it: nobody, one, or several that claim the same address.
+    claims: Vec<Claim<'a>>,
+    /// A Service's address that no pod and no node owns.
+    pub(crate) service: bool,
+    /// In a pod range, and nobody owns it.
+    pub(crate) unknown_pod: bool,
+}
+
+/// An owner of an address.
+pub(crate) enum Claim<'a> {
+    /// It takes part.
+    Pod(&'a Pod),
+    /// `node` is `None` where the snapshot holds no such node.
+    Node { name: &'a str, node: Option<&'a Node> },
+}
+
+impl Claim<'_> {
+    pub(crate) fn is_node_of(&self, subject: &Pod) -> bool {
+        matches!(self, Claim::Node { name, .. } if !name.is_empty() && *name == subject.node)
+    }
+}
+
+impl<'a> Facts<'a> {
+    pub(crate) fn of(snapshot: &'a Snapshot, end: &End, address: Option<IpAddr>, family: Family) -> Self {
+        match end {
+            &End::Address(own) => Self::of_address(snapshot, address.unwrap_or(own)),
+            End::Pod(key) => match snapshot.pods.get(key) {
+                Some(pod) => Self::of_pod(snapshot, pod, address, family),
+                // Nobody knows it: its address says what there is to say.
+                None => address.map_or_else(|| Self::nobody(None, family), |a| Self::of_address(snapshot, a)),
+            },
+        }
+    }
+
+    fn of_pod(snapshot: &'a Snapshot, pod: &'a Pod, address: Option<IpAddr>, family: Family) -> Self {
+        let address = address.or_else(|| address_of(&pod.addresses, family)).map(address::canonical);
+        if pod.takes_part() {
+            return Self { claims: vec![Claim::Pod(pod)], ..Self::nobody(address, family) };
+        }
+        if pod.host_network && !pod.finished() {
+            // Its traffic is the node's (E-5).
+            let node = snapshot.nodes.get(&pod.node).map(|node| &**node);
+            let address = address.or_else(|| node.and_then(|node| address_of(&node.addresses, family)));
+            return Self { claims: vec![Claim::Node { name: &pod.node, node }], ..Self::nobody(address, family) };
+        }
+        // Finished: whoever has its address now (E-14).
+        address.map_or_else(|| Self::nobody(None, family), |address| Self::of_address(snapshot, address))
+    }
+
+    fn of_address(snapshot: &'a Snapshot, address: IpAddr) -> Self {
+        let address = address::canonical(address);
+        let mut claims: Vec<Claim<'a>> = pods_at(snapshot, address).into_iter().map(Claim::Pod).collect();
+        claims.extend(nodes_at(snapshot, address).into_iter().map(|name| Claim::Node {
+            name,
+            node: snapshot.nodes.get(name).map(|node| &**node),
+        }));
+        let owned = !claims.is_empty();
+        let service = !owned && is_service(snapshot, address);
+        let unknown_pod = !owned && !service && in_pod_range(snapshot, address);
+        Self { claims, service, unknown_pod, ..Self::nobody(Some(address), Family::of(address)) }
+    }
+
+    fn nobody(address: Option<IpAddr>, family: Family) -> Self {
+        let family = address.map_or(family, Family::of);
+        Self { address, family, claims: Vec::new(), service: false, unknown_pod: false }
+    }
+
+    /// Each owner in order; `None` once where there is none.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = Option<&Claim<'a>>> {
+        let nobody = self.claims.is_empty().then_some(None);
+        self.claims.iter().map(Some).chain(nobody)
+    }
+
+    /// Whether the subject talks to itself: nobody else claims its address.
+    pub(crate) fn is(&self, subject: &Pod) -> bool {
+        matches!(self.claims.as_slice(), [Claim::Pod(pod)] if pod.namespace == subject.namespace && pod.name == subject.name)
+    }
+}
+
+/// Whether a rule's peer means the other end, taken for one of its owners.
+pub(crate) fn matches(snapshot: &Snapshot, term: &Peer, facts: &Facts<'_>, claim: Option<&Claim<'_>>) -> Match {
+    match term {
+        Peer::Pods { namespaces, pods } => match claim {
+            Some(Claim::Pod(pod)) => selector::selects(snapshot, namespaces, pods, pod).into(),
+            None if facts.unknown_pod => Match::Possible,
+            // Selectors match pods only (E-4).
+            _ => Match::No,
+        },
+        Peer::Block { cidr, except } => facts
+            .address
+            .is_some_and(|own| address::holds(*cidr, own) && !except.iter().any(|e| address::holds(*e, own)))
+            .into(),
+        Peer::Nodes(labels) => match claim {
+            Some(Claim::Node { node: Some(node), .. }) => selector::matches(labels, &node.labels).into(),
+            _ => Match::No,
+        },
+        Peer::Name(pattern) => facts.address.is_some_and(|own| has_name(snapshot, pattern, own)).into(),
+    }
+}
+
+/// The pods that take part and have the address, by key.
+pub(super) fn pods_at(snapshot: &Snapshot, address: IpAddr) -> Vec<&Pod> {
+    let address = address::canonical(address);
+    let pods = snapshot.pods.values().filter(|pod| pod.takes_part());
+    pods.map(|pod| &**pod).filter(|pod| pod.addresses.iter().any(|a| address::canonical(*a) == address)).collect()
+}
+
+/// The nodes that have the address themselves or through a pod on their network, by name.
+fn nodes_at(snapshot: &Snapshot, address: IpAddr) -> Vec<&str> {
+    let has = |addresses: &[IpAddr]| addresses.iter().any(|a| address::canonical(*a) == address);
+    let nodes = snapshot.nodes.iter().filter(|(_, node)| has(&node.addresses)).map(|(name, _)| name.as_str());
+    let pods = snapshot.pods.values().filter(|pod| pod.host_network && !pod.finished() && has(&pod.addresses));
+    let mut names: Vec<&str> = nodes.chain(pods.map(|pod| pod.node.as_str())).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn is_service(snapshot: &Snapshot, address: IpAddr) -> bool {
+    snapshot.services.values().flat_map(|s| &s.addresses).any(|a| address::canonical(*a) == address)
+}
+
+fn in_pod_range(snapshot: &Snapshot, address: IpAddr) -> bool {
+    let of_nodes = snapshot.nodes.values().flat_map(|node| &node.pod_ranges);
+    snapshot.pod_ranges.iter().chain(of_nodes).any(|range| address::holds(*range, address))
+}
+
+fn has_name(snapshot: &Snapshot, pattern: &NamePattern, address: IpAddr) -> bool {
+    let named = snapshot.names.iter().filter(|(name, _)| name_matches(pattern, name));
+    named.flat_map(|(_, addresses)| addresses).any(|a| address::canonical(*a) == address)
+}
+
+/// `name` as the snapshot holds it: lower case, no final dot.
+pub(crate) fn name_matches(pattern: &NamePattern, name: &str) -> bool {
+    match pattern {
+        NamePattern::Exact(exact) => exact == name,
+        NamePattern::Suffix(suffix) => {
+            name.strip_suffix(suffix.as_str()).and_then(|rest| rest.strip_suffix('.')).is_some_and(|rest| !rest.is_empty())
+        }
+    }
+}
+
+fn address_of(addresses: &[IpAddr], family: Family) -> Option<IpAddr> {
+    addresses.iter().copied().find(|address| Family::of(*address) == family)
+}

@@ -1,0 +1,79 @@
+//! Whether a rule's port means the flow's, and where the port space changes.
+
+use std::collections::BTreeSet;
+
+use super::tiers::Match;
+use crate::model::{Pod, PortMatch, Protocol};
+
+/// Where a named port is resolved: the destination of the flow.
+#[derive(Clone, Copy)]
+pub(crate) enum NamedOn<'a> {
+    Pod(&'a Pod),
+    /// A pod of which nothing is known: it may call any of its ports so.
+    UnknownPod,
+    /// A named port of something that is no pod never matches (E-2).
+    NoPod,
+}
+
+/// `port` `None` means a protocol without ports, which no entry of a rule matches (E-11).
+pub(crate) fn matches(term: &PortMatch, on: NamedOn<'_>, protocol: Protocol, port: Option<u16>) -> Match {
+    let Some(port) = port else { return Match::No };
+    match term {
+        PortMatch::Protocol(own) => (*own == protocol).into(),
+        PortMatch::Range { protocol: own, first, last } => {
+            (*own == protocol && (*first..=*last).contains(&port)).into()
+        }
+        PortMatch::Named { protocol: own, name } => match on {
+            NamedOn::Pod(pod) => resolve(pod, name, *own).any(|found| found == (protocol, port)).into(),
+            NamedOn::UnknownPod if own.is_none_or(|own| own == protocol) => Match::Possible,
+            NamedOn::UnknownPod | NamedOn::NoPod => Match::No,
+        },
+    }
+}
+
+/// What a named port is on a pod: name and protocol must both agree.
+pub(crate) fn resolve<'a>(
+    pod: &'a Pod,
+    name: &'a str,
+    protocol: Option<Protocol>,
+) -> impl Iterator<Item = (Protocol, u16)> + 'a {
+    pod.container_ports
+        .iter()
+        .filter(move |port| port.name == name && protocol.is_none_or(|own| own == port.protocol))
+        .map(|port| (port.protocol, port.port))
+}
+
+/// First ports of the stretches of one protocol's port space that no rule tells apart. Port 0 is no port.
+pub(crate) struct Starts(BTreeSet<u16>);
+
+impl Default for Starts {
+    fn default() -> Self {
+        Self(BTreeSet::from([1]))
+    }
+}
+
+impl Starts {
+    pub(crate) fn add(&mut self, term: &PortMatch, on: NamedOn<'_>, protocol: Protocol) {
+        match term {
+            PortMatch::Protocol(_) => {}
+            PortMatch::Range { protocol: own, first, last } if *own == protocol => self.add_range(*first, *last),
+            PortMatch::Range { .. } => {}
+            PortMatch::Named { protocol: own, name } => {
+                if let NamedOn::Pod(pod) = on {
+                    for (_, port) in resolve(pod, name, *own).filter(|(found, _)| *found == protocol) {
+                        self.add_range(port, port);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn add_range(&mut self, first: u16, last: u16) {
+        self.0.insert(first.max(1));
+        self.0.extend(last.checked_add(1));
+    }
+
+    pub(crate) fn into_ports(self) -> Vec<u16> {
+        self.0.into_iter().collect()
+    }
+}

@@ -1,0 +1,259 @@
+//! The walk through the tiers: admin, network policy, baseline, default. Who decides, and who is blamed.
+//!
+//! It does not know what a rule reads: whether a rule matches is asked of the caller.
+
+use std::cmp::Ordering;
+
+use crate::{
+    decision::{Confidence, Decision, Reason, Reference, Role, Verdict},
+    model::{Action, Direction, Policy, Rule, Tier},
+};
+
+/// Whether a rule means a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Match {
+    No,
+    /// It would for some of those who may own the address. Enough to deny, never to accept or to pass.
+    Possible,
+    Certain,
+}
+
+impl From<bool> for Match {
+    fn from(matched: bool) -> Self {
+        if matched { Self::Certain } else { Self::No }
+    }
+}
+
+/// What the policies of one end conclude for one peer and port, audited policies being left out or enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Judgement {
+    pub(crate) verdict: Verdict,
+    pub(crate) reason: Reason,
+    pub(crate) tier: Option<Tier>,
+    pub(crate) confidence: Confidence,
+    pub(crate) references: Vec<Reference>,
+}
+
+impl Judgement {
+    /// Without any policy.
+    pub(crate) fn plain(verdict: Verdict, reason: Reason) -> Self {
+        Self { verdict, reason, tier: None, confidence: Confidence::Exact, references: Vec::new() }
+    }
+
+    /// The first that denies, else the first: for what may be any of several things. Partial unless all are the same.
+    /// No judgements at all do not happen; they would deny.
+    pub(crate) fn safest(judgements: impl IntoIterator<Item = Self>) -> Self {
+        let mut judgements = judgements.into_iter();
+        let Some(mut safest) = judgements.next() else { return Self::plain(Verdict::Denied, Reason::FailClosed) };
+        let mut same = true;
+        for next in judgements {
+            same &= next == safest;
+            if next.verdict == Verdict::Denied && safest.verdict != Verdict::Denied {
+                safest = next;
+            }
+        }
+        if !same {
+            safest.confidence = Confidence::Partial;
+        }
+        safest
+    }
+
+    /// The decision, given the judgement that would stand with all audited policies enforced.
+    pub(crate) fn with_staged(self, staged: Option<Self>) -> Decision {
+        let Self { verdict, reason, tier, confidence, mut references } = self;
+        let verdict_if_enforced = staged.as_ref().map(|staged| staged.verdict);
+        let deciders = staged.into_iter().flat_map(|staged| staged.references).filter(|r| r.role != Role::Passed);
+        references.extend(deciders.map(|reference| Reference { role: Role::Staged, ..reference }));
+        Decision { verdict, verdict_if_enforced, reason, tier, confidence, references }
+    }
+}
+
+/// Whether a policy says anything of a direction. Rules of a direction that a network policy does not isolate are
+/// ignored (N-2).
+pub(crate) fn concerns(policy: &Policy, direction: Direction) -> bool {
+    match policy.tier {
+        Tier::NetworkPolicy => policy.isolates.in_direction(direction),
+        Tier::Admin | Tier::Baseline => policy.rules.iter().any(|rule| rule.direction == direction),
+    }
+}
+
+/// Order of evaluation and of listing: by tier, then priority where it counts, then name (A-1, C-2, C-3).
+pub(crate) fn order(a: &Policy, b: &Policy) -> Ordering {
+    let by_name = |policy: &Policy| match policy.tier {
+        Tier::NetworkPolicy => (0, policy.key.namespace.clone(), policy.key.name.clone()),
+        Tier::Admin | Tier::Baseline => (policy.priority, policy.key.name.clone(), policy.key.namespace.clone()),
+    };
+    a.tier.cmp(&b.tier).then_with(|| by_name(a).cmp(&by_name(b))).then_with(|| a.key.kind.cmp(&b.key.kind))
+}
+
+/// What a rule that could not be read whole matches: accept nothing (N-13), deny and pass everything (C-9).
+pub(crate) fn fault_matches(action: Action) -> Match {
+    match action {
+        Action::Accept => Match::No,
+        Action::Deny | Action::Pass => Match::Certain,
+    }
+}
+
+/// Judges by `policies`, which select the subject, concern the direction and stand in [`order`].
+///
+/// `own_node`: the peer is the subject's node. `matches` is given positions in `policies` and in a policy's rules.
+pub(crate) fn judge(
+    policies: &[&Policy],
+    direction: Direction,
+    own_node: bool,
+    matches: impl Fn(usize, usize) -> Match,
+) -> Judgement {
+    let mut walk = Walk { policies, direction, matches: &matches, passed: Vec::new(), doubt: false, tie: false };
+    walk.ordered(Tier::Admin)
+        .or_else(|| walk.network_policies(own_node))
+        .or_else(|| walk.ordered(Tier::Baseline))
+        .unwrap_or_else(|| walk.conclude(Verdict::Allowed, Reason::NoPolicy, None, Vec::new()))
+}
+
+struct Walk<'a, M> {
+    policies: &'a [&'a Policy],
+    direction: Direction,
+    matches: &'a M,
+    /// References of rules that passed the flow on.
+    passed: Vec<Reference>,
+    /// A rule that may have matched was left aside, or one that may not have matched was applied.
+    doubt: bool,
+    /// Upstream does not say which of several rules goes first, and they disagree.
+    tie: bool,
+}
+
+/// The first rule of a policy that matches.
+struct Hit<'a> {
+    policy: &'a Policy,
+    rule: &'a Rule,
+    certain: bool,
+}
+
+impl Hit<'_> {
+    /// What it comes to: a pass that could not be read whole denies (C-9).
+    fn action(&self) -> Action {
+        if self.rule.fault.is_some() { Action::Deny } else { self.rule.action }
+    }
+
+    fn reason(&self, tier: Tier) -> Reason {
+        match (self.action(), tier) {
+            (Action::Accept, Tier::Admin) => Reason::ExplicitAccept,
+            (Action::Accept, _) => Reason::BaselineAccept,
+            _ if self.rule.fault.is_some() => Reason::FailClosed,
+            _ if !self.certain => Reason::UnknownPod,
+            (_, Tier::Admin) => Reason::ExplicitDeny,
+            (_, _) => Reason::BaselineDeny,
+        }
+    }
+}
+
+impl<'a, M: Fn(usize, usize) -> Match> Walk<'a, M> {
+    /// A tier in which the first matching rule decides (C-2).
+    fn ordered(&mut self, tier: Tier) -> Option<Judgement> {
+        let of_tier: Vec<usize> = self.of_tier(tier).collect();
+        let (position, hit) = of_tier.iter().enumerate().find_map(|(position, policy)| {
+            let (hit, doubt) = self.first_hit(*policy);
+            self.doubt |= doubt;
+            Some((position, hit?))
+        })?;
+        self.doubt |= !hit.certain;
+        let rivals: Vec<Hit<'_>> = of_tier[position + 1..]
+            .iter()
+            .take_while(|policy| self.policies[**policy].priority == hit.policy.priority)
+            .filter_map(|policy| self.first_hit(*policy).0)
+            .collect();
+        let tie = rivals.iter().any(|rival| rival.action() != hit.action());
+        self.tie |= tie;
+        let tied = rivals.iter().filter(|_| tie).map(|rival| refer(rival.policy, Some(rival.rule), Role::Decided));
+        match hit.action() {
+            Action::Pass => {
+                self.passed.push(refer(hit.policy, Some(hit.rule), Role::Passed));
+                self.passed.extend(tied);
+                None
+            }
+            action @ (Action::Accept | Action::Deny) => {
+                let verdict = if action == Action::Accept { Verdict::Allowed } else { Verdict::Denied };
+                let deciders = [refer(hit.policy, Some(hit.rule), Role::Decided)].into_iter().chain(tied).collect();
+                Some(self.conclude(verdict, hit.reason(tier), Some(tier), deciders))
+            }
+        }
+    }
+
+    /// The first rule of a policy that applies, and whether one before it may have matched too.
+    fn first_hit(&self, policy: usize) -> (Option<Hit<'a>>, bool) {
+        let mut doubt = false;
+        let owner = self.policies[policy];
+        for (position, rule) in owner.rules.iter().enumerate().filter(|(_, rule)| rule.direction == self.direction) {
+            let hit = match (self.matches)(policy, position) {
+                Match::No => continue,
+                Match::Possible => Hit { policy: owner, rule, certain: false },
+                Match::Certain => Hit { policy: owner, rule, certain: true },
+            };
+            if hit.certain || hit.action() == Action::Deny {
+                return (Some(hit), doubt);
+            }
+            doubt = true;
+        }
+        (None, doubt)
+    }
+
+    /// The union of all rules of all policies that isolate the subject (§2.2).
+    fn network_policies(&mut self, own_node: bool) -> Option<Judgement> {
+        let isolating: Vec<usize> = self.of_tier(Tier::NetworkPolicy).collect();
+        let tier = Some(Tier::NetworkPolicy);
+        if isolating.is_empty() {
+            return None;
+        }
+        if own_node {
+            return Some(self.conclude(Verdict::Allowed, Reason::NodeLocalExempt, tier, Vec::new()));
+        }
+        let mut deciders = Vec::new();
+        for policy in &isolating {
+            let owner = self.policies[*policy];
+            for (position, rule) in owner.rules.iter().enumerate() {
+                if rule.direction != self.direction || rule.action != Action::Accept {
+                    continue;
+                }
+                match (self.matches)(*policy, position) {
+                    Match::No => {}
+                    Match::Possible => self.doubt = true,
+                    Match::Certain => deciders.push(refer(owner, Some(rule), Role::Decided)),
+                }
+            }
+        }
+        if !deciders.is_empty() {
+            return Some(self.conclude(Verdict::Allowed, Reason::RuleMatch, tier, deciders));
+        }
+        let deciders = isolating.iter().map(|policy| refer(self.policies[*policy], None, Role::Isolating)).collect();
+        Some(self.conclude(Verdict::Denied, Reason::IsolatedNoMatch, tier, deciders))
+    }
+
+    fn conclude(&self, verdict: Verdict, reason: Reason, tier: Option<Tier>, deciders: Vec<Reference>) -> Judgement {
+        let confidence = match (self.doubt, self.tie) {
+            (true, _) => Confidence::Partial,
+            (false, true) => Confidence::Ambiguous,
+            (false, false) => Confidence::Exact,
+        };
+        let references = self.passed.iter().cloned().chain(deciders).collect();
+        Judgement { verdict, reason, tier, confidence, references }
+    }
+
+    fn of_tier(&self, tier: Tier) -> impl Iterator<Item = usize> + use<'a, M> {
+        let policies = self.policies;
+        (0..policies.len()).filter(move |policy| policies[*policy].tier == tier)
+    }
+}
+
+fn refer(policy: &Policy, rule: Option<&Rule>, role: Role) -> Reference {
+    Reference {
+        role,
+        policy: policy.key.clone(),
+        uid: policy.uid.clone(),
+        generation: policy.generation,
+        content_hash: policy.content_hash.clone(),
+        tier: policy.tier,
+        rule_index: rule.map(|rule| rule.index),
+        rule_name: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
+        action: rule.map(|rule| rule.action),
+    }
+}

@@ -1,0 +1,233 @@
+//! What we have to say about manifests, for people and for machines.
+//!
+//! The list of codes is closed: a script may rely on a code, never on a message.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::object::Object;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Something is not enforced as written, or not at all.
+    Error,
+    /// It is enforced as written, which is seldom what was meant.
+    Warning,
+    /// Worth knowing.
+    Info,
+}
+
+impl Severity {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The object that a finding is about. Parts that could not be read are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ObjectRef {
+    pub api_version: String,
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.kind.is_empty() { "object" } else { &self.kind })?;
+        match (self.namespace.as_str(), self.name.as_str()) {
+            ("", "") => Ok(()),
+            ("", name) => write!(f, " {name}"),
+            (namespace, name) => write!(f, " {namespace}/{name}"),
+        }
+    }
+}
+
+/// One thing to know about an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub severity: Severity,
+    /// One of [`code::ALL`].
+    pub code: &'static str,
+    /// `None` where no object could be made out.
+    pub object: Option<ObjectRef>,
+    /// File and place in it, or `None` where nobody said.
+    pub origin: Option<String>,
+    /// Path of the field, for instance `spec.ingress[0].from[1].podSelector`; empty for the object as a whole.
+    pub field: String,
+    /// What is wrong, and what is made of it.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.severity)?;
+        if let Some(object) = &self.object {
+            write!(f, "{object}")?;
+            if !self.field.is_empty() {
+                write!(f, ", {}", self.field)?;
+            }
+            f.write_str(": ")?;
+        }
+        write!(f, "{}; {} [{}]", self.message, self.remedy, self.code)?;
+        match &self.origin {
+            Some(origin) => write!(f, " ({origin})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is wrong with one field. Becomes a [`Finding`] once it is known how bad that is for the object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    pub code: &'static str,
+    pub field: String,
+    pub message: String,
+    pub remedy: String,
+}
+
+impl Invalid {
+    pub fn new(
+        code: &'static str,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { code, field: field.into(), message: message.into(), remedy: remedy.into() }
+    }
+}
+
+/// Collects the findings of one object; keeps the first [`Report::MOST`] of them.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    object: Option<ObjectRef>,
+    origin: Option<String>,
+    findings: Vec<Finding>,
+    left_out: usize,
+}
+
+impl Report {
+    /// More would tell nobody anything, and a hostile object could ask for millions.
+    pub const MOST: usize = 100;
+
+    pub fn of(object: &Object) -> Self {
+        Self {
+            object: Some(object.reference()),
+            origin: Some(object.origin.to_string()),
+            findings: Vec::new(),
+            left_out: 0,
+        }
+    }
+
+    pub fn error(&mut self, invalid: Invalid) {
+        self.add(Severity::Error, invalid);
+    }
+
+    pub fn warning(&mut self, invalid: Invalid) {
+        self.add(Severity::Warning, invalid);
+    }
+
+    pub fn info(&mut self, invalid: Invalid) {
+        self.add(Severity::Info, invalid);
+    }
+
+    fn add(&mut self, severity: Severity, invalid: Invalid) {
+        if self.findings.len() >= Self::MOST {
+            self.left_out += 1;
+            return;
+        }
+        let Invalid { code, field, message, remedy } = invalid;
+        let (object, origin) = (self.object.clone(), self.origin.clone());
+        self.findings.push(Finding { severity, code, object, origin, field, message, remedy });
+    }
+
+    /// All that was collected, and a last word on how many were left out.
+    pub fn finish(mut self) -> Vec<Finding> {
+        if self.left_out > 0 {
+            self.findings.push(Finding {
+                severity: Severity::Info,
+                code: code::MORE_FINDINGS,
+                object: self.object,
+                origin: self.origin,
+                field: String::new(),
+                message: format!("{} more findings are left out", self.left_out),
+                remedy: "repair the first ones and read again".into(),
+            });
+        }
+        self.findings
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident = $text:literal: $meaning:literal;)+) => {
+        /// The codes of findings: a closed list.
+        pub mod code {
+            $(#[doc = $meaning] pub const $name: &str = $text;)+
+
+            /// Every code and what it means.
+            pub const ALL: &[(&str, &str)] = &[$(($text, $meaning)),+];
+        }
+    };
+}
+
+codes! {
+    // reading documents
+    BROKEN_DOCUMENT = "broken-document": "The text is neither YAML nor JSON, or nests or expands beyond the bounds.";
+    TOO_LARGE = "too-large": "The text is larger than what is read at once.";
+    INVALID_OBJECT = "invalid-object": "apiVersion, kind or metadata cannot be read; the object is ignored.";
+    INVALID_KIND = "invalid-kind": "The kind is a misspelt policy kind; the object is not enforced.";
+    UNKNOWN_KIND = "unknown-kind": "The kind says nothing about network policy; the object is ignored.";
+    UNKNOWN_VERSION = "unknown-version": "A policy kind with an apiVersion that is not known; the object is not enforced.";
+    DUPLICATE_OBJECT = "duplicate-object": "The same kind, namespace and name twice; the last one counts.";
+    IMPLIED_NAMESPACE = "implied-namespace": "Pods or policies name a namespace that no object defines.";
+    MORE_FINDINGS = "more-findings": "The object has more findings than are listed.";
+    // any field
+    UNKNOWN_FIELD = "unknown-field": "A field that the kind does not have; it fails closed.";
+    WRONG_TYPE = "wrong-type": "A field holds another type than it must.";
+    MISSING_FIELD = "missing-field": "A required field is missing.";
+    INVALID_SELECTOR = "invalid-selector": "A label selector that an API server refuses.";
+    INVALID_MODE = "invalid-mode": "The annotation netverdict.io/mode has a value other than audit.";
+    INVALID_ADDRESS = "invalid-address": "An address that cannot be read; it is left out.";
+    // policies
+    AUDITED = "audited": "The policy is audited: it decides nothing.";
+    INVALID_POLICY_TYPES = "invalid-policy-types": "policyTypes is no list of Ingress and Egress; the object is not enforced.";
+    ISOLATES_INGRESS_TOO = "isolates-ingress-too": "A policy with egress rules alone isolates ingress, since it has no policyTypes.";
+    IGNORED_RULES = "ignored-rules": "Rules of a direction that policyTypes leaves out count for nothing.";
+    INVALID_PEER = "invalid-peer": "A peer that names nothing, or too much; it fails closed.";
+    INVALID_CIDR = "invalid-cidr": "A block of addresses that cannot be read; the rule fails closed.";
+    LEGACY_CIDR = "legacy-cidr": "A block with host bits or leading zeros; the bits are masked.";
+    EXCEPT_OUTSIDE_BLOCK = "except-outside-block": "An except that is no part of its own block.";
+    INVALID_PORT = "invalid-port": "A port, range or protocol that cannot be read; the rule fails closed.";
+    INVALID_ACTION = "invalid-action": "An action that the kind does not have; the rule fails closed.";
+    INVALID_TIER = "invalid-tier": "A tier that does not exist; the object is not enforced.";
+    INVALID_PRIORITY = "invalid-priority": "A priority outside 0 to 1000; the object is not enforced.";
+    INVALID_SUBJECT = "invalid-subject": "A subject that cannot be read; the object is not enforced.";
+    INVALID_NAME = "invalid-name": "A name that the kind does not permit.";
+    INVALID_DOMAIN_NAME = "invalid-domain-name": "A domain name that cannot be read, or in a rule that does not accept; the rule fails closed.";
+    NAMED_PORT_WITHOUT_PODS = "named-port-without-pods": "A named port beside peers that are no pods; the rule fails closed.";
+    TOO_MANY_ITEMS = "too-many-items": "A list that is longer than an API server takes.";
+    // across objects
+    SELECTS_NOTHING = "selects-nothing": "A policy's subject or a peer matches no pod, namespace or node.";
+    NAMED_PORT_NOWHERE = "named-port-nowhere": "No pod that the rule is about has a port of that name and protocol.";
+    DNS_CUT_OFF = "dns-cut-off": "Pods isolated for egress that no rule lets ask port 53.";
+    UNREACHABLE_RULE = "unreachable-rule": "An earlier rule matches all that this one does.";
+    SAME_PRIORITY = "same-priority": "Policies of one tier share a priority: their order is undefined.";
+    BLOCK_NAMES_PODS = "block-names-pods": "A block of addresses names pods, whose addresses change.";
+    HOST_NETWORK_SELECTED = "host-network-selected": "A policy selects pods on the host's network, which no policy applies to.";
+    DUPLICATE_ADDRESS = "duplicate-address": "Two owners have the same address.";
+}

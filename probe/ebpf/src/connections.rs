@@ -1,0 +1,216 @@
+//! The connections that pass, so that replies and later packets are not judged and not recorded again.
+
+use netverdict_abi::{
+    Connection, ConnectionKey, Direction, KernelReason, Verdict,
+    map::connection_flag::{CLOSING, EGRESS, ESTABLISHED, FROM_LOW, STALE},
+};
+
+use crate::{
+    atomic,
+    decide::Answer,
+    maps,
+    node::Node,
+    packet::{Packet, Words, bytes, protocol, tcp_flag},
+};
+
+/// How long a TCP connection is remembered after a FIN or RST, in nanoseconds.
+const CLOSING_TIMEOUT: u64 = 10_000_000_000;
+/// Revision of an entry that no complete table has judged: it is judged again with every packet until one has.
+const NEVER_JUDGED: u64 = u64::MAX;
+
+/// Where a packet belongs in the table.
+pub struct Place {
+    pub key: ConnectionKey,
+    /// The packet runs from the low end of the key to the high one.
+    pub from_low: bool,
+}
+
+impl Place {
+    #[inline(always)]
+    pub fn of(packet: &Packet, ifindex: u32) -> Self {
+        let from_low = is_low(&packet.source, packet.source_port, &packet.destination, packet.destination_port);
+        let (low, low_port, high, high_port) = if from_low {
+            (packet.source, packet.source_port, packet.destination, packet.destination_port)
+        } else {
+            (packet.destination, packet.destination_port, packet.source, packet.source_port)
+        };
+        let key = ConnectionKey {
+            ifindex,
+            low: bytes(low),
+            high: bytes(high),
+            low_port,
+            high_port,
+            protocol: packet.protocol,
+            reserved: [0; 3],
+        };
+        Self { key, from_low }
+    }
+
+    /// The entry, unless it has expired or the node would not let it stand.
+    #[inline(always)]
+    pub fn find(&self, node: &Node) -> Option<Entry> {
+        let connection = maps::CONNECTIONS.get_ptr_mut(&self.key)?;
+        // SAFETY: memory of the map; an evicted entry is reused, never unmapped.
+        let found = unsafe { &*connection };
+        if found.expires_at <= node.now || (node.enforces() && !passes_by_right(found)) {
+            return None;
+        }
+        Some(Entry { connection, original: (found.flags & FROM_LOW != 0) == self.from_low })
+    }
+
+    /// Remembers a connection that passes. `reversed`: the packet is the first one seen, but runs against the original
+    /// direction. A full table (or one that is locked) changes nothing else.
+    #[inline(always)]
+    pub fn open(&self, packet: &Packet, direction: Direction, reversed: bool, answer: &Answer, length: u32, node: &Node) {
+        let mut flags = 0;
+        if self.from_low != reversed {
+            flags |= FROM_LOW;
+        }
+        if (direction as u8 == Direction::Egress as u8) != reversed {
+            flags |= EGRESS;
+        }
+        if closes(packet) {
+            flags |= CLOSING;
+        }
+        let connection = Connection {
+            expires_at: node.now.saturating_add(timeout(packet.protocol, flags, node)),
+            revision: revision_of(answer, node),
+            attribution: answer.attribution,
+            verdict: answer.verdict as u8,
+            reason: answer.reason as u8,
+            flags,
+            reserved: [0; 5],
+            packets: 1,
+            bytes: u64::from(length),
+        };
+        let _ = maps::CONNECTIONS.insert(&self.key, &connection, 0);
+    }
+}
+
+/// An entry that is in force, and how the packet at hand lies to it.
+pub struct Entry {
+    connection: *mut Connection,
+    /// The packet runs in the original direction.
+    pub original: bool,
+}
+
+impl Entry {
+    #[inline(always)]
+    pub fn get(&self) -> &Connection {
+        // SAFETY: as in `find`.
+        unsafe { &*self.connection }
+    }
+
+    /// Counts the packet and puts the expiry off.
+    #[inline(always)]
+    pub fn touch(&self, packet: &Packet, length: u32, node: &Node) {
+        // SAFETY: as in `find`. Packets of both directions may be here on two CPUs at once: the counters are atomic; of
+        // two different flags that are raised in the same instant one may have to wait for the next packet.
+        unsafe {
+            let connection = self.connection;
+            let before = (*connection).flags;
+            let mut flags = before;
+            if !self.original {
+                flags |= ESTABLISHED;
+            }
+            if closes(packet) {
+                flags |= CLOSING;
+            }
+            if flags != before {
+                (*connection).flags = flags;
+            }
+            (*connection).expires_at = node.now.saturating_add(timeout(packet.protocol, flags, node));
+            atomic::add(&raw mut (*connection).packets, 1);
+            atomic::add(&raw mut (*connection).bytes, u64::from(length));
+        }
+    }
+
+    /// Takes on a newer judgement of the original direction; false if another CPU was first.
+    #[inline(always)]
+    pub fn take_on(&self, answer: &Answer, node: &Node) -> bool {
+        let revision = revision_of(answer, node);
+        // SAFETY: as in `find`.
+        unsafe {
+            let connection = self.connection;
+            if atomic::exchange(&raw mut (*connection).revision, revision) == revision && revision != NEVER_JUDGED {
+                return false;
+            }
+            (*connection).attribution = answer.attribution;
+            (*connection).verdict = answer.verdict as u8;
+            (*connection).reason = answer.reason as u8;
+            (*connection).flags &= !STALE;
+        }
+        true
+    }
+
+    /// Notes that the present tables would deny it; true the first time, when it has to be recorded.
+    #[inline(always)]
+    pub fn grow_stale(&self, node: &Node) -> bool {
+        // SAFETY: as in `find`.
+        unsafe {
+            let connection = self.connection;
+            if atomic::exchange(&raw mut (*connection).revision, node.revision) == node.revision
+                || (*connection).flags & STALE != 0
+            {
+                return false;
+            }
+            (*connection).flags |= STALE;
+        }
+        true
+    }
+
+    /// Judged alike before.
+    #[inline(always)]
+    pub fn agrees(&self, answer: &Answer) -> bool {
+        let connection = self.get();
+        connection.verdict == answer.verdict as u8
+            && connection.reason == answer.reason as u8
+            && connection.attribution == answer.attribution
+    }
+
+    /// A request that is under way: nothing came back yet and nothing ended it.
+    #[inline(always)]
+    pub fn awaits_answer(&self) -> bool {
+        self.original && self.get().flags & (ESTABLISHED | CLOSING) == 0
+    }
+}
+
+/// What opened it may pass in every mode. The rest is what `observe` and `audit` let through: it ends with the mode.
+#[inline(always)]
+pub fn passes_by_right(connection: &Connection) -> bool {
+    connection.verdict == Verdict::Allowed as u8 || connection.reason == KernelReason::ServiceNotResolved as u8
+}
+
+#[inline(always)]
+fn revision_of(answer: &Answer, node: &Node) -> u64 {
+    if answer.reason as u8 == KernelReason::PolicyNotReady as u8 { NEVER_JUDGED } else { node.revision }
+}
+
+#[inline(always)]
+fn closes(packet: &Packet) -> bool {
+    packet.protocol == protocol::TCP && packet.tcp_flags & (tcp_flag::FIN | tcp_flag::RST) != 0
+}
+
+#[inline(always)]
+fn timeout(protocol: u8, flags: u8, node: &Node) -> u64 {
+    if protocol != protocol::TCP {
+        node.settings.other_timeout
+    } else if flags & CLOSING != 0 {
+        CLOSING_TIMEOUT
+    } else if flags & ESTABLISHED != 0 {
+        node.settings.tcp_established_timeout
+    } else {
+        node.settings.other_timeout
+    }
+}
+
+/// Ends are ordered by address, then port, as the numbers that they are on the wire.
+#[inline(always)]
+fn is_low(one: &Words, one_port: u16, other: &Words, other_port: u16) -> bool {
+    for word in 0..4 {
+        if one[word] != other[word] {
+            return u32::from_be(one[word]) < u32::from_be(other[word]);
+        }
+    }
+    one_port <= other_port
+}

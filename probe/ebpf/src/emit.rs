@@ -1,0 +1,63 @@
+//! Writes events to the rings. Each has a number even when there is no room for it, so that losses are known by the CPU and
+//! the lane, and here also by interface.
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
+    helpers::bpf_get_smp_processor_id,
+};
+use netverdict_abi::{ABI_VERSION, EventKind, Lane, LossKey, VerdictEvent};
+
+use crate::{atomic, maps, node::Node};
+
+/// What the kernel side of an event fills in by itself; the rest is the caller's.
+pub fn send(mut fill: impl FnMut(&mut VerdictEvent), lane: Lane, ifindex: u32, node: &Node) {
+    let Some(counters) = maps::LANES.get_ptr_mut(lane as u32) else { return };
+    // SAFETY: this CPU's own element. tcx programs run with bottom halves off and are not entered from hard interrupts, so
+    // nothing else on this CPU is here at the same time: plain increments are enough.
+    let seq = unsafe {
+        (*counters).seq += 1;
+        (*counters).seq
+    };
+    let ring = match lane {
+        Lane::Denied => &maps::RING_DENIED,
+        Lane::Flow => &maps::RING_FLOW,
+    };
+    let Some(mut entry) = ring.reserve::<VerdictEvent>(0) else {
+        // SAFETY: as above.
+        unsafe { (*counters).lost += 1 };
+        count_loss(lane, ifindex);
+        return;
+    };
+    let event = entry.write(VerdictEvent {
+        kind: EventKind::Verdict as u8,
+        abi_version: ABI_VERSION,
+        lane: lane as u8,
+        // SAFETY: no precondition.
+        cpu: unsafe { bpf_get_smp_processor_id() },
+        seq,
+        boot_time: node.now,
+        revision: node.revision,
+        ifindex,
+        mode: node.settings.mode,
+        ..VerdictEvent::default()
+    });
+    fill(event);
+    // User space looks every few tens of milliseconds; only a denial is worth waking it for.
+    entry.submit(match lane {
+        Lane::Denied => 0,
+        Lane::Flow => u64::from(BPF_RB_NO_WAKEUP),
+    });
+}
+
+#[inline(always)]
+fn count_loss(lane: Lane, ifindex: u32) {
+    let key = LossKey { ifindex, lane: lane as u32 };
+    if maps::LOSSES.get_ptr(&key).is_none() {
+        // Another CPU may be first; then it is theirs that we add to.
+        let _ = maps::LOSSES.insert(&key, 0u64, u64::from(BPF_NOEXIST));
+    }
+    if let Some(lost) = maps::LOSSES.get_ptr_mut(&key) {
+        // SAFETY: an aligned `u64` in a map value.
+        unsafe { atomic::add(lost, 1) };
+    }
+}

@@ -1,0 +1,51 @@
+//! The maps, under the names of `netverdict_abi::map::name`. Sizes here are defaults; user space sets its own at load.
+//! What each map is for is said in `netverdict_abi::map`, and nowhere twice.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+};
+use netverdict_abi::{
+    AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Decision, Endpoint, FragmentKey,
+    FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, PeerVersions, Settings,
+};
+
+#[map]
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+pub static CURRENT_REVISION: Array<u64> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static ENDPOINTS: HashMap<u32, Endpoint> = HashMap::with_max_entries(1024, 0);
+#[map]
+pub static OWN_ADDRESSES: HashMap<OwnAddressKey, u8> = HashMap::with_max_entries(8192, 0);
+
+// What grows with the cluster is allocated as it fills: the limits are generous, the memory is not spent in advance.
+#[map]
+pub static ADDRESSES: HashMap<AddressKey, PeerVersions> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+#[map]
+pub static BLOCKS: LpmTrie<AddressKey, PeerVersions> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub static PAIRS: HashMap<PairKey, Decision> = HashMap::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+#[map]
+pub static COLUMNS: HashMap<u32, Column> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub static COLUMN_PORTS: HashMap<ColumnPortKey, Decision> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+#[map]
+pub static COLUMN_RANGES: LpmTrie<ColumnRangeKey, Decision> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+// Least recently used goes first: a flood of new connections costs history, never memory.
+#[map]
+pub static CONNECTIONS: LruHashMap<ConnectionKey, Connection> = LruHashMap::with_max_entries(65_536, 0);
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentVerdict> = LruHashMap::with_max_entries(4096, 0);
+
+#[map]
+pub static LANES: PerCpuArray<LaneCounters> = PerCpuArray::with_max_entries(2, 0);
+#[map]
+pub static LOSSES: LruHashMap<LossKey, u64> = LruHashMap::with_max_entries(4096, 0);
+#[map]
+pub static RING_DENIED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+#[map]
+pub static RING_FLOW: RingBuf = RingBuf::with_byte_size(1 << 20, 0);

@@ -1,0 +1,38 @@
+//! Whether a pod sends from an address of its own (P-1). Hardware addresses and the sender addresses inside ARP and
+//! neighbour discovery are not looked at.
+
+use netverdict_abi::OwnAddressKey;
+
+use crate::{
+    maps,
+    packet::{Packet, bytes, protocol, v4_words},
+};
+
+const DHCP_CLIENT: u16 = 68;
+const DHCP_SERVER: u16 = 67;
+
+/// User space lists the pod's addresses, link-local ones included. Beside them `::` is anybody's, and so is 0.0.0.0 for
+/// asking a DHCP server.
+#[inline(always)]
+pub fn is_own(packet: &Packet, ifindex: u32) -> bool {
+    let key = OwnAddressKey { ifindex, address: bytes(packet.source) };
+    if maps::OWN_ADDRESSES.get_ptr(&key).is_some() {
+        return true;
+    }
+    is_unspecified(packet)
+        || (packet.source == v4_words(0)
+            && packet.protocol == protocol::UDP
+            && packet.source_port == DHCP_CLIENT
+            && packet.destination_port == DHCP_SERVER)
+}
+
+/// Neighbour discovery may also come from a link-local address that user space has not seen yet.
+#[inline(always)]
+pub fn may_discover(packet: &Packet) -> bool {
+    is_unspecified(packet) || packet.source[0] & 0xffc0_0000_u32.to_be() == 0xfe80_0000_u32.to_be()
+}
+
+#[inline(always)]
+fn is_unspecified(packet: &Packet) -> bool {
+    packet.source == [0; 4]
+}

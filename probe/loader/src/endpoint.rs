@@ -1,0 +1,52 @@
+//! Which pod an interface belongs to. Decides it once, from what was discovered and what the cluster says.
+
+use std::net::IpAddr;
+
+use netverdict_policy::{ObjectKey, Pod, Snapshot};
+use serde::{Deserialize, Serialize};
+
+use crate::discover::Discovered;
+
+/// An interface of the host, and the pod behind it. Holds until the interface is deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundEndpoint {
+    /// Interface index on the host's side.
+    pub ifindex: u32,
+    /// Cookie of the pod's network namespace; unlike an inode number it is never used again.
+    pub netns_cookie: u64,
+    pub pod: ObjectKey,
+    pub pod_uid: String,
+    /// Addresses that the pod may send from: all it was given, and the link-local ones.
+    pub own_addresses: Vec<IpAddr>,
+}
+
+/// Finds the pod behind an interface: by the uid in the cgroup of its processes; by address only where no process of
+/// the namespace is in a pod's cgroup, and only if one pod alone has an address of it.
+///
+/// `None` while the snapshot does not know the pod: ask again with a newer one.
+pub fn bind(discovered: &Discovered, snapshot: &Snapshot) -> Option<BoundEndpoint> {
+    let pod = match &discovered.pod_uid {
+        Some(uid) => snapshot.pods.values().find(|pod| pod.uid == *uid && !pod.host_network)?,
+        None => sole_pod_with_address(&discovered.addresses, snapshot)?,
+    };
+    let mut own_addresses = pod.addresses.clone();
+    own_addresses.extend(&discovered.link_local);
+    own_addresses.sort_unstable();
+    own_addresses.dedup();
+    Some(BoundEndpoint {
+        ifindex: discovered.ifindex,
+        netns_cookie: discovered.netns_cookie,
+        pod: pod.key(),
+        pod_uid: pod.uid.clone(),
+        own_addresses,
+    })
+}
+
+fn sole_pod_with_address<'a>(addresses: &[IpAddr], snapshot: &'a Snapshot) -> Option<&'a Pod> {
+    let mut owners = snapshot
+        .pods
+        .values()
+        .filter(|pod| pod.takes_part() && pod.addresses.iter().any(|address| addresses.contains(address)));
+    let owner = owners.next()?;
+    owners.next().is_none().then_some(owner)
+}

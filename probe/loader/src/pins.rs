@@ -1,0 +1,211 @@
+//! Where things are pinned, and the lock that admits one probe. Does not load, attach or read anything.
+//!
+//! `<root>/v<ABI>/{programs,maps,links}/…` on a BPF file system. Names hold no dot: the kernel refuses them there. The
+//! lock is on the root folder itself, so that it holds between containers that mount the same file system.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use netverdict_abi::ABI_VERSION;
+use rustix::{
+    fs::{FlockOperation, flock, fstat, stat, statfs},
+    io::Errno,
+    mount::{MountFlags, mount},
+};
+
+use crate::error::ProbeError;
+
+/// `statfs(2)`: BPF_FS_MAGIC.
+const BPF_FS: u64 = 0xcafe_4a11;
+const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// How often to try a lock that another probe holds.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// The pins of one ABI version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pins {
+    version_folder: PathBuf,
+}
+
+impl Pins {
+    /// Those of this build's ABI version.
+    pub(crate) fn of(root: &Path) -> Self {
+        Self { version_folder: root.join(format!("v{ABI_VERSION}")) }
+    }
+
+    /// Every version's that there is, this build's or not.
+    pub(crate) fn every(root: &Path) -> Result<Vec<Self>, ProbeError> {
+        let folders = entries(root)?.into_iter().filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.strip_prefix('v').is_some_and(|version| version.parse::<u8>().is_ok())
+        });
+        Ok(folders.map(|version_folder| Self { version_folder }).collect())
+    }
+
+    pub(crate) fn exist(&self) -> bool {
+        self.version_folder.exists()
+    }
+
+    pub(crate) fn version_folder(&self) -> &Path {
+        &self.version_folder
+    }
+
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.version_folder.join("programs")
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.programs().join(name)
+    }
+
+    pub(crate) fn maps(&self) -> PathBuf {
+        self.version_folder.join("maps")
+    }
+
+    pub(crate) fn links(&self) -> PathBuf {
+        self.version_folder.join("links")
+    }
+
+    pub(crate) fn create(&self) -> Result<(), ProbeError> {
+        for folder in [self.programs(), self.maps(), self.links()] {
+            fs::create_dir_all(&folder).map_err(|source| failed(&folder, "create folder", source))?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything of this version, links first: no packet may meet half of it.
+    pub(crate) fn remove(&self) -> Result<Counts, ProbeError> {
+        let counts = Counts {
+            links: remove_all(&self.links())?,
+            programs: remove_all(&self.programs())?,
+            maps: remove_all(&self.maps())?,
+        };
+        remove_folder(&self.version_folder)?;
+        Ok(counts)
+    }
+}
+
+/// How many pins were removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) links: u32,
+    pub(crate) programs: u32,
+    pub(crate) maps: u32,
+}
+
+/// The lock on a root folder; released when dropped, or by the kernel when the process ends.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _folder: File,
+}
+
+impl Lock {
+    /// Takes the lock, creating the folder (and mounting the BPF file system at its usual place) if need be.
+    pub(crate) fn take(root: &Path, wait: Duration) -> Result<Self, ProbeError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            prepare(root)?;
+            if let Some(lock) = Self::try_take(root)? {
+                return Ok(lock);
+            }
+            if Instant::now() >= deadline {
+                return Err(ProbeError::Locked { path: root.to_owned() });
+            }
+            thread::sleep(LOCK_POLL);
+        }
+    }
+
+    fn try_take(root: &Path) -> Result<Option<Self>, ProbeError> {
+        let folder = match File::open(root) {
+            Ok(folder) => folder,
+            // Removed by a probe that just cleaned up: come again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(failed(root, "open", source)),
+        };
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(failed(root, "lock", error.into())),
+        }
+        let held = fstat(&folder).map_err(|error| failed(root, "inspect", error.into()))?;
+        // The folder may have been removed, and made again, between opening and locking it.
+        let still_there = stat(root).is_ok_and(|now| (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino));
+        Ok(still_there.then_some(Self { _folder: folder }))
+    }
+}
+
+/// Makes the root folder on a BPF file system.
+fn prepare(root: &Path) -> Result<(), ProbeError> {
+    if root.starts_with(MOUNT_POINT) && !is_bpf(Path::new(MOUNT_POINT)) {
+        fs::create_dir_all(MOUNT_POINT).map_err(|source| no_file_system(root, source))?;
+        mount("bpf", MOUNT_POINT, "bpf", MountFlags::empty(), None)
+            .map_err(|error| no_file_system(root, error.into()))?;
+    }
+    fs::create_dir_all(root).map_err(|source| failed(root, "create folder", source))?;
+    if is_bpf(root) {
+        Ok(())
+    } else {
+        let found = io::Error::other("it is of another kind");
+        Err(no_file_system(root, found))
+    }
+}
+
+fn is_bpf(path: &Path) -> bool {
+    // The field's type differs between architectures, the magic fits them all.
+    statfs(path).is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| kind & 0xffff_ffff == BPF_FS))
+}
+
+/// What is in a folder; nothing if it does not exist.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, ProbeError> {
+    let listing = match fs::read_dir(folder) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(failed(folder, "list", source)),
+    };
+    let mut paths = listing
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| failed(folder, "list", source))?;
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// Removes a pin; `false` if there is none.
+pub(crate) fn remove(pin: &Path) -> Result<bool, ProbeError> {
+    match fs::remove_file(pin) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(failed(pin, "remove", source)),
+    }
+}
+
+/// Removes every pin in a folder, and the folder.
+fn remove_all(folder: &Path) -> Result<u32, ProbeError> {
+    let mut removed = 0;
+    for pin in entries(folder)? {
+        removed += u32::from(remove(&pin)?);
+    }
+    remove_folder(folder)?;
+    Ok(removed)
+}
+
+/// Removes an empty folder, if it is there.
+pub(crate) fn remove_folder(folder: &Path) -> Result<(), ProbeError> {
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(folder, "remove folder", error)),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn failed(path: &Path, action: &'static str, source: io::Error) -> ProbeError {
+    ProbeError::Pin { path: path.to_owned(), action, source }
+}
+
+fn no_file_system(root: &Path, source: io::Error) -> ProbeError {
+    ProbeError::NoBpfFileSystem { path: root.to_owned(), source }
+}

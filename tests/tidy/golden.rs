@@ -1,0 +1,62 @@
+//! Contracts that are easy to change without noticing. `NETVERDICT_UPDATE_GOLDEN=1 cargo test -p netverdict-tests --test
+//! tidy` writes them anew; the commit then says `Contract: …`.
+
+use std::fs;
+
+use netverdict_abi::{
+    ABI_VERSION, AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Decision, Endpoint,
+    EndpointClasses, FragmentKey, FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, Peer, PeerVersions,
+    Settings, VerdictEvent,
+};
+use netverdict_flowlog::schema::Table;
+use zerocopy::IntoBytes;
+
+use crate::sources::root;
+
+/// Each struct of the ABI as the names, offsets and sizes of its fields tell it: by `Debug` of a value whose bytes count
+/// up, so that a moved or resized field shows.
+#[test]
+fn the_kernel_abi_is_what_its_version_says() {
+    let mut text = format!("version {ABI_VERSION}\n");
+    macro_rules! layouts {
+        ($($name:ident),+ $(,)?) => {$(
+            let mut value = $name::default();
+            for (number, byte) in value.as_mut_bytes().iter_mut().enumerate() {
+                *byte = u8::try_from(number % 251).expect("under 251");
+            }
+            text.push_str(&format!("{} bytes: {value:?}\n", size_of::<$name>()));
+        )+};
+    }
+    layouts!(
+        VerdictEvent, Settings, Peer, PeerVersions, AddressKey, OwnAddressKey, Decision, EndpointClasses, Endpoint, PairKey,
+        Column, ColumnPortKey, ColumnRangeKey, ConnectionKey, Connection, FragmentKey, FragmentVerdict, LaneCounters, LossKey,
+    );
+    check("abi.txt", &text, "raise netverdict_abi::ABI_VERSION");
+}
+
+#[test]
+fn the_tables_are_what_the_format_version_says() {
+    let mut text = format!("version {}\n", netverdict_flowlog::FORMAT_VERSION);
+    for table in Table::ALL {
+        text.push_str(&format!("\n{}\n", table.name()));
+        for field in table.schema().fields() {
+            let null = if field.is_nullable() { ", may be null" } else { "" };
+            text.push_str(&format!("  {}: {}{null}\n", field.name(), field.data_type()));
+        }
+    }
+    check("schema.txt", &text, "raise netverdict_flowlog::FORMAT_VERSION unless columns were only added");
+}
+
+fn check(name: &str, found: &str, remedy: &str) {
+    let path = root().join("tests/golden").join(name);
+    if std::env::var_os("NETVERDICT_UPDATE_GOLDEN").is_some() {
+        fs::write(&path, found).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        return;
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        expected == found,
+        "tests/golden/{name} is not what the code says: {remedy}, then set NETVERDICT_UPDATE_GOLDEN=1 and run this test \
+         again.\nexpected:\n{expected}\nfound:\n{found}"
+    );
+}

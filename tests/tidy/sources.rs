@@ -1,0 +1,116 @@
+//! Shape of the source files.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where a file must be split.
+const MOST_LINES: usize = 600;
+const MOST_LINES_OF_TESTS: usize = 900;
+/// Names that say what a module is made of, not what it is about.
+const NOT_NAMES: [&str; 6] = ["mod.rs", "utils.rs", "util.rs", "helpers.rs", "common.rs", "manager.rs"];
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the root").to_path_buf()
+}
+
+#[test]
+fn files_are_of_readable_size() {
+    let mut sizes = Vec::new();
+    for file in rust_files() {
+        let lines = read(&file).lines().count();
+        let most = if is_test(&file) { MOST_LINES_OF_TESTS } else { MOST_LINES };
+        assert!(lines <= most, "{} has {lines} lines; split it at {most}", file.display());
+        sizes.push(lines);
+    }
+    sizes.sort_unstable();
+    assert!(sizes.len() > 50, "only {} files were found", sizes.len());
+    let ninth_decile = sizes[sizes.len() * 9 / 10];
+    assert!(ninth_decile <= 400, "one file in ten is longer than {ninth_decile} lines; aim at 400");
+}
+
+#[test]
+fn files_are_named_by_idea() {
+    for file in rust_files() {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        assert!(!NOT_NAMES.contains(&name), "{} is not named by what it is about", file.display());
+        let stem = name.trim_end_matches(".rs");
+        assert!(!stem.ends_with("_task") && !stem.ends_with("_manager"), "{} is named by construct", file.display());
+    }
+}
+
+#[test]
+fn files_say_what_they_are_for() {
+    for file in rust_files() {
+        let text = read(&file);
+        let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        assert!(first.starts_with("//!") || first.starts_with("#!"), "{} does not begin with `//!`", file.display());
+    }
+}
+
+#[test]
+fn unsafe_lives_in_the_probe_and_says_why() {
+    for file in rust_files() {
+        let text = read(&file);
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let opens = code.contains(concat!("unsafe", " {")) || code.contains(concat!("unsafe", " impl"));
+            if !opens {
+                continue;
+            }
+            let place = format!("{}:{}", file.display(), number + 1);
+            assert!(file.starts_with(root().join("probe")), "{place}: unsafe code lives only in probe/");
+            let explained = lines[number.saturating_sub(6)..=number].iter().any(|line| line.contains("SAFETY"));
+            assert!(explained, "{place}: no `// SAFETY:` above it");
+        }
+    }
+}
+
+#[test]
+fn log_messages_are_fixed_and_lower_case() {
+    let macros = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+    for file in rust_files() {
+        for (number, line) in read(&file).lines().enumerate() {
+            let call = line.trim_start().trim_start_matches("tracing::");
+            // The message comes last; where a call takes several lines, it stands alone and is not looked at here.
+            if !macros.iter().any(|name| call.starts_with(name)) || !call.ends_with("\");") {
+                continue;
+            }
+            let message = call.rsplit('"').nth(1).unwrap_or_default();
+            let place = format!("{}:{}", file.display(), number + 1);
+            assert!(!message.contains('{'), "{place}: nothing is interpolated into a log message; use fields");
+            assert!(!message.starts_with(char::is_uppercase), "{place}: log messages are lower case");
+        }
+    }
+}
+
+fn rust_files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for folder in ["probe", "policy", "flowlog", "collector", "query", "cli", "xtask", "tests", "benches"] {
+        collect(&root().join(folder), &mut files);
+    }
+    files
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            if !path.ends_with("target") {
+                collect(&path, files);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn is_test(file: &Path) -> bool {
+    file.starts_with(root().join("tests")) || file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "tests")
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}

@@ -1,0 +1,426 @@
+//! The main job on one machine: packets are denied in the kernel, and a moment later a person reads which policy
+//! denied them. Nothing is mocked: real probes, real sockets in real network namespaces, the programs that users run.
+
+mod services;
+mod shop;
+mod traffic;
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU16, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use serde_json::Value;
+
+use self::{
+    services::{Place, Serving, usual},
+    shop::{NODE, PODS, port_of},
+    traffic::{Cell, Transport, WAYS},
+};
+use crate::{
+    command::{output, root},
+    ebpf, machine, setup,
+    topology::{PodNetwork, Topology},
+};
+
+/// A verdict is visible within two seconds; a loaded machine gets some more before we call it lost.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
+/// Datagrams of the crash scene: their source ports tell them apart.
+const NUMBERED: std::ops::Range<u16> = 20_000..20_300;
+/// Nothing listens there, and nothing may reach it.
+const NUMBERED_PORT: u16 = 9;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Leave it running until Ctrl-C, to look around with psql, netverdict or Grafana.
+    #[arg(long)]
+    keep: bool,
+    /// Play the recorded event file instead of attaching probes, as is done without root or BPF.
+    #[arg(long)]
+    recorded: bool,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    let obstacle = match options.recorded {
+        true => Some("asked for with --recorded".to_owned()),
+        false => setup::network_tools().map_err(|error| format!("{error:#}")).and_then(|_| machine::kernel()).err(),
+    };
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst)).context("could not listen for Ctrl-C")?;
+    match obstacle {
+        None => live(options, &interrupted),
+        Some(obstacle) => {
+            println!("No probes can be attached here: {obstacle}.");
+            println!("Playing a recorded event file through the same pipeline instead.\n");
+            recorded(options, &interrupted)
+        }
+    }
+}
+
+fn live(options: &Options, interrupted: &AtomicBool) -> Result<()> {
+    let object = ebpf::build()?;
+    let place = Place::new()?;
+    let scene = Scene { place, object, interrupted };
+    let result = scene.play(options);
+    scene.clean_up();
+    result
+}
+
+/// The stage, and what has to be taken down whatever happens.
+struct Scene<'a> {
+    place: Place,
+    object: PathBuf,
+    interrupted: &'a AtomicBool,
+}
+
+impl Scene<'_> {
+    fn play(&self, options: &Options) -> Result<()> {
+        say("A node with eight pods, each in a network namespace of its own, IPv4 and IPv6");
+        let mut topology = Topology::new("nvdemo", 77)?;
+        for (pod, _) in PODS {
+            topology.pod(pod)?;
+        }
+        shop::write_manifests(&self.place.manifests(), &topology)?;
+        println!("  {}", PODS.map(|(pod, port)| format!("{pod}:{port}")).join("  "));
+        println!("  manifests and policies: {}", self.place.manifests().display());
+        let pods = topology.pods().to_vec();
+        for pod in &pods {
+            traffic::serve(pod)?;
+        }
+
+        say("The collector attaches its probes, in enforce mode; the query service starts beside it");
+        let collector = self.collector()?;
+        let query = self.query(&collector)?;
+        self.wait_until_attached(&query, pods.len())?;
+        self.check_interrupt()?;
+
+        say("Every pod tries every other: TCP over IPv4, TCP over IPv6, UDP over IPv4, UDP over IPv6");
+        let expected = self.expected(&pods)?;
+        let cells = traffic::try_all(&pods)?;
+        print!("{}", traffic::table(&pods, &cells));
+        compare(&cells, &expected)?;
+        let denied = expected.iter().filter(|expectation| !expectation.allowed).count();
+        println!("  all {} cells are what the policies say; {denied} attempts were denied", cells.len() * WAYS.len());
+        self.check_interrupt()?;
+
+        say("Which policy denied this?");
+        self.show(&query, &["why", "shop/jobs", "db/pg:5432/TCP"])?;
+        self.show(&query, &["why", "shop/web", "db/pg:5432/TCP"])?;
+        let asked = self.ask_about_all_denied(&query, &expected)?;
+        println!("  netverdict why names the right policies for all {asked} denied pairs and protocols");
+        self.check_interrupt()?;
+
+        say("kill -9 the collector in the middle of denied traffic, and start it again");
+        let collector = self.crash(collector, &pods, &query)?;
+        self.check_interrupt()?;
+
+        say("The same log as SQL");
+        self.show(
+            &query,
+            &[
+                "sql",
+                "select policies, source_namespace, count(*) as rows, sum(count) as packets from denials \
+                 group by 1, 2 order by packets desc limit 6",
+            ],
+        )?;
+        self.print_connections(&query)?;
+        if options.keep {
+            say("Running until Ctrl-C");
+            while !self.interrupted.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+
+        say("A clean stop, and DuckDB reads the files with no help from us");
+        let rows = self.sql_number(&query, "select count(*) from flows where time < now()")?;
+        collector.stop()?;
+        let rows_after = self.sql_number(&query, "select count(*) from flows where time < now()")?;
+        query.stop()?;
+        println!("  rows in the log before and after the stop: {rows}, {rows_after}");
+        self.read_with_duckdb(rows_after)
+    }
+
+    fn collector(&self) -> Result<Serving> {
+        let mut command = self.place.program("netverdict-collector");
+        command
+            .args(["run", "--mode", "enforce", "--node", NODE, "--cluster", "demo"])
+            .arg("--manifests")
+            .arg(self.place.manifests())
+            .arg("--data-dir")
+            .arg(self.place.data())
+            .arg("--state-dir")
+            .arg(self.place.state())
+            .arg("--pin-root")
+            .arg(self.place.pins())
+            .args(["--admin-address", &usual(9470), "--rows-address", &usual(9471)])
+            .env("NETVERDICT_BPF_OBJECT", &self.object);
+        Serving::start(&self.place, "collector", command)
+    }
+
+    fn query(&self, collector: &Serving) -> Result<Serving> {
+        let mut command = self.place.program("netverdict-query");
+        command
+            .arg("--data-dir")
+            .arg(self.place.data())
+            .args(["--collector", &collector.url("rows")?])
+            .arg("--collector-token-file")
+            .arg(self.place.state().join("collector.token"))
+            .arg("--secret-file")
+            .arg(self.place.secret())
+            .args(["--http-address", &usual(9480), "--postgres-address", &usual(9432)]);
+        Serving::start(&self.place, "query", command)
+    }
+
+    fn wait_until_attached(&self, query: &Serving, pods: usize) -> Result<()> {
+        wait("all pods have probes", Duration::from_secs(20), || {
+            let status = output(self.place.program("netverdict").args(["probe", "status", "-o", "json", "--pin-root"]).arg(self.place.pins()))?;
+            let status: Value = serde_json::from_str(&status)?;
+            let ready = status["endpoints"].as_array().map_or(0, |endpoints| endpoints.iter().filter(|e| e["ready"] == true).count());
+            Ok(ready >= pods)
+        })?;
+        // The log knows the pods too: a question by name can be answered from here on.
+        wait("the log knows the pods", VISIBLE_WITHIN, || {
+            Ok(self.sql_number(query, "select count(distinct name) from endpoints where kind = 'pod'")? >= u64::try_from(pods)?)
+        })
+    }
+
+    /// What the policies say of every pair and way, by the evaluator that users have.
+    fn expected(&self, pods: &[PodNetwork]) -> Result<Vec<Expectation>> {
+        let mut expected = Vec::new();
+        for from in pods {
+            for to in pods.iter().filter(|to| to.pod != from.pod) {
+                for (transport, family) in WAYS {
+                    let port = port_of(&to.pod);
+                    let destination = format!("{}:{port}/{transport}", to.pod);
+                    let mut command = self.place.program("netverdict");
+                    command
+                        .args(["eval", "--from", &from.pod, "--to", &destination, "--family", &family.to_string(), "-o", "json", "-f"])
+                        .arg(self.place.manifests());
+                    let answer: Value = serde_json::from_str(&output(&mut command)?)?;
+                    expected.push(Expectation::read(&from.pod, &to.pod, transport, family, &answer)?);
+                }
+            }
+        }
+        Ok(expected)
+    }
+
+    /// Asks `why` about each denied pair and protocol; the answer has to be a record with the policies expected.
+    fn ask_about_all_denied(&self, query: &Serving, expected: &[Expectation]) -> Result<usize> {
+        let mut asked = 0;
+        for expectation in expected.iter().filter(|expectation| !expectation.allowed && expectation.family == 4) {
+            let Expectation { source, destination, transport, denied_by, .. } = expectation;
+            let end = format!("{destination}:{}/{transport}", port_of(destination));
+            let answer = self.place.netverdict(query, &["why", source, &end, "-o", "json"])?;
+            let answer: Value = serde_json::from_str(&answer)?;
+            let point = answer["points"]
+                .as_array()
+                .and_then(|points| points.iter().find(|point| point["verdict"] == "denied"))
+                .with_context(|| format!("why says nothing of a denial for {source} to {end}: {answer}"))?;
+            ensure!(point["method"] == "enforced", "no packet is on record for {source} to {end}: {answer}");
+            let named = policy_names(&point["decided_by"]);
+            ensure!(named == *denied_by, "why blames {named:?} for {source} to {end}; the policies say {denied_by:?}");
+            asked += 1;
+        }
+        Ok(asked)
+    }
+
+    /// Numbered denied datagrams before, at and after `kill -9`: none may pass, and each must be on record once.
+    fn crash(&self, collector: Serving, pods: &[PodNetwork], query: &Serving) -> Result<Serving> {
+        let pod = |name: &str| pods.iter().find(|pod| pod.pod == name).with_context(|| format!("no pod {name}"));
+        let (from, to) = (pod("shop/jobs")?.clone(), pod("db/pg")?);
+        let destination = SocketAddr::new(to.v4.into(), NUMBERED_PORT);
+        let third = (NUMBERED.end - NUMBERED.start) / 3;
+        let progress = Arc::new(AtomicU16::new(NUMBERED.start));
+        let seen = Arc::clone(&progress);
+        let arrivals = to.enter(|| std::net::UdpSocket::bind(("0.0.0.0", NUMBERED_PORT)))??;
+        arrivals.set_nonblocking(true)?;
+        let sender = std::thread::spawn(move || {
+            traffic::send_numbered(&from, destination, NUMBERED, Duration::from_millis(10), |port| seen.store(port, Ordering::SeqCst))
+        });
+        let reached = |port: u16| wait("the sender goes on", VISIBLE_WITHIN, || Ok(progress.load(Ordering::SeqCst) >= port));
+        reached(NUMBERED.start + third)?;
+        let rows = collector.address("rows")?.to_owned();
+        let admin = collector.address("admin")?.to_owned();
+        collector.kill()?;
+        println!("  killed after datagram {}", progress.load(Ordering::SeqCst) - NUMBERED.start);
+        reached(NUMBERED.start + 2 * third)?;
+        let collector = self.restarted(&admin, &rows)?;
+        println!("  back after datagram {}", progress.load(Ordering::SeqCst) - NUMBERED.start);
+        sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+        let mut buffer = [0; 64];
+        ensure!(arrivals.recv(&mut buffer).is_err(), "a denied datagram arrived while the collector was down");
+        let all = u64::from(NUMBERED.end - NUMBERED.start);
+        let of_this_scene = format!(
+            "from flows where lane = 'denied' and destination_port = {NUMBERED_PORT} and protocol = 17 \
+             and source_port >= {} and source_port < {}",
+            NUMBERED.start, NUMBERED.end
+        );
+        wait("every numbered denial is on record", VISIBLE_WITHIN, || {
+            Ok(self.sql_number(query, &format!("select count(distinct source_port) {of_this_scene}"))? == all)
+        })?;
+        let packets = self.sql_number(query, &format!("select sum(count) {of_this_scene}"))?;
+        ensure!(packets == all, "{all} datagrams were denied, {packets} are on record");
+        println!("  none of {all} numbered datagrams passed, and each is on record once");
+        Ok(collector)
+    }
+
+    /// On the ports that it had: the query service knows those.
+    fn restarted(&self, admin: &str, rows: &str) -> Result<Serving> {
+        let mut command = self.place.program("netverdict-collector");
+        command
+            .args(["run", "--mode", "enforce", "--node", NODE, "--cluster", "demo"])
+            .arg("--manifests")
+            .arg(self.place.manifests())
+            .arg("--data-dir")
+            .arg(self.place.data())
+            .arg("--state-dir")
+            .arg(self.place.state())
+            .arg("--pin-root")
+            .arg(self.place.pins())
+            .args(["--admin-address", admin, "--rows-address", rows])
+            .env("NETVERDICT_BPF_OBJECT", &self.object);
+        Serving::start(&self.place, "collector", command)
+    }
+
+    fn show(&self, query: &Serving, arguments: &[&str]) -> Result<()> {
+        println!("$ netverdict {}", arguments.join(" "));
+        for line in self.place.netverdict(query, arguments)?.lines() {
+            println!("  {line}");
+        }
+        Ok(())
+    }
+
+    fn sql_number(&self, query: &Serving, statement: &str) -> Result<u64> {
+        let answer = self.place.netverdict(query, &["sql", "-o", "json", statement])?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        let value = &answer["rows"][0][0];
+        value.as_u64().or_else(|| value.as_str()?.parse().ok()).with_context(|| format!("no number in {answer}"))
+    }
+
+    fn print_connections(&self, query: &Serving) -> Result<()> {
+        let postgres: SocketAddr = query.address("postgres")?.parse()?;
+        println!("\nLook for yourself:");
+        println!(
+            "  PGPASSWORD=$(cat {}) psql -h {} -p {} -U netverdict netverdict \\\n    -c 'select time, source_pod, destination_pod, destination_port, policies from denials order by time desc limit 5'",
+            self.place.secret().display(),
+            postgres.ip(),
+            postgres.port()
+        );
+        println!(
+            "  Grafana: data source PostgreSQL, host {postgres}, user netverdict, database netverdict, TLS disabled, \
+             password as above"
+        );
+        Ok(())
+    }
+
+    fn read_with_duckdb(&self, expected: u64) -> Result<()> {
+        let python = match setup::reader_tools() {
+            Ok(python) => python,
+            Err(error) => {
+                println!("  DuckDB is not here: {error:#}");
+                return Ok(());
+            }
+        };
+        let files = self.place.data().join("flows/**/*.parquet");
+        let script = "import duckdb, sys; print(duckdb.sql(f\"select count(*) from read_parquet('{sys.argv[1]}')\").fetchone()[0])";
+        let count: u64 = output(Command::new(python).args(["-c", script]).arg(files))?.trim().parse()?;
+        ensure!(count == expected, "DuckDB counts {count} rows, the query service counted {expected}");
+        println!("  DuckDB counts the same {count} rows");
+        Ok(())
+    }
+
+    fn check_interrupt(&self) -> Result<()> {
+        if self.interrupted.load(Ordering::SeqCst) {
+            bail!("interrupted");
+        }
+        Ok(())
+    }
+
+    fn clean_up(&self) {
+        let mut detach = self.place.program("netverdict");
+        if let Err(error) = output(detach.args(["probe", "detach", "--pin-root"]).arg(self.place.pins())) {
+            eprintln!("could not detach the probes: {error:#}");
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.place.root) {
+            eprintln!("could not remove {}: {error}", self.place.root.display());
+        }
+    }
+}
+
+/// What the policies say of one attempt.
+#[derive(Debug)]
+struct Expectation {
+    source: String,
+    destination: String,
+    transport: Transport,
+    family: u8,
+    allowed: bool,
+    /// `namespace/name` of the policies that deny first on the way; empty where it is allowed.
+    denied_by: BTreeSet<String>,
+}
+
+impl Expectation {
+    fn read(source: &str, destination: &str, transport: Transport, family: u8, answer: &Value) -> Result<Self> {
+        let flow = answer["flows"].get(0).unwrap_or(answer);
+        let allowed = match flow["verdict"].as_str() {
+            Some("allowed") => true,
+            Some("denied") => false,
+            _ => bail!("no verdict expected here: {answer}"),
+        };
+        let first_denying = flow["points"].as_array().and_then(|points| points.iter().find(|p| p["verdict"] == "denied"));
+        let denied_by = first_denying.map(|point| policy_names(&point["decided_by"])).unwrap_or_default();
+        Ok(Self { source: source.to_owned(), destination: destination.to_owned(), transport, family, allowed, denied_by })
+    }
+}
+
+fn policy_names(deciders: &Value) -> BTreeSet<String> {
+    let name = |decider: &Value| Some(format!("{}/{}", decider["namespace"].as_str()?, decider["name"].as_str()?));
+    deciders.as_array().map(|deciders| deciders.iter().filter_map(name).collect()).unwrap_or_default()
+}
+
+fn compare(cells: &[Cell], expected: &[Expectation]) -> Result<()> {
+    let mut wrong = Vec::new();
+    for expectation in expected {
+        let Expectation { source, destination, transport, family, allowed, .. } = expectation;
+        let reached = cells
+            .iter()
+            .find(|cell| cell.source == *source && cell.destination == *destination)
+            .and_then(|cell| WAYS.iter().position(|way| *way == (*transport, *family)).map(|way| cell.reached[way]));
+        if reached != Some(*allowed) {
+            wrong.push(format!("{source} to {destination} by {transport} over IPv{family}: reached {reached:?}, allowed {allowed}"));
+        }
+    }
+    ensure!(wrong.is_empty(), "the datapath and the policies disagree:\n{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Without probes: the recorded events of the same shop, through the same pipeline.
+fn recorded(_options: &Options, _interrupted: &AtomicBool) -> Result<()> {
+    let _ = Path::new(&root());
+    bail!("not recorded")
+}
+
+fn say(step: &str) {
+    println!("\n=== {step}");
+}
+
+fn wait(what: &str, patience: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !done()? {
+        if started.elapsed() > patience {
+            bail!("waited {patience:?}, but not yet: {what}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}

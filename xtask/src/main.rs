@@ -1,0 +1,40 @@
+//! Developer verbs: `cargo xtask setup | ebpf | demo | test | bench`.
+//!
+//! Wires the commands and nothing else. Each verb that needs tools runs `setup` for them first.
+
+use clap::{Parser, Subcommand};
+
+use xtask::{bench, demo, ebpf, setup, suites};
+
+/// Netverdict's developer verbs. On a fresh machine `cargo xtask demo` shows the product and `cargo xtask test`
+/// passes the tests; each installs what it needs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Find or install the BPF toolchain and the test tools. Safe to repeat; touches no toolchain of yours.
+    Setup(setup::Options),
+    /// Build the BPF object (target/bpf/netverdict.bpf.o) from probe/ebpf.
+    Ebpf,
+    /// Deny a connection in the kernel and ask which policy did it: a small shop of pods in network namespaces.
+    Demo(demo::Options),
+    /// Run every suite that this machine can run, and name those that it cannot.
+    Test(suites::Options),
+    /// Print what the probe costs a packet, and what the collector and the engine cost an event.
+    Bench(bench::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().verb {
+        Verb::Setup(options) => setup::run(&options),
+        Verb::Ebpf => ebpf::build().map(|object| println!("built {}", object.display())),
+        Verb::Demo(options) => demo::run(&options),
+        Verb::Test(options) => suites::run(&options),
+        Verb::Bench(options) => bench::run(&options),
+    }
+}

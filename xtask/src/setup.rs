@@ -1,0 +1,237 @@
+//! Finds or installs what the other verbs need. It says what it does, is safe to repeat, and leaves the user's own
+//! toolchain as it is: what it builds goes to `target/tools`, what it installs are packages of the distribution.
+//!
+//! Two roads lead to a BPF toolchain: a rustup nightly with `rust-src`, or Debian's packages with a ready-made `core`
+//! for BPF.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::command::{output, quietly, succeeds, target, which};
+
+const BPF_LINKER_VERSION: &str = "0.13.0";
+/// LLVM of the linker on the Debian road: what bpf-linker and the packaged compiler agree on.
+const LLVM: &str = "22";
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_PACKAGES: [&str; 7] = [
+    "rustc-web",
+    "cargo-web",
+    "libstd-rust-web-dev-bpf",
+    "llvm-22-dev",
+    "libpolly-22-dev",
+    "libzstd-dev",
+    "zlib1g-dev",
+];
+/// DuckDB reads the Parquet files in a suite, with no help from us.
+const PYTHON_PACKAGES: [&str; 2] = ["duckdb==2.0.0", "pyarrow==26.0.1"];
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Only look; install nothing.
+    #[arg(long)]
+    check: bool,
+}
+
+/// How BPF objects are built here.
+#[derive(Debug)]
+pub enum BpfToolchain {
+    Rustup { linker: PathBuf },
+    Debian { cargo: PathBuf, rustc: PathBuf, linker: PathBuf },
+}
+
+impl BpfToolchain {
+    pub fn linker(&self) -> &Path {
+        match self {
+            Self::Rustup { linker } | Self::Debian { linker, .. } => linker,
+        }
+    }
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    if options.check {
+        println!("BPF toolchain: {}", found_bpf_toolchain().map_or("missing".to_owned(), |t| describe(&t)));
+        println!("ip (iproute2): {}", shown(which("ip")));
+        println!("psql: {}", shown(which("psql")));
+        println!("python with duckdb and pyarrow: {}", shown(python().filter(|p| has_duckdb(p))));
+        return Ok(());
+    }
+    println!("BPF toolchain: {}", describe(&bpf_toolchain()?));
+    match network_tools() {
+        Ok(path) => println!("ip (iproute2): {}", path.display()),
+        Err(error) => println!("ip (iproute2): {error:#}"),
+    }
+    match reader_tools() {
+        Ok(path) => println!("python with duckdb and pyarrow: {}", path.display()),
+        Err(error) => println!("python with duckdb and pyarrow: {error:#}"),
+    }
+    match psql() {
+        Ok(path) => println!("psql: {}", path.display()),
+        Err(error) => println!("psql: {error:#}"),
+    }
+    Ok(())
+}
+
+/// The toolchain that is there, or one that is installed now.
+pub fn bpf_toolchain() -> Result<BpfToolchain> {
+    if let Some(found) = found_bpf_toolchain() {
+        return Ok(found);
+    }
+    if rustup_can_build() || rustup_install() {
+        let linker = match find_linker() {
+            Some(linker) => linker,
+            None => install_linker(&[])?,
+        };
+        return Ok(BpfToolchain::Rustup { linker });
+    }
+    install_debian_packages(&DEBIAN_PACKAGES).context(
+        "no BPF toolchain can be had. Either `rustup toolchain install nightly --component rust-src`, or use a \
+         Debian machine with the packages rustc-web, cargo-web and libstd-rust-web-dev-bpf",
+    )?;
+    let linker = match find_linker() {
+        Some(linker) => linker,
+        None => {
+            let prefix = format!("/usr/lib/llvm-{LLVM}");
+            // Without LLVM_PREFIX an older llvm-config on PATH wins, and linking fails.
+            install_linker(&[("LLVM_PREFIX", &prefix), ("LLVM_SYS_221_PREFIX", &prefix)])?
+        }
+    };
+    Ok(BpfToolchain::Debian { cargo: DEBIAN_CARGO.into(), rustc: DEBIAN_RUSTC.into(), linker })
+}
+
+/// Network namespaces are made with iproute2.
+pub fn network_tools() -> Result<PathBuf> {
+    program("ip", "iproute2")
+}
+
+pub fn psql() -> Result<PathBuf> {
+    program("psql", "postgresql-client")
+}
+
+/// A Python with duckdb and pyarrow, in a virtual environment of our own.
+pub fn reader_tools() -> Result<PathBuf> {
+    if let Some(python) = python().filter(|python| has_duckdb(python)) {
+        return Ok(python);
+    }
+    let system = which("python3").context("python3 is missing: install it with your package manager")?;
+    println!("installing {} into {}", PYTHON_PACKAGES.join(", "), environment().display());
+    quietly(Command::new(system).args(["-m", "venv"]).arg(environment()))?;
+    let python = environment().join("bin/python");
+    quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))?;
+    Ok(python)
+}
+
+fn program(name: &str, package: &str) -> Result<PathBuf> {
+    if let Some(found) = which(name) {
+        return Ok(found);
+    }
+    install_debian_packages(&[package])?;
+    which(name).with_context(|| format!("`{name}` is still missing: install {package} with your package manager"))
+}
+
+fn environment() -> PathBuf {
+    target().join("tools/python")
+}
+
+fn python() -> Option<PathBuf> {
+    Some(environment().join("bin/python")).filter(|path| path.exists())
+}
+
+fn has_duckdb(python: &Path) -> bool {
+    succeeds(Command::new(python).args(["-c", "import duckdb, pyarrow.parquet"]))
+}
+
+fn found_bpf_toolchain() -> Option<BpfToolchain> {
+    let linker = find_linker()?;
+    if rustup_can_build() {
+        return Some(BpfToolchain::Rustup { linker });
+    }
+    let debian = succeeds(Command::new("dpkg").args(["-s", "libstd-rust-web-dev-bpf", "rustc-web", "cargo-web"]));
+    debian.then(|| BpfToolchain::Debian { cargo: DEBIAN_CARGO.into(), rustc: DEBIAN_RUSTC.into(), linker })
+}
+
+/// A nightly whose sources of `core` are there.
+fn rustup_can_build() -> bool {
+    output(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]))
+        .is_ok_and(|sysroot| Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").exists())
+}
+
+fn rustup_install() -> bool {
+    if which("rustup").is_none() {
+        return false;
+    }
+    println!("asking rustup for a nightly with rust-src (your default toolchain stays as it is)");
+    succeeds(Command::new("rustup").args([
+        "toolchain",
+        "install",
+        "nightly",
+        "--profile",
+        "minimal",
+        "--component",
+        "rust-src",
+        "--no-self-update",
+    ])) && rustup_can_build()
+}
+
+fn find_linker() -> Option<PathBuf> {
+    let own = tools().join("bin/bpf-linker");
+    let works = |path: &PathBuf| succeeds(Command::new(path).arg("--version"));
+    Some(own).filter(works).or_else(|| which("bpf-linker").filter(works))
+}
+
+fn tools() -> PathBuf {
+    target().join("tools")
+}
+
+fn install_linker(environment: &[(&str, &str)]) -> Result<PathBuf> {
+    println!("building bpf-linker {BPF_LINKER_VERSION} into {} (a minute or two)", tools().display());
+    let mut cargo = crate::command::cargo();
+    cargo
+        .args(["install", "bpf-linker", "--locked", "--version", BPF_LINKER_VERSION, "--root"])
+        .arg(tools())
+        .env("CARGO_TARGET_DIR", tools().join("build"))
+        .envs(environment.iter().copied());
+    if !environment.is_empty() {
+        cargo.args(["--no-default-features", "--features", "llvm-22"]);
+    }
+    quietly(&mut cargo).context("bpf-linker could not be built")?;
+    // Only the program is of use afterwards.
+    std::fs::remove_dir_all(tools().join("build")).ok();
+    find_linker().context("bpf-linker was built but does not start")
+}
+
+fn install_debian_packages(packages: &[&str]) -> Result<()> {
+    if which("apt-get").is_none() {
+        bail!("this machine has no apt-get: install {} with your package manager", packages.join(", "));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!("needs root to install packages: run `sudo apt-get install {}`", packages.join(" "));
+    }
+    println!("installing Debian packages: {}", packages.join(" "));
+    let install = || {
+        let mut apt = Command::new("apt-get");
+        apt.args(["install", "--yes", "--no-install-recommends"]).args(packages);
+        quietly(apt.env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    // The package lists may be missing or old; they are fetched only when they have to be.
+    install().or_else(|_| {
+        quietly(Command::new("apt-get").arg("update"))?;
+        install()
+    })
+}
+
+fn describe(toolchain: &BpfToolchain) -> String {
+    match toolchain {
+        BpfToolchain::Rustup { linker } => format!("rustup nightly, {}", linker.display()),
+        BpfToolchain::Debian { rustc, linker, .. } => format!("Debian's {}, {}", rustc.display(), linker.display()),
+    }
+}
+
+fn shown(path: Option<PathBuf>) -> String {
+    path.map_or("missing".to_owned(), |path| path.display().to_string())
+}
