@@ -4,7 +4,13 @@
 //! It knows the engine's words and Arrow. It does not know the kernel, Kubernetes objects, SQL or sockets.
 
 pub mod answer;
+pub mod columns;
+pub mod flow_id;
+pub mod path;
 pub mod row;
+pub mod schema;
+
+pub use schema::Table;
 
 /// Version of the tables' layout, in each file's key-value metadata as `format_version`. Readers read every version
 /// ever shipped; writers write this one.

@@ -112,7 +112,7 @@ pub struct EndpointRow {
 }
 
 /// A decision and its id, shared by all rows that it decided.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttributionValue {
     pub id: AttributionId,
     pub decision: Decision,
@@ -194,7 +194,7 @@ named! {
 }
 
 /// What every row of a change log starts with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ChangeHead {
     pub change: ChangeKind,
     /// When it came into force on this node.
@@ -206,7 +206,7 @@ pub struct ChangeHead {
 }
 
 /// Table `policies`: every revision of every policy seen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PolicyRow {
     pub head: ChangeHead,
     pub api_version: String,
@@ -226,7 +226,7 @@ pub struct PolicyRow {
 }
 
 /// Table `endpoints`: pods and nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EndpointChangeRow {
     pub head: ChangeHead,
     pub kind: EndpointKind,
@@ -251,7 +251,7 @@ pub struct EndpointChangeRow {
 }
 
 /// Table `namespaces`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NamespaceRow {
     pub head: ChangeHead,
     pub name: String,
@@ -261,7 +261,7 @@ pub struct NamespaceRow {
 }
 
 /// Table `services`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServiceRow {
     pub head: ChangeHead,
     pub namespace: String,
@@ -274,7 +274,7 @@ pub struct ServiceRow {
 }
 
 /// Table `attributions`: what an id stands for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AttributionRow {
     pub time: DateTime<Utc>,
     pub node: Arc<str>,
@@ -282,7 +282,7 @@ pub struct AttributionRow {
 }
 
 /// Table `snapshots`: a state of the whole policy, and when it came into force on a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SnapshotRow {
     pub time: DateTime<Utc>,
     pub node: Arc<str>,
@@ -301,7 +301,7 @@ pub struct SnapshotRow {
 }
 
 /// Table `gaps`: what is known to be missing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GapRow {
     pub node: Arc<str>,
     pub boot_id: Arc<str>,
@@ -360,4 +360,22 @@ pub enum Row {
     Gap(Box<GapRow>),
     Collector(Box<CollectorRow>),
     Setting(Box<SettingRow>),
+}
+
+impl Row {
+    /// When it happened; of a gap, when it began. The hour of the file that holds the row.
+    pub fn time(&self) -> DateTime<Utc> {
+        match self {
+            Self::Flow(row) => row.time,
+            Self::Policy(row) => row.head.time,
+            Self::Endpoint(row) => row.head.time,
+            Self::Namespace(row) => row.head.time,
+            Self::Service(row) => row.head.time,
+            Self::Attribution(row) => row.time,
+            Self::Snapshot(row) => row.time,
+            Self::Gap(row) => row.from,
+            Self::Collector(row) => row.time,
+            Self::Setting(row) => row.time,
+        }
+    }
 }

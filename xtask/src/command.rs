@@ -44,10 +44,8 @@ pub fn quietly(command: &mut Command) -> Result<()> {
 
 /// Runs it quietly and gives back what it wrote to standard output.
 pub fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("could not start `{}`", shown(command)))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("could not start `{}`", shown(command)))?;
     if !output.status.success() {
         bail!(
             "`{}` ended with {}:\n{}{}",
@@ -62,7 +60,12 @@ pub fn output(command: &mut Command) -> Result<String> {
 
 /// Whether it can be started and says that all is well.
 pub fn succeeds(command: &mut Command) -> bool {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// Where a program is found on PATH.

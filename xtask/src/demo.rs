@@ -1,20 +1,19 @@
 //! The main job on one machine: packets are denied in the kernel, and a moment later a person reads which policy
 //! denied them. Nothing is mocked: real probes, real sockets in real network namespaces, the programs that users run.
 
-mod services;
 mod shop;
 mod traffic;
 
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU16, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,13 +21,14 @@ use clap::Args;
 use serde_json::Value;
 
 use self::{
-    services::{Place, Serving, usual},
     shop::{NODE, PODS, port_of},
     traffic::{Cell, Transport, WAYS},
 };
 use crate::{
-    command::{output, root},
-    ebpf, machine, setup,
+    command::output,
+    ebpf, machine,
+    services::{self, Place, Serving, usual, wait},
+    setup,
     topology::{PodNetwork, Topology},
 };
 
@@ -69,11 +69,12 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn live(options: &Options, interrupted: &AtomicBool) -> Result<()> {
     let object = ebpf::build()?;
-    let place = Place::new()?;
+    services::build()?;
+    let place = Place::new("demo")?;
     let scene = Scene { place, object, interrupted };
     let result = scene.play(options);
-    scene.clean_up();
-    result
+    let cleaned = scene.place.clean_up();
+    result.and(cleaned)
 }
 
 /// The stage, and what has to be taken down whatever happens.
@@ -99,8 +100,9 @@ impl Scene<'_> {
         }
 
         say("The collector attaches its probes, in enforce mode; the query service starts beside it");
-        let collector = self.collector()?;
-        let query = self.query(&collector)?;
+        let collector = self.collector(&usual(9470), &usual(9471))?;
+        let query = self.place.query(&collector.url("rows")?, &usual(9480), &usual(9432));
+        let query = Serving::start(&self.place, "query", query)?;
         self.wait_until_attached(&query, pods.len())?;
         self.check_interrupt()?;
 
@@ -142,55 +144,26 @@ impl Scene<'_> {
         }
 
         say("A clean stop, and DuckDB reads the files with no help from us");
-        let rows = self.sql_number(&query, "select count(*) from flows where time < now()")?;
+        let rows = self.place.sql_number(&query, "select count(*) from flows where time < now()")?;
         collector.stop()?;
-        let rows_after = self.sql_number(&query, "select count(*) from flows where time < now()")?;
+        let rows_after = self.place.sql_number(&query, "select count(*) from flows where time < now()")?;
         query.stop()?;
         println!("  rows in the log before and after the stop: {rows}, {rows_after}");
         self.read_with_duckdb(rows_after)
     }
 
-    fn collector(&self) -> Result<Serving> {
-        let mut command = self.place.program("netverdict-collector");
-        command
-            .args(["run", "--mode", "enforce", "--node", NODE, "--cluster", "demo"])
-            .arg("--manifests")
-            .arg(self.place.manifests())
-            .arg("--data-dir")
-            .arg(self.place.data())
-            .arg("--state-dir")
-            .arg(self.place.state())
-            .arg("--pin-root")
-            .arg(self.place.pins())
-            .args(["--admin-address", &usual(9470), "--rows-address", &usual(9471)])
-            .env("NETVERDICT_BPF_OBJECT", &self.object);
+    fn collector(&self, admin: &str, rows: &str) -> Result<Serving> {
+        let mut command = self.place.collector(NODE, "enforce", admin, rows);
+        command.env("NETVERDICT_BPF_OBJECT", &self.object);
         Serving::start(&self.place, "collector", command)
     }
 
-    fn query(&self, collector: &Serving) -> Result<Serving> {
-        let mut command = self.place.program("netverdict-query");
-        command
-            .arg("--data-dir")
-            .arg(self.place.data())
-            .args(["--collector", &collector.url("rows")?])
-            .arg("--collector-token-file")
-            .arg(self.place.state().join("collector.token"))
-            .arg("--secret-file")
-            .arg(self.place.secret())
-            .args(["--http-address", &usual(9480), "--postgres-address", &usual(9432)]);
-        Serving::start(&self.place, "query", command)
-    }
-
     fn wait_until_attached(&self, query: &Serving, pods: usize) -> Result<()> {
-        wait("all pods have probes", Duration::from_secs(20), || {
-            let status = output(self.place.program("netverdict").args(["probe", "status", "-o", "json", "--pin-root"]).arg(self.place.pins()))?;
-            let status: Value = serde_json::from_str(&status)?;
-            let ready = status["endpoints"].as_array().map_or(0, |endpoints| endpoints.iter().filter(|e| e["ready"] == true).count());
-            Ok(ready >= pods)
-        })?;
+        wait("all pods have probes", Duration::from_secs(20), || Ok(self.place.ready_endpoints()? >= pods))?;
         // The log knows the pods too: a question by name can be answered from here on.
         wait("the log knows the pods", VISIBLE_WITHIN, || {
-            Ok(self.sql_number(query, "select count(distinct name) from endpoints where kind = 'pod'")? >= u64::try_from(pods)?)
+            Ok(self.place.sql_number(query, "select count(distinct name) from endpoints where kind = 'pod'")?
+                >= u64::try_from(pods)?)
         })
     }
 
@@ -204,7 +177,18 @@ impl Scene<'_> {
                     let destination = format!("{}:{port}/{transport}", to.pod);
                     let mut command = self.place.program("netverdict");
                     command
-                        .args(["eval", "--from", &from.pod, "--to", &destination, "--family", &family.to_string(), "-o", "json", "-f"])
+                        .args([
+                            "eval",
+                            "--from",
+                            &from.pod,
+                            "--to",
+                            &destination,
+                            "--family",
+                            &family.to_string(),
+                            "-o",
+                            "json",
+                            "-f",
+                        ])
                         .arg(self.place.manifests());
                     let answer: Value = serde_json::from_str(&output(&mut command)?)?;
                     expected.push(Expectation::read(&from.pod, &to.pod, transport, family, &answer)?);
@@ -245,16 +229,20 @@ impl Scene<'_> {
         let arrivals = to.enter(|| std::net::UdpSocket::bind(("0.0.0.0", NUMBERED_PORT)))??;
         arrivals.set_nonblocking(true)?;
         let sender = std::thread::spawn(move || {
-            traffic::send_numbered(&from, destination, NUMBERED, Duration::from_millis(10), |port| seen.store(port, Ordering::SeqCst))
+            traffic::send_numbered(&from, destination, NUMBERED, Duration::from_millis(10), |port| {
+                seen.store(port, Ordering::SeqCst)
+            })
         });
-        let reached = |port: u16| wait("the sender goes on", VISIBLE_WITHIN, || Ok(progress.load(Ordering::SeqCst) >= port));
+        let reached =
+            |port: u16| wait("the sender goes on", VISIBLE_WITHIN, || Ok(progress.load(Ordering::SeqCst) >= port));
         reached(NUMBERED.start + third)?;
         let rows = collector.address("rows")?.to_owned();
         let admin = collector.address("admin")?.to_owned();
         collector.kill()?;
         println!("  killed after datagram {}", progress.load(Ordering::SeqCst) - NUMBERED.start);
         reached(NUMBERED.start + 2 * third)?;
-        let collector = self.restarted(&admin, &rows)?;
+        // On the ports that it had: the query service knows those.
+        let collector = self.collector(&admin, &rows)?;
         println!("  back after datagram {}", progress.load(Ordering::SeqCst) - NUMBERED.start);
         sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
         let mut buffer = [0; 64];
@@ -266,30 +254,12 @@ impl Scene<'_> {
             NUMBERED.start, NUMBERED.end
         );
         wait("every numbered denial is on record", VISIBLE_WITHIN, || {
-            Ok(self.sql_number(query, &format!("select count(distinct source_port) {of_this_scene}"))? == all)
+            Ok(self.place.sql_number(query, &format!("select count(distinct source_port) {of_this_scene}"))? == all)
         })?;
-        let packets = self.sql_number(query, &format!("select sum(count) {of_this_scene}"))?;
+        let packets = self.place.sql_number(query, &format!("select sum(count) {of_this_scene}"))?;
         ensure!(packets == all, "{all} datagrams were denied, {packets} are on record");
         println!("  none of {all} numbered datagrams passed, and each is on record once");
         Ok(collector)
-    }
-
-    /// On the ports that it had: the query service knows those.
-    fn restarted(&self, admin: &str, rows: &str) -> Result<Serving> {
-        let mut command = self.place.program("netverdict-collector");
-        command
-            .args(["run", "--mode", "enforce", "--node", NODE, "--cluster", "demo"])
-            .arg("--manifests")
-            .arg(self.place.manifests())
-            .arg("--data-dir")
-            .arg(self.place.data())
-            .arg("--state-dir")
-            .arg(self.place.state())
-            .arg("--pin-root")
-            .arg(self.place.pins())
-            .args(["--admin-address", admin, "--rows-address", rows])
-            .env("NETVERDICT_BPF_OBJECT", &self.object);
-        Serving::start(&self.place, "collector", command)
     }
 
     fn show(&self, query: &Serving, arguments: &[&str]) -> Result<()> {
@@ -298,13 +268,6 @@ impl Scene<'_> {
             println!("  {line}");
         }
         Ok(())
-    }
-
-    fn sql_number(&self, query: &Serving, statement: &str) -> Result<u64> {
-        let answer = self.place.netverdict(query, &["sql", "-o", "json", statement])?;
-        let answer: Value = serde_json::from_str(&answer)?;
-        let value = &answer["rows"][0][0];
-        value.as_u64().or_else(|| value.as_str()?.parse().ok()).with_context(|| format!("no number in {answer}"))
     }
 
     fn print_connections(&self, query: &Serving) -> Result<()> {
@@ -345,16 +308,6 @@ impl Scene<'_> {
         }
         Ok(())
     }
-
-    fn clean_up(&self) {
-        let mut detach = self.place.program("netverdict");
-        if let Err(error) = output(detach.args(["probe", "detach", "--pin-root"]).arg(self.place.pins())) {
-            eprintln!("could not detach the probes: {error:#}");
-        }
-        if let Err(error) = std::fs::remove_dir_all(&self.place.root) {
-            eprintln!("could not remove {}: {error}", self.place.root.display());
-        }
-    }
 }
 
 /// What the policies say of one attempt.
@@ -377,9 +330,17 @@ impl Expectation {
             Some("denied") => false,
             _ => bail!("no verdict expected here: {answer}"),
         };
-        let first_denying = flow["points"].as_array().and_then(|points| points.iter().find(|p| p["verdict"] == "denied"));
+        let first_denying =
+            flow["points"].as_array().and_then(|points| points.iter().find(|p| p["verdict"] == "denied"));
         let denied_by = first_denying.map(|point| policy_names(&point["decided_by"])).unwrap_or_default();
-        Ok(Self { source: source.to_owned(), destination: destination.to_owned(), transport, family, allowed, denied_by })
+        Ok(Self {
+            source: source.to_owned(),
+            destination: destination.to_owned(),
+            transport,
+            family,
+            allowed,
+            denied_by,
+        })
     }
 }
 
@@ -397,7 +358,9 @@ fn compare(cells: &[Cell], expected: &[Expectation]) -> Result<()> {
             .find(|cell| cell.source == *source && cell.destination == *destination)
             .and_then(|cell| WAYS.iter().position(|way| *way == (*transport, *family)).map(|way| cell.reached[way]));
         if reached != Some(*allowed) {
-            wrong.push(format!("{source} to {destination} by {transport} over IPv{family}: reached {reached:?}, allowed {allowed}"));
+            wrong.push(format!(
+                "{source} to {destination} by {transport} over IPv{family}: reached {reached:?}, allowed {allowed}"
+            ));
         }
     }
     ensure!(wrong.is_empty(), "the datapath and the policies disagree:\n{}", wrong.join("\n"));
@@ -406,21 +369,9 @@ fn compare(cells: &[Cell], expected: &[Expectation]) -> Result<()> {
 
 /// Without probes: the recorded events of the same shop, through the same pipeline.
 fn recorded(_options: &Options, _interrupted: &AtomicBool) -> Result<()> {
-    let _ = Path::new(&root());
     bail!("not recorded")
 }
 
 fn say(step: &str) {
     println!("\n=== {step}");
-}
-
-fn wait(what: &str, patience: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let started = Instant::now();
-    while !done()? {
-        if started.elapsed() > patience {
-            bail!("waited {patience:?}, but not yet: {what}");
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
 }

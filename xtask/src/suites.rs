@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     command::{self, cargo},
-    ebpf, machine, setup,
+    ebpf, machine, services, setup,
 };
 
 #[derive(Debug, Args)]
@@ -111,7 +111,10 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn choose(names: &[String]) -> Result<Vec<&'static Suite>> {
     if let Some(unknown) = names.iter().find(|name| !SUITES.iter().any(|suite| suite.name == **name)) {
-        bail!("no suite `{unknown}`: there are {}", SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", "));
+        bail!(
+            "no suite `{unknown}`: there are {}",
+            SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", ")
+        );
     }
     Ok(SUITES.iter().filter(|suite| names.is_empty() || names.iter().any(|name| name == suite.name)).collect())
 }
@@ -125,9 +128,7 @@ fn prepare(need: Need) -> Result<Vec<(&'static str, String)>, String> {
             machine::kernel()?;
             let object = ebpf::build().map_err(|error| format!("{error:#}"))?;
             // The suites run the daemons as a user would: as programs.
-            let mut build = cargo();
-            build.args(["build", "-p", "netverdict-collector", "-p", "netverdict-query", "-p", "netverdict"]);
-            command::run(&mut build).map_err(|error| format!("{error:#}"))?;
+            services::build().map_err(|error| format!("{error:#}"))?;
             Ok(vec![
                 ("NETVERDICT_BPF_OBJECT", object.display().to_string()),
                 ("NETVERDICT_REQUIRE_KERNEL", "1".to_owned()),

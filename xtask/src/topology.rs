@@ -120,7 +120,8 @@ impl Topology {
     }
 
     fn remove(&self) {
-        let listed = Command::new("ip").args(["netns", "list"]).output().map(|output| output.stdout).unwrap_or_default();
+        let listed =
+            Command::new("ip").args(["netns", "list"]).output().map(|output| output.stdout).unwrap_or_default();
         let ours = format!("{}-", self.prefix);
         for line in String::from_utf8_lossy(&listed).lines() {
             if let Some(name) = line.split_whitespace().next().filter(|name| name.starts_with(&ours)) {

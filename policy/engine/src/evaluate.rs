@@ -301,8 +301,8 @@ impl<'a> Question<'a> {
     /// Where named ports resolve: on the destination of the flow (E-2).
     fn named_on<'b>(&'b self, claim: Option<&Claim<'b>>) -> ports::NamedOn<'b> {
         match (self.direction, claim) {
-            (Direction::Ingress, _) => ports::NamedOn::Pod(self.subject),
-            (Direction::Egress, Some(Claim::Pod(pod))) => ports::NamedOn::Pod(pod),
+            (Direction::Ingress, _) => ports::NamedOn::Pod(&self.subject.container_ports),
+            (Direction::Egress, Some(Claim::Pod(pod))) => ports::NamedOn::Pod(&pod.container_ports),
             (Direction::Egress, None) if self.peer.unknown_pod => ports::NamedOn::UnknownPod,
             (Direction::Egress, _) => ports::NamedOn::NoPod,
         }

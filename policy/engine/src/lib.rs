@@ -7,6 +7,7 @@
 //! asks; the compiler folds everything into tables that the kernel only looks up.
 
 mod address;
+pub mod build;
 pub mod compile;
 pub mod decision;
 pub mod evaluate;

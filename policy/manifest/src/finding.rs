@@ -146,6 +146,17 @@ impl Report {
         self.add(Severity::Info, invalid);
     }
 
+    /// What was read, or `None` and a warning: for objects of which a part may be missing.
+    pub(crate) fn lenient<T>(&mut self, read: Result<T, Box<Invalid>>) -> Option<T> {
+        match read {
+            Ok(value) => Some(value),
+            Err(invalid) => {
+                self.warning(*invalid);
+                None
+            }
+        }
+    }
+
     fn add(&mut self, severity: Severity, invalid: Invalid) {
         if self.findings.len() >= Self::MOST {
             self.left_out += 1;

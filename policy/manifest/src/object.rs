@@ -153,7 +153,7 @@ fn identify(value: &Value, origin: &Origin) -> Read<Object> {
 }
 
 /// The same for the same object in every file and on every node. Another kind's object of the same name has another.
-fn derived_uid(kind: &str, namespace: &str, name: &str) -> String {
+pub(crate) fn derived_uid(kind: &str, namespace: &str, name: &str) -> String {
     let ours = Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"netverdict.io");
     Uuid::new_v5(&ours, format!("{kind}/{namespace}/{name}").as_bytes()).to_string()
 }

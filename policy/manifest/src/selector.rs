@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use netverdict_policy::model::{NamespaceScope, Operator, Requirement, Selector};
+use netverdict_policy::model::{Labels, NamespaceScope, Operator, Requirement, Selector};
 use serde_json::Value;
 
 use crate::{
@@ -45,6 +45,19 @@ pub(crate) fn selector(value: &Value, path: String) -> Read<Selector> {
 pub(crate) fn selector_or_all(fields: &mut Fields<'_>, name: &'static str) -> Read<Selector> {
     let path = fields.path(name);
     fields.value(name).map_or_else(|| Ok(Selector::default()), |value| selector(value, path))
+}
+
+/// Whether all requirements hold (N-11).
+pub(crate) fn matches(selector: &Selector, labels: &Labels) -> bool {
+    selector.requirements.iter().all(|requirement| {
+        let value = labels.get(&requirement.key);
+        match &requirement.operator {
+            Operator::In(values) => value.is_some_and(|value| values.contains(value)),
+            Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
+    })
 }
 
 /// Every pod of the namespaces that match.

@@ -1,7 +1,7 @@
 //! The connections that pass, so that replies and later packets are not judged and not recorded again.
 
 use netverdict_abi::{
-    Connection, ConnectionKey, Direction, KernelReason, Verdict,
+    Connection, ConnectionKey, KernelReason, Verdict,
     map::connection_flag::{CLOSING, EGRESS, ESTABLISHED, FROM_LOW, STALE},
 };
 
@@ -9,8 +9,8 @@ use crate::{
     atomic,
     decide::Answer,
     maps,
-    node::Node,
     packet::{Packet, Words, bytes, protocol, tcp_flag},
+    scene::Scene,
 };
 
 /// How long a TCP connection is remembered after a FIN or RST, in nanoseconds.
@@ -48,11 +48,11 @@ impl Place {
 
     /// The entry, unless it has expired or the node would not let it stand.
     #[inline(always)]
-    pub fn find(&self, node: &Node) -> Option<Entry> {
+    pub fn find(&self, scene: &Scene<'_>) -> Option<Entry> {
         let connection = maps::CONNECTIONS.get_ptr_mut(&self.key)?;
         // SAFETY: memory of the map; an evicted entry is reused, never unmapped.
         let found = unsafe { &*connection };
-        if found.expires_at <= node.now || (node.enforces() && !passes_by_right(found)) {
+        if found.expires_at <= scene.now || (scene.enforces() && !passes_by_right(found)) {
             return None;
         }
         Some(Entry { connection, original: (found.flags & FROM_LOW != 0) == self.from_low })
@@ -60,28 +60,28 @@ impl Place {
 
     /// Remembers a connection that passes. `reversed`: the packet is the first one seen, but runs against the original
     /// direction. A full table (or one that is locked) changes nothing else.
-    #[inline(always)]
-    pub fn open(&self, packet: &Packet, direction: Direction, reversed: bool, answer: &Answer, length: u32, node: &Node) {
+    #[inline(never)]
+    pub fn open(&self, packet: &Packet, scene: &Scene<'_>, answer: &Answer, reversed: bool) {
         let mut flags = 0;
         if self.from_low != reversed {
             flags |= FROM_LOW;
         }
-        if (direction as u8 == Direction::Egress as u8) != reversed {
+        if scene.is_egress() != reversed {
             flags |= EGRESS;
         }
         if closes(packet) {
             flags |= CLOSING;
         }
         let connection = Connection {
-            expires_at: node.now.saturating_add(timeout(packet.protocol, flags, node)),
-            revision: revision_of(answer, node),
+            expires_at: scene.now.saturating_add(timeout(packet.protocol, flags, scene)),
+            revision: revision_of(answer, scene),
             attribution: answer.attribution,
             verdict: answer.verdict as u8,
             reason: answer.reason as u8,
             flags,
             reserved: [0; 5],
             packets: 1,
-            bytes: u64::from(length),
+            bytes: u64::from(scene.length),
         };
         let _ = maps::CONNECTIONS.insert(&self.key, &connection, 0);
     }
@@ -103,7 +103,7 @@ impl Entry {
 
     /// Counts the packet and puts the expiry off.
     #[inline(always)]
-    pub fn touch(&self, packet: &Packet, length: u32, node: &Node) {
+    pub fn touch(&self, packet: &Packet, scene: &Scene<'_>) {
         // SAFETY: as in `find`. Packets of both directions may be here on two CPUs at once: the counters are atomic; of
         // two different flags that are raised in the same instant one may have to wait for the next packet.
         unsafe {
@@ -119,16 +119,16 @@ impl Entry {
             if flags != before {
                 (*connection).flags = flags;
             }
-            (*connection).expires_at = node.now.saturating_add(timeout(packet.protocol, flags, node));
+            (*connection).expires_at = scene.now.saturating_add(timeout(packet.protocol, flags, scene));
             atomic::add(&raw mut (*connection).packets, 1);
-            atomic::add(&raw mut (*connection).bytes, u64::from(length));
+            atomic::add(&raw mut (*connection).bytes, u64::from(scene.length));
         }
     }
 
     /// Takes on a newer judgement of the original direction; false if another CPU was first.
     #[inline(always)]
-    pub fn take_on(&self, answer: &Answer, node: &Node) -> bool {
-        let revision = revision_of(answer, node);
+    pub fn take_on(&self, answer: &Answer, scene: &Scene<'_>) -> bool {
+        let revision = revision_of(answer, scene);
         // SAFETY: as in `find`.
         unsafe {
             let connection = self.connection;
@@ -145,11 +145,11 @@ impl Entry {
 
     /// Notes that the present tables would deny it; true the first time, when it has to be recorded.
     #[inline(always)]
-    pub fn grow_stale(&self, node: &Node) -> bool {
+    pub fn grow_stale(&self, scene: &Scene<'_>) -> bool {
         // SAFETY: as in `find`.
         unsafe {
             let connection = self.connection;
-            if atomic::exchange(&raw mut (*connection).revision, node.revision) == node.revision
+            if atomic::exchange(&raw mut (*connection).revision, scene.revision) == scene.revision
                 || (*connection).flags & STALE != 0
             {
                 return false;
@@ -182,8 +182,8 @@ pub fn passes_by_right(connection: &Connection) -> bool {
 }
 
 #[inline(always)]
-fn revision_of(answer: &Answer, node: &Node) -> u64 {
-    if answer.reason as u8 == KernelReason::PolicyNotReady as u8 { NEVER_JUDGED } else { node.revision }
+fn revision_of(answer: &Answer, scene: &Scene<'_>) -> u64 {
+    if answer.reason == KernelReason::PolicyNotReady { NEVER_JUDGED } else { scene.revision }
 }
 
 #[inline(always)]
@@ -192,15 +192,15 @@ fn closes(packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn timeout(protocol: u8, flags: u8, node: &Node) -> u64 {
+fn timeout(protocol: u8, flags: u8, scene: &Scene<'_>) -> u64 {
     if protocol != protocol::TCP {
-        node.settings.other_timeout
+        scene.settings.other_timeout
     } else if flags & CLOSING != 0 {
         CLOSING_TIMEOUT
     } else if flags & ESTABLISHED != 0 {
-        node.settings.tcp_established_timeout
+        scene.settings.tcp_established_timeout
     } else {
-        node.settings.other_timeout
+        scene.settings.other_timeout
     }
 }
 

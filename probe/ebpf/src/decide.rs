@@ -74,14 +74,14 @@ fn as_of(versions: &PeerVersions, revision: u64) -> &Peer {
     if revision >= versions.since { &versions.after } else { &versions.before }
 }
 
-/// Judges; None if a record that must exist does not. A function of its own: it is called for a packet as it was sent, in
-/// reverse, and again under a newer revision.
+/// Judges; leaves `answer` as it is if a record that must exist does not. A function of its own: it is called for a packet as
+/// it was sent, in reverse, and again under a newer revision.
 #[inline(never)]
-pub fn decide(question: &Question<'_>, answer: &mut Answer) -> bool {
+pub fn decide(question: &Question<'_>, answer: &mut Answer) {
     let Question { endpoint, peer, direction, revision, .. } = question;
-    if *direction as u8 == Direction::Egress as u8 && peer.flags & peer_flag::SERVICE != 0 {
+    if *direction == Direction::Egress && peer.flags & peer_flag::SERVICE != 0 {
         *answer = Answer { verdict: Verdict::Unknown, reason: KernelReason::ServiceNotResolved, attribution: 0 };
-        return true;
+        return;
     }
     let classes = if *revision >= endpoint.since { &endpoint.after } else { &endpoint.before };
     let (class, default) = match direction {
@@ -94,12 +94,12 @@ pub fn decide(question: &Question<'_>, answer: &mut Answer) -> bool {
     let decision = if decision.column == 0 {
         decision
     } else {
-        let Some(decision) = ask_column(decision.column, question) else { return false };
+        let Some(decision) = ask_column(decision.column, question) else { return };
         decision
     };
-    let Ok(verdict) = Verdict::try_from(decision.verdict) else { return false };
-    *answer = Answer { verdict, reason: KernelReason::ByPolicy, attribution: decision.attribution };
-    true
+    if let Ok(verdict) = Verdict::try_from(decision.verdict) {
+        *answer = Answer { verdict, reason: KernelReason::ByPolicy, attribution: decision.attribution };
+    }
 }
 
 #[inline(always)]

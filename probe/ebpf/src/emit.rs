@@ -7,10 +7,11 @@ use aya_ebpf::{
 };
 use netverdict_abi::{ABI_VERSION, EventKind, Lane, LossKey, VerdictEvent};
 
-use crate::{atomic, maps, node::Node};
+use crate::{atomic, maps, scene::Scene};
 
-/// What the kernel side of an event fills in by itself; the rest is the caller's.
-pub fn send(mut fill: impl FnMut(&mut VerdictEvent), lane: Lane, ifindex: u32, node: &Node) {
+/// Fills in what is the same for every event; the rest is the caller's.
+#[inline(always)]
+pub fn send(scene: &Scene<'_>, lane: Lane, fill: impl FnOnce(&mut VerdictEvent)) {
     let Some(counters) = maps::LANES.get_ptr_mut(lane as u32) else { return };
     // SAFETY: this CPU's own element. tcx programs run with bottom halves off and are not entered from hard interrupts, so
     // nothing else on this CPU is here at the same time: plain increments are enough.
@@ -25,7 +26,7 @@ pub fn send(mut fill: impl FnMut(&mut VerdictEvent), lane: Lane, ifindex: u32, n
     let Some(mut entry) = ring.reserve::<VerdictEvent>(0) else {
         // SAFETY: as above.
         unsafe { (*counters).lost += 1 };
-        count_loss(lane, ifindex);
+        count_loss(lane, scene.ifindex);
         return;
     };
     let event = entry.write(VerdictEvent {
@@ -35,10 +36,10 @@ pub fn send(mut fill: impl FnMut(&mut VerdictEvent), lane: Lane, ifindex: u32, n
         // SAFETY: no precondition.
         cpu: unsafe { bpf_get_smp_processor_id() },
         seq,
-        boot_time: node.now,
-        revision: node.revision,
-        ifindex,
-        mode: node.settings.mode,
+        boot_time: scene.now,
+        revision: scene.revision,
+        ifindex: scene.ifindex,
+        mode: scene.settings.mode,
         ..VerdictEvent::default()
     });
     fill(event);

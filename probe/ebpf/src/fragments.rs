@@ -1,12 +1,12 @@
 //! Later fragments follow the first (E-15).
 
-use netverdict_abi::{Direction, Disposition, FragmentKey, FragmentVerdict, KernelReason, Verdict};
+use netverdict_abi::{Disposition, FragmentKey, FragmentVerdict, KernelReason, Verdict};
 
 use crate::{
     decide::Answer,
     maps,
-    node::Node,
     packet::{Packet, bytes},
+    scene::Scene,
 };
 
 /// As long as Linux waits for the rest of a packet, in nanoseconds.
@@ -15,6 +15,7 @@ const TIMEOUT: u64 = 30_000_000_000;
 const IPV6_FRAGMENT: u8 = 44;
 
 /// What is known of the packet that a later fragment belongs to.
+#[derive(Clone, Copy)]
 pub struct First {
     pub answer: Answer,
     pub dropped: bool,
@@ -22,32 +23,27 @@ pub struct First {
     pub destination_port: u16,
 }
 
-#[inline(always)]
-pub fn find(packet: &Packet, direction: Direction, ifindex: u32, node: &Node) -> Option<First> {
-    let key = key(packet, direction, ifindex);
+#[inline(never)]
+pub fn find(packet: &Packet, scene: &Scene<'_>, found: &mut First) -> bool {
+    let key = key(packet, scene);
     // SAFETY: memory of the map; an evicted entry is reused, never unmapped.
-    let first = unsafe { maps::FRAGMENTS.get(&key) }?;
-    if first.expires_at <= node.now {
-        return None;
-    }
-    Some(First {
-        answer: Answer {
-            verdict: Verdict::try_from(first.verdict).ok()?,
-            reason: KernelReason::try_from(first.reason).ok()?,
-            attribution: first.attribution,
-        },
-        dropped: first.disposition == Disposition::Dropped as u8,
-        source_port: first.source_port,
-        destination_port: first.destination_port,
-    })
+    let Some(first) = (unsafe { maps::FRAGMENTS.get(&key) }) else { return false };
+    let (Ok(verdict), Ok(reason)) = (Verdict::try_from(first.verdict), KernelReason::try_from(first.reason)) else {
+        return false;
+    };
+    found.answer = Answer { verdict, reason, attribution: first.attribution };
+    found.dropped = first.disposition == Disposition::Dropped as u8;
+    found.source_port = first.source_port;
+    found.destination_port = first.destination_port;
+    first.expires_at > scene.now
 }
 
 /// A full map changes nothing else: the others are then judged without ports.
-#[inline(always)]
-pub fn remember(packet: &Packet, direction: Direction, ifindex: u32, answer: &Answer, dropped: bool, node: &Node) {
+#[inline(never)]
+pub fn remember(packet: &Packet, scene: &Scene<'_>, answer: &Answer, dropped: bool) {
     let disposition = if dropped { Disposition::Dropped } else { Disposition::Forwarded };
     let verdict = FragmentVerdict {
-        expires_at: node.now.saturating_add(TIMEOUT),
+        expires_at: scene.now.saturating_add(TIMEOUT),
         attribution: answer.attribution,
         source_port: packet.source_port,
         destination_port: packet.destination_port,
@@ -56,18 +52,18 @@ pub fn remember(packet: &Packet, direction: Direction, ifindex: u32, answer: &An
         disposition: disposition as u8,
         reserved: [0; 9],
     };
-    let _ = maps::FRAGMENTS.insert(key(packet, direction, ifindex), verdict, 0);
+    let _ = maps::FRAGMENTS.insert(key(packet, scene), verdict, 0);
 }
 
 #[inline(always)]
-fn key(packet: &Packet, direction: Direction, ifindex: u32) -> FragmentKey {
+fn key(packet: &Packet, scene: &Scene<'_>) -> FragmentKey {
     FragmentKey {
-        ifindex,
+        ifindex: scene.ifindex,
         source: bytes(packet.source),
         destination: bytes(packet.destination),
         identification: packet.identification,
         protocol: if packet.family == 6 { IPV6_FRAGMENT } else { packet.protocol },
-        direction: direction as u8,
+        direction: scene.direction as u8,
         reserved: [0; 2],
     }
 }

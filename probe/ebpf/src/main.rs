@@ -13,9 +13,10 @@ mod emit;
 mod fragments;
 mod judge;
 mod maps;
-mod node;
 mod own_source;
 mod packet;
+mod record;
+mod scene;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use netverdict_abi::Direction;

@@ -6,7 +6,7 @@ mod ip;
 pub mod quoted;
 mod transport;
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netverdict_abi::address::Address;
 
 /// Protocol numbers that are read further than their number.
@@ -95,8 +95,9 @@ impl Packet {
     };
 
     /// Reads the frame into `self`. After a refusal `self` holds what was read before it.
-    #[inline(always)]
-    pub fn read(&mut self, ctx: &TcContext) -> Result<(), Refusal> {
+    #[inline(never)]
+    pub fn read(&mut self, skb: *mut __sk_buff) -> Result<(), Refusal> {
+        let ctx = &TcContext::new(skb);
         let (version, offset) = ethernet::strip(ctx)?;
         let payload = match version {
             ethernet::Version::V4 => ip::read_v4(ctx, self, offset)?,

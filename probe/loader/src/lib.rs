@@ -1,16 +1,35 @@
-//! User space of the probe.
+//! User space of the probe: finds pods, loads, attaches and pins the programs, publishes decision tables, reads the
+//! rings in batches.
+//!
+//! What it leaves in the kernel judges on without it. It compiles no policy and interprets no event: it gets tables
+//! from `netverdict-policy` and hands out records as bytes.
+
 pub mod discover;
 mod endpoint;
+mod endpoints;
 mod error;
+mod links;
+mod mapping;
+mod maps;
+mod object;
 mod options;
+mod pins;
 mod probe;
+mod programs;
+mod publish;
 mod ring;
+mod state;
 mod status;
+mod test_run;
 
 pub use discover::{Discovered, Sighting, Watch};
 pub use endpoint::{BoundEndpoint, bind};
 pub use error::{ProbeError, PublishError};
 pub use options::{ProbeOptions, RingBytes};
 pub use probe::{Counters, LaneCount, Loss, Probe, Restored};
-pub use ring::{Batch, RingReader, batch::{Records, Truncated}};
+pub use ring::{
+    Batch, RingReader,
+    batch::{Records, Truncated},
+};
 pub use status::{EndpointStatus, MapOccupancy, ProgramStatus, Removed, Status, detach_all, status};
+pub use test_run::{TestRun, test_run};

@@ -13,7 +13,7 @@ use netverdict_abi::{
 };
 
 use self::revision::RevisionCell;
-pub(crate) use self::table::{Hash, Prefix, Put, Table, Trie};
+pub(crate) use self::table::{Hash, Prefix, Store, Table, Trie};
 use crate::error::ProbeError;
 
 /// A value whose every bit pattern is valid and that has no padding, for aya.

@@ -120,6 +120,11 @@ impl Lock {
         }
     }
 
+    /// Whether anyone holds it.
+    pub(crate) fn is_held(root: &Path) -> Result<bool, ProbeError> {
+        Ok(root.exists() && Self::try_take(root)?.is_none())
+    }
+
     fn try_take(root: &Path) -> Result<Option<Self>, ProbeError> {
         let folder = match File::open(root) {
             Ok(folder) => folder,

@@ -16,6 +16,7 @@ use std::{
         Arc,
         atomic::{Ordering, fence},
     },
+    path::Path,
     time::Duration,
 };
 
@@ -52,7 +53,7 @@ pub struct RingReader {
 }
 
 impl RingReader {
-    pub(crate) fn open(lane: Lane, folder: &std::path::Path, lease: Arc<()>) -> Result<Self, ProbeError> {
+    pub(crate) fn open(lane: Lane, folder: &Path, lease: Arc<()>) -> Result<Self, ProbeError> {
         let name = ring_name(lane);
         let map = maps::open(folder, name)?;
         let info = map.info().map_err(|error| maps::failed(name, "inspect", error))?;
@@ -222,6 +223,18 @@ pub(crate) const fn ring_name(lane: Lane) -> &'static str {
         Lane::Denied => name::RING_DENIED,
         Lane::Flow => name::RING_FLOW,
     }
+}
+
+/// How full a ring is, in bytes.
+pub(crate) struct Fill {
+    pub(crate) used: u64,
+    pub(crate) size: u64,
+}
+
+/// Looks at a ring without reading from it.
+pub(crate) fn fill(lane: Lane, folder: &Path) -> Result<Fill, ProbeError> {
+    let (used, size) = RingReader::open(lane, folder, Arc::new(()))?.fill();
+    Ok(Fill { used, size })
 }
 
 /// The position at the start of a page.

@@ -1,30 +1,192 @@
-//! skeleton
+//! A look from outside: what is pinned, how full it is, and how to remove it all. Needs no running probe and disturbs
+//! none.
+
 use std::path::Path;
-use crate::ProbeError;
+
+use netverdict_abi::{ABI_VERSION, Lane, Mode, map::name};
 use serde::Serialize;
+
+use crate::{
+    error::ProbeError,
+    links::{self, Hook},
+    maps::{self, Maps, Store, Table},
+    pins::{self, Lock, Pins},
+    programs,
+    ring::{self, Fill},
+};
+
 /// How full a map is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MapOccupancy {
     pub map: &'static str,
-    /// Entries, or bytes of a ring; `None` where counting would mean reading the whole map.
+    /// Entries, or bytes of a ring; `None` where counting would mean reading a large map whole.
     pub used: Option<u64>,
     /// Entries, or bytes of a ring, that fit.
     pub limit: u64,
 }
-#[derive(Clone, Debug, Serialize)]
+
+/// What is pinned under a root folder for this build's ABI version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub abi_version: u8,
-    pub mode: String,
+    /// Folders of other ABI versions, which are running beside this one or were left behind.
+    pub other_versions: Vec<String>,
+    /// `observe`, `audit` or `enforce`; `unknown` for a value that this build does not know.
+    pub mode: &'static str,
+    /// In force; 0 before the first publication.
     pub revision: u64,
+    /// Whether a probe holds the lock.
+    pub running: bool,
     pub programs: Vec<ProgramStatus>,
     pub maps: Vec<MapOccupancy>,
     pub endpoints: Vec<EndpointStatus>,
 }
-#[derive(Clone, Debug, Serialize)]
-pub struct ProgramStatus { pub name: String, pub id: u32, pub tag: String }
-#[derive(Clone, Debug, Serialize)]
-pub struct EndpointStatus { pub ifindex: u32, pub interface: Option<String>, pub ready: bool, pub owner: u32, pub from_pod: bool, pub to_pod: bool }
-#[derive(Clone, Debug, Default, Serialize, PartialEq, Eq)]
-pub struct Removed { pub links: u32, pub programs: u32, pub maps: u32 }
-pub fn status(_pin_root: &Path) -> Result<Status, ProbeError> { unimplemented!() }
-pub fn detach_all(_pin_root: &Path) -> Result<Removed, ProbeError> { unimplemented!() }
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProgramStatus {
+    pub name: String,
+    /// The kernel's id of it.
+    pub id: u32,
+    /// Digest of its instructions, hexadecimal.
+    pub tag: String,
+}
+
+/// An interface that has a record or a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EndpointStatus {
+    pub ifindex: u32,
+    /// `None`: it is not in this network namespace, or gone.
+    pub interface: Option<String>,
+    /// Whether its tables are complete.
+    pub ready: bool,
+    /// Owner id of its pod; 0 before it is ready.
+    pub owner: u32,
+    /// Whether the link of this hook is pinned.
+    pub from_pod: bool,
+    pub to_pod: bool,
+}
+
+/// How many pins [`detach_all`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Removed {
+    pub links: u32,
+    pub programs: u32,
+    pub maps: u32,
+}
+
+/// Reads what is pinned. Works while a probe runs; what changes meanwhile may be told half.
+///
+/// # Errors
+/// [`ProbeError::NothingPinned`], or a map cannot be read.
+pub fn status(pin_root: &Path) -> Result<Status, ProbeError> {
+    let pins = Pins::of(pin_root);
+    if !programs::are_complete(&pins) {
+        return Err(ProbeError::NothingPinned { path: pins.version_folder().to_owned() });
+    }
+    let maps = Maps::open(&pins.maps())?;
+    let mut occupied = occupancy(&maps);
+    for name in [name::CONNECTIONS, name::FRAGMENTS] {
+        occupied.push(least_recently_used(&pins, name)?);
+    }
+    for &lane in Lane::ALL {
+        let Fill { used, size } = ring::fill(lane, &pins.maps())?;
+        occupied.push(MapOccupancy { map: ring::ring_name(lane), used: Some(used), limit: size });
+    }
+    let others = Pins::every(pin_root)?.into_iter().filter(|other| *other != pins);
+    Ok(Status {
+        abi_version: ABI_VERSION,
+        other_versions: others.map(|other| other.version_folder().display().to_string()).collect(),
+        mode: mode_name(maps.settings()?.mode),
+        revision: maps.revision()?,
+        running: Lock::is_held(pin_root)?,
+        programs: program_status(&pins)?,
+        maps: occupied,
+        endpoints: endpoint_status(&pins, &maps)?,
+    })
+}
+
+/// Removes all links, programs, maps and pins of every ABI version: nothing is judged any more.
+///
+/// # Errors
+/// [`ProbeError::Locked`] while a probe runs: it would attach again.
+pub fn detach_all(pin_root: &Path) -> Result<Removed, ProbeError> {
+    let mut removed = Removed::default();
+    if !pin_root.exists() {
+        return Ok(removed);
+    }
+    let _lock = Lock::take(pin_root, std::time::Duration::ZERO)?;
+    for version in Pins::every(pin_root)? {
+        let counts = version.remove()?;
+        removed.links += counts.links;
+        removed.programs += counts.programs;
+        removed.maps += counts.maps;
+    }
+    pins::remove_folder(pin_root)?;
+    Ok(removed)
+}
+
+/// Of the maps that user space fills.
+pub(crate) fn occupancy(maps: &Maps) -> Vec<MapOccupancy> {
+    fn of<S: Store>(table: &Table<S>) -> MapOccupancy {
+        MapOccupancy { map: table.name(), used: Some(table.used().into()), limit: table.limit().into() }
+    }
+    vec![
+        of(&maps.endpoints),
+        of(&maps.own_addresses),
+        of(&maps.addresses),
+        of(&maps.blocks),
+        of(&maps.pairs),
+        of(&maps.columns),
+        of(&maps.column_ports),
+        of(&maps.column_ranges),
+    ]
+}
+
+/// The kernel makes room in these by itself: they are never full, and counting means walking.
+fn least_recently_used(pins: &Pins, name: &'static str) -> Result<MapOccupancy, ProbeError> {
+    let data = maps::open(&pins.maps(), name)?;
+    let limit = data.info().map_err(|error| maps::failed(name, "inspect", error))?.max_entries();
+    Ok(MapOccupancy { map: name, used: None, limit: limit.into() })
+}
+
+fn program_status(pins: &Pins) -> Result<Vec<ProgramStatus>, ProbeError> {
+    programs::NAMES
+        .iter()
+        .map(|name| {
+            let info = programs::pinned_info(pins, name)?;
+            Ok(ProgramStatus { name: (*name).to_owned(), id: info.id(), tag: format!("{:016x}", info.tag().to_be()) })
+        })
+        .collect()
+}
+
+fn endpoint_status(pins: &Pins, maps: &Maps) -> Result<Vec<EndpointStatus>, ProbeError> {
+    let pinned = links::pinned(pins)?;
+    let mut indices = maps.endpoints.keys()?;
+    indices.extend(pinned.iter().map(|pin| pin.ifindex));
+    indices.sort_unstable();
+    indices.dedup();
+    let has = |ifindex, hook| pinned.iter().any(|pin| pin.ifindex == ifindex && pin.hook == hook);
+    indices
+        .into_iter()
+        .map(|ifindex| {
+            let record = maps.endpoints.get(&ifindex)?.unwrap_or_default();
+            Ok(EndpointStatus {
+                ifindex,
+                interface: links::interface_name(ifindex),
+                ready: record.ready != 0,
+                owner: record.owner,
+                from_pod: has(ifindex, Hook::FromPod),
+                to_pod: has(ifindex, Hook::ToPod),
+            })
+        })
+        .collect()
+}
+
+fn mode_name(mode: u8) -> &'static str {
+    match Mode::try_from(mode) {
+        Ok(Mode::Observe) => "observe",
+        Ok(Mode::Audit) => "audit",
+        Ok(Mode::Enforce) => "enforce",
+        Err(_) => "unknown",
+    }
+}

@@ -76,7 +76,8 @@ pub(super) fn try_all(pods: &[PodNetwork]) -> Result<Vec<Cell>> {
                     from.enter(|| Cell {
                         source: from.pod.clone(),
                         destination: to.pod.clone(),
-                        reached: WAYS.map(|(transport, family)| attempt(transport, to.address(family), port_of(&to.pod))),
+                        reached: WAYS
+                            .map(|(transport, family)| attempt(transport, to.address(family), port_of(&to.pod))),
                     })
                 })
             })

@@ -11,7 +11,7 @@ use crate::{
     decision::{Direction, FailedDimension, NearMiss},
     evaluate::Family,
     model::{
-        Action, Labels, NamePattern, NamespaceScope, Operator, Peer, Policy, PortMatch, Requirement, Rule, Selector, Tier,
+        Action, Labels, NamePattern, NamespaceScope, Operator, Peer, Policy, PortMatch, Protocol, Requirement, Rule, Selector, Tier,
     },
 };
 
@@ -240,7 +240,7 @@ fn port_miss(question: &Question<'_>, term: &PortMatch, claim: Option<&Claim<'_>
 fn named_miss(
     question: &Question<'_>,
     name: &str,
-    own: Option<crate::model::Protocol>,
+    own: Option<Protocol>,
     claim: Option<&Claim<'_>>,
     port: &str,
 ) -> (FailedDimension, String) {
@@ -252,12 +252,13 @@ fn named_miss(
             return (FailedDimension::NamedPortUnresolved, detail);
         }
     };
-    let found: Vec<String> = ports::resolve(pod, name, own)
+    let found: Vec<String> = ports::resolve(&pod.container_ports, name, own)
         .filter(|(protocol, _)| *protocol == question.protocol)
         .map(|(_, port)| port.to_string())
         .collect();
     if found.is_empty() {
-        let detail = format!("named port {name} is not defined on {} for {}", pod.key(), question.protocol);
+        let elsewhere = ports::resolve(&pod.container_ports, name, None).next().map(|(protocol, _)| format!(" for {}, only for {protocol}", question.protocol));
+        let detail = format!("named port {name} is not defined on {}{}", pod.key(), elsewhere.unwrap_or_default());
         return (FailedDimension::NamedPortUnresolved, detail);
     }
     (FailedDimension::Port, format!("{port} is not {} ({name})", found.join(" or ")))

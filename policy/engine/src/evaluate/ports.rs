@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::tiers::Match;
-use crate::model::{Pod, PortMatch, Protocol};
+use crate::model::{ContainerPort, PortMatch, Protocol};
 
 /// Where a named port is resolved: the destination of the flow.
 #[derive(Clone, Copy)]
 pub(crate) enum NamedOn<'a> {
-    Pod(&'a Pod),
+    /// A pod with these container ports.
+    Pod(&'a [ContainerPort]),
     /// A pod of which nothing is known: it may call any of its ports so.
     UnknownPod,
     /// A named port of something that is no pod never matches (E-2).
@@ -24,7 +25,7 @@ pub(crate) fn matches(term: &PortMatch, on: NamedOn<'_>, protocol: Protocol, por
             (*own == protocol && (*first..=*last).contains(&port)).into()
         }
         PortMatch::Named { protocol: own, name } => match on {
-            NamedOn::Pod(pod) => resolve(pod, name, *own).any(|found| found == (protocol, port)).into(),
+            NamedOn::Pod(ports) => resolve(ports, name, *own).any(|found| found == (protocol, port)).into(),
             NamedOn::UnknownPod if own.is_none_or(|own| own == protocol) => Match::Possible,
             NamedOn::UnknownPod | NamedOn::NoPod => Match::No,
         },
@@ -33,11 +34,11 @@ pub(crate) fn matches(term: &PortMatch, on: NamedOn<'_>, protocol: Protocol, por
 
 /// What a named port is on a pod: name and protocol must both agree.
 pub(crate) fn resolve<'a>(
-    pod: &'a Pod,
+    ports: &'a [ContainerPort],
     name: &'a str,
     protocol: Option<Protocol>,
 ) -> impl Iterator<Item = (Protocol, u16)> + 'a {
-    pod.container_ports
+    ports
         .iter()
         .filter(move |port| port.name == name && protocol.is_none_or(|own| own == port.protocol))
         .map(|port| (port.protocol, port.port))
@@ -59,8 +60,8 @@ impl Starts {
             PortMatch::Range { protocol: own, first, last } if *own == protocol => self.add_range(*first, *last),
             PortMatch::Range { .. } => {}
             PortMatch::Named { protocol: own, name } => {
-                if let NamedOn::Pod(pod) = on {
-                    for (_, port) in resolve(pod, name, *own).filter(|(found, _)| *found == protocol) {
+                if let NamedOn::Pod(ports) = on {
+                    for (_, port) in resolve(ports, name, *own).filter(|(found, _)| *found == protocol) {
                         self.add_range(port, port);
                     }
                 }

@@ -1,4 +1,5 @@
-//! The product's programs, run as a user would run them, and stopped whatever happens.
+//! The product's programs, run as a user would run them, and stopped whatever happens. The demo and the pipeline suite
+//! use them.
 
 use std::{
     fs::{self, File},
@@ -22,55 +23,122 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where everything of one run lies.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     pub root: PathBuf,
+    pins: PathBuf,
     programs: PathBuf,
 }
 
+/// Builds the programs that [`Place`] runs.
+pub fn build() -> Result<()> {
+    run(cargo().args(["build", "-p", "netverdict-collector", "-p", "netverdict-query", "-p", "netverdict"]))
+}
+
 impl Place {
-    /// Builds the programs and makes an empty folder.
-    pub(super) fn new() -> Result<Self> {
-        run(cargo().args(["build", "-p", "netverdict-collector", "-p", "netverdict-query", "-p", "netverdict"]))?;
-        let root = std::env::temp_dir().join(format!("netverdict-demo-{}", std::process::id()));
+    /// An empty folder, told apart by `name` and the process.
+    pub fn new(name: &str) -> Result<Self> {
+        let name = format!("netverdict-{name}-{}", std::process::id());
+        let root = std::env::temp_dir().join(&name);
         fs::create_dir_all(&root).with_context(|| format!("could not make {}", root.display()))?;
-        Ok(Self { root, programs: target().join("debug") })
+        let pins = Path::new("/sys/fs/bpf").join(name);
+        Ok(Self { root, pins, programs: target().join("debug") })
     }
 
-    pub(super) fn manifests(&self) -> PathBuf {
+    pub fn manifests(&self) -> PathBuf {
         self.root.join("manifests")
     }
 
-    pub(super) fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.root.join("data")
     }
 
-    pub(super) fn state(&self) -> PathBuf {
+    pub fn state(&self) -> PathBuf {
         self.root.join("state")
     }
 
-    pub(super) fn secret(&self) -> PathBuf {
+    pub fn secret(&self) -> PathBuf {
         self.state().join("query.password")
     }
 
-    pub(super) fn pins(&self) -> PathBuf {
-        PathBuf::from("/sys/fs/bpf/netverdict-demo")
+    /// Where maps and programs are pinned: apart from those of a collector that may be in use here.
+    pub fn pins(&self) -> &Path {
+        &self.pins
     }
 
-    pub(super) fn program(&self, name: &str) -> Command {
+    pub fn program(&self, name: &str) -> Command {
         Command::new(self.programs.join(name))
     }
 
+    /// A collector with this place's folders; addresses are `host:port`.
+    pub fn collector(&self, node: &str, mode: &str, admin: &str, rows: &str) -> Command {
+        let mut command = self.program("netverdict-collector");
+        command
+            .args(["run", "--cluster", "demo", "--node", node, "--mode", mode])
+            .arg("--manifests")
+            .arg(self.manifests())
+            .arg("--data-dir")
+            .arg(self.data())
+            .arg("--state-dir")
+            .arg(self.state())
+            .arg("--pin-root")
+            .arg(self.pins())
+            .args(["--admin-address", admin, "--rows-address", rows]);
+        command
+    }
+
+    /// A query service over this place's files and one collector's rows (`http://host:port`).
+    pub fn query(&self, collector: &str, http: &str, postgres: &str) -> Command {
+        let mut command = self.program("netverdict-query");
+        command
+            .args(["--collector", collector])
+            .arg("--data-dir")
+            .arg(self.data())
+            .arg("--collector-token-file")
+            .arg(self.state().join("collector.token"))
+            .arg("--secret-file")
+            .arg(self.secret())
+            .args(["--http-address", http, "--postgres-address", postgres]);
+        command
+    }
+
+    /// Removes what was pinned, and the folder.
+    pub fn clean_up(&self) -> Result<()> {
+        let detached = output(self.program("netverdict").args(["probe", "detach", "--pin-root"]).arg(self.pins()));
+        let removed = fs::remove_dir_all(&self.root);
+        detached.context("could not detach the probes")?;
+        removed.with_context(|| format!("could not remove {}", self.root.display()))
+    }
+
     /// The command-line tool, pointed at the demo's query service.
-    pub(super) fn netverdict(&self, query: &Serving, arguments: &[&str]) -> Result<String> {
+    pub fn netverdict(&self, query: &Serving, arguments: &[&str]) -> Result<String> {
         let mut command = self.program("netverdict");
         command.args(arguments).arg("--server").arg(query.url("http")?).arg("--token-file").arg(self.secret());
         output(&mut command)
     }
 }
 
+impl Place {
+    /// The one number that a statement gives.
+    pub fn sql_number(&self, query: &Serving, statement: &str) -> Result<u64> {
+        let answer = self.netverdict(query, &["sql", "-o", "json", statement])?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        let value = &answer["rows"][0][0];
+        value.as_u64().or_else(|| value.as_str()?.parse().ok()).with_context(|| format!("no number in {answer}"))
+    }
+
+    /// How many endpoints have complete tables and both programs.
+    pub fn ready_endpoints(&self) -> Result<usize> {
+        let mut command = self.program("netverdict");
+        let status = output(command.args(["probe", "status", "-o", "json", "--pin-root"]).arg(self.pins()))?;
+        let status: Value = serde_json::from_str(&status)?;
+        let endpoints = status["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(endpoints.iter().filter(|endpoint| endpoint["ready"] == true).count())
+    }
+}
+
 /// A program that serves.
 #[derive(Debug)]
-pub(super) struct Serving {
+pub struct Serving {
     name: &'static str,
     child: Child,
     /// What the program wrote to its ready file: which address each of its ports has.
@@ -79,7 +147,7 @@ pub(super) struct Serving {
 
 impl Serving {
     /// Starts it and waits until it says that it serves. Its log goes to `<name>.log` in the demo's folder.
-    pub(super) fn start(place: &Place, name: &'static str, mut command: Command) -> Result<Self> {
+    pub fn start(place: &Place, name: &'static str, mut command: Command) -> Result<Self> {
         let ready = place.root.join(format!("{name}.ready"));
         fs::remove_file(&ready).ok();
         let log_path = place.root.join(format!("{name}.log"));
@@ -104,23 +172,23 @@ impl Serving {
     }
 
     /// `host:port` of one of its ports.
-    pub(super) fn address(&self, port: &str) -> Result<&str> {
+    pub fn address(&self, port: &str) -> Result<&str> {
         self.addresses[port].as_str().with_context(|| format!("{} did not say where it serves {port}", self.name))
     }
 
-    pub(super) fn url(&self, port: &str) -> Result<String> {
+    pub fn url(&self, port: &str) -> Result<String> {
         Ok(format!("http://{}", self.address(port)?))
     }
 
     /// As a crash would.
-    pub(super) fn kill(mut self) -> Result<()> {
+    pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
     /// As an orderly shutdown would; the error is what it said if it did not end well.
-    pub(super) fn stop(mut self) -> Result<()> {
+    pub fn stop(mut self) -> Result<()> {
         self.signal();
         let started = Instant::now();
         loop {
@@ -155,8 +223,20 @@ impl Drop for Serving {
     }
 }
 
+/// Waits until something holds that other programs bring about.
+pub fn wait(what: &str, patience: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !done()? {
+        if started.elapsed() > patience {
+            bail!("waited {patience:?}, but not yet: {what}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
 /// The usual address if it is free, so that the lines we print look familiar; else any.
-pub(super) fn usual(port: u16) -> String {
+pub fn usual(port: u16) -> String {
     let address = format!("127.0.0.1:{port}");
     match TcpListener::bind(&address) {
         Ok(_) => address,

@@ -1,0 +1,241 @@
+//! `flows`: the records themselves, filtered, and followed as they come.
+
+mod lines;
+
+use std::{collections::HashSet, time::Duration};
+
+use chrono::{DateTime, Utc};
+use clap::{Args, ValueEnum};
+use netverdict_flowlog::answer::{FlowsAnswer, Gap};
+
+use super::{json, why::time_text, yaml};
+use crate::{
+    exit::Exit,
+    moment::Moment,
+    place::{Place, namespace_name, parse_protocol, pod_name},
+    service::{Service, ServiceError, ServiceOptions},
+    terminal::Terminal,
+};
+use lines::Lines;
+use netverdict_policy::{Verdict, model::Protocol};
+
+/// Lists recorded verdicts, newest last
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    filter: Filter,
+    /// Go on printing what comes, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+    /// How to print; wide adds nodes, addresses and near misses. With --follow, json is one object a line
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    #[command(flatten)]
+    service: ServiceOptions,
+}
+
+/// Which records are wanted: all that is given has to hold.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Filters")]
+struct Filter {
+    /// Only this verdict
+    #[arg(long, value_parser = verdict)]
+    verdict: Option<Verdict>,
+    /// Only from this end: NAMESPACE/POD, or an address
+    #[arg(long, value_name = "END", value_parser = Place::parse)]
+    source: Option<Place>,
+    /// Only to this end: NAMESPACE/POD, or an address
+    #[arg(long, value_name = "END", value_parser = Place::parse)]
+    destination: Option<Place>,
+    /// Only where an end is in this namespace
+    #[arg(short, long, value_parser = namespace_name)]
+    namespace: Option<String>,
+    /// Only where an end is this pod: POD, or NAMESPACE/POD
+    #[arg(long, value_parser = pod)]
+    pod: Option<String>,
+    /// Only to this port
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Only this protocol: tcp, udp, sctp, icmp, icmpv6 or a number
+    #[arg(long, value_parser = parse_protocol)]
+    protocol: Option<Protocol>,
+    /// Only what this policy had a part in: NAMESPACE/NAME, or NAME
+    #[arg(long)]
+    policy: Option<String>,
+    /// Look back so far: a span like 15m, or a time [default: as the service is set]
+    #[arg(long, value_name = "SPAN|TIME", value_parser = Moment::parse)]
+    since: Option<Moment>,
+    /// At most so many records, the newest [default: as the service is set]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  What is being denied, as it happens
+    {program} flows --verdict denied --follow
+  Who was denied at the database in the last hour, and how near they were
+    {program} flows --verdict denied --destination db/pg --since 1h -o wide
+  What one policy decided
+    {program} flows --policy db/default-deny
+  For a program, one object a line
+    {program} flows --follow -o json | jq .source
+
+Exit codes: 0 done (Ctrl-C while following included), 1 it failed, 2 the arguments were not understood.";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+fn verdict(text: &str) -> Result<Verdict, String> {
+    Verdict::from_name(text).ok_or_else(|| format!("expected allowed, denied or unknown, found `{text}`"))
+}
+
+fn pod(text: &str) -> Result<String, crate::place::PlaceError> {
+    match text.split_once('/') {
+        Some((namespace, name)) => Ok(format!("{}/{}", namespace_name(namespace)?, pod_name(name)?)),
+        None => pod_name(text),
+    }
+}
+
+pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
+    let service = Service::connect(&arguments.service)?;
+    let mut parameters = arguments.filter.parameters(Utc::now());
+    if arguments.follow {
+        return follow(&service, parameters, arguments.output, terminal).await;
+    }
+    let answer = ask(&service, &mut parameters).await?;
+    for reason in &answer.stale {
+        warn_stale(terminal, reason);
+    }
+    match arguments.output {
+        Output::Json => terminal.print(&json(&answer)?)?,
+        Output::Yaml => terminal.print(&yaml(&answer)?)?,
+        Output::Table | Output::Wide => {
+            if answer.flows.is_empty() {
+                terminal.warn("no record matches; look back further with --since, or filter less");
+            } else {
+                let mut lines = Lines::new(arguments.output == Output::Wide, terminal.paint());
+                terminal.print(&lines.next(&answer.flows))?;
+            }
+            for gap in &answer.gaps {
+                warn_gap(terminal, gap);
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+impl Filter {
+    fn parameters(&self, now: DateTime<Utc>) -> Vec<(&'static str, Option<String>)> {
+        let Self { verdict, source, destination, namespace, pod, port, protocol, policy, since, limit } = self;
+        let default_namespace = namespace.as_deref().unwrap_or("default");
+        let end = |place: &Option<Place>| place.as_ref().map(|place| place.text(default_namespace));
+        vec![
+            ("verdict", verdict.map(|verdict| verdict.to_string())),
+            ("source", end(source)),
+            ("destination", end(destination)),
+            ("namespace", namespace.clone()),
+            ("pod", pod.clone()),
+            ("port", port.map(|port| port.to_string())),
+            ("protocol", protocol.map(|protocol| protocol.to_string())),
+            ("policy", policy.clone()),
+            ("since", since.map(|moment| time_text(moment, now))),
+            ("limit", limit.map(|limit| limit.to_string())),
+        ]
+    }
+}
+
+async fn ask(
+    service: &Service,
+    parameters: &mut Vec<(&'static str, Option<String>)>,
+) -> Result<FlowsAnswer, ServiceError> {
+    let mut answer: FlowsAnswer = service.get("/v1/flows", parameters).await?;
+    answer.flows.sort_by_key(|flow| flow.time);
+    Ok(answer)
+}
+
+fn warn_stale(terminal: &mut Terminal, reason: &str) {
+    terminal.warn(&format!("the answer may be out of date: {reason}"));
+}
+
+fn warn_gap(terminal: &mut Terminal, gap: &Gap) {
+    terminal.warn(&format!("known to be missing: {}", super::why::gap_line(gap)));
+}
+
+/// How long to wait when there was nothing new: a verdict is to be read within two seconds.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long to wait when the service did not answer.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Prints what comes until Ctrl-C, or until nobody reads. A service that goes away is asked again; one that refuses
+/// is not.
+async fn follow(
+    service: &Service,
+    mut parameters: Vec<(&'static str, Option<String>)>,
+    output: Output,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Exit> {
+    let mut lines = Lines::new(output == Output::Wide, terminal.paint());
+    let mut told = HashSet::new();
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut away = false;
+    loop {
+        let asked = tokio::select! {
+            asked = ask(service, &mut parameters) => asked,
+            _ = &mut interrupted => return Ok(Exit::Done),
+        };
+        let pause = match asked {
+            Ok(answer) => {
+                if std::mem::take(&mut away) {
+                    terminal.warn("the query service is back");
+                }
+                for reason in answer.stale.iter().filter(|reason| told.insert((*reason).clone())) {
+                    warn_stale(terminal, reason);
+                }
+                for gap in &answer.gaps {
+                    if told.insert(super::why::gap_line(gap)) {
+                        warn_gap(terminal, gap);
+                    }
+                }
+                let text = match output {
+                    Output::Table | Output::Wide => lines.next(&answer.flows),
+                    Output::Json => each(&answer, |flow| Ok(serde_json::to_string(flow)? + "\n"))?,
+                    Output::Yaml => each(&answer, |flow| Ok(format!("---\n{}", yaml(flow)?)))?,
+                };
+                terminal.print(&text)?;
+                let more = !answer.flows.is_empty();
+                parameters.retain(|(name, _)| !matches!(*name, "after" | "since"));
+                parameters.push(("after", Some(answer.cursor)));
+                if more { Duration::ZERO } else { PAUSE }
+            }
+            Err(error) if error.may_pass() && parameters.iter().any(|(name, _)| *name == "after") => {
+                if !std::mem::replace(&mut away, true) {
+                    terminal.warn(&format!("{}; asking again every {} s", first_line(&error), RETRY.as_secs()));
+                }
+                RETRY
+            }
+            Err(error) => return Err(error.into()),
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = &mut interrupted => return Ok(Exit::Done),
+        }
+    }
+}
+
+fn each(
+    answer: &FlowsAnswer,
+    form: impl Fn(&netverdict_flowlog::answer::FlowLine) -> anyhow::Result<String>,
+) -> anyhow::Result<String> {
+    answer.flows.iter().map(form).collect()
+}
+
+fn first_line(error: &ServiceError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,260 @@
+//! An answer of `why` for people: the sentence, then what it rests on. Pure: the time is an argument.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, Utc};
+use netverdict_flowlog::answer::{Decider, Gap, Since, WhyAnswer, WhyEnd, WhyPoint};
+use netverdict_policy::{NearMiss, Reason};
+
+use crate::{
+    moment::{ago, stamp},
+    terminal::{Paint, plain, plain_lines},
+};
+
+/// Several lines, ending with a newline.
+pub(super) fn explain(answer: &WhyAnswer, wide: bool, now: DateTime<Utc>, paint: Paint) -> String {
+    let mut text = format!("{}\n\n", paint.bold(&paint.verdict(answer.verdict, &plain(&answer.sentence))));
+    let _ = writeln!(text, "  source       {}", end(&answer.source));
+    let _ = writeln!(text, "  destination  {}{}", end(&answer.destination), port(answer));
+    for point in &answer.points {
+        text.push('\n');
+        explain_point(&mut text, point, wide, now, paint);
+    }
+    if !answer.gaps.is_empty() {
+        let _ = writeln!(text, "\n{}", paint.yellow("known to be missing in this time:"));
+        for gap in &answer.gaps {
+            let _ = writeln!(text, "  {}", gap_line(gap));
+        }
+    }
+    text
+}
+
+fn end(end: &WhyEnd) -> String {
+    let mut text = plain(&end.name).into_owned();
+    if end.kind != "pod" {
+        let _ = write!(text, " ({})", plain(&end.kind));
+    }
+    // An end that is only an address has nothing to add.
+    for address in end.addresses.iter().filter(|address| **address != end.name) {
+        let _ = write!(text, "  {}", plain(address));
+    }
+    for (key, value) in &end.labels {
+        let _ = write!(text, "  {}={}", plain(key), plain(value));
+    }
+    text
+}
+
+fn port(answer: &WhyAnswer) -> String {
+    match (answer.port, answer.protocol.as_str()) {
+        (None, "") => String::new(),
+        (None, protocol) => format!("  {}", plain(protocol)),
+        (Some(port), "") => format!("  port {port}"),
+        (Some(port), protocol) => format!("  port {port}/{}", plain(protocol)),
+    }
+}
+
+fn explain_point(text: &mut String, point: &WhyPoint, wide: bool, now: DateTime<Utc>, paint: Paint) {
+    let verdict = paint.verdict(point.verdict, point.verdict.as_str());
+    let reason = if point.drop_reason.is_empty() {
+        reason_text(point.reason)
+    } else {
+        return explain_not_policy(text, point, now, paint);
+    };
+    let _ = writeln!(text, "{}: {verdict}, {reason}", point_name(&point.point));
+    let mut line = |label: &str, words: &str| {
+        let _ = writeln!(text, "  {label:<12} {words}");
+    };
+    if point.hypothetical {
+        line("hypothetical", "no packet gets here, for the other end denies it first");
+    }
+    for decider in &point.passed {
+        line("passed on by", &decider_line(decider));
+    }
+    for decider in &point.decided_by {
+        line(if decider.role == "isolating" { "isolated by" } else { "decided by" }, &decider_line(decider));
+    }
+    for near in &point.near_misses {
+        line("near miss", &near_miss_line(near));
+    }
+    if let Some(verdict) = point.verdict_if_enforced {
+        line("if enforced", &format!("{verdict}: what is in audit mode would decide so"));
+    }
+    for decider in &point.staged {
+        line("staged", &decider_line(decider));
+    }
+    line("seen", &seen(point, now));
+    if let Some(now_verdict) = point.now {
+        line("now", &now_line(point, now_verdict));
+    }
+    if point.identity_window_open {
+        line("careful", "who owned an address was not certain at that moment");
+    }
+    match point.confidence.as_str() {
+        "" | "exact" => {}
+        "ambiguous" => line("careful", "Kubernetes leaves the order of equal priorities open, and they disagree here"),
+        confidence => line("careful", &format!("the attribution is {}", plain(confidence))),
+    }
+    if wide {
+        for decider in point.passed.iter().chain(&point.decided_by).chain(&point.staged) {
+            policy_text(text, decider, paint);
+        }
+    }
+}
+
+/// A packet that was dropped before any policy was asked.
+fn explain_not_policy(text: &mut String, point: &WhyPoint, now: DateTime<Utc>, paint: Paint) {
+    let reason = paint.yellow(&plain(&point.drop_reason));
+    let _ = writeln!(text, "{}: dropped as {reason}, not by policy", point_name(&point.point));
+    let _ = writeln!(text, "  {:<12} {}", "seen", seen(point, now));
+}
+
+fn point_name(point: &str) -> String {
+    plain(point).replace('-', " ")
+}
+
+/// The closed list of reasons, as people say them.
+pub(in crate::command) fn reason_text(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoPolicy => "no policy selects it in this direction",
+        Reason::RuleMatch => "a rule allows it",
+        Reason::ExplicitAccept => "an admin rule accepts it",
+        Reason::BaselineAccept => "a baseline rule accepts it",
+        Reason::NodeLocalExempt => "traffic of the pod's own node is exempt",
+        Reason::Reply => "a reply to an allowed connection",
+        Reason::Related => "an ICMP error about an allowed connection",
+        Reason::SelfTraffic => "a pod may always reach itself",
+        Reason::EstablishedStale => "the connection is older than the policy that would deny it",
+        Reason::Midstream => "the connection is older than the probe",
+        Reason::IsolatedNoMatch => "isolated, and no rule matches",
+        Reason::ExplicitDeny => "an admin rule denies it",
+        Reason::BaselineDeny => "a baseline rule denies it",
+        Reason::FailClosed => "a rule that could not be read whole denies everything",
+        Reason::SpoofedSource => "the source address is not the pod's own",
+        Reason::PolicyNotReady => "the policies of this pod were not in force yet",
+        Reason::OtherDrop => "not a policy's decision",
+        Reason::ServiceNotResolved => "a Service's address, whose backend is not known here",
+        Reason::UnknownEndpoint => "an end is not known",
+        Reason::AttributionUnknown => "who decided is lost",
+        Reason::UnknownPod => "an address of a pod range that no pod is known to own",
+    }
+}
+
+/// Kind, name, rule, and what has become of it since.
+fn decider_line(decider: &Decider) -> String {
+    let mut line = format!("{} ", decider.kind);
+    if !decider.namespace.is_empty() {
+        let _ = write!(line, "{}/", decider.namespace);
+    }
+    line.push_str(&decider.name);
+    if let Some(index) = decider.rule_index {
+        let _ = write!(line, " rule {index}");
+    }
+    if !decider.rule_name.is_empty() {
+        let _ = write!(line, " \"{}\"", decider.rule_name);
+    }
+    if !decider.action.is_empty() && decider.role != "decided" && decider.role != "passed" {
+        let _ = write!(line, " ({})", decider.action);
+    }
+    if decider.generation > 0 {
+        let _ = write!(line, ", generation {}", decider.generation);
+    }
+    line.push_str(match decider.since {
+        Since::Unchanged => ", unchanged since",
+        Since::Changed => ", changed since",
+        Since::Deleted => ", deleted since",
+        Since::Unknown => "",
+    });
+    plain(&line).into_owned()
+}
+
+fn near_miss_line(near: &NearMiss) -> String {
+    let name = near_miss_name(near);
+    plain(&format!("{name}: {}", near_miss_detail(near))).into_owned()
+}
+
+/// `db/allow-api rule 0`.
+pub(in crate::command) fn near_miss_name(near: &NearMiss) -> String {
+    let name = match near.policy.namespace.as_str() {
+        "" => near.policy.name.clone(),
+        namespace => format!("{namespace}/{}", near.policy.name),
+    };
+    near.rule_index.map_or(name.clone(), |index| format!("{name} rule {index}"))
+}
+
+/// What it failed in, in the engine's words or else by the dimension.
+pub(in crate::command) fn near_miss_detail(near: &NearMiss) -> String {
+    if near.detail.is_empty() { near.failed.as_str().replace('_', " ") } else { near.detail.clone() }
+}
+
+fn seen(point: &WhyPoint, now: DateTime<Utc>) -> String {
+    let Some(last) = point.last_seen else {
+        return match point.snapshot {
+            0 => "no packet on record; the policies were evaluated".to_owned(),
+            snapshot => format!("no packet on record; the policies of snapshot {snapshot} were evaluated"),
+        };
+    };
+    let mut line = format!("{} ({})", ago(last, now), stamp(last));
+    if point.count > 1 {
+        let _ = write!(line, ", {} times", point.count);
+        if let Some(first) = point.first_seen.filter(|first| *first != last) {
+            let _ = write!(line, " since {}", stamp(first));
+        }
+    }
+    if !point.disposition.is_empty() {
+        let _ = write!(line, ", {}", plain(&point.disposition));
+    }
+    if !point.node.is_empty() {
+        let _ = write!(line, " on node {}", plain(&point.node));
+    }
+    if !point.mode.is_empty() && point.mode != "enforce" {
+        let _ = write!(line, " ({} mode)", plain(&point.mode));
+    }
+    line
+}
+
+fn now_line(point: &WhyPoint, verdict: netverdict_policy::Verdict) -> String {
+    let deciders: Vec<_> = point.now_decided_by.iter().map(decider_line).collect();
+    match (verdict == point.verdict, deciders.is_empty()) {
+        (true, true) => "the same".to_owned(),
+        (true, false) => format!("{verdict} as well, but by {}", deciders.join("; ")),
+        (false, true) => format!("would be {verdict}"),
+        (false, false) => format!("would be {verdict}, by {}", deciders.join("; ")),
+    }
+}
+
+fn policy_text(text: &mut String, decider: &Decider, paint: Paint) {
+    let title = paint.dim(&format!("--- {} as it stood", plain(&decider.name)));
+    let _ = writeln!(text, "  {title}");
+    if decider.text.is_empty() {
+        text.push_str("    not on record\n");
+    }
+    for line in plain_lines(&decider.text).lines() {
+        let _ = writeln!(text, "    {line}");
+    }
+}
+
+/// One line a gap.
+pub(in crate::command) fn gap_line(gap: &Gap) -> String {
+    let mut line = gap.cause.replace('_', " ");
+    if !gap.node.is_empty() {
+        let _ = write!(line, " on node {}", gap.node);
+    }
+    if !gap.endpoint.is_empty() {
+        let _ = write!(line, ", {}", gap.endpoint);
+    }
+    if gap.lost_events > 0 {
+        let lane = if gap.lane.is_empty() { String::new() } else { format!(" of the {} lane", gap.lane) };
+        let _ = write!(line, ", {} events lost{lane}", gap.lost_events);
+    }
+    let _ = write!(line, ", {}", stamp(gap.from));
+    if gap.to != gap.from {
+        let _ = write!(line, " to {}", stamp(gap.to));
+    }
+    if !gap.detail.is_empty() {
+        let _ = write!(line, ": {}", gap.detail);
+    }
+    plain(&line).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

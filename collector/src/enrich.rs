@@ -1,0 +1,267 @@
+//! Who is at either end of an event: by owner, as the kernel believed, with the labels of the snapshot that judged.
+//!
+//! The end whose interface judged is known by that interface, whatever the packet claims. Where the kernel's belief and
+//! the snapshots disagree on who has an address, the row says so; it is never put right in silence.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use netverdict_flowlog::row::{EndpointKind, EndpointRow};
+use netverdict_policy::{
+    Direction, ObjectKey, Reason,
+    model::Pod,
+    tables::{Owner, OwnerId},
+};
+
+use crate::{
+    meaning::{Catalogue, SnapshotState},
+    receive::{Cause, Judged},
+};
+
+/// Rows that are kept for reuse. One that is not is built anew; rows that say the same then no longer share a pointer.
+const MOST_CACHED: usize = 65_536;
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Both ends of an event.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    pub source: Arc<EndpointRow>,
+    pub destination: Arc<EndpointRow>,
+    /// The pod whose interface judged, where it is known.
+    pub subject: Option<ObjectKey>,
+    /// The other end.
+    pub peer: PeerEnd,
+    pub identity_window_open: bool,
+}
+
+/// The end that a policy would call the peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PeerEnd {
+    pub owner: OwnerId,
+    pub address: IpAddr,
+    /// `Some`: that pod, and the snapshot has it.
+    pub pod: Option<ObjectKey>,
+}
+
+/// Builds ends, and shares those that it has built before.
+#[derive(Debug, Default)]
+pub struct Enricher {
+    cache: HashMap<Key, Arc<EndpointRow>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    snapshot: u64,
+    who: Who,
+    address: IpAddr,
+    /// Of Services only: which port was asked.
+    port: u16,
+}
+
+/// What the kernel said of an end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    Owner(OwnerId),
+    /// Nobody, in a pod range.
+    UnknownPod,
+    Nobody,
+    /// The pod that the interface is bound to, while the kernel had no tables for it.
+    Bound(ObjectKey, String),
+}
+
+impl Enricher {
+    /// `event_ns`: when it was judged, in nanoseconds since 1970.
+    pub fn ends(&mut self, catalogue: &Catalogue, event: &Judged, event_ns: i64) -> Ends {
+        let state = catalogue.snapshot(event.revision);
+        let spoofed = matches!(event.cause, Cause::Kernel { reason: Reason::SpoofedSource, .. });
+        let (endpoint_address, peer_address, claimed, peer_owner) = match event.direction {
+            Direction::Egress => (event.source, event.destination, event.source_owner, event.destination_owner),
+            Direction::Ingress => (event.destination, event.source, event.destination_owner, event.source_owner),
+        };
+        let endpoint = self.judge_end(catalogue, event, claimed, spoofed);
+        let peer = match peer_owner {
+            OwnerId::NOBODY if event.unknown_pod => Who::UnknownPod,
+            OwnerId::NOBODY => Who::Nobody,
+            owner => Who::Owner(owner),
+        };
+        let newest = catalogue.seen_by(event_ns);
+        let identity_window_open = event.unknown_pod
+            || event.endpoint_owner == OwnerId::NOBODY
+            || disagrees(catalogue, state, newest, peer_owner, peer_address)
+            || (!spoofed && disagrees(catalogue, state, newest, event.endpoint_owner, endpoint_address));
+        let subject = match &endpoint {
+            Who::Owner(owner) => catalogue.owner(*owner).and_then(|owner| pod_key(owner)),
+            Who::Bound(key, _) => Some(key.clone()),
+            Who::UnknownPod | Who::Nobody => None,
+        };
+        let pod = catalogue.owner(peer_owner).and_then(|owner| match &**owner {
+            Owner::Pod { key, uid } => state.and_then(|state| pod(state, key, uid)).map(Pod::key),
+            Owner::Node { .. } | Owner::Service { .. } => None,
+        });
+        let peer_end = PeerEnd { owner: peer_owner, address: peer_address, pod };
+        let endpoint_row = self.row(catalogue, state, endpoint, endpoint_address, 0);
+        let asked_port = if event.direction == Direction::Egress { event.destination_port } else { 0 };
+        let peer_row = self.row(catalogue, state, peer, peer_address, asked_port);
+        let (source, destination) = match event.direction {
+            Direction::Egress => (endpoint_row, peer_row),
+            Direction::Ingress => (peer_row, endpoint_row),
+        };
+        Ends { source, destination, subject, peer: peer_end, identity_window_open }
+    }
+
+    /// The end whose interface judged.
+    fn judge_end(&self, catalogue: &Catalogue, event: &Judged, claimed: OwnerId, spoofed: bool) -> Who {
+        if event.endpoint_owner != OwnerId::NOBODY {
+            return Who::Owner(event.endpoint_owner);
+        }
+        match catalogue.bound(event.interface) {
+            Some((key, uid)) => Who::Bound(key.clone(), uid.clone()),
+            None if claimed == OwnerId::NOBODY || spoofed => Who::Nobody,
+            None => Who::Owner(claimed),
+        }
+    }
+
+    fn row(
+        &mut self,
+        catalogue: &Catalogue,
+        state: Option<&Arc<SnapshotState>>,
+        who: Who,
+        address: IpAddr,
+        port: u16,
+    ) -> Arc<EndpointRow> {
+        let owner = match &who {
+            Who::Owner(id) => catalogue.owner(*id),
+            _ => None,
+        };
+        let port = if matches!(owner.map(|owner| &**owner), Some(Owner::Service { .. })) { port } else { 0 };
+        let key = Key { snapshot: state.map_or(0, |state| state.number), who, address, port };
+        if let Some(row) = self.cache.get(&key) {
+            return row.clone();
+        }
+        let row = Arc::new(build(state.map(|state| &**state), &key, owner.map(|owner| &**owner)));
+        // Without its snapshot a row is a makeshift: the next event may know more.
+        if state.is_some() {
+            if self.cache.len() >= MOST_CACHED {
+                self.cache.clear();
+            }
+            self.cache.insert(key, row.clone());
+        }
+        row
+    }
+
+    /// Another boot: its numbers mean other things.
+    pub fn forget(&mut self) {
+        self.cache.clear();
+    }
+}
+
+fn pod_key(owner: &Owner) -> Option<ObjectKey> {
+    match owner {
+        Owner::Pod { key, .. } => Some(key.clone()),
+        Owner::Node { .. } | Owner::Service { .. } => None,
+    }
+}
+
+/// Whether the kernel's belief differs from what the snapshot of its revision says, or from what the cluster source
+/// already said when it judged.
+fn disagrees(
+    catalogue: &Catalogue,
+    state: Option<&Arc<SnapshotState>>,
+    newest: Option<&Arc<SnapshotState>>,
+    believed: OwnerId,
+    address: IpAddr,
+) -> bool {
+    if address.is_unspecified() {
+        return false;
+    }
+    let Some(state) = state else { return true };
+    let by_snapshot = state.addresses.get(&address).map_or(OwnerId::NOBODY, |peer| peer.owner);
+    if by_snapshot != believed {
+        return true;
+    }
+    newest.is_some_and(|newest| {
+        newest.number != state.number
+            && newest.owner_of(address) != catalogue.owner(believed).map(|owner| &**owner)
+    })
+}
+
+fn pod<'a>(state: &'a SnapshotState, key: &ObjectKey, uid: &str) -> Option<&'a Pod> {
+    state.snapshot.pods.get(key).map(|pod| &**pod).filter(|pod| pod.uid == uid)
+}
+
+fn build(state: Option<&SnapshotState>, key: &Key, owner: Option<&Owner>) -> EndpointRow {
+    let mut row = EndpointRow {
+        identity: state.and_then(|state| state.peer(key.address)).map_or(0, |peer| peer.identity.0),
+        ..blank(EndpointKind::Unknown)
+    };
+    match (&key.who, owner) {
+        (Who::Owner(_), Some(Owner::Pod { key, uid })) | (Who::Bound(key, uid), _) => fill_pod(&mut row, state, key, uid),
+        (Who::Owner(_), Some(Owner::Node { name })) => {
+            row.kind = EndpointKind::Node;
+            row.node.clone_from(name);
+            if let Some(node) = state.and_then(|state| state.snapshot.nodes.get(name)) {
+                row.labels.clone_from(&node.labels);
+                row.zone = node.labels.get(ZONE).cloned().unwrap_or_default();
+            }
+        }
+        (Who::Owner(_), Some(Owner::Service { key: service })) => {
+            row.kind = EndpointKind::Service;
+            row.namespace.clone_from(&service.namespace);
+            row.service.clone_from(&service.name);
+            let ports = state.and_then(|state| state.snapshot.services.get(service)).map(|service| &service.ports);
+            let port = ports.into_iter().flatten().find(|port| port.port == key.port);
+            row.service_port = port.map(|port| port.name.clone()).unwrap_or_default();
+        }
+        (Who::Owner(_), None) => row.kind = EndpointKind::UnknownOwner,
+        (Who::UnknownPod, _) => row.kind = EndpointKind::UnknownPod,
+        (Who::Nobody, _) => row.kind = nobody(state, key.address),
+    }
+    row
+}
+
+/// What an address is that the kernel knew no owner of.
+fn nobody(state: Option<&SnapshotState>, address: IpAddr) -> EndpointKind {
+    match state {
+        _ if address.is_unspecified() => EndpointKind::Unknown,
+        None => EndpointKind::Unknown,
+        Some(state) if state.snapshot.pod_ranges.iter().any(|range| range.contains(&address)) => EndpointKind::UnknownPod,
+        Some(_) => EndpointKind::External,
+    }
+}
+
+fn fill_pod(row: &mut EndpointRow, state: Option<&SnapshotState>, key: &ObjectKey, uid: &str) {
+    row.kind = EndpointKind::Pod;
+    row.namespace.clone_from(&key.namespace);
+    row.pod.clone_from(&key.name);
+    uid.clone_into(&mut row.pod_uid);
+    let Some(state) = state else { return };
+    let Some(pod) = pod(state, key, uid) else { return };
+    row.labels.clone_from(&pod.labels);
+    row.service_account.clone_from(&pod.service_account);
+    row.node.clone_from(&pod.node);
+    if let Some(workload) = &pod.workload {
+        row.workload_kind.clone_from(&workload.kind);
+        row.workload.clone_from(&workload.name);
+    }
+    let node = state.snapshot.nodes.get(&pod.node);
+    row.zone = node.and_then(|node| node.labels.get(ZONE)).cloned().unwrap_or_default();
+}
+
+fn blank(kind: EndpointKind) -> EndpointRow {
+    EndpointRow {
+        kind,
+        namespace: String::new(),
+        pod: String::new(),
+        pod_uid: String::new(),
+        workload_kind: String::new(),
+        workload: String::new(),
+        service_account: String::new(),
+        node: String::new(),
+        zone: String::new(),
+        service: String::new(),
+        service_port: String::new(),
+        labels: netverdict_policy::model::Labels::new(),
+        identity: 0,
+        hostname: String::new(),
+        hostname_source: String::new(),
+    }
+}

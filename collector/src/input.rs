@@ -1,0 +1,114 @@
+//! What reaches the pipeline, in the order in which it counts: what ids mean always before the events that name them.
+//!
+//! Two of these outlive a crash in the write-ahead log: batches of events, and facts. What ids mean is restored from
+//! the probe's state file and from the saved snapshots instead.
+
+use std::sync::Arc;
+
+use netverdict_flowlog::row::{
+    AttributionRow, ChangeHead, EndpointChangeRow, GapRow, LaneName, ModeName, NamespaceRow, PolicyRow, Row,
+    ServiceRow, SnapshotRow,
+};
+use netverdict_policy::{
+    AttributionId, Decision, ObjectKey,
+    tables::{Owner, OwnerId},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{meaning::SnapshotState, sequence::KernelCount};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// A collector begins to read; what follows is of this node and boot.
+    Session(Session),
+    /// New ids and what they stand for.
+    Meanings(Meanings),
+    /// A snapshot is about to be published: events of a revision that nobody knows yet are its own.
+    Snapshot(Arc<SnapshotState>),
+    /// It came into force.
+    Published { number: u64, revision: u64 },
+    /// It did not; the one before it stays in force.
+    Abandoned { number: u64 },
+    /// The pod behind a host interface, from now on.
+    Bound { interface: u32, pod: ObjectKey, uid: String },
+    /// Rows that no event is the origin of.
+    Facts(Vec<Fact>),
+    /// Events.
+    #[serde(skip)]
+    Batch(RawBatch),
+    /// What the kernel had counted at a moment after which both rings were seen empty.
+    Counted(Vec<KernelCount>),
+    /// From here on numbers passed over are put down to a full disk, or (false) to a full ring again.
+    DiskFull(bool),
+}
+
+/// Who reads, and from what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    pub node: Arc<str>,
+    pub boot_id: Arc<str>,
+    pub mode: ModeName,
+    /// The kernel's counters begin at 1: nothing was pinned before.
+    pub fresh: bool,
+    /// Nanoseconds since 1970.
+    pub time_ns: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Meanings {
+    pub attributions: Vec<(AttributionId, Decision)>,
+    pub owners: Vec<(OwnerId, Owner)>,
+}
+
+/// A batch of a ring as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawBatch {
+    pub lane: LaneName,
+    /// When it was drained, in nanoseconds since 1970.
+    pub ingest_ns: i64,
+    /// [`crate::clock::offset_ns`] at that moment.
+    pub offset_ns: i64,
+    /// As [`netverdict_probe::Batch`] holds it.
+    pub bytes: Vec<u8>,
+}
+
+/// A row that no event is the origin of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    Policy(Box<PolicyRow>),
+    Endpoint(Box<EndpointChangeRow>),
+    Namespace(Box<NamespaceRow>),
+    Service(Box<ServiceRow>),
+    Attribution(Box<AttributionRow>),
+    Snapshot(Box<SnapshotRow>),
+    Gap(Box<GapRow>),
+}
+
+impl Fact {
+    /// What rows of change logs begin with; `None` for the other tables.
+    pub fn head_mut(&mut self) -> Option<&mut ChangeHead> {
+        match self {
+            Self::Policy(row) => Some(&mut row.head),
+            Self::Endpoint(row) => Some(&mut row.head),
+            Self::Namespace(row) => Some(&mut row.head),
+            Self::Service(row) => Some(&mut row.head),
+            Self::Attribution(_) | Self::Snapshot(_) | Self::Gap(_) => None,
+        }
+    }
+}
+
+impl From<Fact> for Row {
+    fn from(fact: Fact) -> Self {
+        match fact {
+            Fact::Policy(row) => Self::Policy(row),
+            Fact::Endpoint(row) => Self::Endpoint(row),
+            Fact::Namespace(row) => Self::Namespace(row),
+            Fact::Service(row) => Self::Service(row),
+            Fact::Attribution(row) => Self::Attribution(row),
+            Fact::Snapshot(row) => Self::Snapshot(row),
+            Fact::Gap(row) => Self::Gap(row),
+        }
+    }
+}

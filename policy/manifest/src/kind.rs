@@ -1,0 +1,200 @@
+//! The kinds that are read, and how an object finds its reader. One file per kind.
+//!
+//! A further policy kind is a file with an implementation of [`PolicyKind`] and a line in [`KINDS`].
+
+mod admin_network_policy;
+mod baseline_admin_network_policy;
+mod cluster_network_policy;
+mod namespace;
+mod network_policy;
+mod node;
+mod ordered;
+mod pod;
+mod port;
+mod rule;
+mod service;
+
+use netverdict_policy::model::{Isolates, Policy, PolicyKey, Rule, Subject, Tier};
+
+use crate::{
+    fields::quoted,
+    finding::{Finding, Invalid, Report, code},
+    object::{MODE_ANNOTATION, Object},
+};
+
+pub use namespace::namespace;
+pub use node::node;
+pub use pod::pod;
+pub use service::service;
+
+pub(crate) use namespace::{NAME_LABEL, implied};
+
+/// Whether objects of a kind live in namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Cluster,
+    Namespace,
+}
+
+/// How one kind of policy object becomes a [`Policy`].
+pub trait PolicyKind: Sync {
+    /// As manifests spell it, for instance `NetworkPolicy`.
+    fn kind(&self) -> &'static str;
+
+    /// The one that is read; objects of another version are not enforced.
+    fn api_version(&self) -> &'static str;
+
+    fn scope(&self) -> Scope;
+
+    /// The policy, or `None` where it cannot be enforced at all, which the report must then say.
+    fn read(&self, object: &Object, report: &mut Report) -> Option<Policy>;
+}
+
+/// Every kind of policy that is read.
+pub static KINDS: &[&dyn PolicyKind] = &[
+    &network_policy::NetworkPolicy,
+    &cluster_network_policy::ClusterNetworkPolicy,
+    &admin_network_policy::AdminNetworkPolicy,
+    &baseline_admin_network_policy::BaselineAdminNetworkPolicy,
+];
+
+/// What an object is to us.
+pub(crate) enum Known {
+    Namespace,
+    Node,
+    Pod,
+    Service,
+    Policy(&'static dyn PolicyKind),
+    /// A policy kind of a version that we do not read.
+    OtherVersion(&'static dyn PolicyKind),
+    /// Not a kind that anybody has, and nearly a policy kind.
+    Misspelt(&'static dyn PolicyKind),
+    Other,
+}
+
+pub(crate) fn known(api_version: &str, kind: &str) -> Known {
+    match (api_version, kind) {
+        ("v1", "Namespace") => return Known::Namespace,
+        ("v1", "Node") => return Known::Node,
+        ("v1", "Pod") => return Known::Pod,
+        ("v1", "Service") => return Known::Service,
+        _ => {}
+    }
+    if let Some(policy) = KINDS.iter().find(|known| known.kind() == kind) {
+        return if policy.api_version() == api_version { Known::Policy(*policy) } else { Known::OtherVersion(*policy) };
+    }
+    let bare = |kind: &str| kind.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let letters = bare(kind);
+    match KINDS.iter().find(|known| bare(known.kind()) == letters) {
+        Some(policy) => Known::Misspelt(*policy),
+        None => Known::Other,
+    }
+}
+
+/// `None` for kinds that we do not know: only the text can say then.
+pub(crate) fn scope(api_version: &str, kind: &str) -> Option<Scope> {
+    match known(api_version, kind) {
+        Known::Namespace | Known::Node => Some(Scope::Cluster),
+        Known::Pod | Known::Service => Some(Scope::Namespace),
+        Known::Policy(kind) | Known::OtherVersion(kind) | Known::Misspelt(kind) => Some(kind.scope()),
+        Known::Other => None,
+    }
+}
+
+/// Reads one policy object. `None`, with a finding that says why, where it is none or cannot be enforced.
+pub fn policy(object: &Object) -> (Option<Policy>, Vec<Finding>) {
+    let mut report = Report::of(object);
+    let policy = match known(&object.api_version, &object.kind) {
+        Known::Policy(kind) => kind.read(object, &mut report),
+        Known::OtherVersion(kind) => {
+            let found = quoted(&object.api_version);
+            report.error(Invalid::new(
+                code::UNKNOWN_VERSION,
+                "apiVersion",
+                format!("expected {}, found {found}; the object is not enforced", kind.api_version()),
+                format!("write the policy as {} {}", kind.api_version(), kind.kind()),
+            ));
+            None
+        }
+        Known::Misspelt(kind) => {
+            report.error(Invalid::new(
+                code::INVALID_KIND,
+                "kind",
+                format!("{} is no kind; the object is not enforced", quoted(&object.kind)),
+                format!("write {}", kind.kind()),
+            ));
+            // What else is wrong in it is worth saying; it is not enforced for all that.
+            kind.read(object, &mut report);
+            None
+        }
+        Known::Namespace | Known::Node | Known::Pod | Known::Service | Known::Other => {
+            report.info(unknown_kind(object));
+            None
+        }
+    };
+    (policy, report.finish())
+}
+
+/// For objects that say nothing about network policy.
+pub(crate) fn unknown_kind(object: &Object) -> Invalid {
+    let message = format!("{} {} says nothing about network policy here", object.api_version, object.kind);
+    Invalid::new(code::UNKNOWN_KIND, "kind", message, "nothing, unless it is a policy that you expect to count")
+}
+
+/// What a kind read from its object, apart from what all kinds have in common.
+struct Parts {
+    tier: Tier,
+    priority: i32,
+    subject: Subject,
+    isolates: Isolates,
+    rules: Vec<Rule>,
+}
+
+fn assemble(object: &Object, parts: Parts, report: &mut Report) -> Policy {
+    let Parts { tier, priority, subject, isolates, rules } = parts;
+    let audit = audit(object, report);
+    if audit {
+        report.info(Invalid::new(
+            code::AUDITED,
+            format!("metadata.annotations[{MODE_ANNOTATION:?}]"),
+            "the policy is audited: it decides nothing, its verdict is recorded beside the real one",
+            "remove the annotation to enforce the policy",
+        ));
+    }
+    Policy {
+        key: PolicyKey {
+            kind: object.kind.clone(),
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+        },
+        uid: object.uid.clone(),
+        generation: object.generation,
+        content_hash: object.content_hash.clone(),
+        tier,
+        priority,
+        audit,
+        subject,
+        isolates,
+        rules,
+    }
+}
+
+/// Whether the object asks to be audited. A mode that we do not know enforces: it must not switch a policy off.
+fn audit(object: &Object, report: &mut Report) -> bool {
+    match object.annotation(MODE_ANNOTATION) {
+        None => false,
+        Some("audit") => true,
+        Some(other) => {
+            report.error(Invalid::new(
+                code::INVALID_MODE,
+                format!("metadata.annotations[{MODE_ANNOTATION:?}]"),
+                format!("expected audit, found {}; it is enforced", quoted(other)),
+                "write audit, or remove the annotation",
+            ));
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

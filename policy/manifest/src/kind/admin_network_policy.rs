@@ -1,0 +1,75 @@
+//! `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy: ordered rules of the admin tier, and how ports are written
+//! in that version.
+
+use netverdict_policy::model::{Policy, PortMatch, Tier};
+use serde_json::Value;
+
+use super::{
+    PolicyKind, Scope,
+    ordered::{self, Dialect, Place, priority, take},
+    port,
+};
+use crate::{
+    fields::{Fields, Read},
+    finding::Report,
+    object::Object,
+};
+
+#[derive(Debug)]
+pub(super) struct AdminNetworkPolicy;
+
+const DIALECT: Dialect = Dialect { accept: "Allow", can_pass: true, ports: "ports", read_port, most_items: 100 };
+
+impl PolicyKind for AdminNetworkPolicy {
+    fn kind(&self) -> &'static str {
+        "AdminNetworkPolicy"
+    }
+
+    fn api_version(&self) -> &'static str {
+        "policy.networking.k8s.io/v1alpha1"
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Cluster
+    }
+
+    fn read(&self, object: &Object, report: &mut Report) -> Option<Policy> {
+        ordered::read(object, &DIALECT, report, |spec, report| {
+            Some(Place { tier: Tier::Admin, priority: take(priority(spec), report)? })
+        })
+    }
+}
+
+/// Exactly one of `portNumber`, `portRange` and `namedPort`.
+pub(super) fn read_port(value: &Value, path: String) -> Read<PortMatch> {
+    let mut fields = Fields::of(value, path)?;
+    let mut ports = Vec::new();
+    if let Some(mut single) = fields.object("portNumber")? {
+        let protocol = port::protocol(&mut single, "protocol")?;
+        let number = port::required_number(&mut single, "port")?;
+        let path = single.own_path().to_owned();
+        single.finish()?;
+        ports.push(port::range(protocol, number, number, path)?);
+    }
+    if let Some(mut range) = fields.object("portRange")? {
+        let protocol = port::protocol(&mut range, "protocol")?;
+        let (first, last) = (port::required_number(&mut range, "start")?, port::required_number(&mut range, "end")?);
+        let path = range.path("end");
+        range.finish()?;
+        ports.push(port::range(protocol, first, last, path)?);
+    }
+    let name_path = fields.path("namedPort");
+    if let Some(name) = fields.text("namedPort")? {
+        ports.push(PortMatch::Named { protocol: None, name: port::name(name, name_path)? });
+    }
+    let path = fields.own_path().to_owned();
+    fields.finish()?;
+    match (ports.pop(), ports.is_empty()) {
+        (Some(port), true) => Ok(port),
+        (Some(_) | None, _) => port::misplaced(
+            path,
+            "expected exactly one way to name a port",
+            "write one of portNumber, portRange and namedPort",
+        ),
+    }
+}

@@ -1,0 +1,103 @@
+//! `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy: ordered rules of the admin or the baseline tier.
+
+use netverdict_policy::model::{Policy, PortMatch, Protocol, Tier};
+use serde_json::Value;
+
+use super::{
+    PolicyKind, Scope,
+    ordered::{self, Dialect, Place, priority, take},
+    port,
+};
+use crate::{
+    fields::{Fields, Read, quoted},
+    finding::{Invalid, Report, code},
+    object::Object,
+};
+
+#[derive(Debug)]
+pub(super) struct ClusterNetworkPolicy;
+
+const DIALECT: Dialect =
+    Dialect { accept: "Accept", can_pass: true, ports: "protocols", read_port: read_protocol, most_items: 25 };
+
+impl PolicyKind for ClusterNetworkPolicy {
+    fn kind(&self) -> &'static str {
+        "ClusterNetworkPolicy"
+    }
+
+    fn api_version(&self) -> &'static str {
+        "policy.networking.k8s.io/v1alpha2"
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Cluster
+    }
+
+    fn read(&self, object: &Object, report: &mut Report) -> Option<Policy> {
+        ordered::read(object, &DIALECT, report, |spec, report| {
+            let tier = take(read_tier(spec), report);
+            let priority = take(priority(spec), report);
+            Some(Place { tier: tier?, priority: priority? })
+        })
+    }
+}
+
+fn read_tier(spec: &mut Fields<'_>) -> Read<Tier> {
+    match spec.required_text("tier")? {
+        "Admin" => Ok(Tier::Admin),
+        "Baseline" => Ok(Tier::Baseline),
+        other => {
+            let message = format!("{} is no tier", quoted(other));
+            Err(Box::new(Invalid::new(code::INVALID_TIER, spec.path("tier"), message, "write Admin or Baseline")))
+        }
+    }
+}
+
+/// Exactly one of `tcp`, `udp`, `sctp` and `destinationNamedPort`.
+fn read_protocol(value: &Value, path: String) -> Read<PortMatch> {
+    let mut fields = Fields::of(value, path)?;
+    let mut ports = Vec::new();
+    for (name, protocol) in [("tcp", Protocol::TCP), ("udp", Protocol::UDP), ("sctp", Protocol::SCTP)] {
+        if let Some(fields) = fields.object(name)? {
+            ports.push(read_destination(fields, protocol)?);
+        }
+    }
+    let name_path = fields.path("destinationNamedPort");
+    if let Some(name) = fields.text("destinationNamedPort")? {
+        ports.push(PortMatch::Named { protocol: None, name: port::name(name, name_path)? });
+    }
+    let path = fields.own_path().to_owned();
+    fields.finish()?;
+    match (ports.pop(), ports.is_empty()) {
+        (Some(port), true) => Ok(port),
+        (Some(_) | None, _) => port::misplaced(
+            path,
+            "expected exactly one protocol or named port",
+            "write one of tcp, udp, sctp and destinationNamedPort",
+        ),
+    }
+}
+
+/// All ports of the protocol where it names none.
+fn read_destination(mut fields: Fields<'_>, protocol: Protocol) -> Read<PortMatch> {
+    let port = fields.object("destinationPort")?;
+    fields.finish()?;
+    let Some(mut port) = port else { return Ok(PortMatch::Protocol(protocol)) };
+    let number_path = port.path("number");
+    let number = port.value("number").map(|value| port::number(value, number_path)).transpose()?;
+    let range = port.object("range")?;
+    let path = port.own_path().to_owned();
+    port.finish()?;
+    match (number, range) {
+        (Some(number), None) => port::range(protocol, number, number, path),
+        (None, Some(mut range)) => {
+            let (first, last) = (port::required_number(&mut range, "start")?, port::required_number(&mut range, "end")?);
+            let path = range.path("end");
+            range.finish()?;
+            port::range(protocol, first, last, path)
+        }
+        (None, None) | (Some(_), Some(_)) => {
+            port::misplaced(path, "expected either a number or a range", "write one of number and range")
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Nodes: labels, addresses and the ranges of their pods.
+
+use std::net::IpAddr;
+
+use netverdict_policy::model::Node;
+
+use crate::{
+    address,
+    fields::{Fields, Read, quoted, text},
+    finding::{Finding, Invalid, Report, code},
+    object::Object,
+};
+
+/// Addresses of the node's bridge or gateway, comma-separated: they are the node's own too (E-6).
+pub(crate) const GATEWAY_ANNOTATION: &str = "netverdict.io/gateway-addresses";
+
+/// Reads a Node. What cannot be read in it is left out, with a finding.
+pub fn node(object: &Object) -> (Option<Node>, Vec<Finding>) {
+    let mut report = Report::of(object);
+    let mut node = Node {
+        name: object.name.clone(),
+        uid: object.uid.clone(),
+        labels: object.metadata_map("labels").map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        ..Node::default()
+    };
+    let Ok(mut fields) = Fields::of(&object.value, String::new()) else { return (None, report.finish()) };
+    if let Some(Some(mut status)) = report.lenient(fields.object("status")) {
+        if let Some(Some(list)) = report.lenient(status.list("addresses")) {
+            for (path, value) in list.iter() {
+                let read = Fields::of(value, path).and_then(read_address);
+                push_new(&mut node.addresses, report.lenient(read).flatten());
+            }
+        }
+    }
+    for part in object.annotation(GATEWAY_ANNOTATION).into_iter().flat_map(|text| text.split(',')) {
+        match (address::address(part.trim()), part.trim()) {
+            (Some(address), _) => push_new(&mut node.addresses, Some(address)),
+            (None, "") => {}
+            (None, other) => {
+                let path = format!("metadata.annotations[{GATEWAY_ANNOTATION:?}]");
+                report.warning(invalid_address(other, path));
+            }
+        }
+    }
+    if let Some(Some(mut spec)) = report.lenient(fields.object("spec")) {
+        read_ranges(&mut spec, &mut node, &mut report);
+    }
+    (Some(node), report.finish())
+}
+
+/// Host names are no addresses, and no mistake either.
+fn read_address(mut fields: Fields<'_>) -> Read<Option<IpAddr>> {
+    let path = fields.path("address");
+    let (kind, text) = (fields.text("type")?.unwrap_or_default(), fields.text("address")?.unwrap_or_default());
+    match (address::address(text), kind) {
+        (None, "InternalIP" | "ExternalIP") => Err(Box::new(invalid_address(text, path))),
+        (address, _) => Ok(address),
+    }
+}
+
+fn read_ranges(spec: &mut Fields<'_>, node: &mut Node, report: &mut Report) {
+    let mut add = |read: Read<address::Block>, report: &mut Report| {
+        if let Some(block) = report.lenient(read).filter(|block| !node.pod_ranges.contains(&block.cidr)) {
+            node.pod_ranges.push(block.cidr);
+        }
+    };
+    if let Some(Some(list)) = report.lenient(spec.list("podCIDRs")) {
+        for (path, value) in list.iter() {
+            add(text(value, path.clone()).and_then(|text| address::block(text, &path)), report);
+        }
+    }
+    let path = spec.path("podCIDR");
+    if let Some(Some(text)) = report.lenient(spec.text("podCIDR")).filter(|text| *text != Some("")) {
+        add(address::block(text, &path), report);
+    }
+}
+
+fn push_new(addresses: &mut Vec<IpAddr>, address: Option<IpAddr>) {
+    addresses.extend(address.filter(|address| !addresses.contains(address)));
+}
+
+pub(super) fn invalid_address(text: &str, path: String) -> Invalid {
+    let message = format!("{} is no address; it is left out", quoted(text));
+    Invalid::new(code::INVALID_ADDRESS, path, message, "write an IPv4 or IPv6 address")
+}

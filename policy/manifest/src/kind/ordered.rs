@@ -1,0 +1,343 @@
+//! What the kinds of the ordered tiers share: subject, peers and rules of `policy.networking.k8s.io`.
+//!
+//! The versions differ in the word for accept, in whether pass exists, in how ports are written and in how long lists
+//! may be; a [`Dialect`] says how. A subject that cannot be read makes the object unusable; a rule fails closed (C-9).
+
+use ipnet::IpNet;
+use netverdict_policy::model::{
+    Action, Direction, Isolates, NamePattern, Peer, Policy, PortMatch, Rule, Selector, Subject, Tier,
+};
+use serde_json::Value;
+
+use super::{
+    Parts, assemble,
+    rule::{self, Faults},
+};
+use crate::{
+    address,
+    fields::{Fields, List, Read, quoted, text},
+    finding::{Invalid, Report, code},
+    object::Object,
+    selector::{selected, selector, selector_or_all},
+};
+
+/// How one kind words its rules.
+pub(super) struct Dialect {
+    /// The word for accept.
+    pub(super) accept: &'static str,
+    pub(super) can_pass: bool,
+    /// The field that holds the ports.
+    pub(super) ports: &'static str,
+    /// One entry of it.
+    pub(super) read_port: fn(&Value, String) -> Read<PortMatch>,
+    /// Items that an API server takes in a list of rules, peers or ports.
+    pub(super) most_items: usize,
+}
+
+/// Characters of a rule's name (C-14).
+const LONGEST_RULE_NAME: usize = 100;
+
+/// Networks or domain names in one peer (C-14).
+const MOST_NETWORKS: usize = 25;
+
+/// Where a policy stands in its tier.
+pub(super) struct Place {
+    pub(super) tier: Tier,
+    pub(super) priority: i32,
+}
+
+/// Reads the whole object; `place` takes its fields from the specification and says `None`, with an error, where it
+/// cannot tell.
+pub(super) fn read(
+    object: &Object,
+    dialect: &Dialect,
+    report: &mut Report,
+    place: impl FnOnce(&mut Fields<'_>, &mut Report) -> Option<Place>,
+) -> Option<Policy> {
+    let null = Value::Null;
+    let spec = Fields::of(object.value.get("spec").unwrap_or(&null), "spec".into());
+    let mut spec = take(spec, report)?;
+    let place = place(&mut spec, report);
+    let subject = spec.required_object("subject").and_then(read_subject);
+    let subject = take(subject, report);
+    let mut rules = Vec::new();
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let before = rules.len();
+        rules.extend(rule::each(&mut spec, direction, Action::Deny, report, |index, value, path, report| {
+            read_rule(dialect, direction, index, value, path, report)
+        }));
+        let path = format!("spec.{}", direction.as_str());
+        check_length(rules.len() - before, dialect.most_items, &path, report);
+    }
+    if let Err(invalid) = spec.finish() {
+        // Whatever it would have narrowed must not open anything. Rules that deny or pass stay as they are written:
+        // to deny everything because a later version has one field more would cut off the cluster.
+        let fault = format!("{}: {}", invalid.field, invalid.message);
+        for rule in rules.iter_mut().filter(|rule| rule.action == Action::Accept) {
+            rule::fail(rule, fault.clone());
+        }
+        report.error(*invalid);
+    }
+    let (Place { tier, priority }, subject) = (place?, subject?);
+    Some(assemble(object, Parts { tier, priority, subject, isolates: Isolates::default(), rules }, report))
+}
+
+/// What was read, or an error that says that the object is not enforced.
+pub(super) fn take<T>(read: Read<T>, report: &mut Report) -> Option<T> {
+    match read {
+        Ok(value) => Some(value),
+        Err(invalid) => {
+            let message = format!("{}; the object is not enforced", invalid.message);
+            report.error(Invalid { message, ..*invalid });
+            None
+        }
+    }
+}
+
+/// 0 to 1000 (C-2).
+pub(super) fn priority(spec: &mut Fields<'_>) -> Read<i32> {
+    let Some(priority) = spec.integer("priority")? else { return Err(spec.missing("priority")) };
+    match i32::try_from(priority) {
+        Ok(priority @ 0..=1000) => Ok(priority),
+        Ok(_) | Err(_) => {
+            let message = format!("{priority} is no priority");
+            let remedy = "write a number from 0, evaluated first, to 1000";
+            Err(Box::new(Invalid::new(code::INVALID_PRIORITY, spec.path("priority"), message, remedy)))
+        }
+    }
+}
+
+/// C-7.
+fn read_subject(mut fields: Fields<'_>) -> Read<Subject> {
+    let namespaces_path = fields.path("namespaces");
+    let namespaces = fields.value("namespaces").map(|value| selector(value, namespaces_path)).transpose()?;
+    let pods = fields.object("pods")?.map(read_pods).transpose()?;
+    let path = fields.own_path().to_owned();
+    fields.finish()?;
+    let refuse = |message: &str| {
+        Err(Box::new(Invalid::new(code::INVALID_SUBJECT, path, message, "write either namespaces or pods")))
+    };
+    match (namespaces, pods) {
+        (Some(namespaces), None) => Ok(Subject { namespaces: selected(namespaces), pods: Selector::default() }),
+        (None, Some((namespaces, pods))) => Ok(Subject { namespaces: selected(namespaces), pods }),
+        (None, None) => refuse("the subject names nothing"),
+        (Some(_), Some(_)) => refuse("the subject has both namespaces and pods"),
+    }
+}
+
+/// Namespaces and pods; an absent selector selects everything, as the zero value does upstream.
+fn read_pods(mut fields: Fields<'_>) -> Read<(Selector, Selector)> {
+    let namespaces = selector_or_all(&mut fields, "namespaceSelector")?;
+    let pods = selector_or_all(&mut fields, "podSelector")?;
+    fields.finish()?;
+    Ok((namespaces, pods))
+}
+
+fn read_rule(
+    dialect: &Dialect,
+    direction: Direction,
+    index: u32,
+    value: &Value,
+    path: String,
+    report: &mut Report,
+) -> Rule {
+    let mut faults = Faults::default();
+    let mut rule = rule::empty(direction, index, Action::Deny);
+    let Some(mut fields) = faults.take(Fields::of(value, path), report) else { return faults.finish(rule) };
+    if let Some(Some(name)) = faults.take(fields.text("name"), report) {
+        rule.name = read_name(name, fields.path("name"), report);
+    }
+    let action_path = fields.path("action");
+    match faults.take(fields.required_text("action"), report) {
+        None => {}
+        Some(action) => match read_action(action, dialect, action_path) {
+            Ok(action) => rule.action = action,
+            Err((action, invalid)) => {
+                rule.action = action;
+                faults.add(invalid, report);
+            }
+        },
+    }
+    rule.peers = read_peers(&mut fields, direction, rule.action, dialect, &mut faults, report);
+    let ports_path = fields.path(dialect.ports);
+    if let Some(Some(list)) = faults.take(fields.list(dialect.ports), report) {
+        check_length(list.items.len(), dialect.most_items, &list.path, report);
+        if list.items.is_empty() {
+            let message = "an empty list may mean all ports or none";
+            let remedy = "remove the field for all ports, or name some";
+            faults.add(Invalid::new(code::INVALID_PORT, ports_path.clone(), message, remedy), report);
+        }
+        let ports = list.iter().filter_map(|(path, value)| faults.take((dialect.read_port)(value, path), report));
+        rule.ports = Some(ports.collect());
+    }
+    faults.take(fields.finish(), report);
+    let names_a_port = rule.ports.iter().flatten().any(|port| matches!(port, PortMatch::Named { .. }));
+    let names_no_pod = rule.peers.iter().flatten().any(|peer| !matches!(peer, Peer::Pods { .. }));
+    if names_a_port && names_no_pod {
+        let message = "a named port beside networks, nodes or domain names, which have no port names";
+        let remedy = "write the number, or a rule of its own";
+        faults.add(Invalid::new(code::NAMED_PORT_WITHOUT_PODS, ports_path, message, remedy), report);
+    }
+    faults.finish(rule)
+}
+
+fn read_name(name: &str, path: String, report: &mut Report) -> String {
+    match name.char_indices().nth(LONGEST_RULE_NAME) {
+        None => name.to_owned(),
+        Some((end, _)) => {
+            let message = format!("the name has more than {LONGEST_RULE_NAME} characters; the rest is cut");
+            report.warning(Invalid::new(code::INVALID_NAME, path, message, "choose a shorter name"));
+            name[..end].to_owned()
+        }
+    }
+}
+
+/// On failure: the action to assume. A word that means accept elsewhere accepts nothing (T-126), any other denies.
+fn read_action(word: &str, dialect: &Dialect, path: String) -> Result<Action, (Action, Invalid)> {
+    match word {
+        word if word == dialect.accept => return Ok(Action::Accept),
+        "Deny" => return Ok(Action::Deny),
+        "Pass" if dialect.can_pass => return Ok(Action::Pass),
+        _ => {}
+    }
+    let (assumed, effect) = match word.to_ascii_lowercase().as_str() {
+        "accept" | "allow" => (Action::Accept, "matches nothing"),
+        _ => (Action::Deny, "denies everything"),
+    };
+    let pass = if dialect.can_pass { ", Deny or Pass" } else { " or Deny" };
+    let message = format!("{} is no action of this kind; the rule {effect}", quoted(word));
+    Err((assumed, Invalid::new(code::INVALID_ACTION, path, message, format!("write {}{pass}", dialect.accept))))
+}
+
+fn read_peers(
+    fields: &mut Fields<'_>,
+    direction: Direction,
+    action: Action,
+    dialect: &Dialect,
+    faults: &mut Faults,
+    report: &mut Report,
+) -> Option<Vec<Peer>> {
+    let name = match direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    };
+    let missing = fields.missing(name);
+    let list = faults.take(fields.list(name), report)?;
+    let Some(list) = list.filter(|list| !list.items.is_empty()) else {
+        faults.add(*missing, report);
+        return None;
+    };
+    check_length(list.items.len(), dialect.most_items, &list.path, report);
+    let mut peers = Vec::new();
+    for (path, value) in list.iter() {
+        peers.extend(faults.take(read_peer(value, path, direction, action, report), report).into_iter().flatten());
+    }
+    Some(peers)
+}
+
+/// C-8: exactly one field.
+fn read_peer(value: &Value, path: String, direction: Direction, action: Action, report: &mut Report) -> Read<Vec<Peer>> {
+    let mut fields = Fields::of(value, path)?;
+    let mut peers: Vec<Vec<Peer>> = Vec::new();
+    let selector_of = |fields: &mut Fields<'_>, name: &'static str| {
+        let path = fields.path(name);
+        fields.value(name).map(|value| selector(value, path)).transpose()
+    };
+    if let Some(namespaces) = selector_of(&mut fields, "namespaces")? {
+        peers.push(vec![Peer::Pods { namespaces: selected(namespaces), pods: Selector::default() }]);
+    }
+    if let Some(pods) = fields.object("pods")? {
+        let (namespaces, pods) = read_pods(pods)?;
+        peers.push(vec![Peer::Pods { namespaces: selected(namespaces), pods }]);
+    }
+    if direction == Direction::Egress {
+        if let Some(nodes) = selector_of(&mut fields, "nodes")? {
+            peers.push(vec![Peer::Nodes(nodes)]);
+        }
+        if let Some(networks) = fields.list("networks")? {
+            peers.push(read_networks(&networks, report)?);
+        }
+        if let Some(names) = fields.list("domainNames")? {
+            peers.push(read_domain_names(&names, action, report)?);
+        }
+    }
+    let path = fields.own_path().to_owned();
+    fields.finish()?;
+    let refuse = |message: &str| {
+        let remedy = "write exactly one of namespaces, pods and, for egress, nodes, networks, domainNames";
+        Err(Box::new(Invalid::new(code::INVALID_PEER, path, message, remedy)))
+    };
+    match (peers.pop(), peers.is_empty()) {
+        (Some(peer), true) if !peer.is_empty() => Ok(peer),
+        (Some(_), false) => refuse("the peer has more than one field"),
+        (Some(_) | None, _) => refuse("the peer names nothing"),
+    }
+}
+
+fn read_networks(list: &List<'_>, report: &mut Report) -> Read<Vec<Peer>> {
+    check_length(list.items.len(), MOST_NETWORKS, &list.path, report);
+    let mut peers = Vec::new();
+    for (path, value) in list.iter() {
+        let block = address::block(text(value, path.clone())?, &path)?;
+        if block.legacy {
+            report.warning(legacy(path, block.cidr));
+        }
+        peers.push(Peer::Block { cidr: block.cidr, except: Vec::new() });
+    }
+    Ok(peers)
+}
+
+/// C-12.
+fn read_domain_names(list: &List<'_>, action: Action, report: &mut Report) -> Read<Vec<Peer>> {
+    check_length(list.items.len(), MOST_NETWORKS, &list.path, report);
+    let refuse = |path: &str, message: String, remedy: &str| {
+        Err(Box::new(Invalid::new(code::INVALID_DOMAIN_NAME, path, message, remedy)))
+    };
+    if action != Action::Accept {
+        let message = format!("domain names in a rule that says {}", action.as_str());
+        return refuse(&list.path, message, "name domains in rules that accept, and deny the rest by networks");
+    }
+    let mut peers = Vec::new();
+    for (path, value) in list.iter() {
+        let name = text(value, path.clone())?;
+        match domain_name(name) {
+            Some(pattern) => peers.push(Peer::Name(pattern)),
+            None => {
+                let message = format!("{} is no domain name", quoted(name));
+                return refuse(&path, message, "write a name of two labels or more, with *. before it for all below");
+            }
+        }
+    }
+    Ok(peers)
+}
+
+fn domain_name(text: &str) -> Option<NamePattern> {
+    let (wildcard, name) = match text.strip_prefix("*.") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        bytes.len() <= 63
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && ends(bytes.first())
+            && ends(bytes.last())
+    };
+    let fits = name.len() <= 253 && name.contains('.') && name.split('.').all(label);
+    fits.then(|| if wildcard { NamePattern::Suffix(name) } else { NamePattern::Exact(name) })
+}
+
+pub(super) fn legacy(path: String, cidr: IpNet) -> Invalid {
+    let message = format!("the block has host bits or leading zeros; it counts as {cidr}");
+    Invalid::new(code::LEGACY_CIDR, path, message, format!("write {cidr}"))
+}
+
+/// More than an API server takes still counts: it is only never what a cluster holds (C-14).
+fn check_length(length: usize, most: usize, path: &str, report: &mut Report) {
+    if length > most {
+        let message = format!("the list has {length} items, an API server takes {most}");
+        report.warning(Invalid::new(code::TOO_MANY_ITEMS, path, message, "split the policy"));
+    }
+}

@@ -1,0 +1,148 @@
+//! Pods: labels, addresses, ports and what owns them. Most of a pod's many fields say nothing here, so unknown ones
+//! are no matter.
+
+use netverdict_policy::model::{ContainerPort, Phase, Pod, Workload};
+
+use super::port;
+use crate::{
+    address,
+    fields::{Fields, Read, quoted, text},
+    finding::{Finding, Invalid, Report, code},
+    object::Object,
+};
+
+/// Reads a Pod. What cannot be read in it is left out, with a finding.
+pub fn pod(object: &Object) -> (Option<Pod>, Vec<Finding>) {
+    let mut report = Report::of(object);
+    let mut pod = Pod {
+        namespace: object.namespace.clone(),
+        name: object.name.clone(),
+        uid: object.uid.clone(),
+        labels: object.metadata_map("labels").map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        ..Pod::default()
+    };
+    let Ok(mut fields) = Fields::of(&object.value, String::new()) else { return (None, report.finish()) };
+    if let Some(Some(mut metadata)) = report.lenient(fields.object("metadata")) {
+        pod.terminating = metadata.value("deletionTimestamp").is_some();
+        let owner = report.lenient(read_owner(&mut metadata)).flatten();
+        pod.workload = owner.map(|owner| top_of(owner, &pod));
+    }
+    if let Some(Some(mut spec)) = report.lenient(fields.object("spec")) {
+        pod.node = report.lenient(spec.text("nodeName")).flatten().unwrap_or_default().to_owned();
+        pod.host_network = report.lenient(spec.boolean("hostNetwork")).flatten().unwrap_or(false);
+        let account = report.lenient(spec.text("serviceAccountName")).flatten();
+        pod.service_account = account.unwrap_or("default").to_owned();
+        read_ports(&mut spec, &mut pod.container_ports, &mut report);
+    }
+    if let Some(Some(mut status)) = report.lenient(fields.object("status")) {
+        read_addresses(&mut status, &mut pod, &mut report);
+        pod.phase = report.lenient(read_phase(&mut status)).flatten().unwrap_or_default();
+        if status.value("phase").is_none() && !pod.addresses.is_empty() {
+            pod.phase = Phase::Running;
+        }
+    }
+    (Some(pod), report.finish())
+}
+
+fn read_phase(status: &mut Fields<'_>) -> Read<Option<Phase>> {
+    Ok(Some(match status.text("phase")? {
+        None => return Ok(None),
+        Some("Pending") => Phase::Pending,
+        Some("Running") => Phase::Running,
+        Some("Succeeded") => Phase::Succeeded,
+        Some("Failed") => Phase::Failed,
+        Some("Unknown") => Phase::Unknown,
+        Some(other) => {
+            let message = format!("{} is no phase; the pod counts as pending", quoted(other));
+            let remedy = "write Pending, Running, Succeeded, Failed or Unknown";
+            return Err(Box::new(Invalid::new(code::WRONG_TYPE, status.path("phase"), message, remedy)));
+        }
+    }))
+}
+
+/// `podIPs`, and `podIP` where that says more, each once.
+fn read_addresses(status: &mut Fields<'_>, pod: &mut Pod, report: &mut Report) {
+    let mut add = |text: &str, path: String, report: &mut Report| match address::address(text) {
+        Some(address) if !pod.addresses.contains(&address) => pod.addresses.push(address),
+        Some(_) => {}
+        None if text.is_empty() => {}
+        None => report.warning(super::node::invalid_address(text, path)),
+    };
+    if let Some(Some(list)) = report.lenient(status.list("podIPs")) {
+        for (path, value) in list.iter() {
+            let read = Fields::of(value, path).and_then(|mut fields| {
+                Ok((fields.text("ip")?.unwrap_or_default(), fields.path("ip")))
+            });
+            if let Some((text, path)) = report.lenient(read) {
+                add(text, path, report);
+            }
+        }
+    }
+    let path = status.path("podIP");
+    if let Some(Some(text)) = report.lenient(status.text("podIP")) {
+        add(text, path, report);
+    }
+}
+
+/// Of regular containers, and of init containers that keep running beside them (E-2).
+fn read_ports(spec: &mut Fields<'_>, ports: &mut Vec<ContainerPort>, report: &mut Report) {
+    for list in ["containers", "initContainers"] {
+        let Some(Some(containers)) = report.lenient(spec.list(list)) else { continue };
+        for (path, value) in containers.iter() {
+            let Some(mut container) = report.lenient(Fields::of(value, path)) else { continue };
+            let keeps_running = container.value("restartPolicy").is_some_and(|policy| policy == "Always");
+            if list == "initContainers" && !keeps_running {
+                continue;
+            }
+            let Some(Some(list)) = report.lenient(container.list("ports")) else { continue };
+            for (path, value) in list.iter() {
+                let read = Fields::of(value, path).and_then(read_port);
+                ports.extend(report.lenient(read));
+            }
+        }
+    }
+    ports.sort();
+    ports.dedup();
+}
+
+fn read_port(mut fields: Fields<'_>) -> Read<ContainerPort> {
+    let protocol = port::protocol(&mut fields, "protocol")?;
+    let port = port::required_number(&mut fields, "containerPort")?;
+    let path = fields.path("name");
+    let name = match fields.value("name") {
+        None => String::new(),
+        Some(value) => match text(value, path.clone())? {
+            "" => String::new(),
+            name => port::name(name, path)?,
+        },
+    };
+    Ok(ContainerPort { name, port, protocol })
+}
+
+/// The owner that controls the pod, or else the first.
+fn read_owner(metadata: &mut Fields<'_>) -> Read<Option<Workload>> {
+    let mut first = None;
+    for (path, value) in metadata.list("ownerReferences")?.iter().flat_map(|list| list.iter()) {
+        let mut fields = Fields::of(value, path)?;
+        let (kind, name) = (fields.required_text("kind")?.to_owned(), fields.required_text("name")?.to_owned());
+        let owner = Workload { kind, name };
+        if fields.boolean("controller")? == Some(true) {
+            return Ok(Some(owner));
+        }
+        first.get_or_insert(owner);
+    }
+    Ok(first)
+}
+
+/// A ReplicaSet that a Deployment made has the pods' template hash at the end of its name.
+fn top_of(owner: Workload, pod: &Pod) -> Workload {
+    let hash = pod.labels.get("pod-template-hash").filter(|hash| !hash.is_empty());
+    let deployment = match (owner.kind.as_str(), hash) {
+        ("ReplicaSet", Some(hash)) => owner.name.strip_suffix(hash.as_str()).and_then(|rest| rest.strip_suffix('-')),
+        _ => None,
+    };
+    match deployment.filter(|name| !name.is_empty()) {
+        Some(name) => Workload { kind: "Deployment".into(), name: name.to_owned() },
+        None => owner,
+    }
+}

@@ -1,0 +1,76 @@
+//! Ports and protocols as rules, containers and Services write them.
+
+use netverdict_policy::model::{PortMatch, Protocol};
+use serde_json::Value;
+
+use crate::{
+    fields::{Fields, Read, describe, quoted},
+    finding::{Invalid, code},
+};
+
+fn refuse<T>(path: String, message: String, remedy: &str) -> Read<T> {
+    Err(Box::new(Invalid::new(code::INVALID_PORT, path, message, remedy)))
+}
+
+/// A field with the name of a protocol; TCP where it is missing, as everywhere in Kubernetes (N-6).
+pub(super) fn protocol(fields: &mut Fields<'_>, name: &'static str) -> Read<Protocol> {
+    match fields.text(name)? {
+        None | Some("TCP") => Ok(Protocol::TCP),
+        Some("UDP") => Ok(Protocol::UDP),
+        Some("SCTP") => Ok(Protocol::SCTP),
+        Some(other) => {
+            refuse(fields.path(name), format!("{} is no protocol", quoted(other)), "write TCP, UDP or SCTP")
+        }
+    }
+}
+
+/// 1 to 65535.
+pub(super) fn number(value: &Value, path: String) -> Read<u16> {
+    match value.as_u64().map(u16::try_from) {
+        Some(Ok(port)) if port > 0 => Ok(port),
+        _ if value.as_str().is_some_and(|text| text.parse::<u16>().is_ok()) => {
+            refuse(path, format!("{} is text, not a number", describe(value)), "write the number without quotes")
+        }
+        _ => refuse(path, format!("{} is no port", describe(value)), "write a number from 1 to 65535"),
+    }
+}
+
+pub(super) fn required_number(fields: &mut Fields<'_>, name: &'static str) -> Read<u16> {
+    let path = fields.path(name);
+    match fields.value(name) {
+        Some(value) => number(value, path),
+        None => Err(fields.missing(name)),
+    }
+}
+
+/// The name of a container port: what an API server takes for one.
+pub(super) fn name(text: &str, path: String) -> Read<String> {
+    let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let fits = (1..=15).contains(&text.len())
+        && text.bytes().all(inside)
+        && text.bytes().any(|b| b.is_ascii_lowercase())
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && !text.contains("--");
+    if fits {
+        return Ok(text.to_owned());
+    }
+    if text.parse::<u16>().is_ok() {
+        return refuse(path, format!("{} is text, so it names no port number", quoted(text)), "write it without quotes");
+    }
+    let remedy = "use up to 15 lower-case letters, digits and single '-', with at least one letter";
+    refuse(path, format!("{} is no name of a port", quoted(text)), remedy)
+}
+
+/// All from first to last.
+pub(super) fn range(protocol: Protocol, first: u16, last: u16, path: String) -> Read<PortMatch> {
+    if first <= last {
+        return Ok(PortMatch::Range { protocol, first, last });
+    }
+    refuse(path, format!("the range ends at {last}, before it begins at {first}"), "swap the two")
+}
+
+/// What must not be there beside something else.
+pub(super) fn misplaced<T>(path: String, message: &str, remedy: &str) -> Read<T> {
+    refuse(path, message.to_owned(), remedy)
+}

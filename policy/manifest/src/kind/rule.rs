@@ -1,0 +1,77 @@
+//! What rules of all kinds have in common: a list of them, and what a rule that cannot be read becomes.
+
+use netverdict_policy::model::{Action, Direction, Rule};
+use serde_json::Value;
+
+use crate::{
+    fields::{Fields, Read},
+    finding::{Invalid, Report},
+};
+
+/// Collects what is wrong with one rule. Everything is reported; the first is why the rule fails closed.
+#[derive(Default)]
+pub(super) struct Faults {
+    first: Option<String>,
+}
+
+impl Faults {
+    pub(super) fn add(&mut self, invalid: Invalid, report: &mut Report) {
+        self.first.get_or_insert_with(|| format!("{}: {}", invalid.field, invalid.message));
+        report.error(invalid);
+    }
+
+    /// What was read, or `None` and one fault more.
+    pub(super) fn take<T>(&mut self, read: Read<T>, report: &mut Report) -> Option<T> {
+        match read {
+            Ok(value) => Some(value),
+            Err(invalid) => {
+                self.add(*invalid, report);
+                None
+            }
+        }
+    }
+
+    /// The rule as it must count: with a fault, accept names no peer and no port, deny and pass name all of them.
+    pub(super) fn finish(self, mut rule: Rule) -> Rule {
+        if let Some(fault) = self.first {
+            fail(&mut rule, fault);
+        }
+        rule
+    }
+}
+
+/// Makes a rule fail closed (N-13, C-9).
+pub(super) fn fail(rule: &mut Rule, fault: String) {
+    let matches = match rule.action {
+        Action::Accept => Some(()),
+        Action::Deny | Action::Pass => None,
+    };
+    rule.peers = matches.map(|()| Vec::new());
+    rule.ports = matches.map(|()| Vec::new());
+    rule.fault = Some(fault);
+}
+
+pub(super) fn empty(direction: Direction, index: u32, action: Action) -> Rule {
+    Rule { direction, index, name: String::new(), action, peers: None, ports: None, fault: None }
+}
+
+/// The rules of one direction, read one by one. `unreadable` is the action to assume where there is no list of rules
+/// to speak of, so that the policy fails closed.
+pub(super) fn each(
+    spec: &mut Fields<'_>,
+    direction: Direction,
+    unreadable: Action,
+    report: &mut Report,
+    mut read: impl FnMut(u32, &Value, String, &mut Report) -> Rule,
+) -> Vec<Rule> {
+    let list = match spec.list(direction.as_str()) {
+        Ok(list) => list,
+        Err(invalid) => {
+            let mut faults = Faults::default();
+            faults.add(*invalid, report);
+            return vec![faults.finish(empty(direction, 0, unreadable))];
+        }
+    };
+    let rules = list.iter().flat_map(|list| list.iter());
+    rules.zip(0..).map(|((path, value), index)| read(index, value, path, report)).collect()
+}

@@ -1,0 +1,327 @@
+//! Runs statements: on threads of their own, read-only, with a deadline, a memory limit and a stream of rows at the
+//! end. It knows nothing of who asks or how answers are spelled.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use datafusion::{
+    common::Column,
+    execution::{SendableRecordBatchStream, SessionStateBuilder},
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
+    physical_plan::execute_stream,
+    prelude::SessionContext,
+    sql::parser::Statement,
+};
+use futures::StreamExt as _;
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+    time::timeout_at,
+};
+
+use crate::{
+    cells, error::QueryError, functions, guard, metrics::Metrics, notes::Notes, options::LimitOptions, session,
+    tables::Store,
+};
+
+/// Threads for statements, apart from those that serve sockets. Dropping it does not wait for a statement that does
+/// not stop.
+#[derive(Debug)]
+pub struct Threads(Option<Runtime>);
+
+impl Threads {
+    /// `count` threads; 0 is one for each processor.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub fn start(count: usize) -> std::io::Result<Self> {
+        let mut builder = Builder::new_multi_thread();
+        if count > 0 {
+            builder.worker_threads(count);
+        }
+        // DataFusion's recursion through plans and views is deep in debug builds.
+        Ok(Self(Some(builder.thread_name("statement").thread_stack_size(8 << 20).enable_all().build()?)))
+    }
+
+    fn handle(&self) -> Handle {
+        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Runs statements. Cheap to clone.
+#[derive(Clone)]
+pub struct Executor {
+    context: SessionContext,
+    threads: Arc<Threads>,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    statement_timeout: Duration,
+    max_join_pairs: u64,
+}
+
+/// What a running statement gives: the rows, batch by batch. Dropping it stops the statement.
+pub struct Rows {
+    pub schema: SchemaRef,
+    receiver: mpsc::Receiver<Message>,
+    deadline: tokio::time::Instant,
+    timeout: Duration,
+    metrics: Arc<Metrics>,
+    _task: AbortOnDrop,
+}
+
+enum Message {
+    Batch(RecordBatch),
+    Failed(QueryError),
+    /// Told apart from a statement that died.
+    End,
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Rows {
+    /// The next rows; `None` after the last.
+    pub async fn next(&mut self) -> Option<Result<RecordBatch, QueryError>> {
+        match timeout_at(self.deadline, self.receiver.recv()).await {
+            Ok(Some(Message::Batch(batch))) => {
+                self.metrics.rows(batch.num_rows());
+                Some(Ok(batch))
+            }
+            Ok(Some(Message::Failed(error))) => Some(Err(error)),
+            Ok(Some(Message::End)) => None,
+            Ok(None) => Some(Err(QueryError::Internal("the statement died before its end".into()))),
+            Err(_) => Some(Err(QueryError::Timeout(self.timeout))),
+        }
+    }
+
+    /// All rows, but at most `max_rows`; and whether there were more.
+    ///
+    /// # Errors
+    /// When a batch fails.
+    pub async fn collect(mut self, max_rows: usize) -> Result<(Vec<RecordBatch>, bool), QueryError> {
+        let (mut batches, mut rows) = (Vec::new(), 0);
+        while let Some(batch) = self.next().await {
+            let batch = batch?;
+            let room = max_rows - rows;
+            if batch.num_rows() > room {
+                batches.push(batch.slice(0, room));
+                return Ok((batches, true));
+            }
+            rows += batch.num_rows();
+            batches.push(batch);
+        }
+        Ok((batches, false))
+    }
+}
+
+impl Executor {
+    /// An executor over a store.
+    ///
+    /// # Errors
+    /// When tables or views cannot be set up.
+    pub async fn new(
+        store: Arc<Store>,
+        threads: Threads,
+        limits: &LimitOptions,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, QueryError> {
+        let context = session::build(&store, limits).await?;
+        Ok(Self {
+            context,
+            threads: Arc::new(threads),
+            store,
+            metrics,
+            statement_timeout: limits.statement_timeout,
+            max_join_pairs: limits.max_join_pairs,
+        })
+    }
+
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The session that all statements start from: for what only looks up names.
+    pub(crate) fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    /// Plans one read-only statement.
+    ///
+    /// # Errors
+    /// When it cannot be understood or is not allowed.
+    pub async fn plan(&self, text: &str) -> Result<LogicalPlan, QueryError> {
+        self.plan_statement(guard::single_statement(text)?).await
+    }
+
+    /// Plans a parsed statement.
+    ///
+    /// # Errors
+    /// As [`Self::plan`].
+    pub async fn plan_statement(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
+        let context = self.context.clone();
+        let planned = self.threads.handle().spawn(async move {
+            let plan = context.state().statement_to_plan(statement).await?;
+            guard::read_only(&plan)?;
+            Ok(plan)
+        });
+        planned.await.unwrap_or_else(|_| Err(QueryError::Internal("the statement died while it was planned".into())))
+    }
+
+    /// Runs a plan until its first rows. `timeout` is from now to the last row; the service's own limit holds besides.
+    ///
+    /// # Errors
+    /// When it cannot run, is refused, or fails before its first rows.
+    pub async fn run(
+        &self,
+        plan: LogicalPlan,
+        timeout: Option<Duration>,
+        notes: Arc<Notes>,
+    ) -> Result<Rows, QueryError> {
+        let started = Instant::now();
+        let result = self.start(plan, timeout, notes).await;
+        self.metrics.statement(&result, started.elapsed());
+        result
+    }
+
+    async fn start(
+        &self,
+        plan: LogicalPlan,
+        timeout: Option<Duration>,
+        notes: Arc<Notes>,
+    ) -> Result<Rows, QueryError> {
+        let timeout = timeout.map_or(self.statement_timeout, |timeout| timeout.min(self.statement_timeout));
+        let deadline = tokio::time::Instant::now() + timeout;
+        let (sender, receiver) = mpsc::channel(2);
+        let (ready, started) = oneshot::channel();
+        let run = Run { executor: self.clone(), plan, notes };
+        let task = self.threads.handle().spawn(run.to_the_end(ready, sender));
+        let task = AbortOnDrop(task.abort_handle());
+        match timeout_at(deadline, started).await {
+            Ok(Ok(schema)) => {
+                let metrics = Arc::clone(&self.metrics);
+                Ok(Rows { schema: schema?, receiver, deadline, timeout, metrics, _task: task })
+            }
+            Ok(Err(_)) => Err(QueryError::Internal("the statement died before its first rows".into())),
+            Err(_) => Err(QueryError::Timeout(timeout)),
+        }
+    }
+
+    /// Plans, runs and collects at most `max_rows` rows; says whether there were more.
+    ///
+    /// # Errors
+    /// As [`Self::plan`] and [`Self::run`].
+    pub async fn query(
+        &self,
+        text: &str,
+        max_rows: usize,
+        notes: &Arc<Notes>,
+    ) -> Result<(Vec<RecordBatch>, bool), QueryError> {
+        let plan = self.plan(text).await?;
+        self.run(plan, None, Arc::clone(notes)).await?.collect(max_rows).await
+    }
+
+    /// A session whose scans write into `notes`.
+    fn session(&self, notes: &Arc<Notes>) -> SessionContext {
+        let state = self.context.state();
+        let config = state.config().clone().with_extension(Arc::clone(notes));
+        SessionContext::new_with_state(SessionStateBuilder::new_from_existing(state).with_config(config).build())
+    }
+}
+
+/// One statement on its way.
+struct Run {
+    executor: Executor,
+    plan: LogicalPlan,
+    notes: Arc<Notes>,
+}
+
+impl Run {
+    /// A file that turns out unreadable, or has been removed meanwhile, is found and left out, and the statement starts
+    /// again, once: unless rows of it are out already.
+    async fn to_the_end(self, ready: oneshot::Sender<Result<SchemaRef, QueryError>>, sender: mpsc::Sender<Message>) {
+        let mut first = self.first().await;
+        if let Err(QueryError::Unreadable(_)) = first {
+            self.executor.store.examine(self.notes.files()).await;
+            first = self.first().await;
+        }
+        let (mut stream, mut batch) = match first {
+            Ok((stream, batch)) => {
+                // Whoever asked may have gone; the task then ends with the first send.
+                let _ = ready.send(Ok(stream.schema()));
+                (stream, batch)
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return;
+            }
+        };
+        while let Some(rows) = batch {
+            if rows.num_rows() > 0 && sender.send(Message::Batch(rows)).await.is_err() {
+                return;
+            }
+            batch = match stream.next().await.transpose() {
+                Ok(batch) => batch,
+                Err(error) => {
+                    let error = QueryError::from(error);
+                    if let QueryError::Unreadable(_) = error {
+                        self.executor.store.examine(self.notes.files()).await;
+                    }
+                    let _ = sender.send(Message::Failed(error)).await;
+                    return;
+                }
+            };
+        }
+        let _ = sender.send(Message::End).await;
+    }
+
+    async fn first(&self) -> Result<(SendableRecordBatchStream, Option<RecordBatch>), QueryError> {
+        let context = self.executor.session(&self.notes);
+        let state = context.state();
+        let physical = state.create_physical_plan(&self.plan).await?;
+        guard::bounded_joins(&physical, self.executor.max_join_pairs)?;
+        let mut stream = execute_stream(physical, state.task_ctx())?;
+        let batch = stream.next().await.transpose()?;
+        Ok((stream, batch))
+    }
+}
+
+/// The plan with nested columns as JSON text, for clients that cannot take them.
+///
+/// # Errors
+/// When the projection cannot be built.
+pub fn flat(plan: LogicalPlan) -> Result<LogicalPlan, QueryError> {
+    if !plan.schema().fields().iter().any(|field| cells::is_nested(field.data_type())) {
+        return Ok(plan);
+    }
+    let to_json = functions::to_json();
+    let columns: Vec<Expr> = plan
+        .schema()
+        .iter()
+        .map(|(qualifier, field)| {
+            let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+            if cells::is_nested(field.data_type()) { to_json.call(vec![column]).alias(field.name()) } else { column }
+        })
+        .collect();
+    Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
+}

@@ -1,0 +1,114 @@
+//! What a statement may do: read, within limits. Statements are checked when they are planned, and joins again when it
+//! is known how they would run.
+//!
+//! A join without an equality compares every pair of rows and never pauses, so no deadline stops it. It is refused
+//! when the pairs could be more than `--max-join-pairs`: the rows of each side are estimated from the files' footers
+//! as the most that could come, before any condition.
+
+use std::sync::Arc;
+
+use datafusion::{
+    common::stats::Precision,
+    execution::context::SQLOptions,
+    logical_expr::LogicalPlan,
+    physical_plan::{
+        ExecutionPlan,
+        aggregates::AggregateExec,
+        joins::{CrossJoinExec, NestedLoopJoinExec},
+        statistics::{StatisticsArgs, StatisticsContext},
+        union::UnionExec,
+    },
+    sql::{
+        parser::{DFParserBuilder, Statement},
+        sqlparser::dialect::PostgreSqlDialect,
+    },
+};
+
+use crate::error::QueryError;
+
+/// Longest text of a statement, in bytes.
+pub const MAX_STATEMENT: usize = 256 * 1024;
+/// Rows that are assumed of what is no file: catalogs and generated rows.
+const ASSUMED_ROWS: u64 = 10_000;
+const READ_ONLY: &str = "the record can only be read: use select, with, explain or show";
+
+/// The one statement in a text.
+///
+/// # Errors
+/// When there is none, more than one, or it cannot be parsed.
+pub fn single_statement(text: &str) -> Result<Statement, QueryError> {
+    if text.len() > MAX_STATEMENT {
+        let message = format!("expected a statement of at most {MAX_STATEMENT} bytes, found {}", text.len());
+        return Err(QueryError::RefusedSql { message, remedy: "ask in parts" });
+    }
+    let mut statements = DFParserBuilder::new(text)
+        .with_dialect(&PostgreSqlDialect {})
+        .build()
+        .and_then(|mut parser| parser.parse_statements())?;
+    match (statements.pop_front(), statements.len()) {
+        (Some(statement), 0) => Ok(statement),
+        (None, _) => Err(QueryError::BadSql("expected a statement, found nothing".into())),
+        (Some(_), more) => Err(QueryError::RefusedSql {
+            message: format!("expected one statement, found {}", more + 1),
+            remedy: "send them one by one",
+        }),
+    }
+}
+
+/// Refuses whatever does more than read.
+///
+/// # Errors
+/// When the plan writes, defines or sets something.
+pub fn read_only(plan: &LogicalPlan) -> Result<(), QueryError> {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+        .verify_plan(plan)
+        .map_err(|error| QueryError::RefusedSql { message: error.strip_backtrace().replace("Error during planning: ", ""), remedy: READ_ONLY })
+}
+
+/// Refuses joins that no deadline could stop.
+///
+/// # Errors
+/// When a join without an equality may compare more than `max_pairs` pairs.
+pub fn bounded_joins(plan: &Arc<dyn ExecutionPlan>, max_pairs: u64) -> Result<(), QueryError> {
+    most_rows(plan.as_ref(), max_pairs).map(|_| ())
+}
+
+/// The most rows that a plan could give.
+fn most_rows(plan: &dyn ExecutionPlan, max_pairs: u64) -> Result<u64, QueryError> {
+    let inputs =
+        plan.children().into_iter().map(|input| most_rows(input.as_ref(), max_pairs)).collect::<Result<Vec<_>, _>>()?;
+    let limit = plan.fetch().map_or(u64::MAX, |fetch| fetch as u64);
+    let rows = match inputs.as_slice() {
+        [] => leaf_rows(plan),
+        [left, right] if plan.is::<CrossJoinExec>() || plan.is::<NestedLoopJoinExec>() => {
+            let pairs = left.saturating_mul(*right);
+            if pairs > max_pairs {
+                return Err(QueryError::RefusedSql {
+                    message: format!("a join without an equality would compare up to {pairs} pairs of rows, more than {max_pairs}"),
+                    remedy: "join on equal columns, narrow both sides with a condition on `time`, or raise --max-join-pairs",
+                });
+            }
+            pairs
+        }
+        [input] => match plan.downcast_ref::<AggregateExec>() {
+            Some(aggregate) if aggregate.group_expr().is_empty() => 1,
+            _ => *input,
+        },
+        inputs if plan.is::<UnionExec>() => inputs.iter().fold(0, |sum: u64, rows| sum.saturating_add(*rows)),
+        inputs => inputs.iter().copied().max().unwrap_or(ASSUMED_ROWS),
+    };
+    Ok(rows.min(limit))
+}
+
+fn leaf_rows(plan: &dyn ExecutionPlan) -> u64 {
+    let statistics = StatisticsContext::new().compute(plan, &StatisticsArgs::new());
+    match statistics.map(|statistics| statistics.num_rows) {
+        Ok(Precision::Exact(rows) | Precision::Inexact(rows)) => rows as u64,
+        // Generated rows can be any number; a catalog's are few.
+        _ if plan.name().contains("Lazy") => u64::MAX,
+        _ => ASSUMED_ROWS,
+    }
+}

@@ -1,0 +1,94 @@
+//! What the service counts about itself, for Prometheus. Labels come from closed lists only.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::{Histogram, exponential_buckets}},
+    registry::{Registry, Unit},
+};
+
+use crate::error::QueryError;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    /// `ok`, or a code of `ErrorAnswer`.
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Protocol {
+    /// `http` or `postgres`.
+    protocol: &'static str,
+}
+
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    statements: Family<Outcome, Counter>,
+    seconds: Histogram,
+    rows: Counter,
+    fresh: Family<Outcome, Counter>,
+    refused_logins: Family<Protocol, Counter>,
+    /// Files that cannot be read, each counted once.
+    pub skipped_files: Counter,
+    pub connections: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Registry::with_prefix("netverdict_query"),
+            statements: Family::default(),
+            seconds: Histogram::new(exponential_buckets(0.001, 2.5, 13)),
+            rows: Counter::default(),
+            fresh: Family::default(),
+            refused_logins: Family::default(),
+            skipped_files: Counter::default(),
+            connections: Gauge::default(),
+        };
+        let Self { mut registry, statements, seconds, rows, fresh, refused_logins, skipped_files, connections } = metrics;
+        registry.register("statements", "Statements that ended, by outcome", statements.clone());
+        registry.register_with_unit(
+            "statement",
+            "Time from planning to the first rows",
+            Unit::Seconds,
+            seconds.clone(),
+        );
+        registry.register("rows", "Rows that left the executor", rows.clone());
+        registry.register("fresh_requests", "Requests to collectors for rows not yet in files", fresh.clone());
+        registry.register("refused_logins", "Wrong tokens and passwords", refused_logins.clone());
+        registry.register("skipped_files", "Files found unreadable", skipped_files.clone());
+        registry.register("postgres_connections", "Open PostgreSQL connections", connections.clone());
+        Self { registry, statements, seconds, rows, fresh, refused_logins, skipped_files, connections }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn statement<T>(&self, result: &Result<T, QueryError>, took: Duration) {
+        let outcome = result.as_ref().err().map_or("ok", QueryError::code);
+        self.statements.get_or_create(&Outcome { outcome }).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn rows(&self, rows: usize) {
+        self.rows.inc_by(rows as u64);
+    }
+
+    pub(crate) fn fresh(&self, ok: bool) {
+        self.fresh.get_or_create(&Outcome { outcome: if ok { "ok" } else { "failed" } }).inc();
+    }
+
+    pub(crate) fn refused_login(&self, protocol: &'static str) {
+        self.refused_logins.get_or_create(&Protocol { protocol }).inc();
+    }
+
+    /// In the text format of OpenMetrics.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(error) => format!("# {error}\n"),
+        }
+    }
+}
