@@ -12,7 +12,6 @@ use netverdict_policy::Verdict;
 pub(crate) struct Terminal {
     output: Paint,
     errors: Paint,
-    is_terminal: bool,
 }
 
 impl Terminal {
@@ -20,21 +19,14 @@ impl Terminal {
     pub(crate) fn of_process() -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::env::var_os("TERM").is_none_or(|value| value != "dumb");
-        let is_terminal = io::stdout().is_terminal();
         Self {
-            output: Paint { on: wanted && is_terminal },
+            output: Paint { on: wanted && io::stdout().is_terminal() },
             errors: Paint { on: wanted && io::stderr().is_terminal() },
-            is_terminal,
         }
     }
 
     pub(crate) fn paint(&self) -> Paint {
         self.output
-    }
-
-    /// Whether a person looks at standard output.
-    pub(crate) fn is_terminal(&self) -> bool {
-        self.is_terminal
     }
 
     /// Writes to standard output at once. A closed pipe is an error; see [`is_closed_pipe`].

@@ -1,12 +1,12 @@
 //! What reaches the pipeline, in the order in which it counts: what ids mean always before the events that name them.
 //!
-//! Two of these outlive a crash in the write-ahead log: batches of events, and facts. What ids mean is restored from
-//! the probe's state file and from the saved snapshots instead.
+//! Sessions and batches of events outlive a crash in the write-ahead log, facts in the store's journal. What ids mean is
+//! restored from the probe's state file and from the kept snapshots.
 
 use std::sync::Arc;
 
 use netverdict_flowlog::row::{
-    AttributionRow, ChangeHead, EndpointChangeRow, GapRow, LaneName, ModeName, NamespaceRow, PolicyRow, Row,
+    AttributionRow, ChangeHead, EndpointChangeRow, GapCause, GapRow, LaneName, ModeName, NamespaceRow, PolicyRow, Row,
     ServiceRow, SnapshotRow,
 };
 use netverdict_policy::{
@@ -39,8 +39,8 @@ pub enum Input {
     Batch(RawBatch),
     /// What the kernel had counted at a moment after which both rings were seen empty.
     Counted(Vec<KernelCount>),
-    /// From here on numbers passed over are put down to a full disk, or (false) to a full ring again.
-    DiskFull(bool),
+    /// What numbers that are passed over from here on are put down to.
+    Blame(GapCause),
 }
 
 /// Who reads, and from what.

@@ -102,7 +102,7 @@ impl Pipeline {
                 self.sequence.reconcile(&counts, time, self.cause);
                 self.drained = self.newest;
             }
-            Input::DiskFull(full) => self.cause = if full { GapCause::DiskFull } else { GapCause::RingFull },
+            Input::Blame(cause) => self.cause = cause,
         }
     }
 

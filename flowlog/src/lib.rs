@@ -5,8 +5,10 @@
 
 pub mod answer;
 pub mod columns;
+pub mod file;
 pub mod flow_id;
 pub mod path;
+pub mod read;
 pub mod row;
 pub mod schema;
 

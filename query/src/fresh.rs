@@ -147,7 +147,7 @@ impl Collectors {
         let work = async {
             let response = self.get(url, "v1/rows", &query).await?;
             let boundary = boundary(response.headers());
-            Ok((boundary, body(response).await?))
+            Ok::<_, String>((boundary, body(response).await?))
         };
         let (boundary, bytes) =
             tokio::time::timeout(self.timeout, work).await.map_err(|_| format!("nothing within {:?}", self.timeout))??;

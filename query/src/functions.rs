@@ -17,8 +17,7 @@ use datafusion::{
     prelude::SessionContext,
 };
 
-pub(crate) use addresses::protocol_name;
-pub(crate) use names::{TO_JSON, to_json};
+pub(crate) use names::to_json;
 
 /// Makes all functions known to a session.
 pub fn register(context: &SessionContext) {
@@ -28,7 +27,7 @@ pub fn register(context: &SessionContext) {
         addresses::flow_id(),
         names::policy_names(),
         names::near_misses(),
-        names::to_json(),
+        to_json(),
         postgres::current_setting(),
         postgres::time_bucket(),
         postgres::version(),

@@ -1,1 +1,25 @@
-//! stub
+//! The read service: which policy decided, over HTTP and the PostgreSQL protocol.
+//!
+//! It reads what collectors wrote into files and what they have not written yet, and changes nothing. It never talks to
+//! a cluster or a kernel and needs no privilege.
+
+pub mod cells;
+pub mod error;
+pub mod execute;
+pub mod fresh;
+mod functions;
+pub mod gaps;
+pub mod guard;
+pub mod metrics;
+pub mod notes;
+pub mod options;
+pub mod postgres;
+pub mod secret;
+pub mod session;
+pub mod tables;
+pub mod telemetry;
+mod views;
+
+pub use error::QueryError;
+pub use execute::Executor;
+pub use options::Options;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, new_null_array},
     compute::cast,
-    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
+    datatypes::{Field, FieldRef, Schema, SchemaRef},
 };
 use async_trait::async_trait;
 use datafusion::{
@@ -155,9 +155,4 @@ fn rows_only(schema: &Schema, rows: usize) -> Statistics {
     let mut statistics = Statistics::new_unknown(schema);
     statistics.num_rows = Precision::Inexact(rows);
     statistics
-}
-
-/// The type of a path's column.
-const fn hive_type() -> DataType {
-    DataType::Utf8
 }

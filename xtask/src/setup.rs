@@ -1,8 +1,8 @@
 //! Finds or installs what the other verbs need. It says what it does, is safe to repeat, and leaves the user's own
 //! toolchain as it is: what it builds goes to `target/tools`, what it installs are packages of the distribution.
 //!
-//! Two roads lead to a BPF toolchain: a rustup nightly with `rust-src`, or Debian's packages with a ready-made `core`
-//! for BPF.
+//! Two roads lead to a BPF toolchain: Debian's packages with a ready-made `core` for BPF, or a rustup nightly with
+//! `rust-src`. What is there already is used; Debian's is tried first, since its compiler and linker are of one LLVM.
 
 use std::{
     path::{Path, PathBuf},
@@ -45,6 +45,23 @@ pub enum BpfToolchain {
     Debian { cargo: PathBuf, rustc: PathBuf, linker: PathBuf },
 }
 
+/// Which of the two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Road {
+    Debian,
+    Rustup,
+}
+
+impl Road {
+    /// What we build for it.
+    fn folder(self) -> PathBuf {
+        tools().join(match self {
+            Self::Debian => "debian",
+            Self::Rustup => "rustup",
+        })
+    }
+}
+
 impl BpfToolchain {
     pub fn linker(&self) -> &Path {
         match self {
@@ -82,26 +99,44 @@ pub fn bpf_toolchain() -> Result<BpfToolchain> {
     if let Some(found) = found_bpf_toolchain() {
         return Ok(found);
     }
-    if rustup_can_build() || rustup_install() {
-        let linker = match find_linker() {
-            Some(linker) => linker,
-            None => install_linker(&[])?,
-        };
-        return Ok(BpfToolchain::Rustup { linker });
+    match debian_road() {
+        Ok(toolchain) => Ok(toolchain),
+        Err(debian) => rustup_road().with_context(|| format!("nor could Debian's packages be used: {debian:#}")),
     }
-    install_debian_packages(&DEBIAN_PACKAGES).context(
-        "no BPF toolchain can be had. Either `rustup toolchain install nightly --component rust-src`, or use a \
-         Debian machine with the packages rustc-web, cargo-web and libstd-rust-web-dev-bpf",
-    )?;
-    let linker = match find_linker() {
+}
+
+/// Debian's compiler and its LLVM are of one version, so its linker can always be built.
+fn debian_road() -> Result<BpfToolchain> {
+    if !debian_compiler() {
+        install_debian_packages(&DEBIAN_PACKAGES)?;
+    }
+    let linker = match find_linker(Road::Debian) {
         Some(linker) => linker,
         None => {
             let prefix = format!("/usr/lib/llvm-{LLVM}");
             // Without LLVM_PREFIX an older llvm-config on PATH wins, and linking fails.
-            install_linker(&[("LLVM_PREFIX", &prefix), ("LLVM_SYS_221_PREFIX", &prefix)])?
+            install_linker(Road::Debian, &[("LLVM_PREFIX", &prefix), ("LLVM_SYS_221_PREFIX", &prefix)])?
         }
     };
     Ok(BpfToolchain::Debian { cargo: DEBIAN_CARGO.into(), rustc: DEBIAN_RUSTC.into(), linker })
+}
+
+fn rustup_road() -> Result<BpfToolchain> {
+    if !rustup_can_build() && !rustup_install() {
+        bail!(
+            "no BPF toolchain can be had. Either `rustup toolchain install nightly --component rust-src`, or use a Debian \
+             machine with the packages {}",
+            DEBIAN_PACKAGES.join(", ")
+        );
+    }
+    let linker = match find_linker(Road::Rustup) {
+        Some(linker) => linker,
+        None => install_linker(Road::Rustup, &[]).context(
+            "the nightly compiler is there, but no bpf-linker for its LLVM: install LLVM's development files of the \
+             version that `rustc +nightly -vV` names, or a released bpf-linker",
+        )?,
+    };
+    Ok(BpfToolchain::Rustup { linker })
 }
 
 /// Network namespaces are made with iproute2.
@@ -147,12 +182,18 @@ fn has_duckdb(python: &Path) -> bool {
 }
 
 fn found_bpf_toolchain() -> Option<BpfToolchain> {
-    let linker = find_linker()?;
-    if rustup_can_build() {
-        return Some(BpfToolchain::Rustup { linker });
+    if debian_compiler()
+        && let Some(linker) = find_linker(Road::Debian)
+    {
+        return Some(BpfToolchain::Debian { cargo: DEBIAN_CARGO.into(), rustc: DEBIAN_RUSTC.into(), linker });
     }
-    let debian = succeeds(Command::new("dpkg").args(["-s", "libstd-rust-web-dev-bpf", "rustc-web", "cargo-web"]));
-    debian.then(|| BpfToolchain::Debian { cargo: DEBIAN_CARGO.into(), rustc: DEBIAN_RUSTC.into(), linker })
+    let linker = rustup_can_build().then(|| find_linker(Road::Rustup)).flatten()?;
+    Some(BpfToolchain::Rustup { linker })
+}
+
+fn debian_compiler() -> bool {
+    which("dpkg").is_some()
+        && succeeds(Command::new("dpkg").args(["-s", "libstd-rust-web-dev-bpf", "rustc-web", "cargo-web"]))
 }
 
 /// A nightly whose sources of `core` are there.
@@ -178,31 +219,38 @@ fn rustup_install() -> bool {
     ])) && rustup_can_build()
 }
 
-fn find_linker() -> Option<PathBuf> {
-    let own = tools().join("bin/bpf-linker");
+/// The linker of a road: one reads only what a compiler of its LLVM writes, so each road has its own.
+fn find_linker(road: Road) -> Option<PathBuf> {
     let works = |path: &PathBuf| succeeds(Command::new(path).arg("--version"));
-    Some(own).filter(works).or_else(|| which("bpf-linker").filter(works))
+    let own = Some(road.folder().join("bin/bpf-linker")).filter(works);
+    match road {
+        Road::Debian => own,
+        // Whoever has a linker on PATH has it for their own nightly.
+        Road::Rustup => own.or_else(|| which("bpf-linker").filter(works)),
+    }
 }
 
 fn tools() -> PathBuf {
     target().join("tools")
 }
 
-fn install_linker(environment: &[(&str, &str)]) -> Result<PathBuf> {
-    println!("building bpf-linker {BPF_LINKER_VERSION} into {} (a minute or two)", tools().display());
+fn install_linker(road: Road, environment: &[(&str, &str)]) -> Result<PathBuf> {
+    let folder = road.folder();
+    println!("building bpf-linker {BPF_LINKER_VERSION} into {} (a minute or two)", folder.display());
     let mut cargo = crate::command::cargo();
     cargo
         .args(["install", "bpf-linker", "--locked", "--version", BPF_LINKER_VERSION, "--root"])
-        .arg(tools())
-        .env("CARGO_TARGET_DIR", tools().join("build"))
+        .arg(&folder)
+        .env("CARGO_TARGET_DIR", folder.join("build"))
         .envs(environment.iter().copied());
-    if !environment.is_empty() {
+    if road == Road::Debian {
         cargo.args(["--no-default-features", "--features", "llvm-22"]);
     }
-    quietly(&mut cargo).context("bpf-linker could not be built")?;
+    let built = quietly(&mut cargo);
     // Only the program is of use afterwards.
-    std::fs::remove_dir_all(tools().join("build")).ok();
-    find_linker().context("bpf-linker was built but does not start")
+    std::fs::remove_dir_all(folder.join("build")).ok();
+    built.context("bpf-linker could not be built")?;
+    find_linker(road).context("bpf-linker was built but does not start")
 }
 
 fn install_debian_packages(packages: &[&str]) -> Result<()> {

@@ -19,11 +19,6 @@ pub(crate) fn canonical_block(block: IpNet) -> IpNet {
     Ipv4Net::new(v4, length).map_or(block, IpNet::V4)
 }
 
-/// A block of one address.
-pub(crate) fn host_block(address: IpAddr) -> IpNet {
-    IpNet::from(canonical(address))
-}
-
 /// The whole of IPv4.
 pub(crate) fn all_v4() -> IpNet {
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0))

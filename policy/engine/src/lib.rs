@@ -7,10 +7,13 @@
 //! asks; the compiler folds everything into tables that the kernel only looks up.
 
 mod address;
+mod attribution;
 pub mod build;
 pub mod compile;
 pub mod decision;
 pub mod evaluate;
+#[cfg(test)]
+mod laws;
 pub mod model;
 pub mod tables;
 

@@ -134,6 +134,11 @@ impl Report {
         }
     }
 
+    /// For objects whose text is not at hand.
+    pub fn about(object: ObjectRef) -> Self {
+        Self { object: Some(object), ..Self::default() }
+    }
+
     pub fn error(&mut self, invalid: Invalid) {
         self.add(Severity::Error, invalid);
     }

@@ -162,11 +162,7 @@ fn assemble(object: &Object, parts: Parts, report: &mut Report) -> Policy {
         ));
     }
     Policy {
-        key: PolicyKey {
-            kind: object.kind.clone(),
-            namespace: object.namespace.clone(),
-            name: object.name.clone(),
-        },
+        key: PolicyKey { kind: object.kind.clone(), namespace: object.namespace.clone(), name: object.name.clone() },
         uid: object.uid.clone(),
         generation: object.generation,
         content_hash: object.content_hash.clone(),

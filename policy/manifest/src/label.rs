@@ -51,7 +51,8 @@ mod tests {
             assert_eq!(is_key(key), expected, "{key:?}");
         }
         let long = "x".repeat(64);
-        for (value, expected) in [("", true), ("web", true), ("1.2_3-a", true), ("a/b", false), (long.as_str(), false)] {
+        for (value, expected) in [("", true), ("web", true), ("1.2_3-a", true), ("a/b", false), (long.as_str(), false)]
+        {
             assert_eq!(is_value(value), expected, "{value:?}");
         }
     }

@@ -18,8 +18,9 @@ pub(crate) const ANNOTATION_PREFIX: &str = "netverdict.io/";
 /// `netverdict.io/mode: audit`, on policies and namespaces.
 pub(crate) const MODE_ANNOTATION: &str = "netverdict.io/mode";
 
-/// Levels that an object may nest; the deepest that Kubernetes stores have some thirty.
-const MOST_LEVELS: usize = 128;
+/// Levels that an object may nest; the deepest that Kubernetes stores have some thirty. Readers recurse, and must fit
+/// the stack of a worker thread.
+pub(crate) const MOST_LEVELS: usize = 64;
 
 /// Bytes of a name: what Kubernetes permits a DNS subdomain.
 const LONGEST_NAME: usize = 253;
@@ -87,6 +88,7 @@ impl Object {
 ///
 /// Fails where apiVersion, kind, name, labels or annotations are missing or of another type: without them there is
 /// no object to speak of. `spec` and `status` are not looked at.
+#[expect(clippy::result_large_err, reason = "the finding is the caller's to keep, and failures are few")]
 pub fn object_from_value(value: Value, origin: Origin) -> Result<Object, Finding> {
     match identify(&value, &origin) {
         Ok(mut object) => {

@@ -1,13 +1,13 @@
 //! Text to objects: several documents of YAML or JSON, lists expanded, one broken document never stopping the rest.
 //!
-//! Bounds: [`MOST_BYTES`] of text, [`MOST_OBJECTS`] objects, depth 128, and what aliases may expand to.
+//! Bounds: [`MOST_BYTES`] of text, [`MOST_OBJECTS`] objects, [`MOST_LEVELS`] of nesting, and what aliases may expand to.
 
 use serde_json::Value;
 
 use crate::{
     fields::describe,
     finding::{Finding, ObjectRef, Severity, code},
-    object::{Object, Origin, object_from_value},
+    object::{MOST_LEVELS, Object, Origin, object_from_value},
 };
 
 /// 256 MiB: some 50 000 pods as an API server prints them.
@@ -166,19 +166,29 @@ fn is_json_lines(text: &str) -> bool {
 fn documents(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
-        let text = rest?;
+        let mut text = rest?;
         let mut at = 0;
         for line in text.split_inclusive('\n') {
-            let begins = line.strip_prefix("---").is_some_and(|after| after.is_empty() || after.starts_with([' ', '\t', '\r', '\n']));
-            if begins && has_content(&text[..at]) {
-                rest = Some(&text[at..]);
-                return Some(&text[..at]);
+            if begins_document(line) {
+                let before = &text[..at];
+                if has_content(before) {
+                    rest = Some(&text[at..]);
+                    return Some(before);
+                }
+                if !before.lines().any(|line| line.starts_with('%')) {
+                    text = &text[at..];
+                    at = 0;
+                }
             }
             at += line.len();
         }
         rest = None;
         has_content(text).then_some(text)
     })
+}
+
+fn begins_document(line: &str) -> bool {
+    line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
 /// Whether there is more than comments, directives, empty lines and separators.
@@ -196,7 +206,7 @@ fn yaml(text: &str) -> Result<Value, String> {
             max_events: text.len().saturating_mul(2).max(1_000),
             max_nodes: text.len().saturating_mul(2).max(1_000),
             max_total_scalar_bytes: text.len().saturating_mul(2).max(1_000),
-            max_depth: 120,
+            max_depth: MOST_LEVELS,
             max_documents: 1,
             max_anchors: 1_000,
             max_aliases: 1_000,
@@ -209,6 +219,8 @@ fn yaml(text: &str) -> Result<Value, String> {
             max_replay_stack_depth: 16,
             max_alias_expansions_per_anchor: 1_000,
         },
+        // `y` is a name, not a truth; writers of YAML disagree on all but these two words.
+        strict_booleans: true,
         emit_comments: false,
         with_snippet: false,
     };

@@ -133,7 +133,9 @@ mod tests {
 
     #[test]
     fn labels_and_expressions_are_all_required_in_sorted_order() {
-        let one = read(json!({"matchLabels": {"b": "2", "a": "1"}, "matchExpressions": [{"key": "c", "operator": "Exists"}]}));
+        let one = read(
+            json!({"matchLabels": {"b": "2", "a": "1"}, "matchExpressions": [{"key": "c", "operator": "Exists"}]}),
+        );
         let other = read(json!({"matchExpressions": [
             {"key": "c", "operator": "Exists"},
             {"key": "b", "operator": "In", "values": ["2"]},
@@ -152,9 +154,15 @@ mod tests {
             (json!({"matchLabels": {"a b": "c"}}), "s.matchLabels[\"a b\"]"),
             (json!({"matchLabels": {"a": "b c"}}), "s.matchLabels[\"a\"]"),
             (json!({"matchLabels": ["a"]}), "s.matchLabels"),
-            (json!({"matchExpressions": [{"key": "a", "operator": "in", "values": ["b"]}]}), "s.matchExpressions[0].operator"),
+            (
+                json!({"matchExpressions": [{"key": "a", "operator": "in", "values": ["b"]}]}),
+                "s.matchExpressions[0].operator",
+            ),
             (json!({"matchExpressions": [{"key": "a", "operator": "In"}]}), "s.matchExpressions[0].values"),
-            (json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}), "s.matchExpressions[0].values"),
+            (
+                json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}),
+                "s.matchExpressions[0].values",
+            ),
             (json!({"matchExpressions": [{"operator": "Exists"}]}), "s.matchExpressions[0].key"),
             (json!({"matchExpressions": [null]}), "s.matchExpressions[0]"),
             (json!("app=web"), "s"),

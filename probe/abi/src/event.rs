@@ -4,6 +4,9 @@ use crate::address::Address;
 
 /// One judged packet, 112 bytes. `kind` and `abi_version` come first and never move, so that a
 /// reader can refuse what it does not know.
+///
+/// Direction, ends and ports are those of the flow that was judged. That is not the packet's own orientation where a reply
+/// gave the occasion: [`crate::KernelReason::Midstream`], and judging a connection again.
 #[cfg_attr(
     feature = "user",
     derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)

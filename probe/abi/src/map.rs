@@ -40,7 +40,7 @@ pub mod name {
     /// Ring of [`crate::Lane::Flow`].
     pub const RING_FLOW: &str = "RING_FLOW";
 
-    /// Every map, in the order in which they are pinned.
+    /// Every map, in the order in which they are pinned. The programs have one more, `SCRATCH`, which is theirs alone.
     pub const ALL: &[&str] = &[
         SETTINGS,
         CURRENT_REVISION,
@@ -258,7 +258,8 @@ layout! {
         high: Address,
         low_port: u16,
         high_port: u16,
-        /// IP protocol number. ICMP echo uses its identifier as both ports.
+        /// IP protocol number. ICMP echo: the requester's port is the identifier, the responder's 0. Other ICMP: the
+        /// sender's is the type, the receiver's 0xffff, so that nothing is a reply to it. No ports: both 0.
         protocol: u8,
         reserved: [u8; 3],
     }

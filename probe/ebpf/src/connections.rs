@@ -1,5 +1,7 @@
 //! The connections that pass, so that replies and later packets are not judged and not recorded again.
 
+use core::mem::MaybeUninit;
+
 use netverdict_abi::{
     Connection, ConnectionKey, KernelReason, Verdict,
     map::connection_flag::{CLOSING, EGRESS, ESTABLISHED, FROM_LOW, STALE},
@@ -9,8 +11,9 @@ use crate::{
     atomic,
     decide::Answer,
     maps,
-    packet::{Packet, Words, bytes, protocol, tcp_flag},
+    packet::{Packet, Words, protocol, tcp_flag},
     scene::Scene,
+    subprogram::{Done, done, zero},
 };
 
 /// How long a TCP connection is remembered after a FIN or RST, in nanoseconds.
@@ -20,9 +23,10 @@ const NEVER_JUDGED: u64 = u64::MAX;
 
 /// Where a packet belongs in the table.
 pub struct Place {
-    pub key: ConnectionKey,
+    /// A [`ConnectionKey`] in words: its small fields would be written by calls of `memset`.
+    words: [u32; size_of::<ConnectionKey>() / 4],
     /// The packet runs from the low end of the key to the high one.
-    pub from_low: bool,
+    from_low: bool,
 }
 
 impl Place {
@@ -30,26 +34,29 @@ impl Place {
     pub fn of(packet: &Packet, ifindex: u32) -> Self {
         let from_low = is_low(&packet.source, packet.source_port, &packet.destination, packet.destination_port);
         let (low, low_port, high, high_port) = if from_low {
-            (packet.source, packet.source_port, packet.destination, packet.destination_port)
+            (&packet.source, packet.source_port, &packet.destination, packet.destination_port)
         } else {
-            (packet.destination, packet.destination_port, packet.source, packet.source_port)
+            (&packet.destination, packet.destination_port, &packet.source, packet.source_port)
         };
-        let key = ConnectionKey {
-            ifindex,
-            low: bytes(low),
-            high: bytes(high),
-            low_port,
-            high_port,
-            protocol: packet.protocol,
-            reserved: [0; 3],
-        };
-        Self { key, from_low }
+        let [[p0, p1], [p2, p3]] = [low_port.to_ne_bytes(), high_port.to_ne_bytes()];
+        let ports = u32::from_ne_bytes([p0, p1, p2, p3]);
+        let last = u32::from_ne_bytes([packet.protocol, 0, 0, 0]);
+        let [l0, l1, l2, l3] = *low;
+        let [h0, h1, h2, h3] = *high;
+        Self { words: [ifindex, l0, l1, l2, l3, h0, h1, h2, h3, ports, last], from_low }
+    }
+
+    #[inline(always)]
+    fn key(&self) -> &ConnectionKey {
+        const { assert!(align_of::<ConnectionKey>() == align_of::<u32>()) };
+        // SAFETY: same size and alignment, and every field is a number.
+        unsafe { &*self.words.as_ptr().cast() }
     }
 
     /// The entry, unless it has expired or the node would not let it stand.
     #[inline(always)]
     pub fn find(&self, scene: &Scene<'_>) -> Option<Entry> {
-        let connection = maps::CONNECTIONS.get_ptr_mut(&self.key)?;
+        let connection = maps::CONNECTIONS.get_ptr_mut(self.key())?;
         // SAFETY: memory of the map; an evicted entry is reused, never unmapped.
         let found = unsafe { &*connection };
         if found.expires_at <= scene.now || (scene.enforces() && !passes_by_right(found)) {
@@ -61,7 +68,7 @@ impl Place {
     /// Remembers a connection that passes. `reversed`: the packet is the first one seen, but runs against the original
     /// direction. A full table (or one that is locked) changes nothing else.
     #[inline(never)]
-    pub fn open(&self, packet: &Packet, scene: &Scene<'_>, answer: &Answer, reversed: bool) {
+    pub fn open(&self, packet: &Packet, scene: &Scene<'_>, answer: &Answer, reversed: bool) -> Done {
         let mut flags = 0;
         if self.from_low != reversed {
             flags |= FROM_LOW;
@@ -72,18 +79,23 @@ impl Place {
         if closes(packet) {
             flags |= CLOSING;
         }
-        let connection = Connection {
-            expires_at: scene.now.saturating_add(timeout(packet.protocol, flags, scene)),
-            revision: revision_of(answer, scene),
-            attribution: answer.attribution,
-            verdict: answer.verdict as u8,
-            reason: answer.reason as u8,
-            flags,
-            reserved: [0; 5],
-            packets: 1,
-            bytes: u64::from(scene.length),
+        let mut connection = MaybeUninit::<Connection>::uninit();
+        // SAFETY: every field is a number.
+        let connection = unsafe {
+            let connection = &mut *connection.as_mut_ptr();
+            zero(connection);
+            connection
         };
-        let _ = maps::CONNECTIONS.insert(&self.key, &connection, 0);
+        connection.expires_at = scene.now.saturating_add(timeout(packet.protocol, flags, scene));
+        connection.revision = revision_of(answer, scene);
+        connection.attribution = answer.attribution;
+        connection.verdict = answer.verdict as u8;
+        connection.reason = answer.reason as u8;
+        connection.flags = flags;
+        connection.packets = 1;
+        connection.bytes = u64::from(scene.length);
+        let _ = maps::CONNECTIONS.insert(self.key(), &*connection, 0);
+        done()
     }
 }
 

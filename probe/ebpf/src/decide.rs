@@ -1,16 +1,19 @@
 //! The lookups: address → peer, (class, peer) → decision or column, column and port → decision. All of them as of one
 //! revision; none of them knows what a policy is.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::maps::lpm_trie::Key;
 use netverdict_abi::{
-    AddressKey, ColumnPortKey, ColumnRangeKey, Decision, Direction, Endpoint, KernelReason, PairKey, Peer, PeerVersions,
-    Verdict,
+    AddressKey, ColumnPortKey, ColumnRangeKey, Decision, Direction, Endpoint, KernelReason, PairKey, Peer,
+    PeerVersions, Verdict,
     map::{column_flag, identity, peer_flag},
 };
 
 use crate::{
     maps,
     packet::{Words, bytes, protocol},
+    subprogram::{Done, done, zero},
 };
 
 const ADDRESS_BITS: u32 = 128;
@@ -47,26 +50,42 @@ impl Answer {
     }
 }
 
+/// The world, and nobody in particular.
+pub const NOBODY: Peer = Peer { identity: identity::WORLD, owner: 0, flags: 0, reserved: 0 };
+
 /// Who is at an address: the exact record, else the longest block, else the world.
+#[inline(always)]
+pub fn find_peer(address: &Words, revision: u64) -> Peer {
+    let mut peer = MaybeUninit::<Peer>::uninit();
+    // SAFETY: the call writes all of it.
+    unsafe {
+        write_peer(address, revision, &mut *peer.as_mut_ptr()).noted();
+        peer.assume_init()
+    }
+}
+
 #[inline(never)]
-pub fn find_peer(address: &Words, revision: u64, found: &mut Peer) {
+fn write_peer(address: &Words, revision: u64, found: &mut Peer) -> Done {
     let key = AddressKey { address: bytes(*address) };
-    // SAFETY (both): a value is replaced as a whole, never written in place.
+    // SAFETY: a value is replaced as a whole, never written in place.
     if let Some(versions) = unsafe { maps::ADDRESSES.get(&key) } {
         let peer = as_of(versions, revision);
         if peer.flags & peer_flag::ABSENT == 0 {
             *found = *peer;
-            return;
+            return done();
         }
     }
     if let Some(versions) = maps::BLOCKS.get(Key::new(ADDRESS_BITS, key)) {
         let peer = as_of(versions, revision);
         if peer.flags & peer_flag::ABSENT == 0 {
             *found = *peer;
-            return;
+            return done();
         }
     }
-    *found = Peer { identity: identity::WORLD, owner: 0, flags: 0, reserved: 0 };
+    const { assert!(NOBODY.identity == 0) };
+    // SAFETY: `NOBODY`.
+    unsafe { zero(found) };
+    done()
 }
 
 #[inline(always)]
@@ -77,11 +96,11 @@ fn as_of(versions: &PeerVersions, revision: u64) -> &Peer {
 /// Judges; leaves `answer` as it is if a record that must exist does not. A function of its own: it is called for a packet as
 /// it was sent, in reverse, and again under a newer revision.
 #[inline(never)]
-pub fn decide(question: &Question<'_>, answer: &mut Answer) {
+pub fn decide(question: &Question<'_>, answer: &mut Answer) -> Done {
     let Question { endpoint, peer, direction, revision, .. } = question;
     if *direction == Direction::Egress && peer.flags & peer_flag::SERVICE != 0 {
         *answer = Answer { verdict: Verdict::Unknown, reason: KernelReason::ServiceNotResolved, attribution: 0 };
-        return;
+        return done();
     }
     let classes = if *revision >= endpoint.since { &endpoint.after } else { &endpoint.before };
     let (class, default) = match direction {
@@ -94,12 +113,13 @@ pub fn decide(question: &Question<'_>, answer: &mut Answer) {
     let decision = if decision.column == 0 {
         decision
     } else {
-        let Some(decision) = ask_column(decision.column, question) else { return };
+        let Some(decision) = ask_column(decision.column, question) else { return done() };
         decision
     };
     if let Ok(verdict) = Verdict::try_from(decision.verdict) {
         *answer = Answer { verdict, reason: KernelReason::ByPolicy, attribution: decision.attribution };
     }
+    done()
 }
 
 #[inline(always)]

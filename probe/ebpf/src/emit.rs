@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use netverdict_abi::{ABI_VERSION, EventKind, Lane, LossKey, VerdictEvent};
 
-use crate::{atomic, maps, scene::Scene};
+use crate::{atomic, maps, scene::Scene, subprogram::zero};
 
 /// Fills in what is the same for every event; the rest is the caller's.
 #[inline(always)]
@@ -29,19 +29,22 @@ pub fn send(scene: &Scene<'_>, lane: Lane, fill: impl FnOnce(&mut VerdictEvent))
         count_loss(lane, scene.ifindex);
         return;
     };
-    let event = entry.write(VerdictEvent {
-        kind: EventKind::Verdict as u8,
-        abi_version: ABI_VERSION,
-        lane: lane as u8,
-        // SAFETY: no precondition.
-        cpu: unsafe { bpf_get_smp_processor_id() },
-        seq,
-        boot_time: scene.now,
-        revision: scene.revision,
-        ifindex: scene.ifindex,
-        mode: scene.settings.mode,
-        ..VerdictEvent::default()
-    });
+    // SAFETY: every field is a number, so zeroes are an event.
+    let event = unsafe {
+        let event = &mut *entry.as_mut_ptr();
+        zero(event);
+        event
+    };
+    event.kind = EventKind::Verdict as u8;
+    event.abi_version = ABI_VERSION;
+    event.lane = lane as u8;
+    // SAFETY: no precondition.
+    event.cpu = unsafe { bpf_get_smp_processor_id() };
+    event.seq = seq;
+    event.boot_time = scene.now;
+    event.revision = scene.revision;
+    event.ifindex = scene.ifindex;
+    event.mode = scene.settings.mode;
     fill(event);
     // User space looks every few tens of milliseconds; only a denial is worth waking it for.
     entry.submit(match lane {

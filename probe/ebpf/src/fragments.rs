@@ -1,5 +1,7 @@
 //! Later fragments follow the first (E-15).
 
+use core::mem::MaybeUninit;
+
 use netverdict_abi::{Disposition, FragmentKey, FragmentVerdict, KernelReason, Verdict};
 
 use crate::{
@@ -7,6 +9,7 @@ use crate::{
     maps,
     packet::{Packet, bytes},
     scene::Scene,
+    subprogram::{Done, done, zero},
 };
 
 /// As long as Linux waits for the rest of a packet, in nanoseconds.
@@ -40,19 +43,24 @@ pub fn find(packet: &Packet, scene: &Scene<'_>, found: &mut First) -> bool {
 
 /// A full map changes nothing else: the others are then judged without ports.
 #[inline(never)]
-pub fn remember(packet: &Packet, scene: &Scene<'_>, answer: &Answer, dropped: bool) {
+pub fn remember(packet: &Packet, scene: &Scene<'_>, answer: &Answer, dropped: bool) -> Done {
     let disposition = if dropped { Disposition::Dropped } else { Disposition::Forwarded };
-    let verdict = FragmentVerdict {
-        expires_at: scene.now.saturating_add(TIMEOUT),
-        attribution: answer.attribution,
-        source_port: packet.source_port,
-        destination_port: packet.destination_port,
-        verdict: answer.verdict as u8,
-        reason: answer.reason as u8,
-        disposition: disposition as u8,
-        reserved: [0; 9],
+    let mut verdict = MaybeUninit::<FragmentVerdict>::uninit();
+    // SAFETY: every field is a number.
+    let verdict = unsafe {
+        let verdict = &mut *verdict.as_mut_ptr();
+        zero(verdict);
+        verdict
     };
-    let _ = maps::FRAGMENTS.insert(key(packet, scene), verdict, 0);
+    verdict.expires_at = scene.now.saturating_add(TIMEOUT);
+    verdict.attribution = answer.attribution;
+    verdict.source_port = packet.source_port;
+    verdict.destination_port = packet.destination_port;
+    verdict.verdict = answer.verdict as u8;
+    verdict.reason = answer.reason as u8;
+    verdict.disposition = disposition as u8;
+    let _ = maps::FRAGMENTS.insert(key(packet, scene), &*verdict, 0);
+    done()
 }
 
 #[inline(always)]

@@ -9,11 +9,12 @@ use netverdict_abi::{Direction, KernelReason, Peer, Verdict};
 
 use crate::{
     connections::{Entry, Place, passes_by_right},
-    decide::{Answer, Question, decide, find_peer},
+    decide::{Answer, NOBODY, Question, decide, find_peer},
     fragments, maps, own_source,
     packet::{Fragment, Packet, Refusal, protocol, quoted},
     record,
     scene::Scene,
+    subprogram::{Done, done},
 };
 
 /// `TCX_NEXT`: other programs on the hook have their say too.
@@ -25,7 +26,6 @@ pub fn packet(ctx: &TcContext, direction: Direction) -> i32 {
     let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else { return PASS };
     // SAFETY: this CPU's own element, and nothing else on this CPU uses it meanwhile (see `emit`).
     let [packet, quoted] = unsafe { &mut *scratch };
-    *packet = Packet::EMPTY;
     let read = packet.read(ctx.skb.skb);
     if matches!(read, Err(Refusal::NotIp)) {
         return PASS;
@@ -39,10 +39,10 @@ pub fn packet(ctx: &TcContext, direction: Direction) -> i32 {
     }
     let dropped = ruling.answer.verdict == Verdict::Denied && scene.enforces();
     if packet.fragment == Fragment::First && ruling.answer.reason != KernelReason::Malformed {
-        fragments::remember(packet, &scene, &ruling.answer, dropped);
+        fragments::remember(packet, &scene, &ruling.answer, dropped).noted();
     }
     if ruling.record {
-        record::write(&scene, packet, &ruling, dropped);
+        record::write(&scene, packet, &ruling, dropped).noted();
     }
     if dropped { DROP } else { PASS }
 }
@@ -57,8 +57,6 @@ pub struct Ruling {
     /// Who the other end is, where it was asked for.
     pub peer: Peer,
 }
-
-pub const NOBODY: Peer = Peer { identity: 0, owner: 0, flags: 0, reserved: 0 };
 
 impl Ruling {
     /// Passes, and is known already or of no interest.
@@ -86,16 +84,16 @@ fn rule(scene: &Scene<'_>, packet: &mut Packet, quoted: &mut Packet, ruling: &mu
     }
     if packet.fragment == Fragment::Later {
         if own {
-            rule_later_fragment(scene, packet, ruling);
+            rule_later_fragment(scene, packet, ruling).noted();
         } else {
-            rule_spoofed(scene, packet, None, None, ruling);
+            rule_spoofed(scene, packet, None, None, ruling).noted();
         }
         return;
     }
     let place = Place::of(packet, scene.ifindex);
     let entry = place.find(scene);
     if !own {
-        rule_spoofed(scene, packet, Some(&place), entry.as_ref(), ruling);
+        rule_spoofed(scene, packet, Some(&place), entry.as_ref(), ruling).noted();
         return;
     }
     if let Some(entry) = &entry
@@ -103,7 +101,7 @@ fn rule(scene: &Scene<'_>, packet: &mut Packet, quoted: &mut Packet, ruling: &mu
     {
         // Before the endpoint is complete there is nothing to judge by.
         if entry.get().revision != scene.revision && scene.endpoint.is_some() {
-            review(scene, packet, entry, ruling);
+            review(scene, packet, entry, ruling).noted();
         }
         entry.touch(packet, scene);
         return;
@@ -111,7 +109,7 @@ fn rule(scene: &Scene<'_>, packet: &mut Packet, quoted: &mut Packet, ruling: &mu
     if packet.is_icmp_error() && is_related(scene, packet, quoted) {
         return;
     }
-    rule_new(scene, packet, &place, entry.as_ref(), ruling);
+    rule_new(scene, packet, &place, entry.as_ref(), ruling).noted();
 }
 
 /// A packet that an entry does not answer for: one that asks for a connection, and an echo request that only looks like
@@ -123,7 +121,7 @@ fn begins_anew(packet: &Packet, entry: &Entry) -> bool {
 
 /// A flow of which nothing is known yet, or one that asks to be judged again.
 #[inline(never)]
-fn rule_new(scene: &Scene<'_>, packet: &Packet, place: &Place, entry: Option<&Entry>, ruling: &mut Ruling) {
+fn rule_new(scene: &Scene<'_>, packet: &Packet, place: &Place, entry: Option<&Entry>, ruling: &mut Ruling) -> Done {
     let peer = peer(scene, packet);
     let mut answer = Answer::not_ready(scene.enforces());
     judge(scene, packet, peer, scene.direction, Some(packet.destination_port), &mut answer);
@@ -148,16 +146,17 @@ fn rule_new(scene: &Scene<'_>, packet: &Packet, place: &Place, entry: Option<&En
                 entry.touch(packet, scene);
                 record = false;
             }
-            _ => place.open(packet, scene, &answer, reversed),
+            _ => place.open(packet, scene, &answer, reversed).noted(),
         }
     }
     *ruling = Ruling { answer, record, reversed, peer };
+    done()
 }
 
 /// A connection that passes, but was judged by older tables: its original direction is judged again. What may pass keeps
 /// passing (E-10), and only what has to be known is recorded.
 #[inline(never)]
-fn review(scene: &Scene<'_>, packet: &Packet, entry: &Entry, ruling: &mut Ruling) {
+fn review(scene: &Scene<'_>, packet: &Packet, entry: &Entry, ruling: &mut Ruling) -> Done {
     let (direction, port) = if entry.original {
         (scene.direction, packet.destination_port)
     } else {
@@ -167,7 +166,7 @@ fn review(scene: &Scene<'_>, packet: &Packet, entry: &Entry, ruling: &mut Ruling
     let mut answer = Answer::not_ready(scene.enforces());
     judge(scene, packet, peer, direction, Some(port), &mut answer);
     if answer.reason == KernelReason::PolicyNotReady {
-        return;
+        return done();
     }
     let record = if !passes_by_right(entry.get()) {
         let same = entry.agrees(&answer);
@@ -181,11 +180,12 @@ fn review(scene: &Scene<'_>, packet: &Packet, entry: &Entry, ruling: &mut Ruling
         false
     };
     *ruling = Ruling { answer, record, reversed: !entry.original, peer };
+    done()
 }
 
 /// Follows the first fragment; without one, the tables say what holds for all ports.
 #[inline(never)]
-fn rule_later_fragment(scene: &Scene<'_>, packet: &mut Packet, ruling: &mut Ruling) {
+fn rule_later_fragment(scene: &Scene<'_>, packet: &mut Packet, ruling: &mut Ruling) -> Done {
     let answer = Answer::not_ready(scene.enforces());
     let mut first = fragments::First { answer, dropped: false, source_port: 0, destination_port: 0 };
     if fragments::find(packet, scene, &mut first) {
@@ -194,15 +194,16 @@ fn rule_later_fragment(scene: &Scene<'_>, packet: &mut Packet, ruling: &mut Ruli
             packet.destination_port = first.destination_port;
             *ruling = Ruling { answer: first.answer, record: true, reversed: false, peer: peer(scene, packet) };
         }
-        return;
+        return done();
     }
     let peer = peer(scene, packet);
     let mut answer = answer;
     judge(scene, packet, peer, scene.direction, None, &mut answer);
     let dropped = answer.verdict == Verdict::Denied && scene.enforces();
     // One record for those that pass; the first fragment, if it still comes, takes its place.
-    fragments::remember(packet, scene, &answer, dropped);
+    fragments::remember(packet, scene, &answer, dropped).noted();
     *ruling = Ruling { answer, record: true, reversed: false, peer };
+    done()
 }
 
 /// Not the pod's own source. `place` is None where no port is known.
@@ -213,7 +214,7 @@ fn rule_spoofed(
     place: Option<&Place>,
     entry: Option<&Entry>,
     ruling: &mut Ruling,
-) {
+) -> Done {
     let mut spoofed = Ruling { peer: peer(scene, packet), ..Ruling::PASSES };
     spoofed.deny(KernelReason::SpoofedSource);
     if let Some(place) = place
@@ -223,11 +224,12 @@ fn rule_spoofed(
             && entry.agrees(&spoofed.answer)
         {
             entry.touch(packet, scene);
-            return;
+            return done();
         }
-        place.open(packet, scene, &spoofed.answer, false);
+        place.open(packet, scene, &spoofed.answer, false).noted();
     }
     *ruling = spoofed;
+    done()
 }
 
 /// An ICMP error about a connection that passes.
@@ -250,24 +252,15 @@ fn may_be_midstream(scene: &Scene<'_>, packet: &Packet) -> bool {
 #[inline(always)]
 fn peer(scene: &Scene<'_>, packet: &Packet) -> Peer {
     let address = if scene.is_egress() { &packet.destination } else { &packet.source };
-    let mut peer = NOBODY;
-    find_peer(address, scene.revision, &mut peer);
-    peer
+    find_peer(address, scene.revision)
 }
 
 /// Leaves `answer` as it is, not ready, where the endpoint is not or its tables have a hole.
 #[inline(always)]
-fn judge(
-    scene: &Scene<'_>,
-    packet: &Packet,
-    peer: Peer,
-    direction: Direction,
-    port: Option<u16>,
-    answer: &mut Answer,
-) {
+fn judge(scene: &Scene<'_>, packet: &Packet, peer: Peer, direction: Direction, port: Option<u16>, answer: &mut Answer) {
     if let Some(endpoint) = scene.endpoint {
         let revision = scene.revision;
-        decide(&Question { endpoint, peer, direction, protocol: packet.protocol, port, revision }, answer);
+        decide(&Question { endpoint, peer, direction, protocol: packet.protocol, port, revision }, answer).noted();
     }
 }
 

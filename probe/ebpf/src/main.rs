@@ -3,7 +3,7 @@
 
 #![no_std]
 #![no_main]
-// For the two atomic instructions in `atomic`: `core` has no read-modify-write for this target.
+// A few instructions that the compiler does not offer for this target, or must not reorder: see `atomic`, `subprogram`.
 #![feature(asm_experimental_arch)]
 
 mod atomic;
@@ -17,6 +17,7 @@ mod own_source;
 mod packet;
 mod record;
 mod scene;
+mod subprogram;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use netverdict_abi::Direction;

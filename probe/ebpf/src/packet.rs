@@ -6,8 +6,12 @@ mod ip;
 pub mod quoted;
 mod transport;
 
+use core::arch::asm;
+
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netverdict_abi::address::Address;
+
+use crate::subprogram::zero;
 
 /// Protocol numbers that are read further than their number.
 pub mod protocol {
@@ -30,9 +34,10 @@ pub mod tcp_flag {
 pub type Words = [u32; 4];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Fragment {
     /// Not a fragment.
-    Whole,
+    Whole = 0,
     First,
     /// Has no transport header.
     Later,
@@ -41,6 +46,7 @@ pub enum Fragment {
 /// Everything that is read of a packet. Ports are as the connection key has them: those of the header, or what
 /// [`transport`] puts in their place for ICMP. Fields that were not reached are 0.
 #[derive(Clone, Copy)]
+#[repr(C, align(8))]
 pub struct Packet {
     pub source: Words,
     pub destination: Words,
@@ -79,25 +85,13 @@ struct Payload {
 }
 
 impl Packet {
-    pub const EMPTY: Self = Self {
-        source: [0; 4],
-        destination: [0; 4],
-        source_port: 0,
-        destination_port: 0,
-        identification: 0,
-        transport: 0,
-        protocol: 0,
-        family: 0,
-        tcp_flags: 0,
-        icmp_type: 0,
-        icmp_code: 0,
-        fragment: Fragment::Whole,
-    };
-
-    /// Reads the frame into `self`. After a refusal `self` holds what was read before it.
+    /// Reads the frame into `self`. After a refusal `self` holds what was read before it, the rest is 0; after
+    /// [`Refusal::NotIp`] it holds nothing.
     #[inline(never)]
     pub fn read(&mut self, skb: *mut __sk_buff) -> Result<(), Refusal> {
         let ctx = &TcContext::new(skb);
+        // SAFETY: an empty packet: all of its fields are numbers, and 0 is `Fragment::Whole`.
+        unsafe { zero(self) };
         let (version, offset) = ethernet::strip(ctx)?;
         let payload = match version {
             ethernet::Version::V4 => ip::read_v4(ctx, self, offset)?,
@@ -138,6 +132,22 @@ impl Packet {
     pub fn asks_for_connection(&self) -> bool {
         self.protocol == protocol::TCP && self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
     }
+}
+
+/// Reads at `offset` bytes into the frame; None where the frame ends before it does. What lies in the linear part, as headers
+/// nearly always do, costs no call.
+#[inline(always)]
+fn load<T: Copy>(ctx: &TcContext, offset: u32) -> Option<T> {
+    let mut at = ctx.data();
+    // SAFETY: adds. Were the sum the compiler's, it might add the size to `offset` first, and the verifier follows one
+    // register from the comparison to the read.
+    unsafe { asm!("{at} += {offset}", at = inout(reg) at, offset = in(reg) u64::from(offset)) };
+    if at + size_of::<T>() <= ctx.data_end() {
+        // SAFETY: inside the packet, as just compared. Aligned where the CPU needs it: `T` holds words at most, and such
+        // kernels lay Ethernet frames so that the IP header is at a multiple of four.
+        return Some(unsafe { (at as *const T).read() });
+    }
+    ctx.load(offset as usize).ok()
 }
 
 /// Four words as sixteen bytes.

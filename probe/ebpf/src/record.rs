@@ -6,23 +6,20 @@ use netverdict_abi::{Direction, Disposition, KernelReason, Lane, Verdict, event:
 use crate::{
     decide::find_peer,
     emit,
-    judge::{NOBODY, Ruling},
+    judge::Ruling,
     packet::{Fragment, Packet, bytes, protocol},
     scene::Scene,
+    subprogram::{Done, done},
 };
 
 #[inline(never)]
-pub fn write(scene: &Scene<'_>, packet: &Packet, ruling: &Ruling, dropped: bool) {
+pub fn write(scene: &Scene<'_>, packet: &Packet, ruling: &Ruling, dropped: bool) -> Done {
     let Ruling { answer, reversed, peer, .. } = ruling;
     let endpoint_owner = scene.endpoint.map_or(0, |endpoint| endpoint.owner);
     let mut own = endpoint_owner;
     match answer.reason {
         // Who it pretends to be.
-        KernelReason::SpoofedSource => {
-            let mut claimed = NOBODY;
-            find_peer(&packet.source, scene.revision, &mut claimed);
-            own = claimed.owner;
-        }
+        KernelReason::SpoofedSource => own = find_peer(&packet.source, scene.revision).owner,
         // Nobody looked at the addresses.
         KernelReason::Malformed | KernelReason::ShortFragment => own = 0,
         _ => {}
@@ -61,4 +58,5 @@ pub fn write(scene: &Scene<'_>, packet: &Packet, ruling: &Ruling, dropped: bool)
         }
         event.length = scene.length;
     });
+    done()
 }

@@ -81,7 +81,8 @@ impl Default for ProbeOptions {
             midstream_window: Duration::from_secs(300),
             // A program runs for microseconds; the scheduler may take a virtual CPU away for tens of milliseconds.
             grace: Duration::from_millis(50),
-            lock_wait: Duration::ZERO,
+            // In a rolling update the old collector is told to go when the new one is there already.
+            lock_wait: Duration::from_secs(30),
         }
     }
 }

@@ -47,10 +47,6 @@ impl Pins {
         Ok(folders.map(|version_folder| Self { version_folder }).collect())
     }
 
-    pub(crate) fn exist(&self) -> bool {
-        self.version_folder.exists()
-    }
-
     pub(crate) fn version_folder(&self) -> &Path {
         &self.version_folder
     }

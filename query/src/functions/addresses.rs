@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use arrow::{
     array::{Array, BooleanArray, Int64Array, StringArray},
     compute::cast,
-    datatypes::{DataType, Int64Type},
+    datatypes::DataType,
 };
 use datafusion::{
     common::cast::as_int64_array,
@@ -13,6 +13,7 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 use ipnet::IpNet;
+use netverdict_flowlog::flow_id;
 use netverdict_policy::model::Protocol;
 
 use super::{answer, columns, texts};
@@ -65,7 +66,7 @@ fn parse_block(text: &str) -> Option<IpNet> {
 }
 
 /// `protocol_name(number)`: `TCP`, `UDP`, …; the number as text where it has no name here.
-pub(crate) fn protocol_name() -> ScalarUDF {
+pub(super) fn protocol_name() -> ScalarUDF {
     ProtocolName { signature: Signature::any(1, Volatility::Immutable) }.into()
 }
 
@@ -100,10 +101,10 @@ impl ScalarUDFImpl for ProtocolName {
     }
 }
 
-/// `flow_id(family, protocol, source_ip, source_port, destination_ip, destination_port)`: equal at both nodes, not
-/// unique over time. XXH3-64 as a signed number; null where an address is none.
+/// `flow_id(protocol, source_ip, source_port, destination_ip, destination_port)`: equal at both nodes, not unique over
+/// time. Null where an address is none.
 pub(super) fn flow_id() -> ScalarUDF {
-    FlowId { signature: Signature::any(6, Volatility::Immutable) }.into()
+    FlowId { signature: Signature::any(5, Volatility::Immutable) }.into()
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -127,27 +128,25 @@ impl ScalarUDFImpl for FlowId {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let columns = columns(&args)?;
         let numbers = |index: usize| cast(&columns[index], &DataType::Int64);
-        let (family, protocol, source_port, destination_port) = (numbers(0)?, numbers(1)?, numbers(3)?, numbers(5)?);
-        let (family, protocol) = (as_int64_array(&family)?, as_int64_array(&protocol)?);
+        let (protocol, source_port, destination_port) = (numbers(0)?, numbers(2)?, numbers(4)?);
+        let protocol = as_int64_array(&protocol)?;
         let (source_port, destination_port) = (as_int64_array(&source_port)?, as_int64_array(&destination_port)?);
-        let (sources, destinations) = (texts(&columns[2])?, texts(&columns[4])?);
+        let (sources, destinations) = (texts(&columns[1])?, texts(&columns[3])?);
         let port = |ports: &Int64Array, row: usize| {
             if ports.is_null(row) { Some(0) } else { u16::try_from(ports.value(row)).ok() }
         };
-        let ids = (0..args.number_rows).map(|row| {
-            if family.is_null(row) || protocol.is_null(row) || sources.is_null(row) || destinations.is_null(row) {
-                return None;
-            }
-            let id = netverdict_flowlog::flow_id(
-                u8::try_from(family.value(row)).ok()?,
-                u8::try_from(protocol.value(row)).ok()?,
-                sources.value(row).parse().ok()?,
-                port(source_port, row)?,
-                destinations.value(row).parse().ok()?,
-                port(destination_port, row)?,
-            );
-            Some(i64::from_ne_bytes(id.to_ne_bytes()))
-        });
-        answer(arrow::array::PrimitiveArray::<Int64Type>::from_iter(ids))
+        let ids: Int64Array = (0..args.number_rows)
+            .map(|row| {
+                if protocol.is_null(row) || sources.is_null(row) || destinations.is_null(row) {
+                    return None;
+                }
+                Some(flow_id::flow_id(
+                    u8::try_from(protocol.value(row)).ok()?,
+                    (sources.value(row).parse().ok()?, port(source_port, row)?),
+                    (destinations.value(row).parse().ok()?, port(destination_port, row)?),
+                ))
+            })
+            .collect();
+        answer(ids)
     }
 }

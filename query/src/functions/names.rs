@@ -13,8 +13,6 @@ use datafusion::{
 use super::{columns, texts};
 use crate::cells;
 
-pub(crate) const TO_JSON: &str = "to_json";
-
 /// `policy_names(decided_by)`: `db/default-deny, db/allow-api#0`: who decided, with the rule where one did. Policies
 /// that only passed the flow on, or would have decided if they were enforced, are left out. Empty where none decided.
 pub(super) fn policy_names() -> ScalarUDF {
@@ -144,7 +142,7 @@ struct ToJson {
 
 impl ScalarUDFImpl for ToJson {
     fn name(&self) -> &str {
-        TO_JSON
+        "to_json"
     }
 
     fn signature(&self) -> &Signature {

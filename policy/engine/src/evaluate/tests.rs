@@ -2,7 +2,7 @@
 
 use crate::{
     build::*,
-    decision::{Confidence, FailedDimension, Reason, Role, Verdict},
+    decision::{Confidence, FailedDimension, Role, Verdict},
     evaluate::{EvaluateError, Evaluation, Family, Point, PointName, evaluate},
     model::{NamespaceScope, Operator, Peer, Phase, PortMatch, Protocol, Requirement, Selector, Snapshot},
 };

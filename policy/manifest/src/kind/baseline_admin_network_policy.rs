@@ -37,7 +37,8 @@ impl PolicyKind for BaselineAdminNetworkPolicy {
 
     fn read(&self, object: &Object, report: &mut Report) -> Option<Policy> {
         if object.name != NAME {
-            let message = format!("expected the name {NAME}, found {}; the object is not enforced", quoted(&object.name));
+            let message =
+                format!("expected the name {NAME}, found {}; the object is not enforced", quoted(&object.name));
             let remedy = "name it default; a cluster has one of this kind";
             report.error(Invalid::new(code::INVALID_NAME, "metadata.name", message, remedy));
         }

@@ -91,7 +91,8 @@ fn read_destination(mut fields: Fields<'_>, protocol: Protocol) -> Read<PortMatc
     match (number, range) {
         (Some(number), None) => port::range(protocol, number, number, path),
         (None, Some(mut range)) => {
-            let (first, last) = (port::required_number(&mut range, "start")?, port::required_number(&mut range, "end")?);
+            let (first, last) =
+                (port::required_number(&mut range, "start")?, port::required_number(&mut range, "end")?);
             let path = range.path("end");
             range.finish()?;
             port::range(protocol, first, last, path)

@@ -120,7 +120,8 @@ fn isolates(spec: &mut Fields<'_>, report: &mut Report) -> Option<Isolates> {
         let has_rules = |value: Option<&Value>| value.is_some_and(|value| value != &Value::Array(Vec::new()));
         isolates = Isolates { ingress: true, egress: has_rules(spec.value("egress")) };
         if isolates.egress && !has_rules(spec.value("ingress")) {
-            let message = "egress rules alone, without policyTypes, isolate the pods for ingress too: nothing may reach them";
+            let message =
+                "egress rules alone, without policyTypes, isolate the pods for ingress too: nothing may reach them";
             let remedy = "write policyTypes: [Egress], or [Ingress, Egress] where that is meant";
             report.warning(Invalid::new(code::ISOLATES_INGRESS_TOO, path, message, remedy));
         }
@@ -141,7 +142,14 @@ fn ignore_rules(rules: &mut Vec<Rule>, isolates: Isolates, report: &mut Report) 
     rules.retain(|rule| isolates.in_direction(rule.direction));
 }
 
-fn read_rule(direction: Direction, index: u32, value: &Value, path: String, namespace: &str, report: &mut Report) -> Rule {
+fn read_rule(
+    direction: Direction,
+    index: u32,
+    value: &Value,
+    path: String,
+    namespace: &str,
+    report: &mut Report,
+) -> Rule {
     let mut faults = Faults::default();
     let mut rule = rule::empty(direction, index, Action::Accept);
     let Some(mut fields) = faults.take(Fields::of(value, path), report) else { return faults.finish(rule) };

@@ -24,12 +24,12 @@ pub fn node(object: &Object) -> (Option<Node>, Vec<Finding>) {
         ..Node::default()
     };
     let Ok(mut fields) = Fields::of(&object.value, String::new()) else { return (None, report.finish()) };
-    if let Some(Some(mut status)) = report.lenient(fields.object("status")) {
-        if let Some(Some(list)) = report.lenient(status.list("addresses")) {
-            for (path, value) in list.iter() {
-                let read = Fields::of(value, path).and_then(read_address);
-                push_new(&mut node.addresses, report.lenient(read).flatten());
-            }
+    if let Some(Some(mut status)) = report.lenient(fields.object("status"))
+        && let Some(Some(list)) = report.lenient(status.list("addresses"))
+    {
+        for (path, value) in list.iter() {
+            let read = Fields::of(value, path).and_then(read_address);
+            push_new(&mut node.addresses, report.lenient(read).flatten());
         }
     }
     for part in object.annotation(GATEWAY_ANNOTATION).into_iter().flat_map(|text| text.split(',')) {

@@ -236,7 +236,13 @@ fn read_peers(
 }
 
 /// C-8: exactly one field.
-fn read_peer(value: &Value, path: String, direction: Direction, action: Action, report: &mut Report) -> Read<Vec<Peer>> {
+fn read_peer(
+    value: &Value,
+    path: String,
+    direction: Direction,
+    action: Action,
+    report: &mut Report,
+) -> Read<Vec<Peer>> {
     let mut fields = Fields::of(value, path)?;
     let mut peers: Vec<Vec<Peer>> = Vec::new();
     let selector_of = |fields: &mut Fields<'_>, name: &'static str| {
@@ -326,7 +332,7 @@ fn domain_name(text: &str) -> Option<NamePattern> {
             && ends(bytes.last())
     };
     let fits = name.len() <= 253 && name.contains('.') && name.split('.').all(label);
-    fits.then(|| if wildcard { NamePattern::Suffix(name) } else { NamePattern::Exact(name) })
+    fits.then_some(if wildcard { NamePattern::Suffix(name) } else { NamePattern::Exact(name) })
 }
 
 pub(super) fn legacy(path: String, cidr: IpNet) -> Invalid {

@@ -70,9 +70,8 @@ fn read_addresses(status: &mut Fields<'_>, pod: &mut Pod, report: &mut Report) {
     };
     if let Some(Some(list)) = report.lenient(status.list("podIPs")) {
         for (path, value) in list.iter() {
-            let read = Fields::of(value, path).and_then(|mut fields| {
-                Ok((fields.text("ip")?.unwrap_or_default(), fields.path("ip")))
-            });
+            let read = Fields::of(value, path)
+                .and_then(|mut fields| Ok((fields.text("ip")?.unwrap_or_default(), fields.path("ip"))));
             if let Some((text, path)) = report.lenient(read) {
                 add(text, path, report);
             }

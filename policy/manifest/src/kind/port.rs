@@ -18,9 +18,7 @@ pub(super) fn protocol(fields: &mut Fields<'_>, name: &'static str) -> Read<Prot
         None | Some("TCP") => Ok(Protocol::TCP),
         Some("UDP") => Ok(Protocol::UDP),
         Some("SCTP") => Ok(Protocol::SCTP),
-        Some(other) => {
-            refuse(fields.path(name), format!("{} is no protocol", quoted(other)), "write TCP, UDP or SCTP")
-        }
+        Some(other) => refuse(fields.path(name), format!("{} is no protocol", quoted(other)), "write TCP, UDP or SCTP"),
     }
 }
 
@@ -56,7 +54,11 @@ pub(super) fn name(text: &str, path: String) -> Read<String> {
         return Ok(text.to_owned());
     }
     if text.parse::<u16>().is_ok() {
-        return refuse(path, format!("{} is text, so it names no port number", quoted(text)), "write it without quotes");
+        return refuse(
+            path,
+            format!("{} is text, so it names no port number", quoted(text)),
+            "write it without quotes",
+        );
     }
     let remedy = "use up to 15 lower-case letters, digits and single '-', with at least one letter";
     refuse(path, format!("{} is no name of a port", quoted(text)), remedy)

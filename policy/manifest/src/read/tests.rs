@@ -1,0 +1,163 @@
+use super::*;
+use crate::text;
+
+fn names(text: &str) -> Vec<String> {
+    let (objects, findings) = read(text, "f");
+    assert_eq!(findings, [], "{text}");
+    objects
+        .into_iter()
+        .map(|object| format!("{}/{}/{}@{}", object.kind, object.namespace, object.name, object.origin))
+        .collect()
+}
+
+fn pod(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n")
+}
+
+#[test]
+fn documents_are_separated_by_lines_of_three_dashes() {
+    for text in [
+        format!("{}---\n{}", pod("a"), pod("b")),
+        format!("---\n{}---\n---\n# nothing\n---\n{}---\n", pod("a"), pod("b")),
+        format!("# head\n%YAML 1.2\n---\n{}--- # tail\n{}...\n", pod("a"), pod("b")),
+        format!("\u{feff}{}---\r\n{}", pod("a").replace('\n', "\r\n"), pod("b")),
+        "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"a\"}}\n{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"b\"}}".into(),
+    ] {
+        assert_eq!(names(&text), ["Pod/default/a@f#1", "Pod/default/b@f#2"], "{text}");
+    }
+}
+
+#[test]
+fn words_that_yaml_1_1_took_for_booleans_are_words() {
+    for name in ["y", "n", "yes", "no", "on", "off", "Y", "N"] {
+        assert_eq!(names(&pod(name)), [format!("Pod/default/{name}@f#1")]);
+    }
+}
+
+#[test]
+fn dashes_inside_a_document_separate_nothing() {
+    let text = format!("{}  annotations:\n    a: |\n      ---\n      b\n    c: ----\n", pod("a"));
+    assert_eq!(names(&text), ["Pod/default/a@f#1"]);
+}
+
+#[test]
+fn lists_are_expanded_and_items_of_api_lists_get_their_kind() {
+    let list = "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Pod, metadata: {name: a}}, {apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Pod, metadata: {name: b}}]}]}";
+    assert_eq!(names(list), ["Pod/default/a@f#1[0]", "Pod/default/b@f#1[2]"]);
+    let list = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicyList, items: [{metadata: {name: a}}]}";
+    let (objects, _) = read(list, "f");
+    assert_eq!((objects[0].kind.as_str(), objects[0].api_version.as_str()), ("NetworkPolicy", "networking.k8s.io/v1"));
+    assert_eq!(names("{apiVersion: v1, kind: List, items: null}"), Vec::<String>::new());
+}
+
+#[test]
+fn a_broken_document_costs_no_other() {
+    for broken in [
+        "a: [1",
+        "a: b: c",
+        "- 1",
+        "text",
+        "a: 1\na: 2",
+        "*x",
+        "kind: Pod",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: 1}",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a/b}",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {x: 1}}",
+        "apiVersion: v1\nkind: [Pod]\nmetadata: {name: a}",
+        "apiVersion: v1\nkind: Pod\nmetadata: [a]",
+        "{kind: List, items: 1}",
+        "\u{0}",
+        "\t",
+        "{{{{",
+        "!!binary x: y",
+        "? [a]: b",
+    ] {
+        let text = format!("{}---\n{broken}\n---\n{}", pod("a"), pod("b"));
+        let (objects, findings) = read(&text, "f");
+        let names: Vec<_> = objects.iter().map(|object| object.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"], "{broken:?}");
+        if broken.trim() != "" {
+            assert_eq!(findings.len(), 1, "{broken:?}: {findings:?}");
+            assert_eq!(findings[0].origin.as_deref(), Some("f#2"), "{broken:?}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_stands_twice_breaks_json_as_it_does_yaml() {
+    let whole = "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"a\"}}";
+    let twice = "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"kind\":\"Node\",\"metadata\":{\"name\":\"a\"}}";
+    let (objects, findings) = read(&format!("{whole}\n{twice}\n{whole}\n"), "f");
+    assert_eq!((objects.len(), findings.len()), (2, 1));
+    assert_eq!(findings[0].code, code::BROKEN_DOCUMENT);
+}
+
+#[test]
+fn bombs_are_refused() {
+    let mut billion = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let previous = format!("*a{}, ", level - 1).repeat(10);
+        billion.push_str(&format!("a{level}: &a{level} [{previous}]\n"));
+    }
+    let deep_flow = format!("a: {}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep_json = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep_block: String = (0..2_000).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
+    for bomb in [billion, deep_flow, deep_json, deep_block] {
+        let (objects, findings) = read(&bomb, "f");
+        assert_eq!((objects.len(), findings.len()), (0, 1), "{}", &bomb[..40]);
+        assert!(findings[0].message.len() < 2_000);
+    }
+}
+
+#[test]
+fn what_a_text_does_not_say_is_derived_and_stays_the_same() {
+    let (objects, _) = read(&pod("a"), "f");
+    let (again, _) = read(&format!("{}\nspec: {{}}\n", pod("a")), "g");
+    assert_eq!(objects[0].uid, again[0].uid);
+    assert_eq!(objects[0].uid, "0e68669b-fd72-5f2c-b6c6-0748ee4ef89d");
+    assert_eq!((objects[0].generation, objects[0].resource_version.as_str()), (0, ""));
+    let api = "{apiVersion: v1, kind: Pod, metadata: {name: a, uid: u, generation: 3, resourceVersion: '9'}}";
+    let (objects, _) = read(api, "f");
+    let object = &objects[0];
+    assert_eq!((object.uid.as_str(), object.generation, object.resource_version.as_str()), ("u", 3, "9"));
+}
+
+#[test]
+fn the_hash_changes_with_what_matters_and_with_nothing_else() {
+    let hash = |yaml: &str| read(yaml, "f").0.remove(0).content_hash;
+    let base = hash("{apiVersion: v1, kind: X, metadata: {name: a, namespace: n}, spec: {a: 1, b: [2]}}");
+    for same in [
+        "{spec: {b: [2], a: 1}, kind: X, metadata: {namespace: n, name: a}, apiVersion: v1}",
+        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: n, uid: u, generation: 4, labels: {l: m}, annotations: {other: x}}, spec: {a: 1, b: [2]}, status: {}}",
+        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: n}, spec: {a: 1.0, b: [2]}}",
+    ] {
+        assert_eq!(hash(same), base, "{same}");
+    }
+    for other in [
+        "{apiVersion: v2, kind: X, metadata: {name: a, namespace: n}, spec: {a: 1, b: [2]}}",
+        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: n}, spec: {a: 1, b: [3]}}",
+        "{apiVersion: v1, kind: X, metadata: {name: b, namespace: n}, spec: {a: 1, b: [2]}}",
+        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: n, annotations: {netverdict.io/mode: audit}}, spec: {a: 1, b: [2]}}",
+    ] {
+        assert_ne!(hash(other), base, "{other}");
+    }
+}
+
+#[test]
+fn stored_text_reads_back_as_the_same_object() {
+    let yaml = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: 'on'\n  uid: u\n  managedFields: [{manager: kubectl}]\n  annotations:\n    a: \"line\\nline: '#'\\n\"\n    b: '007'\n    c: 'no'\n    d: '1e3'\n    e: ' x '\n    f: '~'\nspec: {podSelector: {matchLabels: {v: 'true', w: '12'}}, ingress: [{ports: [{port: 80}]}]}\n";
+    let (objects, findings) = read(yaml, "f");
+    assert_eq!(findings, []);
+    let stored = text(&objects[0]);
+    assert!(!stored.contains("managedFields") && stored.contains("kind: NetworkPolicy"), "{stored}");
+    let (again, findings) = read(&stored, "g");
+    assert_eq!(findings, []);
+    assert_eq!(again[0].content_hash, objects[0].content_hash);
+    assert_eq!(
+        crate::policy(&again[0]),
+        crate::policy(&Object { origin: again[0].origin.clone(), ..objects[0].clone() })
+    );
+    let mut expected = objects[0].value.clone();
+    expected["metadata"].as_object_mut().unwrap().remove("managedFields");
+    assert_eq!(again[0].value, expected);
+}

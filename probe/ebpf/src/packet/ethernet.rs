@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::TcContext;
 
-use super::Refusal;
+use super::{Refusal, load};
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
@@ -39,5 +39,5 @@ pub fn strip(ctx: &TcContext) -> Result<(Version, u32), Refusal> {
 
 #[inline(always)]
 fn ethertype_at(ctx: &TcContext, offset: u32) -> Result<u16, Refusal> {
-    ctx.load::<u16>(offset as usize).map(u16::from_be).map_err(|_| Refusal::Malformed)
+    load::<u16>(ctx, offset).map(u16::from_be).ok_or(Refusal::Malformed)
 }

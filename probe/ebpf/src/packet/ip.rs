@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
-use super::{Fragment, Packet, Payload, Refusal, protocol, v4_words};
+use super::{Fragment, Packet, Payload, Refusal, load, protocol, v4_words};
 
 /// Frames longer than this are segmented later (BIG TCP); their IP headers say length 0.
 const LONGEST_STATED: u32 = 65_535;
@@ -57,7 +57,7 @@ impl V4Header {
 
 #[inline(always)]
 pub fn read_v4(ctx: &TcContext, packet: &mut Packet, offset: u32) -> Result<Payload, Refusal> {
-    let header: V4Header = ctx.load(offset as usize).map_err(|_| Refusal::Malformed)?;
+    let header: V4Header = load(ctx, offset).ok_or(Refusal::Malformed)?;
     packet.family = 4;
     packet.source = v4_words(header.source);
     packet.destination = v4_words(header.destination);
@@ -79,7 +79,7 @@ pub fn read_v4(ctx: &TcContext, packet: &mut Packet, offset: u32) -> Result<Payl
 
 #[inline(always)]
 pub fn read_v6(ctx: &TcContext, packet: &mut Packet, offset: u32) -> Result<Payload, Refusal> {
-    let header: V6Header = ctx.load(offset as usize).map_err(|_| Refusal::Malformed)?;
+    let header: V6Header = load(ctx, offset).ok_or(Refusal::Malformed)?;
     packet.family = 6;
     packet.source = header.source;
     packet.destination = header.destination;

@@ -6,7 +6,7 @@
 
 use aya_ebpf::programs::TcContext;
 
-use super::{Fragment, Packet, Payload, Refusal, protocol};
+use super::{Fragment, Packet, Payload, Refusal, load, protocol};
 
 const NO_REPLY: u16 = 0xffff;
 
@@ -54,7 +54,6 @@ pub fn read(ctx: &TcContext, packet: &mut Packet, payload: Payload) -> Result<()
         return Ok(());
     }
     let short = if packet.fragment == Fragment::First { Refusal::ShortFragment } else { Refusal::Malformed };
-    let start = payload.start as usize;
     // Nothing underflows: reading the IP headers made sure of `start` ≤ `end`.
     let length = payload.end - payload.start;
     match packet.protocol {
@@ -62,7 +61,7 @@ pub fn read(ctx: &TcContext, packet: &mut Packet, payload: Payload) -> Result<()
             if length < TCP_LENGTH {
                 return Err(short);
             }
-            let header: Tcp = ctx.load(start).map_err(|_| short)?;
+            let header: Tcp = load(ctx, payload.start).ok_or(short)?;
             set_ports(packet, header.source_port, header.destination_port);
             packet.tcp_flags = header.flags;
             let stated = u32::from(header.data_offset >> 4) * 4;
@@ -77,7 +76,7 @@ pub fn read(ctx: &TcContext, packet: &mut Packet, payload: Payload) -> Result<()
             if length < UDP_LENGTH {
                 return Err(short);
             }
-            let header: Udp = ctx.load(start).map_err(|_| short)?;
+            let header: Udp = load(ctx, payload.start).ok_or(short)?;
             set_ports(packet, header.source_port, header.destination_port);
             let stated = u32::from(u16::from_be(header.length));
             // 0 is a datagram too long to state its length (RFC 2675).
@@ -90,14 +89,14 @@ pub fn read(ctx: &TcContext, packet: &mut Packet, payload: Payload) -> Result<()
             if length < SCTP_LENGTH {
                 return Err(short);
             }
-            let [source_port, destination_port]: [u16; 2] = ctx.load(start).map_err(|_| short)?;
+            let [source_port, destination_port]: [u16; 2] = load(ctx, payload.start).ok_or(short)?;
             set_ports(packet, source_port, destination_port);
         }
         protocol::ICMP | protocol::ICMPV6 if packet.is_icmp() => {
             if length < ICMP_LENGTH {
                 return Err(short);
             }
-            let header: Icmp = ctx.load(start).map_err(|_| short)?;
+            let header: Icmp = load(ctx, payload.start).ok_or(short)?;
             packet.icmp_type = header.kind;
             packet.icmp_code = header.code;
             set_icmp_ports(packet, u16::from_be(header.identifier));

@@ -1,0 +1,150 @@
+//! `eval`: what policies would decide, without any cluster: for people one flow with the walk through the tiers, for
+//! programs many cases as JSON lines.
+
+mod answer;
+mod batch;
+mod walk;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use netverdict_manifest::Severity;
+use netverdict_policy::{End, EvaluateError, Family, Flow, Snapshot, evaluate, model::Protocol};
+
+use super::json;
+use crate::{
+    exit::Exit,
+    manifests,
+    place::{Destination, Place, namespace_name},
+    terminal::Terminal,
+};
+
+/// Evaluates flows against manifests: who would decide, before anything is applied
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// File of cases, a JSON object a line; - or nothing reads standard input
+    #[arg(conflicts_with_all = ["filename", "from", "to"])]
+    cases: Option<PathBuf>,
+    /// Files or folders with manifests, - for standard input; may be given several times
+    #[arg(short, long = "filename", num_args = 1.., value_name = "PATH", requires = "from", requires = "to")]
+    filename: Vec<PathBuf>,
+    /// Where the connection comes from: NAMESPACE/POD, POD, or an address
+    #[arg(long, value_name = "SOURCE", value_parser = Place::parse, requires = "filename")]
+    from: Option<Place>,
+    /// Where it goes to: NAMESPACE/POD, POD, an address or [IPv6 address], then :PORT and /PROTOCOL
+    #[arg(long, value_name = "DESTINATION[:PORT][/PROTOCOL]", value_parser = Destination::parse, requires = "filename")]
+    to: Option<Destination>,
+    /// Namespace of pods that are named without one
+    #[arg(short, long, env = "NETVERDICT_NAMESPACE", default_value = "default", value_parser = namespace_name)]
+    namespace: String,
+    /// Which of the pods' addresses the flow uses
+    #[arg(long, value_enum, default_value_t = FamilyArgument::V4)]
+    family: FamilyArgument,
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Exit with 0 if allowed, 3 if denied, 4 if not known
+    #[arg(long, requires = "filename")]
+    exit_status: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  Would these manifests let the web pod reach the database?
+    {program} eval -f policies/ -f pods.yaml --from shop/web --to db/pg:5432
+  What a cluster holds now
+    kubectl get pods,namespaces,nodes,networkpolicies -A -o json |
+      {program} eval -f - --from shop/web --to 203.0.113.10:443
+  Many cases at once, answered line by line
+    {program} eval cases.jsonl > verdicts.jsonl
+
+A case is one line:
+  {\"id\": \"1\", \"objects\": [Kubernetes objects], \"flows\": [{\"source\": {\"pod\": \"ns/name\"} or {\"ip\": \"...\"},
+   \"destination\": {...}, \"protocol\": \"TCP\", \"port\": 80, \"family\": 4}]}
+Without a port, a flow is allowed only if every port is. A case that cannot be read is answered by a line with
+`error`, a flow by a verdict `unknown` with its own `error`; all others go on.
+Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; with --exit-status:
+0 allowed, 3 denied, 4 unknown.";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FamilyArgument {
+    #[value(name = "4")]
+    V4,
+    #[value(name = "6")]
+    V6,
+}
+
+pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
+    match (&arguments.from, &arguments.to) {
+        (Some(from), Some(to)) => one(arguments, from, to, terminal),
+        // clap lets neither pass without the other.
+        _ => batch::execute(arguments.cases.as_deref(), terminal),
+    }
+}
+
+/// One flow, for people.
+fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &mut Terminal) -> anyhow::Result<Exit> {
+    let manifests = manifests::read(&arguments.filename)?;
+    let reading = netverdict_manifest::snapshot(&manifests.objects);
+    // What is not enforced as written changes the answer; the rest is for `lint`.
+    for finding in manifests.findings.iter().chain(&reading.findings).filter(|f| f.severity == Severity::Error) {
+        terminal.warn(&finding.to_string());
+    }
+    let flow = Flow {
+        source: end(from, &arguments.namespace),
+        destination: end(&to.place, &arguments.namespace),
+        protocol: to.protocol.unwrap_or(Protocol::TCP),
+        port: to.port,
+        family: match arguments.family {
+            FamilyArgument::V4 => Family::V4,
+            FamilyArgument::V6 => Family::V6,
+        },
+    };
+    let evaluation = evaluate(&reading.snapshot, &flow).map_err(|error| with_remedy(error, &reading.snapshot));
+    let evaluation = evaluation.context("cannot evaluate the flow")?;
+    let text = match arguments.output {
+        Output::Table => walk::explain(&flow, &evaluation, terminal.paint()),
+        Output::Json => json(&answer::FlowAnswer::of(&evaluation))?,
+    };
+    terminal.print(&text)?;
+    Ok(if arguments.exit_status { Exit::of(evaluation.verdict) } else { Exit::Done })
+}
+
+fn end(place: &Place, namespace: &str) -> End {
+    match place {
+        Place::Address(address) => End::Address(*address),
+        Place::Pod { .. } => End::Pod(place.pod(namespace).unwrap_or_default()),
+    }
+}
+
+fn with_remedy(error: EvaluateError, snapshot: &Snapshot) -> anyhow::Error {
+    let remedy = match &error {
+        EvaluateError::UnknownPod(_) if snapshot.pods.is_empty() => {
+            "the manifests hold no pods; add them with -f, for instance from `kubectl get pods -A -o yaml`".to_owned()
+        }
+        EvaluateError::UnknownPod(wanted) => {
+            let similar = |name: &str| name.contains(&wanted.name) || wanted.name.contains(name);
+            let mut near: Vec<_> = snapshot.pods.keys().filter(|key| similar(&key.name)).collect();
+            // The same name elsewhere first, then the same namespace.
+            near.sort_by_key(|key| (key.name != wanted.name, key.namespace != wanted.namespace));
+            if near.is_empty() {
+                near.extend(snapshot.pods.keys().filter(|key| key.namespace == wanted.namespace));
+            }
+            if near.is_empty() {
+                near.extend(snapshot.pods.keys());
+            }
+            let names: Vec<_> = near.iter().take(5).map(ToString::to_string).collect();
+            format!("the manifests hold, among others, {}", names.join(", "))
+        }
+        EvaluateError::ContestedAddress { .. } | EvaluateError::FamilyMismatch { .. } => return error.into(),
+    };
+    anyhow::anyhow!("{error}\n  {remedy}")
+}

@@ -1,0 +1,98 @@
+//! The shape of an evaluated flow for programs. A contract: fields are added, never renamed or removed.
+
+use netverdict_policy::{Evaluation, NearMiss, Point, Reference, Verdict};
+use serde::Serialize;
+
+/// One flow's verdict.
+#[derive(Debug, Serialize)]
+pub(super) struct FlowAnswer {
+    verdict: Verdict,
+    /// Source egress before destination ingress; only ends that are pods, and not on the host's network.
+    points: Vec<PointAnswer>,
+    /// Why the flow could not be evaluated; the verdict is then unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct PointAnswer {
+    point: &'static str,
+    verdict: Verdict,
+    reason: &'static str,
+    decided_by: Vec<PolicyAnswer>,
+    near_miss: Vec<NearMissAnswer>,
+    passed: Vec<PolicyAnswer>,
+    /// With every audited policy enforced; null unless one takes part.
+    verdict_if_enforced: Option<Verdict>,
+}
+
+#[derive(Debug, Serialize)]
+struct PolicyAnswer {
+    kind: String,
+    namespace: String,
+    name: String,
+    /// Null for a policy that isolates.
+    rule_index: Option<u32>,
+    rule_name: String,
+}
+
+#[derive(Debug, Serialize)]
+struct NearMissAnswer {
+    kind: String,
+    namespace: String,
+    name: String,
+    rule_index: Option<u32>,
+    failed: &'static str,
+    detail: String,
+}
+
+impl FlowAnswer {
+    pub(super) fn of(evaluation: &Evaluation) -> Self {
+        let points = evaluation.points.iter().map(PointAnswer::of).collect();
+        Self { verdict: evaluation.verdict, points, error: None }
+    }
+
+    pub(super) fn failed(error: String) -> Self {
+        Self { verdict: Verdict::Unknown, points: Vec::new(), error: Some(error) }
+    }
+}
+
+impl PointAnswer {
+    fn of(point: &Point) -> Self {
+        let Point { name, subject: _, decision, near_misses } = point;
+        Self {
+            point: name.as_str(),
+            verdict: decision.verdict,
+            reason: decision.reason.as_str(),
+            decided_by: decision.decided_by().map(PolicyAnswer::of).collect(),
+            near_miss: near_misses.iter().map(NearMissAnswer::of).collect(),
+            passed: decision.passed().map(PolicyAnswer::of).collect(),
+            verdict_if_enforced: decision.verdict_if_enforced,
+        }
+    }
+}
+
+impl PolicyAnswer {
+    fn of(reference: &Reference) -> Self {
+        Self {
+            kind: reference.policy.kind.clone(),
+            namespace: reference.policy.namespace.clone(),
+            name: reference.policy.name.clone(),
+            rule_index: reference.rule_index,
+            rule_name: reference.rule_name.clone(),
+        }
+    }
+}
+
+impl NearMissAnswer {
+    fn of(near: &NearMiss) -> Self {
+        Self {
+            kind: near.policy.kind.clone(),
+            namespace: near.policy.namespace.clone(),
+            name: near.policy.name.clone(),
+            rule_index: near.rule_index,
+            failed: near.failed.as_str(),
+            detail: near.detail.clone(),
+        }
+    }
+}

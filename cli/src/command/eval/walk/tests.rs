@@ -1,0 +1,110 @@
+//! What a person reads.
+
+use netverdict_policy::{
+    build::{accept, admin, baseline, cluster, flow, network_policy, pass, pod, pods, pods_in, tcp},
+    evaluate,
+};
+
+use super::*;
+
+fn check(snapshot: &netverdict_policy::Snapshot, text: &str, expected: &str) {
+    let flow = flow(text);
+    let evaluation = evaluate(snapshot, &flow).unwrap();
+    assert_eq!(explain(&flow, &evaluation, Paint::default()), expected);
+}
+
+fn shop() -> netverdict_policy::build::Cluster {
+    cluster()
+        .namespace("shop", &[])
+        .namespace("db", &[])
+        .pod(pod("shop/web").labels(&[("app", "web")]).at(&["10.0.1.2"]))
+        .pod(pod("db/pg").labels(&[("app", "pg")]).at(&["10.0.2.2"]))
+}
+
+#[test]
+fn nothing_applies() {
+    check(
+        &shop().snapshot(),
+        "shop/web -> db/pg:5432/tcp",
+        "\
+allowed: shop/web to db/pg port 5432/TCP; no policy takes part
+
+source egress of shop/web: allowed
+  admin           no rule matches
+  network policy  none isolates shop/web for egress
+  baseline        no rule matches
+  default         allowed
+
+destination ingress of db/pg: allowed
+  admin           no rule matches
+  network policy  none isolates db/pg for ingress
+  baseline        no rule matches
+  default         allowed
+",
+    );
+}
+
+#[test]
+fn a_denial_names_the_nearest_rule() {
+    let snapshot = shop()
+        .policy(network_policy("db/default-deny").isolate_ingress())
+        .policy(
+            network_policy("db/allow-api")
+                .isolate_ingress()
+                .ingress(accept().peer(pods_in("shop", &[("app", "api")])).port(tcp(5432))),
+        )
+        .snapshot();
+    check(
+        &snapshot,
+        "shop/web -> db/pg:5432/tcp",
+        "\
+denied at destination ingress by db/allow-api, db/default-deny: shop/web to db/pg port 5432/TCP; isolated, and no rule matches; nearest: db/allow-api rule 0 — pod label app=web is not app=api
+
+source egress of shop/web: allowed
+  admin           no rule matches
+  network policy  none isolates shop/web for egress
+  baseline        no rule matches
+  default         allowed
+
+destination ingress of db/pg: denied
+  admin           no rule matches
+  network policy  NetworkPolicy db/allow-api isolates it; nearest rule 0: pod label app=web is not app=api
+  network policy  NetworkPolicy db/default-deny isolates it; the policy has no ingress rule
+",
+    );
+}
+
+#[test]
+fn passes_and_staged_policies_are_told() {
+    let everyone = || pods(&[], &[]);
+    let snapshot = shop()
+        .policy(admin("tenants", 10).ingress(pass().peer(everyone()).named("leave-it-to-tenants")))
+        .policy(network_policy("db/trial").isolate_ingress().audit())
+        .policy(baseline("default", 0).ingress(accept().peer(everyone())))
+        .snapshot();
+    check(
+        &snapshot,
+        "203.0.113.10 -> db/pg:5432/tcp",
+        "\
+allowed: 203.0.113.10 to db/pg port 5432/TCP; no policy takes part
+
+destination ingress of db/pg: allowed
+  admin           no rule matches
+  network policy  none isolates db/pg for ingress
+  baseline        no rule matches
+  default         allowed
+  if enforced     denied, by NetworkPolicy db/trial
+",
+    );
+    let text = {
+        let flow = flow("shop/web -> db/pg:5432/tcp");
+        explain(&flow, &evaluate(&snapshot, &flow).unwrap(), Paint::default())
+    };
+    let steps = "\
+  admin           passed on by ClusterNetworkPolicy tenants rule 0 \"leave-it-to-tenants\"
+  network policy  none isolates db/pg for ingress
+  baseline        ClusterNetworkPolicy default rule 0 accepts it
+  if enforced     denied, by NetworkPolicy db/trial
+";
+    assert!(text.ends_with(steps), "{text}");
+}

@@ -1,0 +1,122 @@
+//! `lint -f FILE|FOLDER`: what people get wrong in manifests.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use netverdict_manifest::{Finding, Severity};
+
+use super::json;
+use crate::{
+    exit::Exit,
+    manifests,
+    terminal::{Paint, Terminal, plain},
+};
+
+/// Finds what is wrong, or seldom meant, in manifests
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// Files or folders with manifests, - for standard input; may be given several times
+    #[arg(short, long = "filename", required = true, num_args = 1.., value_name = "PATH")]
+    filename: Vec<PathBuf>,
+    /// How to print the findings
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  A folder, with the pods and namespaces that the policies are about
+    {program} lint -f policies/ -f pods.yaml
+  What a chart would install
+    helm template chart | {program} lint -f -
+  What a cluster holds
+    kubectl get networkpolicies,pods,namespaces -A -o json | {program} lint -f -
+
+Of what other objects there are it knows only from what it is given: without pods, every selector matches nothing.
+Exit codes: 0 nothing of severity error was found (warnings may have been), 1 an error was found, or it
+failed, 2 the arguments were not understood.";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
+    let manifests = manifests::read(&arguments.filename)?;
+    let reading = netverdict_manifest::snapshot(&manifests.objects);
+    let among = netverdict_manifest::lint(&reading);
+    let mut findings = manifests.findings;
+    findings.extend(reading.findings);
+    findings.extend(among);
+    // By severity, worst first; within one in the order of the files.
+    findings.sort_by_key(|finding| finding.severity);
+    match arguments.output {
+        Output::Table => terminal.print(&report(&findings, manifests.objects.len(), terminal.paint()))?,
+        Output::Json => terminal.print(&json(&findings)?)?,
+    }
+    let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
+    Ok(if failed { Exit::Error } else { Exit::Done })
+}
+
+/// Each finding with its remedy, and a line that sums up.
+fn report(findings: &[Finding], objects: usize, paint: Paint) -> String {
+    let mut text: String = findings.iter().map(|finding| entry(finding, paint)).collect();
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let part = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    text.push_str(&format!(
+        "{}: {}, {}, {}\n",
+        part(objects, "object"),
+        part(errors, "error"),
+        part(warnings, "warning"),
+        part(count(Severity::Info), "note"),
+    ));
+    text
+}
+
+fn entry(finding: &Finding, paint: Paint) -> String {
+    let severity = match finding.severity {
+        Severity::Error => paint.red("error"),
+        Severity::Warning => paint.yellow("warning"),
+        Severity::Info => paint.dim("info"),
+    };
+    let mut place: Vec<String> = finding.object.iter().map(ToString::to_string).collect();
+    if !finding.field.is_empty() {
+        place.push(finding.field.clone());
+    }
+    let origin = finding.origin.as_ref().map_or(String::new(), |origin| paint.dim(&format!("  ({})", plain(origin))));
+    let place = if place.is_empty() { String::new() } else { format!(" {}", plain(&place.join(", "))) };
+    let message = plain(&finding.message).into_owned();
+    let remedy = match finding.remedy.as_str() {
+        "" => String::new(),
+        remedy => format!("    {}\n", plain(remedy)),
+    };
+    format!("{severity}[{}]{place}{origin}\n    {message}\n{remedy}", finding.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_come_with_object_field_reason_and_remedy() {
+        let text = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: db, name: allow-api}
+spec:
+  podSelector: {}
+  policyTypes: Ingress
+";
+        let (objects, _) = netverdict_manifest::read(text, "allow.yaml");
+        let findings = netverdict_manifest::snapshot(&objects).findings;
+        let report = report(&findings, objects.len(), Paint::default());
+        assert!(
+            report.starts_with("error[invalid-policy-types] NetworkPolicy db/allow-api, spec.policyTypes  (allow.yaml#1)\n    "),
+            "{report}"
+        );
+        assert!(report.ends_with("\n1 object: 1 error, 0 warnings, 0 notes\n"), "{report}");
+    }
+}

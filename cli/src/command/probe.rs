@@ -1,0 +1,221 @@
+//! `probe status` and `probe detach`: what is loaded into this node's kernel.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use anyhow::bail;
+use clap::{Args, Subcommand, ValueEnum};
+use netverdict_probe::{ProbeError, Status};
+
+use super::{json, yaml};
+use crate::{
+    exit::Exit,
+    table::{Cell, Columns},
+    terminal::{Paint, Terminal},
+};
+
+/// Looks at the probe of this node, or takes it out of the kernel; as root
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP, arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  Which programs are attached, and how full their maps are
+    sudo {program} probe status
+  Stop enforcing on this node, and remove everything that was pinned
+    sudo {program} probe detach
+
+The probe enforces without the collector: stopping the collector detaches nothing.";
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Says what is loaded: programs, maps, pins, occupancy, mode
+    Status {
+        #[command(flatten)]
+        pins: Pins,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Removes everything that was pinned: nothing is judged or enforced on this node afterwards
+    Detach {
+        #[command(flatten)]
+        pins: Pins,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Pins {
+    /// Folder of the BPF file system in which the probe pinned its maps and programs
+    // Where the collector pins them unless told otherwise.
+    #[arg(long, env = "NETVERDICT_PIN_ROOT", default_value = "/sys/fs/bpf/netverdict", value_name = "PATH")]
+    pin_root: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+    Yaml,
+}
+
+pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
+    match &arguments.action {
+        Action::Status { pins, output } => {
+            let status = netverdict_probe::status(&pins.pin_root).or_else(|error| explain(error, pins))?;
+            let text = match output {
+                Output::Table => describe(&status, terminal.paint()),
+                Output::Json => json(&status)?,
+                Output::Yaml => yaml(&status)?,
+            };
+            terminal.print(&text)?;
+        }
+        Action::Detach { pins, output } => {
+            let removed = netverdict_probe::detach_all(&pins.pin_root).or_else(|error| explain(error, pins))?;
+            let text = match output {
+                Output::Table => format!(
+                    "detached: {} links, {} programs and {} maps were removed from {}\n",
+                    removed.links,
+                    removed.programs,
+                    removed.maps,
+                    pins.pin_root.display()
+                ),
+                Output::Json => json(&removed)?,
+                Output::Yaml => yaml(&removed)?,
+            };
+            terminal.print(&text)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The kernel shows pins and maps to root alone, and says so in several ways.
+fn explain<T>(error: ProbeError, pins: &Pins) -> anyhow::Result<T> {
+    let denied = std::iter::successors(Some(&error as &dyn std::error::Error), |cause| cause.source())
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied);
+    if denied {
+        bail!("only root may look at {}\n  run it again with sudo, on the node itself", pins.pin_root.display());
+    }
+    Err(error.into())
+}
+
+fn describe(status: &Status, paint: Paint) -> String {
+    let Status { abi_version, other_versions, mode, revision, running, programs, maps, endpoints } = status;
+    let mut text = String::new();
+    let _ = writeln!(text, "mode {}, policy revision {revision}, ABI version {abi_version}", paint.bold(mode));
+    text.push_str(if *running {
+        "a collector holds the probe\n"
+    } else {
+        "no collector holds the probe: the kernel goes on judging by the policies that it has\n"
+    });
+    for other in other_versions {
+        let _ = writeln!(text, "{} another version is pinned at {other}", paint.yellow("careful:"));
+    }
+    let ready = endpoints.iter().filter(|endpoint| endpoint.ready).count();
+    let _ = writeln!(text, "{} endpoints, {ready} with their policies in force\n", endpoints.len());
+    if !endpoints.is_empty() {
+        let rows: Vec<_> = endpoints
+            .iter()
+            .map(|endpoint| {
+                let attached = match (endpoint.from_pod, endpoint.to_pod) {
+                    (true, true) => "both",
+                    (true, false) => "from the pod only",
+                    (false, true) => "to the pod only",
+                    (false, false) => "no",
+                };
+                vec![
+                    Cell::new(endpoint.interface.as_deref().unwrap_or("gone")),
+                    Cell::new(endpoint.ifindex.to_string()),
+                    Cell::new(endpoint.owner.to_string()),
+                    Cell::new(attached),
+                    Cell::new(if endpoint.ready { "yes" } else { "no" }),
+                ]
+            })
+            .collect();
+        text.push_str(&Columns::table(&["INTERFACE", "INDEX", "OWNER", "ATTACHED", "READY"], &rows, paint));
+        text.push('\n');
+    }
+    let rows: Vec<_> = programs
+        .iter()
+        .map(|program| vec![Cell::new(&program.name), Cell::new(program.id.to_string()), Cell::new(&program.tag)])
+        .collect();
+    text.push_str(&Columns::table(&["PROGRAM", "ID", "TAG"], &rows, paint));
+    text.push('\n');
+    let rows: Vec<_> = maps
+        .iter()
+        .map(|map| {
+            let used = map.used.map_or_else(|| "-".to_owned(), |used| used.to_string());
+            // A full map keeps the old policies in force; nine tenths is the time to raise its limit.
+            let tight = map.used.is_some_and(|used| used.saturating_mul(10) >= map.limit.saturating_mul(9));
+            let used = if tight { Cell::painted(used, |paint, text| paint.red(text)) } else { Cell::new(used) };
+            vec![Cell::new(map.map), used, Cell::new(map.limit.to_string())]
+        })
+        .collect();
+    text.push_str(&Columns::table(&["MAP", "USED", "LIMIT"], &rows, paint));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use netverdict_probe::{EndpointStatus, MapOccupancy, ProgramStatus};
+
+    use super::*;
+
+    #[test]
+    fn status_lists_endpoints_programs_and_maps() {
+        let status = Status {
+            abi_version: 1,
+            other_versions: vec!["/sys/fs/bpf/netverdict/v0".to_owned()],
+            mode: "enforce",
+            revision: 7,
+            running: false,
+            programs: vec![ProgramStatus { name: "from_pod".to_owned(), id: 12, tag: "ab01".to_owned() }],
+            maps: vec![
+                MapOccupancy { map: "pairs", used: Some(95), limit: 100 },
+                MapOccupancy { map: "columns", used: None, limit: 10 },
+            ],
+            endpoints: vec![EndpointStatus {
+                ifindex: 3,
+                interface: Some("veth0".to_owned()),
+                ready: true,
+                owner: 5,
+                from_pod: true,
+                to_pod: false,
+            }],
+        };
+        assert_eq!(
+            describe(&status, Paint::default()),
+            "\
+mode enforce, policy revision 7, ABI version 1
+no collector holds the probe: the kernel goes on judging by the policies that it has
+careful: another version is pinned at /sys/fs/bpf/netverdict/v0
+1 endpoints, 1 with their policies in force
+
+INTERFACE  INDEX  OWNER  ATTACHED           READY
+veth0      3      5      from the pod only  yes
+
+PROGRAM   ID  TAG
+from_pod  12  ab01
+
+MAP      USED  LIMIT
+pairs    95    100
+columns  -     10
+"
+        );
+    }
+
+    #[test]
+    fn nothing_pinned_is_an_error_that_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let pins = Pins { pin_root: folder.path().join("absent") };
+        let error = netverdict_probe::status(&pins.pin_root).map(|_| ()).or_else(|error| explain(error, &pins));
+        error.unwrap_err();
+    }
+}

@@ -1,0 +1,76 @@
+//! Generations for policies that have none, as those from files: how often their content has changed, over restarts.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use netverdict_manifest::{KINDS, Object};
+use serde::{Deserialize, Serialize};
+
+use crate::state::{self, StateError};
+
+const FILE: &str = "generations.json";
+
+/// Counts per object; an object that was deleted and comes back counts on.
+#[derive(Debug)]
+pub struct Generations {
+    path: PathBuf,
+    counts: BTreeMap<String, Count>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Count {
+    hash: String,
+    generation: i64,
+}
+
+impl Generations {
+    /// # Errors
+    /// The file in the state directory cannot be read.
+    pub fn open(state_dir: &std::path::Path) -> Result<Self, StateError> {
+        let path = state_dir.join(FILE);
+        Ok(Self { counts: state::load(&path)?.unwrap_or_default(), path })
+    }
+
+    /// Fills in the generation of policies that have none.
+    ///
+    /// # Errors
+    /// The counts could not be kept: after a restart, a generation may be given twice.
+    pub fn count(&mut self, objects: &mut [Object]) -> Result<(), StateError> {
+        let mut changed = false;
+        let uncounted = |object: &&mut Object| object.generation == 0 && KINDS.iter().any(|kind| kind.kind() == object.kind);
+        for object in objects.iter_mut().filter(uncounted) {
+            let key = format!("{}/{}/{}", object.kind, object.namespace, object.name);
+            let count = self.counts.entry(key).or_insert(Count { hash: String::new(), generation: 0 });
+            if count.hash != object.content_hash {
+                count.hash.clone_from(&object.content_hash);
+                count.generation += 1;
+                changed = true;
+            }
+            object.generation = count.generation;
+        }
+        if changed { state::save(&self.path, &self.counts) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(port: u16) -> Vec<Object> {
+        let text = format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: a, namespace: db}}, \
+             spec: {{podSelector: {{}}, ingress: [{{ports: [{{port: {port}}}]}}]}}}}"
+        );
+        netverdict_manifest::read(&text, "a.yaml").0
+    }
+
+    #[test]
+    fn generation_counts_changes_of_content_over_restarts() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut generation = |port| {
+            let mut objects = policy(port);
+            Generations::open(folder.path()).unwrap().count(&mut objects).unwrap();
+            objects[0].generation
+        };
+        assert_eq!([generation(80), generation(80), generation(81), generation(80)], [1, 1, 2, 3]);
+    }
+}

@@ -1,0 +1,96 @@
+//! What is wrong just now, by part: read by `/readyz`, `/v1/status`, and the rows that tell of gaps.
+//!
+//! A part replaces its own list; nothing here decides what to do about it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+/// A part of the collector that can be unwell. Also a label of a metric: a closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Not everything has been started yet, or it is being stopped.
+    Start,
+    /// The cluster source.
+    Source,
+    /// Tables in the kernel.
+    Publish,
+    /// Interfaces and their programs.
+    Attach,
+    /// The write-ahead log.
+    Log,
+    /// Parquet files.
+    Store,
+}
+
+impl Part {
+    pub const ALL: [Self; 6] = [Self::Start, Self::Source, Self::Publish, Self::Attach, Self::Log, Self::Store];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Source => "source",
+            Self::Publish => "publish",
+            Self::Attach => "attach",
+            Self::Log => "log",
+            Self::Store => "store",
+        }
+    }
+
+    /// Whether trouble in it means that the node should not be relied on. A broken manifest keeps its last good
+    /// objects; a record that cannot be written is data being lost.
+    pub const fn makes_unready(self) -> bool {
+        match self {
+            Self::Start | Self::Publish | Self::Attach | Self::Log | Self::Store => true,
+            Self::Source => false,
+        }
+    }
+}
+
+/// The trouble of all parts.
+#[derive(Debug, Default)]
+pub struct Health {
+    troubles: Mutex<BTreeMap<Part, Vec<String>>>,
+}
+
+impl Health {
+    /// Replaces what is wrong with a part; empty when all is well. Says whether that is another list than before.
+    pub fn set(&self, part: Part, troubles: Vec<String>) -> bool {
+        let mut all = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = if troubles.is_empty() { all.remove(&part) } else { all.insert(part, troubles.clone()) };
+        before.unwrap_or_default() != troubles
+    }
+
+    pub fn of(&self, part: Part) -> Vec<String> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).get(&part).cloned().unwrap_or_default()
+    }
+
+    /// Everything that is wrong.
+    pub fn all(&self) -> Vec<(Part, String)> {
+        let all = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().flat_map(|(part, troubles)| troubles.iter().map(|trouble| (*part, trouble.clone()))).collect()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        !self.all().iter().any(|(part, _)| part.makes_unready())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_manifest_is_told_but_does_not_make_the_node_unready() {
+        let health = Health::default();
+        assert!(health.set(Part::Source, vec!["a.yaml is broken".into()]));
+        assert!(!health.set(Part::Source, vec!["a.yaml is broken".into()]), "the same again");
+        assert!(health.is_ready());
+        health.set(Part::Log, vec!["no space left".into()]);
+        assert!(!health.is_ready());
+        assert_eq!(health.all().len(), 2);
+        assert!(health.set(Part::Log, Vec::new()));
+        assert!(health.is_ready());
+    }
+}

@@ -1,0 +1,347 @@
+//! Rows into files, each exactly once, whatever dies in between; and until then, rows in memory for whoever asks.
+//!
+//! A segment is what one rotation writes: a file for each table and hour, all with the segment's number, which is never
+//! used again, not even after a restart. The commit record in the state directory names the last segment that is whole
+//! and how far the write-ahead log is in it. So after a crash the files of a later segment are leftovers: they are
+//! removed, and their rows come again, from the write-ahead log or from the store's own journal.
+//!
+//! Two ways in:
+//! - [`Store::append`] with a position: rows that the write-ahead log up to there gives again. They are not kept
+//!   anywhere else until they are in a file.
+//! - without: rows that come from nowhere else (changes of the cluster, the collector's own state). They are in the
+//!   journal before the call returns.
+//!
+//! Bounds. In memory: [`StoreOptions::held_rows`] flow rows; when no file can be written for so long that more come,
+//! the new ones are dropped and counted into a gap `disk_full` per boot, lane and CPU, so that the sum of events and
+//! gaps stays right. Rows of other tables are never dropped; they grow with how often the cluster changes. Files a
+//! segment: at most tables × hours that its rows fall in. What one row may hold is bounded by
+//! `netverdict_flowlog::columns`. The store is used from several threads: an append waits for another append and for
+//! the journal's fsync, never for a rotation.
+
+mod commit;
+mod fresh;
+mod held;
+mod journal;
+mod retention;
+mod rotation;
+mod tally;
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use netverdict_flowlog::{
+    columns::BatchError,
+    file::{FileError, is_disk_full},
+    path::{PathError, SegmentPath},
+    row::Row,
+};
+use thiserror::Error;
+
+use crate::wal::{WalError, WalPosition};
+use commit::Commit;
+use held::Held;
+
+/// How long rows wait for their file.
+const ROTATE_AFTER: Duration = Duration::from_secs(60);
+/// A row group: more would not make a file better.
+const ROTATE_ROWS: usize = 262_144;
+const ROTATE_BYTES: usize = 256 << 20;
+const HELD_ROWS: usize = 2 * ROTATE_ROWS;
+/// After a rotation that failed the next one is due no sooner than this, doubled each time up to the longest.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Where the tables' files go. May be read by others at any time.
+    pub data_dir: PathBuf,
+    /// The commit record and the journal. Nobody else's.
+    pub state_dir: PathBuf,
+    pub cluster: String,
+    pub node: String,
+    /// A UUID in lower case.
+    pub boot_id: String,
+    pub rotate_after: Duration,
+    /// A rotation is due as soon as so many rows wait,
+    pub rotate_rows: usize,
+    /// or rows that take so many bytes of memory (an estimate).
+    pub rotate_bytes: usize,
+    /// Flow rows in memory at most, those that wait for a rotation that fails included.
+    pub held_rows: usize,
+    /// Bytes that this node's files may take; `None`: no cap.
+    pub disk_cap: Option<u64>,
+}
+
+impl StoreOptions {
+    /// With the defaults for everything that has one.
+    pub fn new(
+        data_dir: impl Into<PathBuf>,
+        state_dir: impl Into<PathBuf>,
+        cluster: impl Into<String>,
+        node: impl Into<String>,
+        boot_id: impl Into<String>,
+    ) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            state_dir: state_dir.into(),
+            cluster: cluster.into(),
+            node: node.into(),
+            boot_id: boot_id.into(),
+            rotate_after: ROTATE_AFTER,
+            rotate_rows: ROTATE_ROWS,
+            rotate_bytes: ROTATE_BYTES,
+            held_rows: HELD_ROWS,
+            disk_cap: None,
+        }
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum StoreError {
+    #[error("{} is in use by another collector: stop that one, or give this one another state directory", path.display())]
+    InUse { path: PathBuf },
+    #[error("disk is full at {}: free space or lower the cap on disk use", path.display())]
+    DiskFull { path: PathBuf, source: io::Error },
+    #[error("{} could not be read or written", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error(
+        "commit record {} is {found}, expected one that this release wrote: restore it, or move it away to go on with rows of the last minute perhaps twice",
+        path.display()
+    )]
+    Commit { path: PathBuf, found: String },
+    #[error("a file of the segment could not be written")]
+    File(#[from] FileError),
+    #[error("rows could not be made columns")]
+    Batch(#[from] BatchError),
+    #[error("the journal of rows failed")]
+    Journal(#[source] WalError),
+    #[error("no file can be named after this cluster, node and boot")]
+    Path(#[from] PathError),
+}
+
+impl StoreError {
+    /// Whether more space would help.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::DiskFull { .. } => true,
+            Self::File(error) => error.is_disk_full(),
+            Self::Journal(error) => error.is_disk_full(),
+            Self::InUse { .. } | Self::Io { .. } | Self::Commit { .. } | Self::Batch(_) | Self::Path(_) => false,
+        }
+    }
+
+    fn io(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match is_disk_full(&source) {
+            true => Self::DiskFull { path, source },
+            false => Self::Io { path, source },
+        }
+    }
+}
+
+/// Where a store that was opened goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Rows of the write-ahead log up to here are in files: open the log with this. `None`: none are.
+    pub wal: Option<WalPosition>,
+    /// What was given with that position ([`Store::append_checkpointed`]).
+    pub checkpoint: Option<String>,
+    /// Last segment that is whole; 0 for none.
+    pub segment: u64,
+    /// Files that a crash had left of a later segment, removed.
+    pub leftovers: usize,
+    /// Rows that came back from the journal.
+    pub recovered_rows: usize,
+}
+
+/// What an append did beside taking the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Flow rows that there was no room for. A gap `disk_full` stands for them.
+    pub dropped: usize,
+    /// Rows that could not be put into the journal: they are in memory only, and lost if the process dies before the
+    /// next rotation.
+    pub unsafe_rows: usize,
+}
+
+/// What a rotation did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    /// The segment written.
+    pub segment: u64,
+    pub files: Vec<SegmentPath>,
+    pub rows: usize,
+    pub bytes: u64,
+    /// The write-ahead log may be released through here. `None`: not yet.
+    pub wal: Option<WalPosition>,
+    /// Files that the cap on disk use took.
+    pub removed: Vec<SegmentPath>,
+    /// The cap is exceeded still: what is left are change logs, which past moments are evaluated with, and the newest
+    /// segment.
+    pub over_cap: bool,
+}
+
+/// The store. Share it behind an `Arc`.
+pub struct Store {
+    options: StoreOptions,
+    held: Mutex<Held>,
+    /// One rotation at a time.
+    writer: Mutex<Writer>,
+    /// Held for as long as the store is.
+    _lock: File,
+    observer: Option<Observer>,
+}
+
+struct Writer {
+    commit: Commit,
+    /// Bytes of this node's files, as far as known.
+    disk: u64,
+}
+
+/// Points in time at which a crash leaves something different behind; tests look in, and fail operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Cleaning,
+    Journalling,
+    Journalled,
+    Preparing,
+    Publishing,
+    Committing,
+    Committed,
+    Released,
+    Removing,
+}
+
+type Observer = Arc<dyn Fn(Step) -> io::Result<()> + Send + Sync>;
+
+impl Store {
+    /// Opens the store: takes the lock on the state directory, removes what a crash left of a segment that was never
+    /// committed, and takes back the rows of the journal. Then replay the write-ahead log from [`Committed::wal`].
+    pub fn open(options: StoreOptions) -> Result<(Self, Committed), StoreError> {
+        Self::open_observed(options, None)
+    }
+
+    fn open_observed(options: StoreOptions, observer: Option<Observer>) -> Result<(Self, Committed), StoreError> {
+        // Any hour will do: what matters is that the names are good.
+        options.path(netverdict_flowlog::Table::Flows, netverdict_flowlog::path::Hour::of(Default::default()), 0)?;
+        for dir in [&options.data_dir, &options.state_dir] {
+            fs::create_dir_all(dir).map_err(|source| StoreError::io(dir, source))?;
+        }
+        let lock = lock(&options.state_dir)?;
+        let files = retention::Files::scan(&options)?;
+        let commit = match Commit::load(&options.state_dir)? {
+            Some(commit) => commit,
+            None => {
+                // Never a number that is in use: without a record of its own, every file counts as whole.
+                let first = Commit { segment: files.newest_segment(), ..Commit::default() };
+                first.save(&options.state_dir, &|_| Ok(()))?;
+                first
+            }
+        };
+        let observe = |step| observe(observer.as_ref(), step, &options.state_dir);
+        let (leftovers, disk) = files.remove_uncommitted(&options, commit.segment, &observe)?;
+        let (held, recovered_rows) = Held::open(&options, &commit)?;
+        let committed = Committed {
+            wal: commit.wal,
+            checkpoint: commit.checkpoint.clone(),
+            segment: commit.segment,
+            leftovers,
+            recovered_rows,
+        };
+        let writer = Writer { commit, disk };
+        let store = Self { options, held: Mutex::new(held), writer: Mutex::new(writer), _lock: lock, observer };
+        Ok((store, committed))
+    }
+
+    /// Takes rows. `through`: the write-ahead log up to there gives exactly these rows and those of earlier calls with
+    /// a position, and nothing else that is still to come. `None`: the rows come from nowhere else and are journalled.
+    pub fn append(&self, rows: Vec<Row>, through: Option<WalPosition>) -> Result<Appended, StoreError> {
+        match through {
+            Some(through) => Ok(self.held().push_replayable(&self.options, rows, through, None)),
+            None => self.append_journalled(rows, &[]),
+        }
+    }
+
+    /// As [`Store::append`] with a position, and with what the caller must know to go on from there: it is committed
+    /// together with the rows. Who uses checkpoints gives one with every position.
+    pub fn append_checkpointed(
+        &self,
+        rows: Vec<Row>,
+        through: WalPosition,
+        checkpoint: String,
+    ) -> Result<Appended, StoreError> {
+        Ok(self.held().push_replayable(&self.options, rows, through, Some(checkpoint)))
+    }
+
+    /// Whether it is time to rotate: rows wait long enough or are many enough, and the last failure is long enough ago.
+    pub fn due(&self, now: Instant) -> bool {
+        self.held().due(&self.options, now)
+    }
+
+    /// Flow rows and other rows in memory.
+    pub fn held_rows(&self) -> usize {
+        self.held().rows()
+    }
+
+    /// The segment that rows in memory belong to, or a later one: files of an earlier one are complete.
+    pub fn segment(&self) -> u64 {
+        self.held().segment
+    }
+
+    pub fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    fn append_journalled(&self, rows: Vec<Row>, removes: &[SegmentPath]) -> Result<Appended, StoreError> {
+        self.step(Step::Journalling)?;
+        let appended = self.held().push_journalled(rows, removes);
+        self.step(Step::Journalled)?;
+        appended
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn step(&self, step: Step) -> Result<(), StoreError> {
+        observe(self.observer.as_ref(), step, &self.options.data_dir)
+    }
+}
+
+impl StoreOptions {
+    fn path(
+        &self,
+        table: netverdict_flowlog::Table,
+        hour: netverdict_flowlog::path::Hour,
+        segment: u64,
+    ) -> Result<SegmentPath, PathError> {
+        SegmentPath::new(table, &self.cluster, hour, &self.node, &self.boot_id, segment)
+    }
+}
+
+fn observe(observer: Option<&Observer>, step: Step, at: &Path) -> Result<(), StoreError> {
+    observer.map_or(Ok(()), |observer| observer(step)).map_err(|source| StoreError::io(at, source))
+}
+
+fn lock(state_dir: &Path) -> Result<File, StoreError> {
+    let path = state_dir.join("store.lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| StoreError::io(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: state_dir.into() }),
+        Err(TryLockError::Error(source)) => Err(StoreError::io(&path, source)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

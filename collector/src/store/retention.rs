@@ -1,0 +1,191 @@
+//! Which files lie in the data directory, which of them a crash left, and which go when they take too much space.
+//!
+//! Only files of this node count, and only those whose path is one of the record; anything else is left alone. The
+//! cap takes flows first, the oldest first, and only when no flows are left gaps and the collectors' own tables. Change
+//! logs stay: past moments are evaluated with them, and a row of long ago may still say how things are. They are small.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use chrono::TimeDelta;
+use netverdict_flowlog::{
+    Table,
+    file::is_unfinished,
+    path::SegmentPath,
+    read,
+    row::{GapCause, GapRow, Row},
+};
+
+use super::{Step, StoreError, StoreOptions, tally::Tally};
+
+/// Key of a file's metadata: what its rows count by boot, lane and CPU, as JSON.
+pub(super) const LANES: &str = "netverdict.lanes";
+
+/// Folders below each other: table, cluster, date, hour.
+const DEPTH: usize = 4;
+
+/// When the cap is exceeded, so much less is kept that it is not exceeded again at once.
+const SLACK_PERCENT: u64 = 5;
+
+/// This node's files.
+pub(super) struct Files {
+    whole: Vec<(SegmentPath, u64)>,
+    /// Names of writes that never ended.
+    unfinished: Vec<PathBuf>,
+}
+
+/// What is to go.
+pub(super) struct Expired {
+    pub(super) paths: Vec<SegmentPath>,
+    pub(super) bytes: u64,
+    /// What stands for it.
+    pub(super) gaps: Vec<Row>,
+    /// Bytes that stay.
+    pub(super) left: u64,
+}
+
+impl Files {
+    pub(super) fn scan(options: &StoreOptions) -> Result<Self, StoreError> {
+        let mut files = Self { whole: Vec::new(), unfinished: Vec::new() };
+        for table in Table::ALL {
+            files.walk(options, &options.data_dir.join(table.name()), DEPTH)?;
+        }
+        Ok(files)
+    }
+
+    fn walk(&mut self, options: &StoreOptions, folder: &Path, depth: usize) -> Result<(), StoreError> {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            // Removed meanwhile, by compaction for instance.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(StoreError::io(folder, source)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|source| StoreError::io(folder, source))?;
+            let path = entry.path();
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() && depth > 0 {
+                self.walk(options, &path, depth - 1)?;
+            } else if kind.is_file() {
+                self.add(options, path, || entry.metadata().map_or(0, |metadata| metadata.len()));
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, options: &StoreOptions, path: PathBuf, length: impl Fn() -> u64) {
+        let own = |segment: &SegmentPath| segment.node() == options.node;
+        if let Some(segment) = SegmentPath::of_file(&options.data_dir, &path).filter(own) {
+            self.whole.push((segment, length()));
+        } else if is_unfinished(&options.data_dir, &path).as_ref().is_some_and(own) {
+            self.unfinished.push(path);
+        }
+    }
+
+    /// 0 for none.
+    pub(super) fn newest_segment(&self) -> u64 {
+        self.whole.iter().map(|(path, _)| path.segment()).max().unwrap_or(0)
+    }
+
+    /// Removes what a crash left: of segments after `committed`, of any boot. Gives how many files that were, and the
+    /// bytes of what stays.
+    pub(super) fn remove_uncommitted(
+        self,
+        options: &StoreOptions,
+        committed: u64,
+        observe: &dyn Fn(Step) -> Result<(), StoreError>,
+    ) -> Result<(usize, u64), StoreError> {
+        let (mut leftovers, mut bytes) = (self.unfinished, 0);
+        for (path, length) in self.whole {
+            match path.segment() > committed {
+                true => leftovers.push(path.below(&options.data_dir)),
+                false => bytes += length,
+            }
+        }
+        for path in &leftovers {
+            observe(Step::Cleaning)?;
+            fs::remove_file(path).map_err(|source| StoreError::io(path, source))?;
+        }
+        Ok((leftovers.len(), bytes))
+    }
+
+    /// Chooses what goes so that what stays is below the cap; `newest` never goes.
+    pub(super) fn expire(self, options: &StoreOptions, cap: u64, newest: u64) -> Expired {
+        let mut left: u64 = self.whole.iter().map(|(_, length)| length).sum();
+        let mut candidates: Vec<_> = self
+            .whole
+            .into_iter()
+            .filter(|(path, _)| !path.table().is_change_log() && path.segment() < newest)
+            .map(|(path, length)| (path.table() != Table::Flows, path, length))
+            .collect();
+        candidates.sort_unstable();
+        let goal = cap - cap / 100 * SLACK_PERCENT;
+        let mut expired = Expired { paths: Vec::new(), bytes: 0, gaps: Vec::new(), left };
+        let mut tally = Tally::default();
+        let node: Arc<str> = options.node.as_str().into();
+        for (_, path, length) in candidates {
+            if left <= goal {
+                break;
+            }
+            left = left.saturating_sub(length);
+            expired.bytes += length;
+            match counts(&options.data_dir, &path) {
+                Some(counts) => tally.merge(counts),
+                None => expired.gaps.push(uncounted(&node, &path)),
+            }
+            expired.paths.push(path);
+        }
+        expired.gaps.extend(tally.gaps(&node, GapCause::Expired, CAPPED));
+        expired.left = left;
+        expired
+    }
+}
+
+const CAPPED: &str = "removed to stay below the cap on disk use: raise the cap to keep records longer";
+
+/// Removes a file, and folders that are empty then. What cannot be removed is left, and said in the log.
+pub(super) fn remove(data_dir: &Path, path: &SegmentPath) {
+    let file = path.below(data_dir);
+    match fs::remove_file(&file) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::error!(error = %error, path = %file.display(), "expired file could not be removed");
+            return;
+        }
+    }
+    // The hour and the date; neither goes if anything is in it.
+    for folder in file.ancestors().skip(1).take(2) {
+        if fs::remove_dir(folder).is_err() {
+            break;
+        }
+    }
+}
+
+/// What the rows of a file of `flows` counted; `None` where it cannot be known, or for another table.
+fn counts(data_dir: &Path, path: &SegmentPath) -> Option<Tally> {
+    let footer = read::footer(&path.below(data_dir)).ok()?;
+    Tally::from_json(footer.metadata.get(LANES)?)
+}
+
+fn uncounted(node: &Arc<str>, path: &SegmentPath) -> Row {
+    let from = path.hour().start();
+    Row::Gap(Box::new(GapRow {
+        node: node.clone(),
+        boot_id: path.boot().into(),
+        lane: None,
+        cpu: None,
+        endpoint: String::new(),
+        cause: GapCause::Expired,
+        first_seq: None,
+        last_seq: None,
+        lost_events: 0,
+        lost_packets: None,
+        from,
+        to: from.checked_add_signed(TimeDelta::hours(1)).unwrap_or(from),
+        detail: format!("rows of table {} {CAPPED}", path.table()),
+    }))
+}

@@ -1,0 +1,449 @@
+//! An append-only log of byte strings in numbered files, cut off cleanly wherever a crash tore it.
+//!
+//! A file starts with a header (`NVLOG001`, its number); then frames: length, CRC-32 of length and payload, payload,
+//! all little endian. A new file is begun after [`SEGMENT_BYTES`] and at every opening, so that nothing is ever
+//! appended to a file that another process wrote. What cannot be read to the end of a file is counted, never guessed.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use netverdict_flowlog::file::{is_disk_full, sync_folder};
+use serde::{Deserialize, Serialize};
+
+use super::WalError;
+
+/// A file is closed once it holds this much; one frame may make it longer.
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Bytes of one payload at most; longer ones are refused, for a reader would not take them.
+pub const MAX_RECORD_BYTES: usize = 256 << 20;
+
+const MAGIC: &[u8; 8] = b"NVLOG001";
+const HEADER_BYTES: u64 = 16;
+const FRAME_BYTES: u64 = 8;
+const EXTENSION: &str = "log";
+
+/// When what was appended is safe from a loss of power. From a crash of the process it is safe at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FsyncPolicy {
+    /// When the kernel sees fit, some 30 s.
+    None,
+    /// With the first append after this long.
+    Interval(Duration),
+    /// With every append.
+    Batch,
+}
+
+/// The end of a record: everything up to and including it. Grows over restarts and is never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WalPosition {
+    /// Number of the file, from 1.
+    pub segment: u64,
+    /// Byte in it, from its start.
+    pub offset: u64,
+}
+
+/// What a log's opening found wrong with its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Bytes at the end of the newest file that are no whole record and were cut off: a write that a crash tore.
+    pub torn_bytes: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    dir: PathBuf,
+    policy: FsyncPolicy,
+    /// Closed files, oldest first: number and length.
+    closed: Vec<(u64, u64)>,
+    active: Option<Active>,
+    /// Number that the next file gets.
+    next: u64,
+    segment_bytes: u64,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Active {
+    file: File,
+    number: u64,
+    length: u64,
+    synced: Instant,
+    dirty: bool,
+}
+
+impl Log {
+    /// Opens the log, makes its end whole again and lists what is there. `committed` is what needs no replay: numbers
+    /// go on after it even if the files are gone.
+    pub(crate) fn open(
+        dir: &Path,
+        policy: FsyncPolicy,
+        committed: Option<WalPosition>,
+    ) -> Result<(Self, Recovered), WalError> {
+        let io = |source| WalError::io(dir, source);
+        fs::create_dir_all(dir).map_err(io)?;
+        let mut closed = Vec::new();
+        for entry in fs::read_dir(dir).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if let Some(number) = number_of(&entry.path()) {
+                closed.push((number, entry.metadata().map_err(io)?.len()));
+            }
+        }
+        closed.sort_unstable();
+        let mut recovered = Recovered::default();
+        if let Some((number, length)) = closed.last_mut() {
+            recovered.torn_bytes = cut_tail(&path_of(dir, *number), *number, length)?;
+        }
+        let last = closed.last().map_or(0, |(number, _)| *number);
+        let next = last.max(committed.map_or(0, |position| position.segment)).saturating_add(1);
+        let log = Self { dir: dir.into(), policy, closed, active: None, next, segment_bytes: SEGMENT_BYTES, buffer: Vec::new() };
+        Ok((log, recovered))
+    }
+
+    /// Everything after `position` that is in closed files, in order. Call it before the first append.
+    pub(crate) fn replay(&self, after: Option<WalPosition>) -> Frames {
+        let mut files: Vec<_> = self.closed.iter().map(|(number, _)| *number).collect();
+        files.retain(|number| after.is_none_or(|after| *number >= after.segment));
+        files.reverse();
+        Frames { dir: self.dir.clone(), files, after, current: None }
+    }
+
+    /// Appends one record. On an error nothing of it is in the log.
+    pub(crate) fn append(&mut self, parts: &[&[u8]]) -> Result<WalPosition, WalError> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if length > MAX_RECORD_BYTES {
+            return Err(WalError::TooLarge { found: length });
+        }
+        if self.active.as_ref().is_some_and(|active| active.length >= self.segment_bytes) {
+            self.close()?;
+        }
+        if self.active.is_none() {
+            self.begin()?;
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        frame(&mut buffer, parts);
+        let appended = self.append_frame(&buffer);
+        self.buffer = buffer;
+        appended
+    }
+
+    fn append_frame(&mut self, frame: &[u8]) -> Result<WalPosition, WalError> {
+        let Some(active) = self.active.as_mut() else {
+            return Err(WalError::io(&self.dir, io::ErrorKind::NotFound.into()));
+        };
+        let path = path_of(&self.dir, active.number);
+        if let Err(source) = active.file.write_all(frame) {
+            // A part may be in the file. If it cannot be cut off, the file is left as it is, its end to be found torn
+            // by the reader, and the next record goes to a new one.
+            let cut = active.file.set_len(active.length);
+            if cut.is_err() {
+                let abandoned = (active.number, active.length);
+                self.closed.push(abandoned);
+                self.active = None;
+            }
+            return Err(WalError::io(&path, source));
+        }
+        active.length += frame.len() as u64;
+        active.dirty = true;
+        let position = WalPosition { segment: active.number, offset: active.length };
+        let due = match self.policy {
+            FsyncPolicy::None => false,
+            FsyncPolicy::Interval(interval) => active.synced.elapsed() >= interval,
+            FsyncPolicy::Batch => true,
+        };
+        if due && let Err(error) = self.sync() {
+            self.take_back(position.segment, position.offset - frame.len() as u64);
+            return Err(error);
+        }
+        Ok(position)
+    }
+
+    /// A record that could not be made durable as promised is taken out again: the caller keeps its source.
+    fn take_back(&mut self, segment: u64, length: u64) {
+        if let Some(active) = self.active.as_mut().filter(|active| active.number == segment)
+            && active.file.set_len(length).is_ok()
+        {
+            active.length = length;
+        }
+    }
+
+    /// Makes everything appended so far durable.
+    pub(crate) fn sync(&mut self) -> Result<(), WalError> {
+        if let Some(active) = self.active.as_mut().filter(|active| active.dirty) {
+            active.file.sync_data().map_err(|source| WalError::io(&path_of(&self.dir, active.number), source))?;
+            active.synced = Instant::now();
+            active.dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Removes files that hold nothing after `through`.
+    pub(crate) fn release(&mut self, through: WalPosition) -> Result<(), WalError> {
+        let all_released = |number, length| through >= WalPosition { segment: number, offset: length };
+        if let Some(active) = &self.active
+            && all_released(active.number, active.length)
+        {
+            self.close()?;
+        }
+        let mut failed = None;
+        self.closed.retain(|(number, length)| {
+            let path = path_of(&self.dir, *number);
+            // A later file's position releases all earlier ones, whatever their torn ends hold.
+            if through.segment <= *number && !all_released(*number, *length) {
+                return true;
+            }
+            match fs::remove_file(&path) {
+                Ok(()) => false,
+                Err(source) if source.kind() == io::ErrorKind::NotFound => false,
+                Err(source) => {
+                    failed.get_or_insert(WalError::io(&path, source));
+                    true
+                }
+            }
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Bytes in all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        let closed: u64 = self.closed.iter().map(|(_, length)| length).sum();
+        closed + self.active.as_ref().map_or(0, |active| active.length)
+    }
+
+    fn begin(&mut self) -> Result<(), WalError> {
+        let number = self.next;
+        let path = path_of(&self.dir, number);
+        let begun = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            let mut header = [0; HEADER_BYTES as usize];
+            header[..8].copy_from_slice(MAGIC);
+            header[8..].copy_from_slice(&number.to_le_bytes());
+            file.write_all(&header)?;
+            if self.policy != FsyncPolicy::None {
+                file.sync_data()?;
+                sync_folder(&self.dir)?;
+            }
+            Ok(file)
+        };
+        // The number is used up even if the file could not be begun.
+        self.next += 1;
+        let file = begun().map_err(|source| {
+            let _ = fs::remove_file(&path);
+            WalError::io(&path, source)
+        })?;
+        self.active = Some(Active { file, number, length: HEADER_BYTES, synced: Instant::now(), dirty: false });
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), WalError> {
+        if self.policy != FsyncPolicy::None {
+            self.sync()?;
+        }
+        if let Some(active) = self.active.take() {
+            self.closed.push((active.number, active.length));
+        }
+        Ok(())
+    }
+}
+
+/// What replay comes upon.
+#[derive(Debug)]
+pub(crate) enum Frame {
+    Payload(WalPosition, Vec<u8>),
+    /// The rest of a file that cannot be read. The position is the file's end.
+    Damaged(WalPosition, u64),
+}
+
+/// Frames of the files, oldest first.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    dir: PathBuf,
+    /// Still to come, newest first.
+    files: Vec<u64>,
+    after: Option<WalPosition>,
+    current: Option<Reader>,
+}
+
+impl Iterator for Frames {
+    type Item = Result<Frame, WalError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(reader) = &mut self.current {
+                match reader.frame() {
+                    Ok(Some(frame)) => {
+                        let position = match &frame {
+                            Frame::Payload(position, _) | Frame::Damaged(position, _) => *position,
+                        };
+                        if self.after.is_some_and(|after| position <= after) {
+                            continue;
+                        }
+                        return Some(Ok(frame));
+                    }
+                    Ok(None) => self.current = None,
+                    Err(source) => {
+                        let path = path_of(&self.dir, reader.number);
+                        self.current = None;
+                        return Some(Err(WalError::io(&path, source)));
+                    }
+                }
+            }
+            let number = self.files.pop()?;
+            match Reader::open(&self.dir, number) {
+                Ok(reader) => self.current = Some(reader),
+                Err(source) => return Some(Err(WalError::io(&path_of(&self.dir, number), source))),
+            }
+        }
+    }
+}
+
+/// Reads one file from its start.
+#[derive(Debug)]
+struct Reader {
+    file: BufReader<File>,
+    number: u64,
+    length: u64,
+    offset: u64,
+}
+
+impl Reader {
+    fn open(dir: &Path, number: u64) -> io::Result<Self> {
+        let file = File::open(path_of(dir, number))?;
+        let length = file.metadata()?.len();
+        Ok(Self { file: BufReader::with_capacity(1 << 16, file), number, length, offset: 0 })
+    }
+
+    /// `None` at the end. After a damaged frame comes the end.
+    fn frame(&mut self) -> io::Result<Option<Frame>> {
+        if self.offset == self.length {
+            return Ok(None);
+        }
+        if self.offset == 0 && !self.header()? {
+            return Ok(Some(self.damaged()));
+        }
+        if self.offset == self.length {
+            return Ok(None);
+        }
+        let Some(rest) = (self.length - self.offset).checked_sub(FRAME_BYTES) else {
+            return Ok(Some(self.damaged()));
+        };
+        let mut head = [0; FRAME_BYTES as usize];
+        self.file.read_exact(&mut head)?;
+        let [a, b, c, d, sum @ ..] = head;
+        let length = u64::from(u32::from_le_bytes([a, b, c, d]));
+        // Checked before anything is allocated: never more than the file holds.
+        if length > rest || length > MAX_RECORD_BYTES as u64 {
+            return Ok(Some(self.damaged()));
+        }
+        let mut payload = Vec::new();
+        (&mut self.file).take(length).read_to_end(&mut payload)?;
+        if payload.len() as u64 != length || checksum(&[a, b, c, d], &[&payload]) != u32::from_le_bytes(sum) {
+            return Ok(Some(self.damaged()));
+        }
+        self.offset += FRAME_BYTES + length;
+        Ok(Some(Frame::Payload(self.position(), payload)))
+    }
+
+    fn header(&mut self) -> io::Result<bool> {
+        if self.length < HEADER_BYTES {
+            return Ok(false);
+        }
+        let mut header = [0; HEADER_BYTES as usize];
+        self.file.read_exact(&mut header)?;
+        let fine = header.starts_with(MAGIC) && header[8..] == self.number.to_le_bytes();
+        if fine {
+            self.offset = HEADER_BYTES;
+        }
+        Ok(fine)
+    }
+
+    fn damaged(&mut self) -> Frame {
+        let bytes = self.length - self.offset;
+        self.offset = self.length;
+        Frame::Damaged(self.position(), bytes)
+    }
+
+    fn position(&self) -> WalPosition {
+        WalPosition { segment: self.number, offset: self.offset }
+    }
+}
+
+/// Cuts off what is no whole record at the end of the newest file; gives how many bytes that were.
+fn cut_tail(path: &Path, number: u64, length: &mut u64) -> Result<u64, WalError> {
+    let io = |source| WalError::io(path, source);
+    let dir = path.parent().unwrap_or(path);
+    let mut reader = Reader::open(dir, number).map_err(io)?;
+    let torn = loop {
+        match reader.frame().map_err(io)? {
+            None => break 0,
+            Some(Frame::Payload(..)) => {}
+            Some(Frame::Damaged(_, bytes)) => break bytes,
+        }
+    };
+    if torn > 0 {
+        *length -= torn;
+        let file = OpenOptions::new().write(true).open(path).map_err(io)?;
+        file.set_len(*length).and_then(|()| file.sync_all()).map_err(io)?;
+    }
+    Ok(torn)
+}
+
+fn frame(buffer: &mut Vec<u8>, parts: &[&[u8]]) {
+    buffer.clear();
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    // At most MAX_RECORD_BYTES.
+    let length = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
+    buffer.extend_from_slice(&length);
+    buffer.extend_from_slice(&checksum(&length, parts).to_le_bytes());
+    for part in parts {
+        buffer.extend_from_slice(part);
+    }
+}
+
+fn checksum(length: &[u8], parts: &[&[u8]]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(length);
+    for part in parts {
+        sum.update(part);
+    }
+    sum.finalize()
+}
+
+fn path_of(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:020}.{EXTENSION}"))
+}
+
+fn number_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    let number = name.strip_suffix(EXTENSION)?.strip_suffix('.')?.parse().ok()?;
+    (path_of(path.parent()?, number) == path).then_some(number)
+}
+
+impl WalError {
+    fn io(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match is_disk_full(&source) {
+            true => Self::DiskFull { path, source },
+            false => Self::Io { path, source },
+        }
+    }
+}
+
+#[cfg(test)]
+impl Log {
+    pub(crate) fn with_segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// From now on every write fails as on a full disk.
+    pub(crate) fn fill_disk(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.file = OpenOptions::new().write(true).open("/dev/full").expect("Linux has /dev/full");
+        }
+    }
+}

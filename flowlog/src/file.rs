@@ -1,0 +1,291 @@
+//! Files of the record: written so that a reader finds a whole file or none.
+//!
+//! Everything is behind [`prepare`] and [`Prepared::publish`]; how the bytes of a file come about may change without
+//! anyone noticing. A file that is being written has a name that no reader takes for one of the record.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use arrow::array::RecordBatch;
+use parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, Encoding, ZstdLevel},
+    errors::ParquetError,
+    file::{
+        metadata::{KeyValue, SortingColumn},
+        properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
+    },
+    schema::types::ColumnPath,
+};
+use thiserror::Error;
+
+use crate::{FORMAT_VERSION, path::SegmentPath, schema::{Table, VERSION}};
+
+/// Keys of a file's metadata, besides [`VERSION`].
+pub const NODE: &str = "netverdict.node";
+pub const BOOT: &str = "netverdict.boot";
+pub const SEGMENT: &str = "netverdict.segment";
+pub const CLUSTER: &str = "netverdict.cluster";
+
+/// What a file's name ends with, and begins with, until it is whole.
+const UNFINISHED: &str = ".tmp";
+const HIDDEN: &str = ".";
+
+/// Rows in a row group at most.
+const GROUP_ROWS: usize = 262_144;
+/// Rows in a page: what a reader skips or reads at once.
+const PAGE_ROWS: usize = 16_384;
+const WRITE_ROWS: usize = 8_192;
+/// A dictionary that outgrows this is given up, and the column becomes several times larger.
+const DICTIONARY_BYTES: usize = 16 << 20;
+/// One in a hundred row groups is read in vain.
+const FALSE_POSITIVES: f64 = 0.01;
+/// Higher levels cost more than they save (a tenth of the bytes for twice the time).
+const ZSTD_LEVEL: i32 = 1;
+
+#[derive(Debug, Error)]
+pub enum FileError {
+    #[error("disk is full while writing {}: free space or lower the cap on disk use", path.display())]
+    DiskFull { path: PathBuf, source: io::Error },
+    #[error("{} could not be written", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} could not be encoded as Parquet", path.display())]
+    Encode { path: PathBuf, source: ParquetError },
+}
+
+impl FileError {
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::DiskFull { .. })
+    }
+
+    fn io(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match is_disk_full(&source) {
+            true => Self::DiskFull { path, source },
+            false => Self::Io { path, source },
+        }
+    }
+
+    fn parquet(path: &Path, source: ParquetError) -> Self {
+        match source {
+            ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+                Ok(inner) => Self::io(path, *inner),
+                Err(inner) => Self::Encode { path: path.to_owned(), source: ParquetError::External(inner) },
+            },
+            source => Self::Encode { path: path.to_owned(), source },
+        }
+    }
+}
+
+/// Whether more space would help: the device or the quota is used up.
+pub fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// A file of the record that is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub path: SegmentPath,
+    pub rows: usize,
+    /// Size of the file.
+    pub bytes: u64,
+}
+
+/// A file that is whole and on the disk, under a name that no reader looks at. Dropped, it is removed.
+#[derive(Debug)]
+pub struct Prepared {
+    written: Written,
+    temporary: PathBuf,
+    target: PathBuf,
+    published: bool,
+}
+
+/// Writes batches of `path`'s table to a temporary name beside `path` and syncs them. `extra` goes to the file's
+/// metadata beside what every file says of itself.
+pub fn prepare(
+    data_dir: &Path,
+    path: &SegmentPath,
+    batches: &[RecordBatch],
+    extra: &[(&str, String)],
+) -> Result<Prepared, FileError> {
+    let target = path.below(data_dir);
+    let temporary = temporary_name(&target);
+    let io = |source| FileError::io(&target, source);
+    let folder = parent(&target);
+    if !folder.is_dir() {
+        create_folders(data_dir, folder).map_err(io)?;
+    }
+    let file = File::create(&temporary).map_err(io)?;
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let written = Written { path: path.clone(), rows, bytes: 0 };
+    // From here on the temporary file is removed if anything fails.
+    let mut prepared = Prepared { written, temporary, target: target.clone(), published: false };
+    let parquet = |source| FileError::parquet(&target, source);
+    let properties = properties(path, rows, extra);
+    let mut writer = ArrowWriter::try_new(file, path.table().bare_schema(), Some(properties)).map_err(parquet)?;
+    for batch in batches {
+        writer.write(batch).map_err(parquet)?;
+    }
+    let file = writer.into_inner().map_err(parquet)?;
+    file.sync_all().map_err(io)?;
+    prepared.written.bytes = file.metadata().map_err(io)?.len();
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// Gives the file its name, in place of an older one of the same name, and syncs the folder. If only that last
+    /// step fails the file is there, but may be gone after a loss of power.
+    pub fn publish(mut self) -> Result<Written, FileError> {
+        let io = |source| FileError::io(&self.target, source);
+        fs::rename(&self.temporary, &self.target).map_err(io)?;
+        self.published = true;
+        sync_folder(parent(&self.target)).map_err(|source| FileError::io(&self.target, source))?;
+        Ok(self.written.clone())
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.published {
+            // What stays behind is found by [`is_unfinished`] later.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Writes a file in one go.
+pub fn write(
+    data_dir: &Path,
+    path: &SegmentPath,
+    batches: &[RecordBatch],
+    extra: &[(&str, String)],
+) -> Result<Written, FileError> {
+    prepare(data_dir, path, batches, extra)?.publish()
+}
+
+/// The segment that a leftover of an interrupted write would have become; `None` for any other file.
+pub fn is_unfinished(data_dir: &Path, file: &Path) -> Option<SegmentPath> {
+    let name = file.file_name()?.to_str()?.strip_prefix(HIDDEN)?.strip_suffix(UNFINISHED)?;
+    SegmentPath::of_file(data_dir, &file.with_file_name(name))
+}
+
+/// Makes the names in a folder durable.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn temporary_name(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!("{HIDDEN}{name}{UNFINISHED}"))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+fn create_folders(data_dir: &Path, folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for folder in folder.ancestors().take_while(|folder| folder.starts_with(data_dir)) {
+        sync_folder(folder)?;
+    }
+    Ok(())
+}
+
+fn properties(path: &SegmentPath, rows: usize, extra: &[(&str, String)]) -> WriterProperties {
+    let own = [
+        (VERSION, FORMAT_VERSION.to_string()),
+        (NODE, path.node().to_owned()),
+        (BOOT, path.boot().to_owned()),
+        (SEGMENT, path.segment().to_string()),
+        (CLUSTER, path.cluster().to_owned()),
+    ];
+    let metadata = own.iter().chain(extra).map(|(key, value)| KeyValue::new((*key).into(), value.clone())).collect();
+    let builder = WriterProperties::builder()
+        .set_created_by(concat!("netverdict ", env!("CARGO_PKG_VERSION")).into())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_write_batch_size(WRITE_ROWS)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        .set_key_value_metadata(Some(metadata));
+    let builder = match path.table() {
+        Table::Flows => flows(builder, rows),
+        _ => builder
+            .set_column_statistics_enabled(ColumnPath::from("text"), EnabledStatistics::None)
+            .set_column_encoding(ColumnPath::from("text"), Encoding::PLAIN)
+            .set_column_dictionary_enabled(ColumnPath::from("text"), false),
+    };
+    builder.build()
+}
+
+/// Statistics and filters cost a good part of all writing, so `flows` has them only where questions prune by them.
+fn flows(builder: WriterPropertiesBuilder, rows: usize) -> WriterPropertiesBuilder {
+    const STATISTICS: [&str; 15] = [
+        "time",
+        "seq",
+        "verdict",
+        "reason",
+        "attribution_id",
+        "source_namespace",
+        "source_pod",
+        "source_pod_uid",
+        "source_ip",
+        "destination_namespace",
+        "destination_pod",
+        "destination_pod_uid",
+        "destination_ip",
+        "destination_port",
+        "count",
+    ];
+    const FILTERS: [&str; 7] = [
+        "attribution_id",
+        "source_pod",
+        "source_pod_uid",
+        "source_ip",
+        "destination_pod",
+        "destination_pod_uid",
+        "destination_ip",
+    ];
+    const DELTA: [&str; 7] =
+        ["time", "ingest_time", "first_time", "last_time", "seq", "source_port", "destination_port"];
+
+    let mut builder = builder.set_statistics_enabled(EnabledStatistics::None);
+    for column in STATISTICS {
+        builder = builder.set_column_statistics_enabled(ColumnPath::from(column), EnabledStatistics::Page);
+    }
+    let distinct = rows.clamp(1, GROUP_ROWS) as u64;
+    for column in FILTERS {
+        builder = builder
+            .set_column_bloom_filter_fpp(ColumnPath::from(column), FALSE_POSITIVES)
+            .set_column_bloom_filter_max_ndv(ColumnPath::from(column), distinct);
+    }
+    for column in DELTA {
+        builder = builder
+            .set_column_dictionary_enabled(ColumnPath::from(column), false)
+            .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BINARY_PACKED);
+    }
+    let sorted = Table::Flows.bare_schema().index_of("attribution_id").ok().and_then(leaf_of_flows);
+    builder.set_sorting_columns(
+        sorted.map(|column_idx| vec![SortingColumn { column_idx, descending: false, nulls_first: false }]),
+    )
+}
+
+/// Parquet counts leaves, Arrow counts columns.
+fn leaf_of_flows(column: usize) -> Option<i32> {
+    let schema = Table::Flows.bare_schema();
+    let before = schema.fields().iter().take(column).map(|field| leaves(field.data_type())).sum::<usize>();
+    i32::try_from(before).ok()
+}
+
+fn leaves(data_type: &arrow::datatypes::DataType) -> usize {
+    use arrow::datatypes::DataType;
+    match data_type {
+        DataType::List(item) => leaves(item.data_type()),
+        DataType::Map(entry, _) => leaves(entry.data_type()),
+        DataType::Struct(fields) => fields.iter().map(|field| leaves(field.data_type())).sum(),
+        _ => 1,
+    }
+}

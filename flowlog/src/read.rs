@@ -1,0 +1,120 @@
+//! Files and batches back to rows.
+//!
+//! Whatever a batch's columns look like in detail (dictionary or plain, 32 or 64 bits), they are first cast to this
+//! version's schema by name; a column that an older writer did not have is null. Questions over many files are not
+//! asked here: that is the query service's.
+
+mod columns;
+mod flows;
+mod tables;
+
+use std::{collections::BTreeMap, fs::File, io, path::{Path, PathBuf}, sync::Arc};
+
+use arrow::{
+    array::{RecordBatch, RecordBatchOptions, new_null_array},
+    compute::cast,
+    error::ArrowError,
+};
+use parquet::{
+    arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
+    errors::ParquetError,
+};
+use thiserror::Error;
+
+use crate::{FORMAT_VERSION, row::Row, schema::{Table, VERSION}};
+
+#[derive(Debug, Error)]
+pub enum ReadError {
+    #[error("{} could not be opened", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("{} is no whole Parquet file", path.display())]
+    Damaged { path: PathBuf, source: ParquetError },
+    #[error(
+        "{} has format version {found:?}, expected a number up to {FORMAT_VERSION}: read it with a newer release",
+        path.display()
+    )]
+    Version { path: PathBuf, found: String },
+    #[error("table {table} has no column {column}, expected one as every version has it")]
+    Column { table: Table, column: String },
+    #[error("column {column} of table {table} has another type than expected")]
+    Type { table: Table, column: String, source: ArrowError },
+    #[error("column {column} of table {table} is {found:?} in row {row}, expected {expected}")]
+    Value { table: Table, column: &'static str, row: usize, found: String, expected: &'static str },
+}
+
+/// What a file says of itself, without its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Footer {
+    pub rows: i64,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Reads the end of a file only.
+pub fn footer(path: &Path) -> Result<Footer, ReadError> {
+    Ok(open(path)?.0)
+}
+
+/// The batches of a file as they are written, some thousand rows each.
+pub fn batches(path: &Path) -> Result<impl Iterator<Item = Result<RecordBatch, ReadError>> + use<>, ReadError> {
+    let (_, builder) = open(path)?;
+    let damaged = |path: &Path, source| ReadError::Damaged { path: path.to_owned(), source };
+    let reader: ParquetRecordBatchReader = builder.build().map_err(|source| damaged(path, source))?;
+    let path = path.to_owned();
+    Ok(reader.map(move |batch| batch.map_err(|source| damaged(&path, source.into()))))
+}
+
+/// The rows of a batch of `table`.
+pub fn rows(table: Table, batch: &RecordBatch) -> Result<Vec<Row>, ReadError> {
+    let batch = conform(table, batch)?;
+    let batch = columns::Columns::new(table, &batch);
+    match table {
+        Table::Flows => flows::rows(batch),
+        Table::Policies => tables::policies(batch),
+        Table::Endpoints => tables::endpoints(batch),
+        Table::Namespaces => tables::namespaces(batch),
+        Table::Services => tables::services(batch),
+        Table::Attributions => tables::attributions(batch),
+        Table::Snapshots => tables::snapshots(batch),
+        Table::Gaps => tables::gaps(batch),
+        Table::Collectors => tables::collectors(batch),
+        Table::Settings => tables::settings(batch),
+    }
+}
+
+/// The batch with exactly the columns of this version's schema. Columns that it does not know are left out.
+pub fn conform(table: Table, batch: &RecordBatch) -> Result<RecordBatch, ReadError> {
+    let schema = table.bare_schema();
+    let column = |field: &Arc<arrow::datatypes::Field>| {
+        let name = field.name();
+        let missing = || ReadError::Column { table, column: name.clone() };
+        match batch.column_by_name(name) {
+            Some(column) => {
+                let wrong = |source| ReadError::Type { table, column: name.clone(), source };
+                let column = cast(column, field.data_type()).map_err(wrong)?;
+                if !field.is_nullable() && column.null_count() > 0 { Err(missing()) } else { Ok(column) }
+            }
+            None if field.is_nullable() => Ok(new_null_array(field.data_type(), batch.num_rows())),
+            None => Err(missing()),
+        }
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(schema, columns, &options)
+        .map_err(|source| ReadError::Type { table, column: "*".into(), source })
+}
+
+fn open(path: &Path) -> Result<(Footer, ParquetRecordBatchReaderBuilder<File>), ReadError> {
+    let file = File::open(path).map_err(|source| ReadError::Open { path: path.to_owned(), source })?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+        .map_err(|source| ReadError::Damaged { path: path.to_owned(), source })?;
+    let file = builder.metadata().file_metadata();
+    let pairs = file.key_value_metadata().into_iter().flatten();
+    let metadata: BTreeMap<_, _> =
+        pairs.map(|pair| (pair.key.clone(), pair.value.clone().unwrap_or_default())).collect();
+    let version = metadata.get(VERSION).cloned().unwrap_or_default();
+    if !version.parse().is_ok_and(|version: u32| (1..=FORMAT_VERSION).contains(&version)) {
+        return Err(ReadError::Version { path: path.to_owned(), found: version });
+    }
+    let footer = Footer { rows: file.num_rows(), metadata };
+    Ok((footer, builder))
+}

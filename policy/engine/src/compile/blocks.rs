@@ -1,0 +1,167 @@
+//! The blocks that policies name and the pod ranges: which terms hold for the addresses of each that are in no longer one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::IpNet;
+
+use super::terms::{TermChange, TermId};
+use crate::{
+    address,
+    model::{Peer, Snapshot},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    blocks: HashMap<IpNet, Block>,
+    terms: BTreeMap<TermId, Vec<IpNet>>,
+    ranges: BTreeSet<IpNet>,
+    /// How many blocks have a prefix of this length, by family.
+    lengths: [BTreeMap<u8, usize>; 2],
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    uses: usize,
+    /// Sorted.
+    pub(super) terms: Vec<TermId>,
+    pub(super) pod_range: bool,
+}
+
+impl Blocks {
+    pub(super) fn get(&self, block: &IpNet) -> Option<&Block> {
+        self.blocks.get(block)
+    }
+
+    /// The longest block that holds the address.
+    pub(super) fn find(&self, address: IpAddr) -> Option<(IpNet, &Block)> {
+        self.lengths[family(address)].keys().rev().find_map(|length| {
+            let block = IpNet::new(address, *length).ok()?.trunc();
+            self.blocks.get(&block).map(|found| (block, found))
+        })
+    }
+
+    /// Takes in new and lost terms and the pod ranges of the snapshot. Returns the blocks that came, went or changed.
+    pub(super) fn update(&mut self, snapshot: &Snapshot, change: &TermChange, ranges: bool) -> BTreeSet<IpNet> {
+        let mut changed = BTreeSet::new();
+        let added: Vec<TermId> = change.added.iter().filter_map(|(id, peer)| self.add_term(*id, peer, &mut changed)).collect();
+        let removed: Vec<TermId> = change.removed.keys().copied().filter(|id| self.remove_term(*id)).collect();
+        let ranges = ranges.then(|| self.set_ranges(snapshot, &mut changed)).unwrap_or_default();
+        let gone: Vec<IpNet> = self.blocks.extract_if(|_, block| block.uses == 0).map(|(block, _)| block).collect();
+        for block in gone {
+            self.forget_length(block);
+            changed.insert(block);
+        }
+        for (block, state) in &mut self.blocks {
+            let fresh = changed.contains(block);
+            let before = state.terms.len();
+            state.terms.retain(|term| !removed.contains(term));
+            let mut differs = state.terms.len() != before;
+            let candidates = if fresh { self.terms.keys() .copied().collect() } else { added.clone() };
+            for term in candidates.iter().filter(|term| holds(&self.terms[*term], block)) {
+                if let Err(position) = state.terms.binary_search(term) {
+                    state.terms.insert(position, *term);
+                    differs = true;
+                }
+            }
+            if fresh || ranges {
+                let pod_range = self.ranges.iter().any(|range| range.contains(block));
+                differs |= pod_range != state.pod_range;
+                state.pod_range = pod_range;
+            }
+            if differs {
+                changed.insert(*block);
+            }
+        }
+        changed
+    }
+
+    fn add_term(&mut self, id: TermId, peer: &Peer, fresh: &mut BTreeSet<IpNet>) -> Option<TermId> {
+        let Peer::Block { cidr, except } = peer else { return None };
+        let mut blocks = vec![*cidr];
+        blocks.extend(except);
+        for block in &blocks {
+            self.retain(*block, fresh);
+        }
+        self.terms.insert(id, blocks);
+        Some(id)
+    }
+
+    fn remove_term(&mut self, id: TermId) -> bool {
+        let Some(blocks) = self.terms.remove(&id) else { return false };
+        for block in blocks {
+            self.release(block);
+        }
+        true
+    }
+
+    /// Whether they changed.
+    fn set_ranges(&mut self, snapshot: &Snapshot, fresh: &mut BTreeSet<IpNet>) -> bool {
+        let of_nodes = snapshot.nodes.values().flat_map(|node| &node.pod_ranges);
+        let ranges: BTreeSet<IpNet> =
+            snapshot.pod_ranges.iter().chain(of_nodes).map(|range| address::canonical_block(*range)).collect();
+        if ranges == self.ranges {
+            return false;
+        }
+        let old = std::mem::replace(&mut self.ranges, ranges.clone());
+        for range in ranges.difference(&old) {
+            self.retain(*range, fresh);
+        }
+        for range in old.difference(&ranges) {
+            self.release(*range);
+        }
+        true
+    }
+
+    fn retain(&mut self, block: IpNet, fresh: &mut BTreeSet<IpNet>) {
+        let state = self.blocks.entry(block).or_insert_with(|| {
+            fresh.insert(block);
+            *self.lengths[family(block.addr())].entry(block.prefix_len()).or_default() += 1;
+            Block::default()
+        });
+        state.uses += 1;
+        if covers_mapped(block) {
+            self.retain(address::all_v4(), fresh);
+        }
+    }
+
+    fn release(&mut self, block: IpNet) {
+        if let Some(state) = self.blocks.get_mut(&block) {
+            state.uses -= 1;
+        }
+        if covers_mapped(block) {
+            self.release(address::all_v4());
+        }
+    }
+
+    fn forget_length(&mut self, block: IpNet) {
+        let lengths = &mut self.lengths[family(block.addr())];
+        if let Some(count) = lengths.get_mut(&block.prefix_len()) {
+            *count -= 1;
+            if *count == 0 {
+                lengths.remove(&block.prefix_len());
+            }
+        }
+    }
+}
+
+/// Whether the term of a block and its exceptions holds for all of `inner` that is in no longer block.
+fn holds(term: &[IpNet], inner: &IpNet) -> bool {
+    let Some((block, except)) = term.split_first() else { return false };
+    block.contains(inner) && !except.iter().any(|except| except.contains(inner))
+}
+
+/// Whether an IPv6 block holds the part of IPv6 in which the kernel's trie keeps IPv4. Then the trie needs an entry for
+/// all of IPv4, or IPv4 addresses would match the IPv6 block.
+fn covers_mapped(block: IpNet) -> bool {
+    match block {
+        IpNet::V4(_) => false,
+        IpNet::V6(block) => block.contains(&Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()),
+    }
+}
+
+fn family(address: IpAddr) -> usize {
+    usize::from(address.is_ipv6())
+}

@@ -1,0 +1,53 @@
+//! Selectors that match nothing.
+
+use netverdict_policy::model::{NamespaceScope, Peer, Policy};
+
+use super::{Lint, remark, subject_path};
+use crate::{
+    finding::{Report, code},
+    selector::matches,
+};
+
+pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
+    if !lint.population.is_empty()
+        && lint.population.select(&policy.subject.namespaces, &policy.subject.pods).next().is_none()
+    {
+        report.warning(remark(
+            code::SELECTS_NOTHING,
+            subject_path(policy),
+            "the policy selects no pod, so it does nothing",
+            "compare the labels with those of the pods that are meant",
+        ));
+    }
+    for rule in &policy.rules {
+        for (position, peer) in rule.peers.iter().flatten().enumerate() {
+            if let Some(message) = matches_nothing(lint, peer) {
+                let remedy = "compare the labels with those of the peers that are meant";
+                report.warning(remark(code::SELECTS_NOTHING, lint.peer_path(policy, rule, position), message, remedy));
+            }
+        }
+    }
+}
+
+fn matches_nothing(lint: &Lint<'_>, peer: &Peer) -> Option<String> {
+    match peer {
+        Peer::Pods { namespaces, pods } => {
+            if lint.population.is_empty() || lint.population.select(namespaces, pods).next().is_some() {
+                return None;
+            }
+            Some(match namespaces {
+                NamespaceScope::Named(name) => format!("the peer matches no pod of the namespace {name}"),
+                NamespaceScope::Selected(_) => match lint.population.namespaces(namespaces).len() {
+                    0 => "the peer matches no namespace".to_owned(),
+                    count => format!("the peer matches {count} namespaces, and no pod in them"),
+                },
+            })
+        }
+        Peer::Nodes(selector) => {
+            let nodes = &lint.snapshot.nodes;
+            let none = !nodes.is_empty() && !nodes.values().any(|node| matches(selector, &node.labels));
+            none.then(|| "the peer matches no node".to_owned())
+        }
+        Peer::Block { .. } | Peer::Name(_) => None,
+    }
+}

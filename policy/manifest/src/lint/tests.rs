@@ -1,0 +1,214 @@
+use crate::{Finding, code, lint, read, snapshot};
+
+/// Namespaces `x` and `dns` with two pods each, one of `x` on the host's network.
+const CLUSTER: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: x, labels: {team: a}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: dns}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {zone: z}}, spec: {podCIDR: 10.0.1.0/24}, status: {addresses: [{type: InternalIP, address: 10.1.0.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: x, labels: {pod: a}}, spec: {containers: [{ports: [{name: web, containerPort: 80}, {name: names, containerPort: 53, protocol: UDP}]}]}, status: {podIP: 10.0.1.1}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: h, namespace: x, labels: {pod: h}}, spec: {hostNetwork: true}, status: {podIP: 10.1.0.1}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: s, namespace: dns, labels: {k8s-app: kube-dns}}, spec: {containers: [{ports: [{name: dns, containerPort: 53, protocol: UDP}, {name: dns-tcp, containerPort: 53}]}]}, status: {podIP: 10.0.1.3}}
+---
+";
+
+fn findings(policies: &str) -> Vec<Finding> {
+    let (objects, findings) = read(&format!("{CLUSTER}{policies}"), "f");
+    assert_eq!(findings, []);
+    let reading = snapshot(&objects);
+    let found = lint(&reading);
+    for finding in &found {
+        assert!(code::ALL.iter().any(|(code, _)| *code == finding.code), "{finding}");
+    }
+    found
+}
+
+fn network_policy(spec: &str) -> String {
+    format!(
+        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p, namespace: x}}, spec: {spec}}}\n"
+    )
+}
+
+fn cluster_policy(name: &str, priority: u16, spec: &str) -> String {
+    format!(
+        "---\n{{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {{name: {name}}}, spec: {{tier: Admin, priority: {priority}, {spec}}}}}\n"
+    )
+}
+
+/// Code and field of each finding.
+fn check(policies: &str, expected: &[(&str, &str)]) {
+    let found = findings(policies);
+    let got: Vec<_> = found.iter().map(|finding| (finding.code, finding.field.as_str())).collect();
+    assert_eq!(got, expected, "{policies}\n{found:#?}");
+}
+
+#[test]
+fn selectors_that_match_nothing_are_found() {
+    check(&network_policy("{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{podSelector: {}}]}]}"), &[]);
+    check(&network_policy("{podSelector: {matchLabels: {pod: z}}}"), &[(code::SELECTS_NOTHING, "spec.podSelector")]);
+    for (peer, nothing) in [
+        ("{podSelector: {matchLabels: {pod: z}}}", true),
+        ("{namespaceSelector: {matchLabels: {team: z}}}", true),
+        ("{namespaceSelector: {matchLabels: {team: a}}, podSelector: {matchLabels: {k8s-app: kube-dns}}}", true),
+        ("{namespaceSelector: {}, podSelector: {matchLabels: {k8s-app: kube-dns}}}", false),
+        ("{namespaceSelector: {matchExpressions: [{key: team, operator: DoesNotExist}]}}", false),
+        ("{ipBlock: {cidr: 192.0.2.0/24}}", false),
+    ] {
+        let policy = network_policy(&format!(
+            "{{podSelector: {{matchLabels: {{pod: a}}}}, ingress: [{{}}, {{from: [{{podSelector: {{}}}}, {{}}, {peer}]}}]}}"
+        ));
+        let expected = [(code::SELECTS_NOTHING, "spec.ingress[1].from[2]")];
+        check(&policy, if nothing { &expected } else { &[] });
+    }
+    let subject = "subject: {namespaces: {matchLabels: {team: a}}}";
+    check(
+        &cluster_policy(
+            "c",
+            1,
+            &format!(
+                "{subject}, egress: [{{action: Deny, to: [{{networks: [192.0.2.0/24, 198.51.100.0/24]}}, {{nodes: {{matchLabels: {{zone: y}}}}}}]}}]"
+            ),
+        ),
+        &[(code::HOST_NETWORK_SELECTED, "spec.subject"), (code::SELECTS_NOTHING, "spec.egress[0].to[1]")][..]
+            .iter()
+            .rev()
+            .copied()
+            .collect::<Vec<_>>(),
+    );
+}
+
+#[test]
+fn nothing_is_said_about_pods_where_none_are_known() {
+    let policy = network_policy(
+        "{podSelector: {matchLabels: {pod: z}}, ingress: [{from: [{podSelector: {}}], ports: [{port: web}]}]}",
+    );
+    let (objects, _) = read(&policy, "f");
+    assert_eq!(lint(&snapshot(&objects)), []);
+}
+
+#[test]
+fn named_ports_that_no_pod_has_are_found() {
+    for (direction, ports, found) in [
+        ("ingress", "[{port: web}]", false),
+        ("ingress", "[{port: metrics}]", true),
+        ("ingress", "[{port: names}]", true),
+        ("ingress", "[{port: names, protocol: UDP}]", false),
+        ("egress", "[{port: web}, {protocol: UDP, port: 53}, {port: 53}]", false),
+        ("egress", "[{port: metrics}, {protocol: UDP, port: 53}, {port: 53}]", true),
+    ] {
+        let types = if direction == "egress" { ", policyTypes: [Egress]" } else { "" };
+        let policy = network_policy(&format!(
+            "{{podSelector: {{matchLabels: {{pod: a}}}}, {direction}: [{{ports: {ports}}}]{types}}}"
+        ));
+        let field = format!("spec.{direction}[0].ports[0]");
+        let expected = [(code::NAMED_PORT_NOWHERE, field.as_str())];
+        check(&policy, if found { &expected } else { &[] });
+    }
+}
+
+#[test]
+fn dns_that_no_egress_rule_reaches_is_found() {
+    for (egress, expected) in [
+        ("[]", Some("warning")),
+        ("[{}]", None),
+        ("[{ports: [{port: 443}]}]", Some("warning")),
+        ("[{ports: [{port: 53, protocol: UDP}]}]", Some("info")),
+        ("[{ports: [{port: 53, protocol: UDP}, {port: 53}]}]", None),
+        ("[{ports: [{port: 1, endPort: 100, protocol: UDP}, {}]}]", None),
+        ("[{to: [{podSelector: {}}]}]", Some("warning")),
+        ("[{to: [{namespaceSelector: {}}]}]", None),
+        ("[{to: [{ipBlock: {cidr: 169.254.20.10/32}}]}]", None),
+        ("[{form: []}]", Some("warning")),
+    ] {
+        let found = findings(&network_policy(&format!(
+            "{{podSelector: {{matchLabels: {{pod: a}}}}, policyTypes: [Egress], egress: {egress}}}"
+        )));
+        let dns: Vec<_> = found.iter().filter(|finding| finding.code == code::DNS_CUT_OFF).collect();
+        assert_eq!(dns.iter().map(|finding| finding.severity.as_str()).next(), expected, "{egress}");
+    }
+}
+
+#[test]
+fn dns_that_another_policy_opens_is_open() {
+    let deny = network_policy("{podSelector: {}, policyTypes: [Egress]}");
+    let dns = network_policy(
+        "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}], ports: [{port: 53}, {port: 53, protocol: UDP}]}]}",
+    );
+    let found = findings(&format!("{deny}---\n{}", dns.replace("name: p,", "name: q,")));
+    assert!(found.iter().all(|finding| finding.code != code::DNS_CUT_OFF), "{found:?}");
+    let audited = dns.replace("name: p,", "name: q, annotations: {netverdict.io/mode: audit},");
+    let found = findings(&format!("{deny}---\n{audited}"));
+    assert_eq!(found.iter().filter(|finding| finding.code == code::DNS_CUT_OFF).count(), 1, "{found:?}");
+}
+
+#[test]
+fn rules_that_an_earlier_one_leaves_nothing_are_found() {
+    let subject = "subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: dns}}}";
+    let deny_all = "{action: Deny, from: [{namespaces: {}}]}";
+    let accept_a = "{action: Accept, from: [{pods: {podSelector: {matchLabels: {pod: a}}}}]}";
+    let accept_80 = "{action: Accept, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}";
+    let accept_range = "{action: Pass, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {range: {start: 1, end: 100}}}}]}";
+    for (rules, unreachable) in [
+        (format!("{accept_a}, {deny_all}"), None),
+        (format!("{deny_all}, {accept_a}"), Some("spec.ingress[1]")),
+        (format!("{accept_range}, {accept_80}"), Some("spec.ingress[1]")),
+        (format!("{accept_80}, {accept_range}"), None),
+        (format!("{accept_a}, {accept_a}"), Some("spec.ingress[1]")),
+        (format!("{accept_a}, {}", accept_a.replace("pods", "podz")), None),
+    ] {
+        let expected: Vec<_> = unreachable.map(|field| (code::UNREACHABLE_RULE, field)).into_iter().collect();
+        check(&cluster_policy("c", 1, &format!("{subject}, ingress: [{rules}]")), &expected);
+    }
+    let first = cluster_policy("b", 5, &format!("{subject}, ingress: [{deny_all}]"));
+    let second = cluster_policy("a", 6, &format!("{subject}, ingress: [{accept_a}]"));
+    check(&format!("{first}{second}"), &[(code::UNREACHABLE_RULE, "spec.ingress[0]")]);
+    let other_subject = second.replace("metadata.name: dns", "metadata.name: x");
+    let found = findings(&format!("{first}{other_subject}"));
+    assert!(found.iter().all(|finding| finding.code != code::UNREACHABLE_RULE), "{found:?}");
+}
+
+#[test]
+fn shared_priorities_are_told() {
+    let subject = "subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: dns}}}";
+    let policies = format!("{}{}", cluster_policy("a", 5, subject), cluster_policy("b", 5, subject));
+    check(&policies, &[(code::SAME_PRIORITY, "spec.priority"); 2]);
+    check(&policies.replace("Admin, priority: 5", "Baseline, priority: 5").replacen("Baseline", "Admin", 1), &[]);
+}
+
+#[test]
+fn blocks_that_name_pods_are_found() {
+    for (cidr, found) in [
+        ("10.0.1.1/32", true),
+        ("10.0.1.128/25", true),
+        ("10.0.1.0/24", false),
+        ("10.0.0.0/8", false),
+        ("192.0.2.1/32", false),
+    ] {
+        let policy = network_policy(&format!(
+            "{{podSelector: {{matchLabels: {{pod: a}}}}, ingress: [{{from: [{{podSelector: {{}}}}, {{ipBlock: {{cidr: {cidr}}}}}]}}]}}"
+        ));
+        let expected = [(code::BLOCK_NAMES_PODS, "spec.ingress[0].from[1]")];
+        check(&policy, if found { &expected } else { &[] });
+    }
+}
+
+#[test]
+fn pods_on_the_host_network_are_told_apart() {
+    check(&network_policy("{podSelector: {}}"), &[(code::HOST_NETWORK_SELECTED, "spec.podSelector")]);
+}
+
+#[test]
+fn an_address_of_two_owners_is_found() {
+    let pod = |name: &str, address: &str, phase: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: x}}, status: {{podIP: {address}, phase: {phase}}}}}\n"
+        )
+    };
+    check(&pod("b", "10.0.1.1", "Running"), &[(code::DUPLICATE_ADDRESS, "status")]);
+    check(&pod("b", "10.1.0.1", "Running"), &[(code::DUPLICATE_ADDRESS, "status")]);
+    check(&pod("b", "10.0.1.1", "Succeeded"), &[]);
+}

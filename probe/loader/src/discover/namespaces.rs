@@ -1,0 +1,98 @@
+//! The network namespaces of the node other than its own, each once.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::fstatfs;
+
+use super::{failed, processes};
+use crate::error::ProbeError;
+
+/// Where namespaces are kept that need no process: by container runtimes, and by `ip netns`.
+const KEPT_IN: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
+/// `statfs(2)`: NSFS_MAGIC.
+const NAMESPACE_FS: u64 = 0x6e73_6673;
+
+/// A network namespace, held open so that it stays what it is.
+pub(super) struct Namespace {
+    pub(super) file: File,
+    /// Of its oldest process that is in a pod's cgroup: the sandbox's, which is there before any other.
+    pub(super) pod_uid: Option<String>,
+}
+
+/// Device and inode: names a namespace for as long as somebody holds it.
+type Identity = (u64, u64);
+
+/// Every network namespace in which a process is or that is kept by a file, without the calling thread's.
+pub(super) fn all() -> Result<Vec<Namespace>, ProbeError> {
+    let own = open(Path::new("/proc/thread-self/ns/net"))
+        .ok_or_else(|| failed("reading /proc/thread-self/ns/net", &"it is no namespace"))?
+        .0;
+    let mut found = HashMap::<Identity, Found>::new();
+    let processes = fs::read_dir("/proc").map_err(|error| failed("listing /proc", &error))?;
+    for process in processes.flatten().map(|entry| entry.path()).filter(|path| is_process(path)) {
+        see_process(&process, own, &mut found);
+    }
+    for path in KEPT_IN.iter().flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path()) {
+        if let Some((identity, file)) = open(&path)
+            && identity != own
+        {
+            found.entry(identity).or_insert(Found { file, oldest: None });
+        }
+    }
+    let mut namespaces: Vec<_> = found.into_iter().collect();
+    namespaces.sort_unstable_by_key(|(identity, _)| *identity);
+    Ok(namespaces
+        .into_iter()
+        .map(|(_, Found { file, oldest })| Namespace { file, pod_uid: oldest.map(|(_, uid)| uid) })
+        .collect())
+}
+
+struct Found {
+    file: File,
+    /// Start time and pod of the oldest process that is in a pod's cgroup.
+    oldest: Option<(u64, String)>,
+}
+
+/// A process that ends while it is looked at is left out.
+fn see_process(process: &Path, own: Identity, found: &mut HashMap<Identity, Found>) {
+    let path = process.join("ns/net");
+    // Most processes are in the node's own namespace: `stat` spares opening it.
+    let Ok(metadata) = fs::metadata(&path) else { return };
+    let identity = (metadata.dev(), metadata.ino());
+    if identity == own {
+        return;
+    }
+    let pod = processes::pod_of(process);
+    if let Some(known) = found.get_mut(&identity) {
+        if let Some(pod) = pod
+            && known.oldest.as_ref().is_none_or(|oldest| pod < *oldest)
+        {
+            known.oldest = Some(pod);
+        }
+    } else if let Some((opened, file)) = open(&path)
+        && opened == identity
+    {
+        found.insert(identity, Found { file, oldest: pod });
+    }
+}
+
+fn is_process(path: &PathBuf) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Opens a namespace; `None` if the file is none, as those of namespaces that were unmounted.
+fn open(path: &Path) -> Option<(Identity, File)> {
+    let file = File::open(path).ok()?;
+    let kind = fstatfs(&file).ok()?.f_type;
+    // The field's type differs between architectures, the magic fits them all.
+    if !u64::try_from(kind).is_ok_and(|kind| kind == NAMESPACE_FS) {
+        return None;
+    }
+    let metadata = file.metadata().ok()?;
+    Some(((metadata.dev(), metadata.ino()), file))
+}

@@ -1,0 +1,155 @@
+//! What the kernel says over netlink about links and addresses in the namespace of the calling thread.
+
+use std::{net::IpAddr, os::fd::AsRawFd};
+
+use futures::{StreamExt, TryStreamExt};
+use rtnetlink::{
+    Handle, new_connection,
+    packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_route::{
+        RouteNetlinkMessage,
+        address::{AddressAttribute, AddressMessage},
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+        nsid::{NsidAttribute, NsidMessage},
+    },
+};
+
+use super::{failed, namespaces::Namespace};
+use crate::error::ProbeError;
+
+/// An interface of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostLink {
+    pub(super) ifindex: u32,
+    pub(super) name: String,
+    /// The host's id of the namespace that the other end is in; `None` if it has no other end in another one.
+    pub(super) peer_namespace: Option<i32>,
+    /// Index of the other end, in its namespace; 0 if it has none.
+    pub(super) peer_ifindex: u32,
+}
+
+/// An interface with what is known of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) ifindex: u32,
+    /// Empty where the kind has none.
+    pub(super) hardware_address: Vec<u8>,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// The host's interfaces, and the host's id of each namespace (`None` where it has given it none: no interface leads
+/// there).
+pub(super) async fn host(namespaces: &[Namespace]) -> Result<(Vec<HostLink>, Vec<Option<i32>>), ProbeError> {
+    with_connection(async |handle| {
+        // First the links: listing them gives the namespaces behind them their ids.
+        let links = links(&handle).await?.iter().map(host_link).collect();
+        let mut ids = Vec::with_capacity(namespaces.len());
+        for namespace in namespaces {
+            ids.push(namespace_id(&handle, namespace).await?);
+        }
+        Ok((links, ids))
+    })
+    .await
+}
+
+/// The interfaces of this namespace.
+pub(super) async fn interfaces() -> Result<Vec<Interface>, ProbeError> {
+    with_connection(async |handle| {
+        let addresses: Vec<AddressMessage> =
+            handle.address().get().execute().try_collect().await.map_err(|e| failed("listing addresses", &e))?;
+        let interface = |link: &LinkMessage| {
+            let ifindex = link.header.index;
+            let hardware_address = link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Address(address) => Some(address.clone()),
+                _ => None,
+            });
+            Interface {
+                ifindex,
+                hardware_address: hardware_address.unwrap_or_default(),
+                addresses: addresses
+                    .iter()
+                    .filter(|message| message.header.index == ifindex)
+                    .filter_map(own_address)
+                    .collect(),
+            }
+        };
+        Ok(links(&handle).await?.iter().map(interface).collect())
+    })
+    .await
+}
+
+/// Runs something with a connection that lives as long.
+async fn with_connection<T>(
+    ask: impl AsyncFnOnce(Handle) -> Result<T, ProbeError>,
+) -> Result<T, ProbeError> {
+    let (connection, handle, _) = new_connection().map_err(|error| failed("connecting", &error))?;
+    tokio::select! {
+        answer = ask(handle) => answer,
+        () = connection => Err(failed("asking", &"the connection ended")),
+    }
+}
+
+async fn links(handle: &Handle) -> Result<Vec<LinkMessage>, ProbeError> {
+    handle.link().get().execute().try_collect().await.map_err(|error| failed("listing interfaces", &error))
+}
+
+fn host_link(link: &LinkMessage) -> HostLink {
+    let mut host = HostLink { ifindex: link.header.index, name: String::new(), peer_namespace: None, peer_ifindex: 0 };
+    let mut is_pair = false;
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => host.name.clone_from(name),
+            LinkAttribute::Link(index) => host.peer_ifindex = *index,
+            LinkAttribute::LinkNetNsId(id) => host.peer_namespace = Some(*id),
+            LinkAttribute::LinkInfo(info) => {
+                is_pair |= info.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit)));
+            }
+            _ => {}
+        }
+    }
+    if !is_pair {
+        host.peer_namespace = None;
+    }
+    host
+}
+
+async fn namespace_id(handle: &Handle, namespace: &Namespace) -> Result<Option<i32>, ProbeError> {
+    let Ok(descriptor) = u32::try_from(namespace.file.as_raw_fd()) else { return Ok(None) };
+    let mut message = NsidMessage::default();
+    message.attributes.push(NsidAttribute::Fd(descriptor));
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNsId(message));
+    request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    let mut answers =
+        handle.clone().request(request).map_err(|error| failed("asking for a namespace's id", &error))?;
+    let mut id = None;
+    while let Some(answer) = answers.next().await {
+        match answer.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(message)) => {
+                id = message.attributes.iter().find_map(|attribute| match attribute {
+                    // Negative: none was given.
+                    NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+                    _ => None,
+                });
+            }
+            NetlinkPayload::Error(error) if error.code.is_some() => {
+                return Err(failed("asking for a namespace's id", &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(id)
+}
+
+/// The address of this end: on point-to-point links `Address` is the other one's.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
+}

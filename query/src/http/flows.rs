@@ -1,0 +1,24 @@
+//! `GET /v1/flows`.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+};
+use chrono::Utc;
+use netverdict_flowlog::answer::FlowsAnswer;
+
+use super::{Api, parameters};
+use crate::{
+    QueryError,
+    flows::{self, Parameters},
+};
+
+pub(super) async fn flows(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<FlowsAnswer>, QueryError> {
+    let parameters = parameters(query)?;
+    Ok(Json(flows::answer(&api.executor, &parameters, Utc::now()).await?))
+}

@@ -1,0 +1,46 @@
+//! Whether the service works, and what it reads from.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::{StatusCode, header}, response::IntoResponse};
+use netverdict_flowlog::FORMAT_VERSION;
+use serde_json::{Value, json};
+
+use super::Api;
+
+/// 200 when the data directory can be listed.
+pub(super) async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    match api.executor.store().readable().await {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("the data directory cannot be listed: {error}\n")),
+    }
+}
+
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content)], api.executor.metrics().text())
+}
+
+/// The service's own state, its collectors' and what it leaves out.
+pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
+    let store = api.executor.store();
+    let collectors = store.collectors();
+    let statuses = collectors.statuses().await;
+    let of_each: Vec<Value> = statuses
+        .iter()
+        .map(|(url, status)| match status {
+            Ok(status) => json!({ "url": url.as_str(), "status": status }),
+            Err(problem) => json!({ "url": url.as_str(), "problem": problem }),
+        })
+        .collect();
+    let skipped: Vec<Value> =
+        store.unreadable().into_iter().map(|(file, reason)| json!({ "file": file, "reason": reason })).collect();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "format_version": FORMAT_VERSION,
+        "started": api.started,
+        "collectors": of_each,
+        "skipped_files": skipped,
+        "stale": collectors.problems().await,
+    }))
+}

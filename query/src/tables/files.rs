@@ -1,0 +1,294 @@
+//! The files of the record: found, checked once each, left out when they cannot be read.
+//!
+//! Files never change, so what is known of one holds for as long as its size and time stay the same.
+
+use std::{
+    collections::HashMap,
+    path::Path as FilePath,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use datafusion::{
+    datasource::physical_plan::parquet::metadata::DFParquetMetadata,
+    error::{DataFusionError, Result},
+    execution::object_store::ObjectStoreUrl,
+};
+use futures::{StreamExt as _, stream};
+use netverdict_flowlog::{FORMAT_VERSION, Table, path::SegmentPath, schema::VERSION};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path};
+use parquet::{
+    arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
+    file::metadata::{PageIndexPolicy, ParquetMetaData},
+};
+
+use super::Window;
+use crate::{
+    fresh::{Boundary, Collectors},
+    metrics::Metrics,
+    notes::Notes,
+};
+
+/// Footers that are read at once.
+const CHECKS_AT_ONCE: usize = 16;
+const HOUR: i64 = 3_600_000_000;
+/// Files that are examined whole, at most this large: it happens in memory.
+const MAX_EXAMINED: u64 = 1 << 30;
+
+#[derive(Debug, thiserror::Error)]
+#[error("data directory {path} cannot be used: {source}; name another with --data-dir")]
+pub struct StoreError {
+    path: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Where the record is: files below a directory, and the collectors that hold the rest.
+#[derive(Debug)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    url: ObjectStoreUrl,
+    collectors: Arc<Collectors>,
+    metrics: Arc<Metrics>,
+    known: Mutex<HashMap<Path, Known>>,
+}
+
+/// What is known of a file.
+#[derive(Clone, Debug)]
+struct Known {
+    size: u64,
+    modified: chrono::DateTime<chrono::Utc>,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Readable { rows: usize },
+    Unreadable { reason: Arc<str> },
+}
+
+/// A file to be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub path: SegmentPath,
+    pub object: ObjectMeta,
+    /// As the footer says.
+    pub rows: usize,
+}
+
+impl Store {
+    /// Opens a local directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made or read.
+    pub fn open(
+        directory: &FilePath,
+        collectors: Arc<Collectors>,
+        metrics: Arc<Metrics>,
+    ) -> std::result::Result<Self, StoreError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError {
+            path: directory.display().to_string(),
+            source,
+        };
+        std::fs::create_dir_all(directory).map_err(|error| failed(error.into()))?;
+        let objects = LocalFileSystem::new_with_prefix(directory).map_err(|error| failed(error.into()))?;
+        let url = ObjectStoreUrl::parse("netverdict://record").map_err(|error| failed(error.into()))?;
+        Ok(Self { objects: Arc::new(objects), url, collectors, metrics, known: Mutex::default() })
+    }
+
+    pub(crate) fn collectors(&self) -> &Arc<Collectors> {
+        &self.collectors
+    }
+
+    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    pub(crate) fn url(&self) -> &ObjectStoreUrl {
+        &self.url
+    }
+
+    /// Whether the directory can be listed.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub async fn readable(&self) -> Result<()> {
+        self.folders(&Path::default()).await.map(|_| ())
+    }
+
+    /// Files found unreadable so far, with the reason, sorted.
+    pub fn unreadable(&self) -> Vec<(String, String)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files: Vec<_> = known
+            .iter()
+            .filter_map(|(path, known)| match &known.state {
+                State::Readable { .. } => None,
+                State::Unreadable { reason } => Some((path.to_string(), reason.to_string())),
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// Readable files of a table that may hold rows of the window, oldest first, without those whose rows a collector
+    /// has served already. Unreadable ones are noted.
+    pub(crate) async fn list(
+        &self,
+        table: Table,
+        window: Window,
+        boundaries: &[Boundary],
+        notes: &Notes,
+    ) -> Result<Vec<Segment>> {
+        let mut found = Vec::new();
+        for cluster in self.folders(&Path::from(table.name())).await? {
+            for date in self.folders(&cluster).await? {
+                for hour in self.folders(&date).await? {
+                    found.extend(self.hour(table, &hour, window).await?);
+                }
+            }
+        }
+        found.retain(|(path, _)| {
+            !boundaries.iter().any(|boundary| {
+                path.segment() >= boundary.segment && path.node() == boundary.node && path.boot() == boundary.boot
+            })
+        });
+        let mut segments: Vec<Segment> = stream::iter(found)
+            .map(|(path, object)| async move { (self.check(&object).await, path, object) })
+            .buffer_unordered(CHECKS_AT_ONCE)
+            .filter_map(|(state, path, object)| async move {
+                match state {
+                    Some(State::Readable { rows }) => Some(Segment { path, object, rows }),
+                    Some(State::Unreadable { reason }) => {
+                        notes.stale(format!("file {path} cannot be read and is left out: {reason}"));
+                        None
+                    }
+                    None => None,
+                }
+            })
+            .collect()
+            .await;
+        segments.sort_by(|a, b| a.path.cmp(&b.path));
+        for segment in &segments {
+            notes.read(&segment.object);
+        }
+        Ok(segments)
+    }
+
+    async fn folders(&self, path: &Path) -> Result<Vec<Path>> {
+        match self.objects.list_with_delimiter(Some(path)).await {
+            Ok(listed) => Ok(listed.common_prefixes),
+            Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(DataFusionError::from(error)),
+        }
+    }
+
+    /// The segments in one hour's folder, if the window touches the hour.
+    async fn hour(&self, table: Table, folder: &Path, window: Window) -> Result<Vec<(SegmentPath, ObjectMeta)>> {
+        if !touches(folder, window) {
+            return Ok(Vec::new());
+        }
+        let listed = match self.objects.list_with_delimiter(Some(folder)).await {
+            Ok(listed) => listed.objects,
+            Err(object_store::Error::NotFound { .. }) => Vec::new(),
+            Err(error) => return Err(DataFusionError::from(error)),
+        };
+        // Other names are not ours, or not yet: a writer renames a file when it is whole.
+        let segment = |object: ObjectMeta| {
+            let path: SegmentPath = object.location.as_ref().parse().ok()?;
+            (path.table() == table).then_some((path, object))
+        };
+        Ok(listed.into_iter().filter_map(segment).collect())
+    }
+
+    /// What is known of a file, finding it out if need be. `None`: it is gone.
+    async fn check(&self, object: &ObjectMeta) -> Option<State> {
+        if let Some(state) = self.recall(object) {
+            return Some(state);
+        }
+        let footer = DFParquetMetadata::new(self.objects.as_ref(), object)
+            .with_page_index_policy(Some(PageIndexPolicy::Optional))
+            .fetch_metadata()
+            .await;
+        let state = match footer {
+            Ok(footer) => judge(&footer),
+            Err(error) => match error.find_root() {
+                DataFusionError::ObjectStore(inner) if matches!(**inner, object_store::Error::NotFound { .. }) => {
+                    return None;
+                }
+                _ => State::Unreadable { reason: error.strip_backtrace().into() },
+            },
+        };
+        self.remember(object, state.clone());
+        Some(state)
+    }
+
+    /// Reads files from end to end and remembers those that cannot be.
+    pub(crate) async fn examine(&self, files: Vec<ObjectMeta>) {
+        for object in files {
+            if object.size > MAX_EXAMINED || matches!(self.recall(&object), Some(State::Unreadable { .. })) {
+                continue;
+            }
+            let Ok(bytes) = (match self.objects.get(&object.location).await {
+                Ok(got) => got.bytes().await,
+                Err(error) => Err(error),
+            }) else {
+                // Gone, or not to be had now: the next listing will tell.
+                continue;
+            };
+            let read = tokio::task::spawn_blocking(move || -> std::result::Result<usize, String> {
+                let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+                    .and_then(ParquetRecordBatchReaderBuilder::build)
+                    .map_err(|error| error.to_string())?;
+                reader.map(|batch| batch.map(|batch| batch.num_rows()).map_err(|error| error.to_string())).sum()
+            });
+            // A decoder that panics on damaged bytes has found them damaged.
+            if let Err(reason) = read.await.unwrap_or_else(|_| Err("its pages are damaged".into())) {
+                self.remember(&object, State::Unreadable { reason: reason.into() });
+            }
+        }
+    }
+
+    fn recall(&self, object: &ObjectMeta) -> Option<State> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { size, modified, state } = known.get(&object.location)?;
+        (*size == object.size && *modified == object.last_modified).then(|| state.clone())
+    }
+
+    fn remember(&self, object: &ObjectMeta, state: State) {
+        if let State::Unreadable { reason } = &state {
+            tracing::warn!(file = %object.location, %reason, "file left out");
+            self.metrics.skipped_files.inc();
+        }
+        let known = Known { size: object.size, modified: object.last_modified, state };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(object.location.clone(), known);
+    }
+}
+
+fn judge(footer: &ParquetMetaData) -> State {
+    let entries = footer.file_metadata().key_value_metadata();
+    let version = entries.into_iter().flatten().find(|entry| entry.key == VERSION).and_then(|entry| entry.value.as_deref());
+    match version.map(str::parse::<u32>) {
+        // Without one it is another tool's work on our rows, which is as good as the first version.
+        None => {}
+        Some(Ok(version)) if version <= FORMAT_VERSION => {}
+        Some(_) => {
+            let found = version.unwrap_or_default();
+            let reason = format!("its format_version is {found}, this service reads up to {FORMAT_VERSION}: update it");
+            return State::Unreadable { reason: reason.into() };
+        }
+    }
+    State::Readable { rows: usize::try_from(footer.file_metadata().num_rows()).unwrap_or_default() }
+}
+
+/// Whether an hour's folder (`…/date=YYYY-MM-DD/hour=HH`) has a part in a window. What does not read as one is looked
+/// into.
+fn touches(folder: &Path, window: Window) -> bool {
+    let parts: Vec<_> = folder.parts().collect();
+    let value = |index: usize, name: &str| {
+        let part = parts.get(parts.len().checked_sub(index)?)?.as_ref();
+        part.strip_prefix(name).map(str::to_owned)
+    };
+    let begin = value(2, "date=").zip(value(1, "hour=")).and_then(|(date, hour)| {
+        let date = chrono::NaiveDate::parse_from_str(&date, "%Y-%m-%d").ok()?;
+        Some(date.and_hms_opt(hour.parse().ok()?, 0, 0)?.and_utc().timestamp_micros())
+    });
+    begin.is_none_or(|begin| window.touches(begin, begin.saturating_add(HOUR)))
+}

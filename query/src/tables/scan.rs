@@ -1,0 +1,77 @@
+//! Files as a physical scan: predicates pushed down to pages, page indexes and bloom filters used, footers cached.
+
+use std::sync::Arc;
+
+use arrow::datatypes::FieldRef;
+use datafusion::{
+    catalog::Session,
+    common::{DFSchema, ScalarValue},
+    datasource::{
+        listing::PartitionedFile,
+        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource, parquet::CachedParquetFileReaderFactory},
+        source::DataSourceExec,
+        table_schema::TableSchema,
+    },
+    error::Result,
+    logical_expr::{Expr, utils::conjunction},
+    physical_plan::ExecutionPlan,
+};
+use netverdict_flowlog::{Table, schema::hive_fields};
+
+use super::{Store, file_schema, files::Segment, rows_only, table_schema};
+
+/// A scan of `segments`, which must not be empty.
+pub(super) fn files(
+    table: Table,
+    store: &Store,
+    state: &dyn Session,
+    projection: Option<&Vec<usize>>,
+    filters: &[Expr],
+    segments: Vec<Segment>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let hive: Vec<FieldRef> = hive_fields().map(Arc::new).into();
+    let schema = TableSchema::builder(file_schema(table)).with_table_partition_cols(hive).build();
+    let readers = CachedParquetFileReaderFactory::new(
+        Arc::clone(store.objects()),
+        state.runtime_env().cache_manager.get_file_metadata_cache(),
+    );
+    let mut source = ParquetSource::new(schema)
+        .with_parquet_file_reader_factory(Arc::new(readers))
+        .with_pushdown_filters(true)
+        .with_reorder_filters(true)
+        .with_enable_page_index(true)
+        .with_bloom_filter_on_read(true);
+    if let Some(condition) = conjunction(filters.iter().cloned()) {
+        let schema = DFSchema::try_from(table_schema(table))?;
+        source = source.with_predicate(state.create_physical_expr(condition, &schema)?);
+    }
+    let rows = segments.iter().map(|segment| segment.rows).sum();
+    let groups = groups(segments, state.config().target_partitions());
+    let config = FileScanConfigBuilder::new(store.url().clone(), Arc::new(source))
+        .with_file_groups(groups)
+        .with_statistics(rows_only(&table_schema(table), rows))
+        .with_projection_indices(projection.cloned())?
+        .build();
+    Ok(DataSourceExec::from_data_source(config))
+}
+
+/// Files in as many groups as there are threads, evenly by rows.
+fn groups(mut segments: Vec<Segment>, count: usize) -> Vec<FileGroup> {
+    let count = count.clamp(1, segments.len());
+    let mut groups: Vec<(usize, Vec<PartitionedFile>)> = vec![(0, Vec::new()); count];
+    segments.sort_by_key(|segment| std::cmp::Reverse(segment.rows));
+    for segment in segments {
+        let Some((rows, files)) = groups.iter_mut().min_by_key(|(rows, _)| *rows) else { continue };
+        *rows += segment.rows + 1;
+        files.push(partitioned(segment));
+    }
+    groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
+}
+
+fn partitioned(segment: Segment) -> PartitionedFile {
+    let Segment { path, object, rows: _ } = segment;
+    let hour = path.hour();
+    let values = [path.cluster().to_owned(), hour.date(), hour.hour()];
+    PartitionedFile::new_from_meta(object)
+        .with_partition_values(values.map(|value| ScalarValue::Utf8(Some(value))).into())
+}

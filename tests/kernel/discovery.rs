@@ -1,0 +1,153 @@
+//! Interfaces and the pods behind them.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use netverdict_abi::Mode;
+use netverdict_policy::{Pod, Snapshot};
+use netverdict_probe::{Sighting, Watch, bind, discover};
+use netverdict_tests::topology::PodNetwork;
+
+use crate::node::{Node, block_on, key, uid};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn snapshot(pods: &[PodNetwork]) -> Snapshot {
+    let pod = |network: &PodNetwork| Pod {
+        namespace: key(network).namespace,
+        name: key(network).name,
+        uid: uid(network),
+        addresses: vec![network.v4.into(), network.v6.into()],
+        ..Pod::default()
+    };
+    Snapshot { pods: pods.iter().map(|network| (key(network), Arc::new(pod(network)))).collect(), ..Snapshot::default() }
+}
+
+#[test]
+fn interface_is_found_with_its_namespace_and_addresses_and_bound_by_address() {
+    let Some(node) = Node::start(Mode::Observe, &["shop/web", "db/pg"]) else { return };
+    let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
+    let found = node.discovered(&web);
+    assert_eq!(found.addresses, [web.address(4), web.address(6)]);
+    assert_eq!(found.pod_uid, None);
+    assert_eq!(found.link_local.len(), 1, "{:?}", found.link_local);
+    assert_ne!(found.netns_cookie, node.discovered(&pg).netns_cookie);
+    assert_eq!(found, node.discovered(&web), "another look sees the same");
+
+    let bound = bind(&found, &snapshot(node.topology.pods())).expect("one pod has its addresses");
+    assert_eq!((bound.pod, bound.pod_uid, bound.ifindex), (key(&web), uid(&web), found.ifindex));
+    assert_eq!(bound.own_addresses.len(), 3, "both families and the link-local one");
+    assert_eq!(bind(&found, &snapshot(&[pg])), None, "the cluster does not know it yet");
+}
+
+#[test]
+fn processes_in_a_pods_cgroup_say_whose_the_interface_is() {
+    let Some(node) = Node::start(Mode::Observe, &["shop/web", "db/pg"]) else { return };
+    let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
+    let known = "0b6f5a0e-54a1-4f8c-9d3e-1f2a3b4c5d6e";
+    let Some(_process) = PodProcess::start(&web, known) else { return };
+    let found = node.discovered(&web);
+    assert_eq!(found.pod_uid.as_deref(), Some(known));
+    assert_eq!(node.discovered(&pg).pod_uid, None);
+
+    // The addresses are those of shop/web, but the process is another pod's: addresses do not count then.
+    let mut cluster = snapshot(node.topology.pods());
+    assert_eq!(bind(&found, &cluster), None);
+    let mut pod = Pod::clone(&cluster.pods[&key(&pg)]);
+    pod.uid = known.to_owned();
+    cluster.pods.insert(key(&pg), Arc::new(pod));
+    assert_eq!(bind(&found, &cluster).expect("by uid").pod, key(&pg));
+}
+
+#[test]
+fn watch_tells_what_is_there_then_what_comes_and_goes() {
+    let Some(mut node) = Node::start(Mode::Observe, &["shop/web"]) else { return };
+    let web = node.pod("shop/web");
+    block_on(async {
+        // Longer than the test: what it tells, an event told.
+        let mut watch = Watch::start(Duration::from_secs(3_600)).await.unwrap();
+        let first = found(&mut watch, &web.host_interface).await;
+        assert_eq!(first.born, None, "it was there before");
+
+        let before = SystemTime::now();
+        let pg = node.topology.pod("db/pg").unwrap();
+        let mut second = found(&mut watch, &pg.host_interface).await;
+        assert!(second.born.is_some_and(|born| born >= before && born <= SystemTime::now()), "{:?}", second.born);
+        while second.addresses.len() < 2 {
+            second = found(&mut watch, &pg.host_interface).await;
+        }
+
+        let deleted = Command::new("ip").args(["link", "delete", &pg.host_interface]).status().unwrap();
+        assert!(deleted.success());
+        let gone = async {
+            loop {
+                match watch.next().await.unwrap() {
+                    Sighting::Gone { ifindex } if ifindex == second.ifindex => return,
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.expect("it is told that the interface is gone");
+    });
+}
+
+async fn found(watch: &mut Watch, name: &str) -> discover::Discovered {
+    let sighting = async {
+        loop {
+            match watch.next().await.unwrap() {
+                Sighting::Found(found) if found.name == name => return found,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, sighting).await.unwrap_or_else(|_| panic!("{name} is not told"))
+}
+
+/// A process in a pod's namespace and in a cgroup that the kubelet might have made.
+struct PodProcess {
+    process: Child,
+    cgroup: PathBuf,
+}
+
+impl PodProcess {
+    /// `None`, loudly, where no cgroup can be made.
+    fn start(pod: &PodNetwork, uid: &str) -> Option<Self> {
+        let parent = PathBuf::from(format!("/sys/fs/cgroup/kubepods-netverdict-test-{}", std::process::id()));
+        let cgroup = parent.join(format!("pod{uid}"));
+        if let Err(error) = fs::create_dir_all(&cgroup) {
+            eprintln!("SKIPPED kernel: no cgroup can be made at {}: {error}", cgroup.display());
+            return None;
+        }
+        let process =
+            Command::new("ip").args(["netns", "exec", &pod.network_namespace, "sleep", "1000"]).spawn().unwrap();
+        fs::write(cgroup.join("cgroup.procs"), process.id().to_string()).unwrap();
+        let started = Self { process, cgroup };
+        started.wait_until_inside(pod);
+        Some(started)
+    }
+
+    /// `ip` enters the namespace before it becomes the command.
+    fn wait_until_inside(&self, pod: &PodNetwork) {
+        use std::os::unix::fs::MetadataExt;
+        let namespace = fs::metadata(pod.path()).unwrap().ino();
+        let inside = PathBuf::from(format!("/proc/{}/ns/net", self.process.id()));
+        while fs::metadata(&inside).unwrap().ino() != namespace {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for PodProcess {
+    fn drop(&mut self) {
+        // Both may be gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir(&self.cgroup);
+        let _ = self.cgroup.parent().map(fs::remove_dir);
+    }
+}

@@ -1,0 +1,137 @@
+//! Daemons come and go; enforcement stays, until somebody says otherwise.
+
+use std::process::Command;
+
+use netverdict_abi::{ABI_VERSION, Mode};
+use netverdict_policy::{AttributionId, tables::OwnerId};
+use netverdict_probe::{Probe, ProbeError, detach_all, status};
+
+use crate::{
+    node::{Node, key, uid},
+    tables::{ISOLATED, NO_POLICY, Plan, RULE},
+    traffic::{arrives, udp},
+};
+
+#[test]
+fn restarted_probe_takes_over_without_a_packet_passing_unjudged() {
+    let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "shop/cart", "db/pg"]) else { return };
+    let (web, cart, pg) = (node.pod("shop/web"), node.pod("shop/cart"), node.pod("db/pg"));
+    let plan = Plan::new(1, node.topology.pods()).isolate("db/pg").accept("shop/web", "db/pg");
+    let revision = node.publish_and_attach(&plan.complete());
+
+    let receiver = udp(&pg, 4, 7000);
+    let target = receiver.local_addr().unwrap();
+    let (denied, allowed) = (udp(&cart, 4, 0), udp(&web, 4, 0));
+    let mut sent = 0_u32;
+    let restored = std::thread::scope(|scope| {
+        let restart = scope.spawn(|| {
+            node.stop();
+            node.start_again()
+        });
+        while !restart.is_finished() || sent < 1_000 {
+            denied.send_to(b"denied", target).unwrap();
+            allowed.send_to(b"allowed", target).unwrap();
+            sent += 1;
+            let mut buffer = [0; 16];
+            let length = receiver.recv(&mut buffer).expect("what is allowed goes on arriving");
+            assert_eq!(&buffer[..length], b"allowed");
+        }
+        restart.join().unwrap()
+    });
+
+    assert!(restored.taken_over);
+    assert_eq!(restored.revision, revision);
+    assert_eq!(restored.snapshots, [(revision, 1)]);
+    let known: Vec<_> = restored.attributions.keys().copied().collect();
+    assert_eq!(known, [NO_POLICY, ISOLATED, RULE].map(AttributionId));
+    assert!(restored.owners.contains_key(&OwnerId(plan.owner("db/pg"))));
+    assert!(restored.floor.owner > plan.owner("db/pg"));
+    let mut bound: Vec<_> = restored.bindings.iter().map(|endpoint| endpoint.pod.clone()).collect();
+    bound.sort();
+    assert_eq!(bound, [key(&pg), key(&cart), key(&web)]);
+    assert!(restored.bindings.iter().any(|endpoint| endpoint.pod_uid == uid(&pg)));
+
+    // Events of the time without a daemon are still there, and the new one can go on.
+    assert!(node.events_to(&pg, 7000).iter().any(|event| event.attribution == ISOLATED));
+    node.attach_all();
+    assert!(!arrives(&cart, &pg, 4, 7001), "attaching again before publishing changes nothing");
+    assert!(arrives(&web, &pg, 4, 7002));
+    let next = Plan::new(2, node.topology.pods()).isolate("db/pg").accept("shop/cart", "db/pg");
+    assert_eq!(node.probe().publish(2, &next.complete()).unwrap(), revision + 1);
+    assert!(arrives(&cart, &pg, 4, 7003));
+    assert!(!arrives(&web, &pg, 4, 7004));
+}
+
+#[test]
+fn second_probe_is_refused_while_the_first_lives() {
+    let Some(mut node) = Node::start(Mode::Observe, &[]) else { return };
+    assert!(matches!(Probe::start(node.options.clone()), Err(ProbeError::Locked { .. })));
+    assert!(matches!(detach_all(&node.options.pin_root), Err(ProbeError::Locked { .. })));
+    assert!(status(&node.options.pin_root).unwrap().running);
+    node.stop();
+    assert!(!status(&node.options.pin_root).unwrap().running);
+    assert!(node.start_again().taken_over);
+}
+
+#[test]
+fn interface_that_went_meanwhile_is_forgotten() {
+    let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
+    let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
+    node.publish_and_attach(&Plan::new(1, node.topology.pods()).complete());
+    let gone = node.ifindex(&web);
+    node.stop();
+    let deleted = Command::new("ip").args(["link", "delete", &web.host_interface]).status().unwrap();
+    assert!(deleted.success());
+    let restored = node.start_again();
+    let bound: Vec<_> = restored.bindings.iter().map(|endpoint| endpoint.pod.clone()).collect();
+    assert_eq!(bound, [key(&pg)]);
+    let status = status(&node.options.pin_root).unwrap();
+    assert!(status.endpoints.iter().all(|endpoint| endpoint.ifindex != gone), "{:?}", status.endpoints);
+    assert_eq!(status.endpoints.len(), 1);
+}
+
+#[test]
+fn binding_holds_against_another_pod_and_ends_with_detach() {
+    let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
+    let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
+    node.publish_and_attach(&Plan::new(1, node.topology.pods()).isolate("db/pg").complete());
+    let mut other = node.bound(&web);
+    other.pod_uid = "another".to_owned();
+    assert!(matches!(node.probe().attach(&other), Err(ProbeError::BoundToOther { .. })));
+    let mut nowhere = node.bound(&web);
+    nowhere.ifindex = u32::from(u16::MAX);
+    assert!(matches!(node.probe().attach(&nowhere), Err(ProbeError::NoInterface { .. })));
+
+    assert!(!arrives(&web, &pg, 4, 7000));
+    let ifindex = node.ifindex(&pg);
+    node.probe().detach(ifindex).unwrap();
+    assert!(arrives(&web, &pg, 4, 7001));
+    node.attach_all();
+    assert!(!arrives(&web, &pg, 4, 7002));
+}
+
+#[test]
+fn detaching_everything_leaves_nothing() {
+    let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
+    let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
+    node.publish_and_attach(&Plan::new(1, node.topology.pods()).isolate("db/pg").complete());
+    let root = node.options.pin_root.clone();
+
+    let report = status(&root).unwrap();
+    assert_eq!((report.abi_version, report.mode, report.revision), (ABI_VERSION, "enforce", 1));
+    assert_eq!(report.endpoints.len(), 2);
+    assert!(report.endpoints.iter().all(|endpoint| endpoint.ready && endpoint.from_pod && endpoint.to_pod));
+    assert!(report.endpoints.iter().all(|endpoint| endpoint.interface.is_some()));
+    assert!(report.maps.iter().any(|map| map.map == "ADDRESSES" && map.used == Some(4)));
+    serde_json::to_string(&report).unwrap();
+
+    assert!(!arrives(&web, &pg, 4, 7000));
+    node.stop();
+    assert!(!arrives(&web, &pg, 4, 7001), "the daemon is dead, the verdict is not");
+    let removed = detach_all(&root).unwrap();
+    assert_eq!((removed.links, removed.programs), (4, 3));
+    assert!(arrives(&web, &pg, 4, 7002));
+    assert!(!root.exists());
+    assert!(matches!(status(&root), Err(ProbeError::NothingPinned { .. })));
+    assert_eq!(detach_all(&root).unwrap(), netverdict_probe::Removed::default(), "nothing left to remove");
+}
