@@ -26,10 +26,8 @@ use crate::{
 
 /// Reads the arguments, does what they ask, and gives the process's exit code: see [`Exit`].
 pub fn run(program: &Program, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let parsed = program
-        .command()
-        .try_get_matches_from(arguments)
-        .and_then(|matches| command::Cli::from_arg_matches(&matches));
+    let parsed =
+        program.command().try_get_matches_from(arguments).and_then(|matches| command::Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {

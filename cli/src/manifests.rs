@@ -20,8 +20,8 @@ pub(crate) struct Manifests {
 
 #[derive(Debug, Error)]
 pub(crate) enum ManifestsError {
-    #[error("cannot read {path}: {source}", path = .path.display())]
-    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}: {reason}", path = .path.display())]
+    Read { path: PathBuf, reason: io::Error },
     #[error("{path} is not UTF-8 text", path = .path.display())]
     NotText { path: PathBuf },
     #[error("{path} holds more than {} MiB\n  name the folder that holds manifests alone, or split the file", MOST_BYTES >> 20, path = .path.display())]
@@ -57,8 +57,9 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Manifests, ManifestsError> {
 
 impl Manifests {
     fn add_folder(&mut self, folder: &Path, levels: usize) -> Result<(), ManifestsError> {
-        let failed = |source| ManifestsError::Read { path: folder.to_owned(), source };
-        let entries: Result<Vec<_>, _> = fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|e| e.path())).collect();
+        let failed = |reason| ManifestsError::Read { path: folder.to_owned(), reason };
+        let entries: Result<Vec<_>, _> =
+            fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|e| e.path())).collect();
         let mut entries = entries.map_err(failed)?;
         entries.sort_unstable();
         for path in entries {
@@ -77,7 +78,7 @@ impl Manifests {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<(), ManifestsError> {
-        let file = fs::File::open(path).map_err(|source| ManifestsError::Read { path: path.to_owned(), source })?;
+        let file = fs::File::open(path).map_err(|reason| ManifestsError::Read { path: path.to_owned(), reason })?;
         self.add(path, file)
     }
 
@@ -85,7 +86,7 @@ impl Manifests {
         let mut bytes = Vec::new();
         from.take(MOST_BYTES + 1)
             .read_to_end(&mut bytes)
-            .map_err(|source| ManifestsError::Read { path: path.to_owned(), source })?;
+            .map_err(|reason| ManifestsError::Read { path: path.to_owned(), reason })?;
         if bytes.len() as u64 > MOST_BYTES {
             return Err(ManifestsError::TooLarge { path: path.to_owned() });
         }

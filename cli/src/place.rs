@@ -57,9 +57,7 @@ impl Place {
         let parts: Vec<_> = text.split('/').collect();
         match parts[..] {
             [name] => Ok(Self::Pod { namespace: None, name: pod_name(name)? }),
-            [namespace, name] => {
-                Ok(Self::Pod { namespace: Some(namespace_name(namespace)?), name: pod_name(name)? })
-            }
+            [namespace, name] => Ok(Self::Pod { namespace: Some(namespace_name(namespace)?), name: pod_name(name)? }),
             _ => Err(PlaceError::Shape(text.to_owned())),
         }
     }
@@ -87,11 +85,13 @@ impl Destination {
     /// For clap.
     pub(crate) fn parse(text: &str) -> Result<Self, PlaceError> {
         let (place, port, protocol) = split(text)?;
+        // The place first: what is wrong with it is what a person wants to be told.
+        let place = Place::parse(place)?;
         let port = port.map(parse_port).transpose()?;
         let protocol = protocol.map(parse_protocol).transpose()?;
         match (protocol, port) {
             (Some(protocol), Some(port)) if !protocol.has_ports() => Err(PlaceError::NoPorts(protocol, port)),
-            _ => Ok(Self { place: Place::parse(place)?, port, protocol }),
+            _ => Ok(Self { place, port, protocol }),
         }
     }
 }
@@ -152,13 +152,21 @@ pub(crate) fn parse_protocol(text: &str) -> Result<Protocol, PlaceError> {
 /// For clap: a namespace by itself.
 pub(crate) fn namespace_name(text: &str) -> Result<String, PlaceError> {
     let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if is_name(text, 63, label) { Ok(text.to_owned()) } else { Err(PlaceError::Name(text.to_owned(), "namespace", " and -", 63)) }
+    if is_name(text, 63, label) {
+        Ok(text.to_owned())
+    } else {
+        Err(PlaceError::Name(text.to_owned(), "namespace", " and -", 63))
+    }
 }
 
 /// For clap: a pod by itself.
 pub(crate) fn pod_name(text: &str) -> Result<String, PlaceError> {
     let subdomain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    if is_name(text, 253, subdomain) { Ok(text.to_owned()) } else { Err(PlaceError::Name(text.to_owned(), "pod", ", - and .", 253)) }
+    if is_name(text, 253, subdomain) {
+        Ok(text.to_owned())
+    } else {
+        Err(PlaceError::Name(text.to_owned(), "pod", ", - and .", 253))
+    }
 }
 
 fn is_name(text: &str, longest: usize, allowed: impl Fn(char) -> bool) -> bool {
@@ -219,7 +227,8 @@ mod tests {
             ("db/pg:http", "expected a port from 1 to 65535"),
             ("db/pg:80/quic", "expected tcp, udp"),
             ("db/pg:80/icmp", "ICMP has no ports"),
-            ("2001:db8::1/tcp:80", "in brackets"),
+            ("2001:db8::1/tcp:80", "found `tcp:80`"),
+            ("2001:db8::1:port/tcp", "in brackets"),
             ("[2001:db8::1", "in brackets"),
             ("[2001:db8::1]443", "in brackets"),
             ("[db/pg]:80", "in brackets"),

@@ -46,8 +46,8 @@ pub(crate) struct Service {
 
 #[derive(Debug, Error)]
 pub(crate) enum ServiceError {
-    #[error("cannot read the token file {path}: {source}\n  {remedy}", path = .path.display())]
-    TokenFile { path: PathBuf, source: std::io::Error, remedy: &'static str },
+    #[error("cannot read the token file {path}: {reason}\n  {remedy}", path = .path.display())]
+    TokenFile { path: PathBuf, reason: std::io::Error, remedy: &'static str },
     #[error(
         "the token file {path} is empty or holds more than one line\n  it has to hold the secret that the query service wrote to its --secret-file",
         path = .path.display()
@@ -109,14 +109,14 @@ impl Service {
     /// Reads the token; asks nothing yet.
     pub(crate) fn connect(options: &ServiceOptions) -> Result<Self, ServiceError> {
         let ServiceOptions { server, token_file } = options.clone();
-        let token = std::fs::read_to_string(&token_file).map_err(|source| {
-            let remedy = match source.kind() {
+        let token = std::fs::read_to_string(&token_file).map_err(|reason| {
+            let remedy = match reason.kind() {
                 std::io::ErrorKind::PermissionDenied => {
                     "run as root, or copy the file to where you may read it and name it with --token-file"
                 }
                 _ => "start netverdict-query once, which makes it, or name another file with --token-file or NETVERDICT_TOKEN_FILE",
             };
-            ServiceError::TokenFile { path: token_file.clone(), source, remedy }
+            ServiceError::TokenFile { path: token_file.clone(), reason, remedy }
         })?;
         let token = token.trim().to_owned();
         if token.is_empty() || token.contains(|c: char| !c.is_ascii_graphic()) {
@@ -169,7 +169,10 @@ impl Service {
             });
         }
         if status == StatusCode::UNAUTHORIZED {
-            return Err(ServiceError::Unauthorized { server: self.server.clone(), token_file: self.token_file.clone() });
+            return Err(ServiceError::Unauthorized {
+                server: self.server.clone(),
+                token_file: self.token_file.clone(),
+            });
         }
         match serde_json::from_slice(&body) {
             Ok(answer) => Err(ServiceError::Answer(answer)),

@@ -43,7 +43,8 @@ impl Columns {
     }
 
     pub(crate) fn header(&self, paint: crate::terminal::Paint) -> String {
-        let cells: Vec<_> = self.header.iter().map(|title| Cell::painted(*title, |paint, text| paint.bold(text))).collect();
+        let cells: Vec<_> =
+            self.header.iter().map(|title| Cell::painted(*title, |paint, text| paint.bold(text))).collect();
         self.line(&cells, paint)
     }
 
@@ -77,11 +78,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [vec![Cell::new("a"), Cell::new("long cell"), Cell::new("")], vec![
-            Cell::new("bbbbbb"),
-            Cell::new("c"),
-            Cell::new("d"),
-        ]];
+        let rows = [
+            vec![Cell::new("a"), Cell::new("long cell"), Cell::new("")],
+            vec![Cell::new("bbbbbb"), Cell::new("c"), Cell::new("d")],
+        ];
         let text = Columns::table(&["ONE", "TWO", "THREE"], &rows, Paint::default());
         assert_eq!(text, "ONE     TWO        THREE\na       long cell\nbbbbbb  c          d\n");
     }

@@ -106,11 +106,7 @@ pub(crate) fn plain_lines(text: &str) -> Cow<'_, str> {
 
 fn replace_controls(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     let bad = |c: char| c.is_control() && !keep(c);
-    if text.contains(bad) {
-        Cow::Owned(text.replace(bad, "\u{fffd}"))
-    } else {
-        Cow::Borrowed(text)
-    }
+    if text.contains(bad) { Cow::Owned(text.replace(bad, "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
 #[cfg(test)]

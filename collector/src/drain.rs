@@ -41,8 +41,8 @@ const SESSION_RECORD: u8 = 0xff;
 #[derive(Debug)]
 pub enum Message {
     Input(Box<Input>),
-    /// What the kernel has counted until now.
-    Counters(Vec<KernelCount>),
+    /// What the kernel had counted at a moment.
+    Counters(Instant, Vec<KernelCount>),
     /// For the recorded file alone: the pipeline has it by another way.
     Recorded(Box<Input>),
 }
@@ -83,7 +83,8 @@ impl Drain {
             waiting: VecDeque::new(),
             counted: None,
             offset: (Instant::now(), clock::offset_ns()),
-            failing: false,
+            log_state: LogState::Written,
+            ended: false,
         };
         let result = state.follow(rings, &messages, &released);
         let State { mut wal, pipeline, recorder, .. } = state;
@@ -112,8 +113,19 @@ struct State {
     counted: Option<(Instant, Vec<KernelCount>)>,
     /// The clocks' distance, and when it was sampled.
     offset: (Instant, i64),
-    /// The log could not be written; its gaps are put down to that until the rings have been caught up with.
-    failing: bool,
+    log_state: LogState,
+    /// The control thread has ended.
+    ended: bool,
+}
+
+/// Whether the log takes what the rings hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogState {
+    Written,
+    /// What is lost from now on is put down to that,
+    Failing,
+    /// and still is until all that the kernel counted before this moment has been accounted for.
+    Recovered(Instant),
 }
 
 impl State {
@@ -128,10 +140,11 @@ impl State {
         loop {
             released.try_iter().for_each(|through| release(&mut self.wal, through));
             self.metrics.log_bytes.set(signed(self.wal.bytes()));
-            if self.listen(messages) && ends.is_none() {
+            self.listen(messages);
+            if self.ended && ends.is_none() {
                 ends = Some(Instant::now() + LAST_DRAIN);
             }
-            self.pass_on()?;
+            self.pass_on(messages)?;
             let mut read = false;
             for ring in &mut rings {
                 read |= self.drain(ring, messages)?;
@@ -143,6 +156,7 @@ impl State {
             }
             match ends {
                 Some(ends) if Instant::now() >= ends || (used == 0 && self.counted.is_none()) => return Ok(()),
+                Some(_) if self.log_state == LogState::Failing && !read => return Ok(()),
                 _ if read => {}
                 _ => {
                     if !synced {
@@ -158,33 +172,34 @@ impl State {
         }
     }
 
-    /// Fetches what the control thread has sent. Says whether it has ended.
-    fn listen(&mut self, messages: &mpsc::Receiver<Message>) -> bool {
+    /// Fetches what the control thread has sent.
+    fn listen(&mut self, messages: &mpsc::Receiver<Message>) {
         loop {
             match messages.try_recv() {
                 Ok(message) => self.waiting.push_back(message),
-                Err(mpsc::TryRecvError::Empty) => return false,
-                Err(mpsc::TryRecvError::Disconnected) => return true,
+                Err(mpsc::TryRecvError::Empty) => return,
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    self.ended = true;
+                    return;
+                }
             }
         }
     }
 
     /// Passes on what the control thread has sent.
-    fn pass_on(&mut self) -> Result<(), NobodyListens> {
+    fn pass_on(&mut self, messages: &mpsc::Receiver<Message>) -> Result<(), NobodyListens> {
         while let Some(message) = self.waiting.pop_front() {
             match message {
                 Message::Input(input) => match *input {
                     Input::Session(session) => {
-                        let position = self.log_session(&session);
-                        self.forward(Some(position), Input::Session(session))?;
+                        let position = self.log(&session_record(&session), messages)?;
+                        self.forward(position, Input::Session(session))?;
                     }
                     input => self.forward(None, input)?,
                 },
                 Message::Recorded(input) => self.record(&input),
-                Message::Counters(counts) => {
-                    // Those that wait for their moment came first.
-                    self.counted.get_or_insert((Instant::now(), counts));
-                }
+                // Those that wait for their moment came first.
+                Message::Counters(at, counts) => _ = self.counted.get_or_insert((at, counts)),
             }
         }
         Ok(())
@@ -195,7 +210,7 @@ impl State {
         let Some(batch) = ring.drain(BATCH_BYTES) else { return Ok(false) };
         // What explains these events was sent before they were judged.
         self.listen(messages);
-        self.pass_on()?;
+        self.pass_on(messages)?;
         let lane = lane_name(batch.lane);
         self.metrics.drained(lane, batch.bytes.len());
         let batch = RawBatch { lane, ingest_ns: clock::now_ns(), offset_ns: self.offset(), bytes: batch.bytes };
@@ -205,23 +220,34 @@ impl State {
             clock_offset_ns: batch.offset_ns,
             bytes: Cow::Borrowed(&batch.bytes),
         };
-        let position = self.log(&record)?;
+        let Some(position) = self.log(&record, messages)? else { return Ok(false) };
         ring.commit();
         self.forward(Some(position), Input::Batch(batch))?;
         Ok(true)
     }
 
-    /// Appends to the log, however long that takes: until then the rings keep what they hold.
-    fn log(&mut self, record: &WalRecord<'_>) -> Result<WalPosition, NobodyListens> {
+    /// Appends to the log, however long that takes: until then the rings keep what they hold. `None`: it was not to be
+    /// done before the end, and the next collector finds it in the rings.
+    fn log(
+        &mut self,
+        record: &WalRecord<'_>,
+        messages: &mpsc::Receiver<Message>,
+    ) -> Result<Option<WalPosition>, NobodyListens> {
         loop {
             match self.wal.append(record) {
                 Ok(position) => {
-                    if self.health.set(Part::Log, Vec::new()) {
+                    if self.log_state == LogState::Failing {
+                        self.log_state = LogState::Recovered(Instant::now());
+                        self.health.set(Part::Log, Vec::new());
                         tracing::info!("write-ahead log is written again");
                     }
-                    return Ok(position);
+                    return Ok(Some(position));
                 }
                 Err(error) => self.cannot_log(&error)?,
+            }
+            self.listen(messages);
+            if self.ended {
+                return Ok(None);
             }
         }
     }
@@ -231,31 +257,11 @@ impl State {
         if self.health.set(Part::Log, vec![chain(error)]) {
             tracing::error!(error = %chain(error), "write-ahead log cannot be written; the rings keep what they hold");
         }
-        if !std::mem::replace(&mut self.failing, true) {
+        if std::mem::replace(&mut self.log_state, LogState::Failing) == LogState::Written {
             self.forward(None, Input::Blame(GapCause::DiskFull))?;
         }
         std::thread::sleep(RETRY);
         Ok(())
-    }
-
-    fn log_session(&mut self, session: &Session) -> WalPosition {
-        // A session is text and two numbers: JSON refuses nothing of it.
-        let bytes = serde_json::to_vec(session).unwrap_or_default();
-        let record = WalRecord {
-            lane: SESSION_RECORD,
-            ingest_time_ns: session.time_ns,
-            clock_offset_ns: clock::offset_ns(),
-            bytes: Cow::Owned(bytes),
-        };
-        loop {
-            match self.wal.append(&record) {
-                Ok(position) => return position,
-                Err(error) => {
-                    self.health.set(Part::Log, vec![chain(&error)]);
-                    std::thread::sleep(RETRY);
-                }
-            }
-        }
     }
 
     /// Updates the rings' fill. Returns the bytes that wait in both, and whether there are none.
@@ -271,9 +277,10 @@ impl State {
 
     /// The rings are empty: what the kernel had counted a while ago has come, or is lost.
     fn catch_up(&mut self) -> Result<(), NobodyListens> {
-        if let Some((_, counts)) = self.counted.take_if(|(at, _)| at.elapsed() >= IN_FLIGHT) {
+        if let Some((counted_at, counts)) = self.counted.take_if(|(at, _)| at.elapsed() >= IN_FLIGHT) {
             self.forward(None, Input::Counted(counts))?;
-            if std::mem::take(&mut self.failing) {
+            if matches!(self.log_state, LogState::Recovered(at) if counted_at >= at) {
+                self.log_state = LogState::Written;
                 self.forward(None, Input::Blame(GapCause::RingFull))?;
             }
         }
@@ -318,6 +325,16 @@ pub fn logged_input(record: WalRecord<'static>) -> Option<Input> {
         offset_ns: clock_offset_ns,
         bytes: bytes.into_owned(),
     }))
+}
+
+fn session_record(session: &Session) -> WalRecord<'static> {
+    WalRecord {
+        lane: SESSION_RECORD,
+        ingest_time_ns: session.time_ns,
+        clock_offset_ns: clock::offset_ns(),
+        // A session is text and two numbers: JSON refuses nothing of it.
+        bytes: Cow::Owned(serde_json::to_vec(session).unwrap_or_default()),
+    }
 }
 
 fn release(wal: &mut Wal, through: WalPosition) {

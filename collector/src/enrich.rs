@@ -179,8 +179,7 @@ fn disagrees(
         return true;
     }
     newest.is_some_and(|newest| {
-        newest.number != state.number
-            && newest.owner_of(address) != catalogue.owner(believed).map(|owner| &**owner)
+        newest.number != state.number && newest.owner_of(address) != catalogue.owner(believed).map(|owner| &**owner)
     })
 }
 
@@ -194,7 +193,9 @@ fn build(state: Option<&SnapshotState>, key: &Key, owner: Option<&Owner>) -> End
         ..blank(EndpointKind::Unknown)
     };
     match (&key.who, owner) {
-        (Who::Owner(_), Some(Owner::Pod { key, uid })) | (Who::Bound(key, uid), _) => fill_pod(&mut row, state, key, uid),
+        (Who::Owner(_), Some(Owner::Pod { key, uid })) | (Who::Bound(key, uid), _) => {
+            fill_pod(&mut row, state, key, uid)
+        }
         (Who::Owner(_), Some(Owner::Node { name })) => {
             row.kind = EndpointKind::Node;
             row.node.clone_from(name);
@@ -223,7 +224,9 @@ fn nobody(state: Option<&SnapshotState>, address: IpAddr) -> EndpointKind {
     match state {
         _ if address.is_unspecified() => EndpointKind::Unknown,
         None => EndpointKind::Unknown,
-        Some(state) if state.snapshot.pod_ranges.iter().any(|range| range.contains(&address)) => EndpointKind::UnknownPod,
+        Some(state) if state.snapshot.pod_ranges.iter().any(|range| range.contains(&address)) => {
+            EndpointKind::UnknownPod
+        }
         Some(_) => EndpointKind::External,
     }
 }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use netverdict_flowlog::row::AttributionValue;
 use netverdict_policy::{
     AttributionId, ObjectKey, Snapshot,
-    tables::{Change, Owner, OwnerId, PeerEntry, Tables},
+    tables::{Owner, OwnerId, PeerEntry},
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,32 +55,6 @@ impl SnapshotState {
     }
 }
 
-/// Keeps what the kernel holds of addresses and blocks, change by change.
-#[derive(Debug, Default)]
-pub struct KnownPeers {
-    pub addresses: Arc<BTreeMap<IpAddr, PeerEntry>>,
-    pub blocks: Arc<BTreeMap<IpNet, PeerEntry>>,
-}
-
-impl KnownPeers {
-    pub fn apply(&mut self, change: &Change) {
-        let Tables { addresses, blocks, subjects: _, pairs: _, columns: _ } = &change.put;
-        if change.complete {
-            *self = Self::default();
-        }
-        if !addresses.is_empty() || !change.delete.addresses.is_empty() {
-            let known = Arc::make_mut(&mut self.addresses);
-            change.delete.addresses.iter().for_each(|address| _ = known.remove(address));
-            known.extend(addresses);
-        }
-        if !blocks.is_empty() || !change.delete.blocks.is_empty() {
-            let known = Arc::make_mut(&mut self.blocks);
-            change.delete.blocks.iter().for_each(|block| _ = known.remove(block));
-            known.extend(blocks);
-        }
-    }
-}
-
 /// Everything known of the kernel's numbers.
 #[derive(Debug, Default)]
 pub struct Catalogue {
@@ -95,9 +69,8 @@ pub struct Catalogue {
 impl Catalogue {
     pub fn learn(&mut self, meanings: Meanings) {
         let Meanings { attributions, owners } = meanings;
-        self.attributions.extend(
-            attributions.into_iter().map(|(id, decision)| (id, Arc::new(AttributionValue { id, decision }))),
-        );
+        self.attributions
+            .extend(attributions.into_iter().map(|(id, decision)| (id, Arc::new(AttributionValue { id, decision }))));
         self.owners.extend(owners.into_iter().map(|(id, owner)| (id, Arc::new(owner))));
     }
 
@@ -214,14 +187,12 @@ mod tests {
 
     #[test]
     fn longest_block_that_holds_an_address_speaks_for_it() {
-        let entry = |identity| PeerEntry { identity: netverdict_policy::tables::IdentityId(identity), ..Default::default() };
-        let mut peers = KnownPeers::default();
-        let mut change = Change { complete: true, ..Default::default() };
-        change.put.blocks = [("10.0.0.0/8".parse().unwrap(), entry(1)), ("10.1.0.0/16".parse().unwrap(), entry(2))].into();
-        change.put.addresses = [("10.1.0.1".parse().unwrap(), entry(3))].into();
-        peers.apply(&change);
+        let entry =
+            |identity| PeerEntry { identity: netverdict_policy::tables::IdentityId(identity), ..Default::default() };
         let mut known = (*state(1, 1, 0)).clone();
-        (known.addresses, known.blocks) = (peers.addresses, peers.blocks);
+        known.blocks =
+            Arc::new([("10.0.0.0/8".parse().unwrap(), entry(1)), ("10.1.0.0/16".parse().unwrap(), entry(2))].into());
+        known.addresses = Arc::new([("10.1.0.1".parse().unwrap(), entry(3))].into());
         let identity = |text: &str| known.peer(text.parse().unwrap()).map(|peer| peer.identity.0);
         assert_eq!(identity("10.1.0.1"), Some(3));
         assert_eq!(identity("10.1.0.2"), Some(2));

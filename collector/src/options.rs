@@ -78,7 +78,7 @@ pub struct IdentityOptions {
 pub struct SourceOptions {
     /// Folder of manifests: Pods, Namespaces, Nodes, Services and policies as YAML or JSON, read again when they
     /// change. A file that cannot be read keeps its last good objects.
-    #[arg(long, env = "NETVERDICT_MANIFESTS", value_name = "DIR")]
+    #[arg(long, env = "NETVERDICT_MANIFESTS", default_value = "/etc/netverdict/manifests", value_name = "DIR")]
     pub manifests: PathBuf,
     /// How often the folder is looked at. A policy is in force that much later, at most, than its file was written.
     #[arg(long, env = "NETVERDICT_MANIFEST_INTERVAL", default_value = "500ms", value_parser = duration, value_name = "TIME")]
@@ -336,7 +336,9 @@ mod tests {
     fn every_option_has_a_flag_and_a_variable() {
         let command = Options::command();
         command.clone().debug_assert();
-        for argument in command.get_arguments().filter(|argument| !["help", "version"].contains(&argument.get_id().as_str())) {
+        for argument in
+            command.get_arguments().filter(|argument| !["help", "version"].contains(&argument.get_id().as_str()))
+        {
             let flag = argument.get_long().unwrap_or_else(|| panic!("{} has no flag", argument.get_id()));
             let variable = argument.get_env().unwrap_or_else(|| panic!("--{flag} has no variable"));
             assert!(variable.to_string_lossy().starts_with("NETVERDICT_"), "{variable:?}");

@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use netverdict_flowlog::row::{
-    FlowRow, GapCause, GapRow, LaneName, Method, RecordType, Reporter, Row,
-};
+use netverdict_flowlog::row::{FlowRow, GapCause, GapRow, LaneName, Method, RecordType, Reporter, Row};
 use netverdict_policy::{Direction, Reason};
 use serde::{Deserialize, Serialize};
 
@@ -161,7 +159,9 @@ impl Pipeline {
             Some(before) if before.boot_id != session.boot_id => {
                 let time = clock::at(session.time_ns);
                 let from = self.sequence.last_time().unwrap_or_else(|| clock::at(before.time_ns));
-                rows.extend(self.sequence.take_unnumbered(&before.node, &before.boot_id, from).into_iter().map(gap_row));
+                rows.extend(
+                    self.sequence.take_unnumbered(&before.node, &before.boot_id, from).into_iter().map(gap_row),
+                );
                 rows.push(gap_row(GapRow {
                     node: before.node.clone(),
                     boot_id: before.boot_id.clone(),

@@ -52,7 +52,9 @@ pub enum RecordingError {
     Foreign { path: PathBuf },
     #[error("recorded file is of version {found}, expected {VERSION}: read it with a collector of its own version")]
     Version { found: u32 },
-    #[error("recorded events are of ABI version {found}, expected {ABI_VERSION}: read them with a collector of their own version")]
+    #[error(
+        "recorded events are of ABI version {found}, expected {ABI_VERSION}: read them with a collector of their own version"
+    )]
     Abi { found: u8 },
     #[error("recorded file is cut off or damaged in frame {frame}: {what}")]
     Damaged { frame: u64, what: &'static str },
@@ -181,7 +183,9 @@ impl<R: Read> Recording<R> {
             INPUT => serde_json::from_slice(&payload)
                 .map(Some)
                 .map_err(|source| RecordingError::Content { frame: number, source }),
-            BATCH => batch(payload).map(Some).ok_or(RecordingError::Damaged { frame: number, what: "a batch has no head" }),
+            BATCH => {
+                batch(payload).map(Some).ok_or(RecordingError::Damaged { frame: number, what: "a batch has no head" })
+            }
             _ => Err(RecordingError::Damaged { frame: number, what: "its kind is not known" }),
         }
     }

@@ -159,7 +159,8 @@ mod tests {
         }
         snapshots.published(1, 10).unwrap();
         // 2 was published, and the collector died before it knew; 3 was not.
-        let revisions = |states: Vec<Arc<SnapshotState>>| states.iter().map(|s| (s.number, s.revision)).collect::<Vec<_>>();
+        let revisions =
+            |states: Vec<Arc<SnapshotState>>| states.iter().map(|s| (s.number, s.revision)).collect::<Vec<_>>();
         assert_eq!(revisions(snapshots.load("b", &[(11, 2)]).unwrap()), [(1, 10), (2, 11)]);
         snapshots.forget(&[1]).unwrap();
         assert_eq!(revisions(snapshots.load("b", &[(11, 2)]).unwrap()), [(2, 11)]);

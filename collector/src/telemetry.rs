@@ -1,5 +1,7 @@
 //! Logs, and traces where asked for. It knows nothing of what is logged.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Context as _;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
@@ -25,7 +27,8 @@ impl Telemetry {
         let filter = EnvFilter::try_new(log).with_context(|| format!("--log: `{log}` is no filter"))?;
         let traces = otlp_endpoint.as_deref().map(exporter).transpose()?;
         let spans = traces.as_ref().map(|traces| tracing_opentelemetry::layer().with_tracer(traces.tracer(SERVICE)));
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines =
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
         let registry = tracing_subscriber::registry().with(filter).with(spans);
         match log_format {
             LogFormat::Text => registry.with(lines).try_init(),

@@ -5,12 +5,16 @@
 
 mod log;
 
-use std::{borrow::Cow, io, path::{Path, PathBuf}};
+use std::{
+    borrow::Cow,
+    io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
-pub use log::{FsyncPolicy, MAX_RECORD_BYTES, Recovered, WalPosition};
 pub(crate) use log::{Frame, Frames, Log};
+pub use log::{FsyncPolicy, MAX_RECORD_BYTES, Recovered, WalPosition};
 
 #[derive(Debug, Error)]
 pub enum WalError {
@@ -86,8 +90,12 @@ impl Wal {
     /// Opens or creates the log in `dir`. `committed` is how far the files reach ([`crate::store::Committed::wal`]); the
     /// replay is of everything after it, and must be through before rows of new records are stored.
     pub fn open(dir: &Path, policy: FsyncPolicy, committed: Option<WalPosition>) -> Result<(Self, Replay), WalError> {
-        let (log, recovered) = Log::open(dir, policy, committed)?;
+        let (mut log, recovered) = Log::open(dir, policy, committed)?;
         let frames = log.replay(committed);
+        if let Some(committed) = committed {
+            // A crash may have come between the commit and the release.
+            log.release(committed)?;
+        }
         Ok((Self { log }, Replay { recovered, frames }))
     }
 

@@ -18,6 +18,7 @@ use crate::{
     metrics::{Metrics, signed},
     pipeline::Pipeline,
     snapshots::Snapshots,
+    stop::Stop,
     store::{Store, StoreError},
     wal::{Replay, Replayed, WalError, WalPosition},
 };
@@ -47,6 +48,8 @@ pub struct Writer {
     pub snapshots: Option<Snapshots>,
     pub health: Arc<Health>,
     pub metrics: Metrics,
+    /// Turned when the collector is to end.
+    pub stop: Stop,
     rows: Vec<Row>,
     through: Option<WalPosition>,
     handed_over: Instant,
@@ -62,9 +65,21 @@ impl Writer {
         snapshots: Option<Snapshots>,
         health: Arc<Health>,
         metrics: Metrics,
+        stop: Stop,
     ) -> Self {
-        let (handed_over, drained) = (Instant::now(), 0);
-        Self { pipeline, store, snapshots, health, metrics, rows: Vec::new(), through: None, handed_over, drained, lost: 0 }
+        Self {
+            pipeline,
+            store,
+            snapshots,
+            health,
+            metrics,
+            stop,
+            rows: Vec::new(),
+            through: None,
+            handed_over: Instant::now(),
+            drained: 0,
+            lost: 0,
+        }
     }
 
     /// Takes again what the log holds beyond the last commit. `meanings`: what a boot's ids mean.
@@ -98,14 +113,11 @@ impl Writer {
                 }
                 Replayed::Damaged(position, bytes) => self.damaged(position, bytes),
             }
-            if self.rows.len() >= MOST_ROWS {
-                self.hand_over()?;
-                self.rotate_if_due();
-            }
+            self.hand_over_if_many()?;
         }
         self.take(None, Input::Blame(GapCause::RingFull));
         self.hand_over()?;
-        tracing::info!(log.records = records, "write-ahead log taken again");
+        tracing::info!(wal.records = records, "write-ahead log taken again");
         Ok(())
     }
 
@@ -123,7 +135,11 @@ impl Writer {
             match inputs.recv_timeout(HAND_OVER) {
                 Ok((position, input)) => {
                     self.metrics.queue.dec();
+                    let starts = matches!(input, Input::Session(_));
                     self.take(position, input);
+                    if starts {
+                        self.tell_state("started");
+                    }
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -137,12 +153,13 @@ impl Writer {
                 }
                 self.release(released);
                 // More rows than memory is meant for: the rings bridge it, and count what they cannot.
-                while self.store.held_rows() >= self.store.options().held_rows {
+                while self.store.held_rows() >= self.store.options().held_rows && !self.stop.is_set() {
                     std::thread::sleep(PAUSE);
                     self.release(released);
                 }
             }
         }
+        self.tell_state("stopped");
         self.finish(released)?;
         Ok(self)
     }
@@ -150,13 +167,6 @@ impl Writer {
     /// Takes one input.
     pub fn take(&mut self, position: Option<WalPosition>, input: Input) {
         self.through = self.through.max(position);
-        if let Input::Facts(_) = &input {
-            // From a recorded file: a live collector journals them where they arise.
-            let mut rows = Vec::new();
-            self.pipeline.take(input, &mut rows);
-            tell(&self.store, &self.metrics, rows);
-            return;
-        }
         self.pipeline.take(input, &mut self.rows);
     }
 
@@ -167,7 +177,6 @@ impl Writer {
     pub fn finish(&mut self, released: &mpsc::Sender<WalPosition>) -> Result<(), WriteError> {
         self.pipeline.flush(&mut self.rows);
         self.hand_over()?;
-        self.tell_state("stopped");
         for attempt in 0.. {
             match self.rotate(released) {
                 Ok(()) => break,
@@ -239,15 +248,14 @@ impl Writer {
         }
         match self.through {
             Some(through) => {
-                let checkpoint =
-                    serde_json::to_string(&self.pipeline.checkpoint()).map_err(WriteError::Checkpoint)?;
+                let checkpoint = serde_json::to_string(&self.pipeline.checkpoint()).map_err(WriteError::Checkpoint)?;
                 let appended = self.store.append_checkpointed(rows, through, checkpoint)?;
                 if appended.dropped > 0 {
                     tracing::error!(rows.dropped = appended.dropped, "no room for rows; a gap stands for them");
                 }
             }
             // Nothing has been logged yet, so nothing has been read.
-            None => tell(&self.store, &self.metrics, rows),
+            None => _ = tell(&self.store, &self.metrics, rows),
         }
         Ok(())
     }
@@ -259,9 +267,24 @@ impl Writer {
         }
     }
 
-    fn rotate_if_due(&mut self) {
-        let (sender, _receiver) = mpsc::channel();
-        self.release(&sender);
+    /// Gives rows to the store once they are many, and writes files when it is time. For inputs that come from a file:
+    /// they can wait.
+    ///
+    /// # Errors
+    /// The rows cannot be accounted for.
+    pub fn hand_over_if_many(&mut self) -> Result<(), WriteError> {
+        if self.rows.len() < MOST_ROWS {
+            return Ok(());
+        }
+        self.hand_over()?;
+        // The log is released at the next rotation.
+        let (nobody, _) = mpsc::channel();
+        self.release(&nobody);
+        while self.store.held_rows() >= self.store.options().held_rows && !self.stop.is_set() {
+            std::thread::sleep(PAUSE);
+            self.release(&nobody);
+        }
+        Ok(())
     }
 
     fn rotate(&mut self, released: &mpsc::Sender<WalPosition>) -> Result<(), WriteError> {

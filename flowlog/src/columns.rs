@@ -54,10 +54,14 @@ pub enum BatchError {
 pub fn batch<'a>(table: Table, rows: impl IntoIterator<Item = &'a Row>) -> Result<RecordBatch, BatchError> {
     macro_rules! fill {
         ($variant:ident, $columns:expr) => {
-            fill(table, $columns, &of_table(table, rows, |row| match row {
-                Row::$variant(row) => Some(&**row),
-                _ => None,
-            })?)
+            fill(
+                table,
+                $columns,
+                &of_table(table, rows, |row| match row {
+                    Row::$variant(row) => Some(&**row),
+                    _ => None,
+                })?,
+            )
         };
     }
     match table {
@@ -142,7 +146,8 @@ type Fill<R> = Box<dyn for<'a> Fn(&[&'a R]) -> ArrayRef + Send + Sync>;
 
 impl<R: 'static> Column<R> {
     fn new(name: &str, doc: &str, data_type: DataType, nullable: bool, fill: Fill<R>) -> Self {
-        let field = Field::new(name, data_type, nullable).with_metadata([(crate::schema::DOC.into(), doc.into())].into());
+        let field =
+            Field::new(name, data_type, nullable).with_metadata([(crate::schema::DOC.into(), doc.into())].into());
         Self { field, fill, weight: |_| 0 }
     }
 
@@ -190,8 +195,7 @@ impl<R: 'static> Column<R> {
     }
 
     fn optional_number(name: &str, doc: &str, get: fn(&R) -> Option<i64>) -> Self {
-        let fill =
-            move |rows: &[&R]| -> ArrayRef { Arc::new(rows.iter().map(|row| get(row)).collect::<Int64Array>()) };
+        let fill = move |rows: &[&R]| -> ArrayRef { Arc::new(rows.iter().map(|row| get(row)).collect::<Int64Array>()) };
         Self::new(name, doc, DataType::Int64, true, Box::new(fill))
     }
 
@@ -203,8 +207,7 @@ impl<R: 'static> Column<R> {
     }
 
     fn optional_small(name: &str, doc: &str, get: fn(&R) -> Option<i32>) -> Self {
-        let fill =
-            move |rows: &[&R]| -> ArrayRef { Arc::new(rows.iter().map(|row| get(row)).collect::<Int32Array>()) };
+        let fill = move |rows: &[&R]| -> ArrayRef { Arc::new(rows.iter().map(|row| get(row)).collect::<Int32Array>()) };
         Self::new(name, doc, DataType::Int32, true, Box::new(fill))
     }
 
@@ -284,7 +287,9 @@ fn of_table<'a, R>(
     rows: impl IntoIterator<Item = &'a Row>,
     take: impl Fn(&'a Row) -> Option<&'a R>,
 ) -> Result<Vec<&'a R>, BatchError> {
-    let one = |(index, row)| take(row).ok_or_else(|| BatchError::OtherTable { expected: table, found: Table::of(row), index });
+    let one = |(index, row)| {
+        take(row).ok_or_else(|| BatchError::OtherTable { expected: table, found: Table::of(row), index })
+    };
     rows.into_iter().enumerate().map(one).collect()
 }
 

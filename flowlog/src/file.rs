@@ -5,8 +5,9 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use arrow::array::RecordBatch;
@@ -22,7 +23,11 @@ use parquet::{
 };
 use thiserror::Error;
 
-use crate::{FORMAT_VERSION, path::SegmentPath, schema::{Table, VERSION}};
+use crate::{
+    FORMAT_VERSION,
+    path::SegmentPath,
+    schema::{Table, VERSION},
+};
 
 /// Keys of a file's metadata, besides [`VERSION`].
 pub const NODE: &str = "netverdict.node";
@@ -66,16 +71,6 @@ impl FileError {
         match is_disk_full(&source) {
             true => Self::DiskFull { path, source },
             false => Self::Io { path, source },
-        }
-    }
-
-    fn parquet(path: &Path, source: ParquetError) -> Self {
-        match source {
-            ParquetError::External(inner) => match inner.downcast::<io::Error>() {
-                Ok(inner) => Self::io(path, *inner),
-                Err(inner) => Self::Encode { path: path.to_owned(), source: ParquetError::External(inner) },
-            },
-            source => Self::Encode { path: path.to_owned(), source },
         }
     }
 }
@@ -123,16 +118,55 @@ pub fn prepare(
     let written = Written { path: path.clone(), rows, bytes: 0 };
     // From here on the temporary file is removed if anything fails.
     let mut prepared = Prepared { written, temporary, target: target.clone(), published: false };
-    let parquet = |source| FileError::parquet(&target, source);
-    let properties = properties(path, rows, extra);
-    let mut writer = ArrowWriter::try_new(file, path.table().bare_schema(), Some(properties)).map_err(parquet)?;
-    for batch in batches {
-        writer.write(batch).map_err(parquet)?;
-    }
-    let file = writer.into_inner().map_err(parquet)?;
+    let failed = Arc::new(OnceLock::new());
+    let out = Out { file, failed: failed.clone() };
+    let file = encode(out, path.table(), batches, properties(path, rows, extra)).map_err(|source| {
+        // The encoder tells of a failed write in words only.
+        match failed.get() {
+            Some(kind) => FileError::io(&target, (*kind).into()),
+            None => FileError::Encode { path: target.clone(), source },
+        }
+    })?;
     file.sync_all().map_err(io)?;
     prepared.written.bytes = file.metadata().map_err(io)?.len();
     Ok(prepared)
+}
+
+fn encode(out: Out, table: Table, batches: &[RecordBatch], properties: WriterProperties) -> Result<File, ParquetError> {
+    let mut writer = ArrowWriter::try_new(out, table.bare_schema(), Some(properties))?;
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    Ok(writer.into_inner()?.file)
+}
+
+/// A file that remembers why it could not be written to.
+#[derive(Debug)]
+struct Out {
+    file: File,
+    failed: Arc<OnceLock<io::ErrorKind>>,
+}
+
+impl Out {
+    fn remember<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.failed.get_or_init(|| error.kind());
+            }
+        })
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes);
+        self.remember(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.file.flush();
+        self.remember(flushed)
+    }
 }
 
 impl Prepared {

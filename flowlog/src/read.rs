@@ -8,7 +8,13 @@ mod columns;
 mod flows;
 mod tables;
 
-use std::{collections::BTreeMap, fs::File, io, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arrow::{
     array::{RecordBatch, RecordBatchOptions, new_null_array},
@@ -21,7 +27,11 @@ use parquet::{
 };
 use thiserror::Error;
 
-use crate::{FORMAT_VERSION, row::Row, schema::{Table, VERSION}};
+use crate::{
+    FORMAT_VERSION,
+    row::Row,
+    schema::{Table, VERSION},
+};
 
 #[derive(Debug, Error)]
 pub enum ReadError {
@@ -99,8 +109,11 @@ pub fn conform(table: Table, batch: &RecordBatch) -> Result<RecordBatch, ReadErr
     };
     let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(schema, columns, &options)
-        .map_err(|source| ReadError::Type { table, column: "*".into(), source })
+    RecordBatch::try_new_with_options(schema, columns, &options).map_err(|source| ReadError::Type {
+        table,
+        column: "*".into(),
+        source,
+    })
 }
 
 fn open(path: &Path) -> Result<(Footer, ParquetRecordBatchReaderBuilder<File>), ReadError> {

@@ -9,10 +9,7 @@ use std::{
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use crate::{
-    FORMAT_VERSION, columns,
-    row::Row,
-};
+use crate::{FORMAT_VERSION, columns, row::Row};
 
 /// Key of a field's metadata: what the column means, for people.
 pub const DOC: &str = "doc";

@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -67,13 +67,16 @@ pub struct Parameters {
     pub after: String,
 }
 
+/// What followers have been told.
+#[derive(Debug, Default)]
+pub struct Followers(Mutex<HashMap<u64, Follower>>);
+
 /// What one follower has been told of the last minute.
+#[derive(Debug)]
 struct Follower {
     used: Instant,
     seen: HashSet<u64>,
 }
-
-static FOLLOWERS: LazyLock<Mutex<HashMap<u64, Follower>>> = LazyLock::new(Mutex::default);
 
 /// Where a follower is: the newest record's time of arrival in microseconds, and who it is.
 struct Cursor {
@@ -102,7 +105,12 @@ impl Cursor {
 ///
 /// # Errors
 /// When a parameter is not as expected, or the record cannot be read.
-pub async fn answer(executor: &Executor, parameters: &Parameters, now: DateTime<Utc>) -> Result<FlowsAnswer, QueryError> {
+pub async fn answer(
+    executor: &Executor,
+    followers: &Followers,
+    parameters: &Parameters,
+    now: DateTime<Utc>,
+) -> Result<FlowsAnswer, QueryError> {
     let limit = parameters.limit.unwrap_or(USUAL_LIMIT).clamp(1, MAX_LIMIT);
     let until = if parameters.until.is_empty() { &parameters.at } else { &parameters.until };
     let (mut from, to) = question::range(&parameters.since, until, USUAL, now)?;
@@ -125,7 +133,7 @@ pub async fn answer(executor: &Executor, parameters: &Parameters, now: DateTime<
     let rows = records::rows(executor, Table::Flows, &conditions.join(" AND "), &tail, &notes).await?;
     let mut rows: Vec<FlowRow> = of_kind!(rows, Flow);
     rows.reverse();
-    let (rows, cursor) = followed(rows, cursor, limit, now);
+    let (rows, cursor) = followers.unseen(rows, cursor, limit, now);
     let gaps = gaps::touching(executor, Window::between(from, to), &notes).await?;
     let mut stale = notes.reasons();
     stale.extend(executor.store().collectors().problems().await);
@@ -134,34 +142,36 @@ pub async fn answer(executor: &Executor, parameters: &Parameters, now: DateTime<
     Ok(FlowsAnswer { flows: rows.iter().map(line).collect(), gaps, stale, cursor: cursor.text() })
 }
 
-/// The rows that the follower has not been told, oldest first and at most `limit`; and where that leaves it.
-fn followed(rows: Vec<FlowRow>, cursor: Option<Cursor>, limit: usize, now: DateTime<Utc>) -> (Vec<FlowRow>, Cursor) {
-    let mut followers = FOLLOWERS.lock().unwrap_or_else(PoisonError::into_inner);
-    followers.retain(|_, follower| follower.used.elapsed() < FORGOTTEN);
-    if followers.len() >= MAX_FOLLOWERS
-        && let Some(oldest) = followers.iter().max_by_key(|(_, follower)| follower.used.elapsed()).map(|(id, _)| *id)
-    {
-        followers.remove(&oldest);
+impl Followers {
+    /// The rows that the follower has not been told, oldest first and at most `limit`; and where that leaves it.
+    fn unseen(&self, rows: Vec<FlowRow>, cursor: Option<Cursor>, limit: usize, now: DateTime<Utc>) -> (Vec<FlowRow>, Cursor) {
+        let mut followers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        followers.retain(|_, follower| follower.used.elapsed() < FORGOTTEN);
+        if followers.len() >= MAX_FOLLOWERS
+            && let Some(oldest) = followers.iter().max_by_key(|(_, follower)| follower.used.elapsed()).map(|(id, _)| *id)
+        {
+            followers.remove(&oldest);
+        }
+        let asked = cursor.as_ref().map(|cursor| cursor.arrived);
+        let mut cursor = cursor.unwrap_or_else(|| Cursor { arrived: now - chrono::Duration::seconds(LATE), follower: random() });
+        let known = followers.remove(&cursor.follower);
+        // Of a follower that is forgotten only the newest moment is known.
+        let forgotten = asked.filter(|_| known.is_none());
+        let mut seen = known.map(|follower| follower.seen).unwrap_or_default();
+        let mut new: Vec<FlowRow> = rows
+            .into_iter()
+            .filter(|row| !seen.contains(&identity(row)) && forgotten.is_none_or(|arrived| row.ingest_time > arrived))
+            .collect();
+        new.truncate(limit);
+        cursor.arrived = new.iter().map(|row| row.ingest_time).fold(cursor.arrived, DateTime::max);
+        seen.extend(new.iter().map(identity));
+        if seen.len() > 4 * MAX_LIMIT {
+            // So many in a minute that no follower can read them: begin again from the newest.
+            seen = new.iter().map(identity).collect();
+        }
+        followers.insert(cursor.follower, Follower { used: Instant::now(), seen });
+        (new, cursor)
     }
-    let asked = cursor.as_ref().map(|cursor| cursor.arrived);
-    let mut cursor = cursor.unwrap_or_else(|| Cursor { arrived: now - chrono::Duration::seconds(LATE), follower: random() });
-    let known = followers.remove(&cursor.follower);
-    // Of a follower that is forgotten only the newest moment is known.
-    let forgotten = asked.filter(|_| known.is_none());
-    let mut seen = known.map(|follower| follower.seen).unwrap_or_default();
-    let mut new: Vec<FlowRow> = rows
-        .into_iter()
-        .filter(|row| !seen.contains(&identity(row)) && forgotten.is_none_or(|arrived| row.ingest_time > arrived))
-        .collect();
-    new.truncate(limit);
-    cursor.arrived = new.iter().map(|row| row.ingest_time).fold(cursor.arrived, DateTime::max);
-    seen.extend(new.iter().map(identity));
-    if seen.len() > 4 * MAX_LIMIT {
-        // So many in a minute that no follower can read them: begin again from the newest.
-        seen = new.iter().map(identity).collect();
-    }
-    followers.insert(cursor.follower, Follower { used: Instant::now(), seen });
-    (new, cursor)
 }
 
 fn identity(row: &FlowRow) -> u64 {

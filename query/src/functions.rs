@@ -20,7 +20,7 @@ use datafusion::{
 pub(crate) use names::to_json;
 
 /// Makes all functions known to a session.
-pub fn register(context: &SessionContext) {
+pub(crate) fn register(context: &SessionContext) {
     let functions: [ScalarUDF; 9] = [
         addresses::cidr_contains(),
         addresses::protocol_name(),

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer, trace::TraceLayer};
 
-use crate::{Executor, QueryError, guard::MAX_STATEMENT, secret::Secret};
+use crate::{Executor, QueryError, flows::Followers, guard::MAX_STATEMENT, secret::Secret};
 
 /// What is added to the longest statement before a request is given up as a whole: a question asks several.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What all requests share.
 pub struct Api {
     pub executor: Executor,
+    pub followers: Followers,
     pub secret: Secret,
     pub max_rows: usize,
     pub statement_timeout: Duration,

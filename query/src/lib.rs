@@ -6,19 +6,26 @@
 pub mod cells;
 pub mod error;
 pub mod execute;
+pub mod flows;
 pub mod fresh;
 mod functions;
 pub mod gaps;
 pub mod guard;
+pub mod http;
 pub mod metrics;
 pub mod notes;
 pub mod options;
 pub mod postgres;
+pub mod question;
+pub mod records;
 pub mod secret;
+pub mod serve;
 pub mod session;
+pub mod state;
 pub mod tables;
 pub mod telemetry;
 mod views;
+pub mod why;
 
 pub use error::QueryError;
 pub use execute::Executor;

@@ -47,9 +47,9 @@ macro_rules! of_kind {
 }
 pub(crate) use of_kind;
 
-/// A time in SQL.
+/// A time in SQL, to be compared with a column: as text it takes on the column's precision, so the comparison prunes.
 pub(crate) fn literal(time: DateTime<Utc>) -> String {
-    format!("TIMESTAMPTZ '{}'", time.to_rfc3339_opts(SecondsFormat::Micros, true))
+    format!("'{}'", time.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
 /// A text in SQL.

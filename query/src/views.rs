@@ -6,7 +6,7 @@ use netverdict_flowlog::{Table, schema::hive_fields};
 use crate::tables::file_schema;
 
 /// A view's name and its text, in the order in which they can be made.
-pub fn definitions() -> Vec<(String, String)> {
+pub(crate) fn definitions() -> Vec<(String, String)> {
     let mut views = vec![("flows".to_owned(), flows())];
     for table in Table::ALL {
         match key(table) {
@@ -44,7 +44,8 @@ fn flows() -> String {
 }
 
 /// States of a change log: each lasts until the next change of the same object on the same node. Within one revision a
-/// deletion comes before what replaces it. `valid_to` is null for what is still so.
+/// deletion comes before what replaces it. `valid_to` is null for what is still so. What is put again with its first
+/// time, as after a boot, is no new state.
 fn states(table: Table, key: &str) -> String {
     let schema = file_schema(table);
     let own = schema.fields().iter().map(|field| field.name().as_str()).filter(|name| !matches!(*name, "change" | "time"));
@@ -54,7 +55,7 @@ fn states(table: Table, key: &str) -> String {
     format!(
         "SELECT time AS valid_from, valid_to, {columns} FROM (SELECT *, LEAD(time) OVER (PARTITION BY cluster, node, \
          {key} ORDER BY time, revision, CASE WHEN change = 'delete' THEN 0 ELSE 1 END) AS valid_to FROM record.{table}) \
-         AS changes WHERE change = 'put'"
+         AS changes WHERE change = 'put' AND (valid_to IS NULL OR valid_to > time)"
     )
 }
 

@@ -13,7 +13,7 @@ use netverdict_policy::{Pod, Snapshot};
 use netverdict_probe::{Sighting, Watch, bind, discover};
 use netverdict_tests::topology::PodNetwork;
 
-use crate::node::{Node, block_on, key, uid};
+use crate::node::{Node, block_on, key, skip, uid};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -25,7 +25,10 @@ fn snapshot(pods: &[PodNetwork]) -> Snapshot {
         addresses: vec![network.v4.into(), network.v6.into()],
         ..Pod::default()
     };
-    Snapshot { pods: pods.iter().map(|network| (key(network), Arc::new(pod(network)))).collect(), ..Snapshot::default() }
+    Snapshot {
+        pods: pods.iter().map(|network| (key(network), Arc::new(pod(network)))).collect(),
+        ..Snapshot::default()
+    }
 }
 
 #[test]
@@ -117,11 +120,16 @@ struct PodProcess {
 impl PodProcess {
     /// `None`, loudly, where no cgroup can be made.
     fn start(pod: &PodNetwork, uid: &str) -> Option<Self> {
-        let parent = PathBuf::from(format!("/sys/fs/cgroup/kubepods-netverdict-test-{}", std::process::id()));
-        let cgroup = parent.join(format!("pod{uid}"));
+        let Some(root) = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+            .into_iter()
+            .find(|root| PathBuf::from(root).join("cgroup.procs").exists())
+        else {
+            return skip("no cgroup file system of version 2 is mounted");
+        };
+        let cgroup =
+            PathBuf::from(format!("{root}/kubepods-netverdict-test-{}", std::process::id())).join(format!("pod{uid}"));
         if let Err(error) = fs::create_dir_all(&cgroup) {
-            eprintln!("SKIPPED kernel: no cgroup can be made at {}: {error}", cgroup.display());
-            return None;
+            return skip(&format!("no cgroup can be made at {}: {error}", cgroup.display()));
         }
         let process =
             Command::new("ip").args(["netns", "exec", &pod.network_namespace, "sleep", "1000"]).spawn().unwrap();

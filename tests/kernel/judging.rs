@@ -80,12 +80,8 @@ fn ports_decide_singly_and_in_blocks() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
     // 8080 to 8095.
-    let plan = Plan::new(1, node.topology.pods()).isolate("db/pg").accept_tcp(
-        "shop/web",
-        "db/pg",
-        &[443],
-        &[(8080, 12)],
-    );
+    let plan =
+        Plan::new(1, node.topology.pods()).isolate("db/pg").accept_tcp("shop/web", "db/pg", &[443], &[(8080, 12)]);
     node.publish_and_attach(&plan.complete());
     for (port, passes) in [(443, true), (444, false), (8079, false), (8080, true), (8095, true), (8096, false)] {
         assert_eq!(connects(&web, &pg, 4, port), passes, "port {port}");
@@ -101,11 +97,8 @@ fn address_that_a_pod_gave_itself_is_spoofed_and_makes_it_no_other_pod() {
     node.publish_and_attach(&plan.complete());
     assert!(arrives(&client, &pg, 4, 7000));
     let add = format!("address add {}/32 dev eth0", client.v4);
-    let added = std::process::Command::new("ip")
-        .args(["-n", &web.network_namespace])
-        .args(add.split(' '))
-        .status()
-        .unwrap();
+    let added =
+        std::process::Command::new("ip").args(["-n", &web.network_namespace]).args(add.split(' ')).status().unwrap();
     assert!(added.success());
     node.forget_events();
     let receiver = udp(&pg, 4, 7001);

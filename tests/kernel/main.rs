@@ -4,6 +4,7 @@
 //! fails where `NETVERDICT_REQUIRE_KERNEL=1` is set. Tables are made by hand here, so that a test says what is in the
 //! maps; that compiled policies mean the same is for the conformance suite to say.
 
+mod compiled;
 mod discovery;
 mod judging;
 mod node;

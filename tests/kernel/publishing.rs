@@ -1,13 +1,21 @@
 //! Changes of tables: all at once, or not at all.
 
-use netverdict_abi::{KernelReason, Mode, map::name};
-use netverdict_policy::{AttributionId, Change, tables::{ClassId, IdentityId}};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use netverdict_abi::{KernelReason, Mode, Verdict, VerdictEvent, map::name};
+use netverdict_policy::{
+    AttributionId, Change,
+    tables::{ClassId, IdentityId},
+};
 use netverdict_probe::PublishError;
 
 use crate::{
     node::Node,
-    tables::{NO_POLICY, Plan, RULE, allowed},
-    traffic::{arrives, connects},
+    tables::{ISOLATED, NO_POLICY, Plan, RULE, allowed},
+    traffic::{arrives, connects, udp},
 };
 
 #[test]
@@ -163,4 +171,49 @@ fn replaced_tables_are_deleted_after_the_grace_period() {
         std::thread::yield_now();
     }
     assert_eq!(node.probe().occupancy(), one_generation);
+}
+
+#[test]
+fn no_packet_sees_half_of_a_change() {
+    let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
+    let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
+    let pods = node.topology.pods().to_vec();
+    // Every generation has other identities, classes and owners; the odd ones deny.
+    let plan = |generation: u64| {
+        let plan = Plan::new(u32::try_from(generation).unwrap(), &pods).isolate("db/pg");
+        if generation.is_multiple_of(2) { plan.accept("shop/web", "db/pg") } else { plan }
+    };
+    node.publish_and_attach(&plan(1).complete());
+    node.forget_events();
+    let ifindex = node.ifindex(&pg);
+    let (sender, stop) = (udp(&web, 4, 0), AtomicBool::new(false));
+    let mut events = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // A port each: every datagram is judged anew.
+            for port in (1_024..u16::MAX).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                sender.send_to(b"x", (pg.v4, port)).unwrap();
+            }
+        });
+        for generation in 2..30 {
+            assert_eq!(node.probe().publish(generation, &plan(generation).complete()).unwrap(), generation);
+            // What a port's last turn left allowed goes on, and says so by its reason.
+            let anew = |event: &VerdictEvent| event.reason == KernelReason::ByPolicy as u8;
+            let of_pg = |event: &VerdictEvent| event.ifindex == ifindex && event.protocol == 17;
+            events.extend(node.events().into_iter().filter(|event| of_pg(event) && anew(event)));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let mut revisions = BTreeSet::new();
+    for event in events {
+        revisions.insert(event.revision);
+        let (verdict, attribution) =
+            if event.revision % 2 == 0 { (Verdict::Allowed, RULE) } else { (Verdict::Denied, ISOLATED) };
+        assert_eq!((event.verdict, event.attribution), (verdict as u8, attribution), "revision {}", event.revision);
+        assert_eq!(event.source_owner, plan(event.revision).owner("shop/web"), "revision {}", event.revision);
+        // The pod behind an interface stays the same, so its id may be the next one already: it means the same.
+        let owners = [event.revision, event.revision + 1].map(|generation| plan(generation).owner("db/pg"));
+        assert!(owners.contains(&event.destination_owner), "revision {}", event.revision);
+    }
+    assert!(revisions.len() > 10, "{revisions:?}");
 }

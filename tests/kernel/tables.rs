@@ -14,14 +14,14 @@ use netverdict_tests::topology::PodNetwork;
 use crate::node::{key, uid};
 
 /// Attribution of what no policy speaks of.
-pub const NO_POLICY: u64 = 1_000;
+pub(crate) const NO_POLICY: u64 = 1_000;
 /// Attribution of what an isolated pod does not accept.
-pub const ISOLATED: u64 = 1_001;
+pub(crate) const ISOLATED: u64 = 1_001;
 /// Attribution of what a rule accepts.
-pub const RULE: u64 = 1_002;
+pub(crate) const RULE: u64 = 1_002;
 
 /// Everything is allowed but what `isolate` takes away and `accept` gives back.
-pub struct Plan {
+pub(crate) struct Plan {
     pods: Vec<PodNetwork>,
     generation: u32,
     isolated: BTreeSet<String>,
@@ -33,12 +33,15 @@ pub struct Plan {
 enum Accept {
     Everything,
     /// Single TCP ports, and blocks of them by first port and length.
-    Tcp { ports: Vec<u16>, prefixes: Vec<(u16, u8)> },
+    Tcp {
+        ports: Vec<u16>,
+        prefixes: Vec<(u16, u8)>,
+    },
 }
 
 impl Plan {
     /// `generation` 1 and up: plans of different generations share no id.
-    pub fn new(generation: u32, pods: &[PodNetwork]) -> Self {
+    pub(crate) fn new(generation: u32, pods: &[PodNetwork]) -> Self {
         Self {
             pods: pods.to_vec(),
             generation,
@@ -49,36 +52,36 @@ impl Plan {
     }
 
     /// Nothing may enter the pod.
-    pub fn isolate(mut self, pod: &str) -> Self {
+    pub(crate) fn isolate(mut self, pod: &str) -> Self {
         self.isolated.insert(pod.to_owned());
         self
     }
 
-    pub fn accept(mut self, from: &str, to: &str) -> Self {
+    pub(crate) fn accept(mut self, from: &str, to: &str) -> Self {
         self.accepted.insert((from.to_owned(), to.to_owned()), Accept::Everything);
         self
     }
 
-    pub fn accept_tcp(mut self, from: &str, to: &str, ports: &[u16], prefixes: &[(u16, u8)]) -> Self {
+    pub(crate) fn accept_tcp(mut self, from: &str, to: &str, ports: &[u16], prefixes: &[(u16, u8)]) -> Self {
         let accept = Accept::Tcp { ports: ports.to_vec(), prefixes: prefixes.to_vec() };
         self.accepted.insert((from.to_owned(), to.to_owned()), accept);
         self
     }
 
     /// Isolated pods answer so to addresses of a block that are no pod's.
-    pub fn block(mut self, block: &str, outcome: Outcome) -> Self {
+    pub(crate) fn block(mut self, block: &str, outcome: Outcome) -> Self {
         self.blocks.insert(block.parse().unwrap(), outcome);
         self
     }
 
     /// The same without a pod: its addresses are the world's.
-    pub fn without(mut self, pod: &str) -> Self {
+    pub(crate) fn without(mut self, pod: &str) -> Self {
         self.pods.retain(|known| known.pod != pod);
         self
     }
 
     /// Everything there is.
-    pub fn complete(&self) -> Change {
+    pub(crate) fn complete(&self) -> Change {
         let mut put = Tables::default();
         let mut owners = Vec::new();
         for (number, pod) in (1_u32..).zip(&self.pods) {
@@ -125,14 +128,16 @@ impl Plan {
         Change {
             complete: true,
             put,
-            attributions: attributions.map(|(id, verdict, reason)| (AttributionId(id), decision(verdict, reason))).into(),
+            attributions: attributions
+                .map(|(id, verdict, reason)| (AttributionId(id), decision(verdict, reason)))
+                .into(),
             owners,
             ..Change::default()
         }
     }
 
     /// The owner id of a pod in this generation.
-    pub fn owner(&self, pod: &str) -> u32 {
+    pub(crate) fn owner(&self, pod: &str) -> u32 {
         self.id(self.number(pod))
     }
 
@@ -154,11 +159,11 @@ impl Plan {
     }
 }
 
-pub fn allowed(attribution: u64) -> Outcome {
+pub(crate) fn allowed(attribution: u64) -> Outcome {
     Outcome::Final { verdict: Verdict::Allowed, attribution: AttributionId(attribution) }
 }
 
-pub fn denied(attribution: u64) -> Outcome {
+pub(crate) fn denied(attribution: u64) -> Outcome {
     Outcome::Final { verdict: Verdict::Denied, attribution: AttributionId(attribution) }
 }
 

@@ -1,8 +1,8 @@
 //! Daemons come and go; enforcement stays, until somebody says otherwise.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
-use netverdict_abi::{ABI_VERSION, Mode};
+use netverdict_abi::{ABI_VERSION, Mode, map::name};
 use netverdict_policy::{AttributionId, tables::OwnerId};
 use netverdict_probe::{Probe, ProbeError, detach_all, status};
 
@@ -60,6 +60,46 @@ fn restarted_probe_takes_over_without_a_packet_passing_unjudged() {
     assert_eq!(node.probe().publish(2, &next.complete()).unwrap(), revision + 1);
     assert!(arrives(&cart, &pg, 4, 7003));
     assert!(!arrives(&web, &pg, 4, 7004));
+}
+
+#[test]
+fn other_programs_are_replaced_over_the_same_maps() {
+    let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
+    let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
+    node.publish_and_attach(&Plan::new(1, node.topology.pods()).isolate("db/pg").complete());
+    let root = node.options.pin_root.clone();
+    let tags = || status(&root).unwrap().programs.into_iter().map(|program| program.tag).collect::<Vec<_>>();
+    let before = tags();
+    node.stop();
+    // As an upgrade finds it: something else is pinned under the name.
+    let pins = root.join(format!("v{ABI_VERSION}/programs"));
+    fs::remove_file(pins.join(name::TO_POD)).unwrap();
+    fs::hard_link(pins.join(name::EMPTY), pins.join(name::TO_POD)).unwrap();
+    assert_ne!(tags(), before);
+    assert!(node.start_again().taken_over);
+    assert_eq!(tags(), before);
+    assert!(!arrives(&web, &pg, 4, 7000));
+}
+
+#[test]
+fn programs_of_another_abi_version_judge_until_ours_are_ready() {
+    let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
+    let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
+    let pods = node.topology.pods().to_vec();
+    let revision = node.publish_and_attach(&Plan::new(1, &pods).isolate("db/pg").complete());
+    node.stop();
+    let root = node.options.pin_root.clone();
+    fs::rename(root.join(format!("v{ABI_VERSION}")), root.join("v0")).unwrap();
+
+    let restored = node.start_again();
+    assert!(!restored.taken_over);
+    assert_eq!((restored.revision, restored.bindings.len()), (revision, 0), "revisions go on within a boot");
+    assert!(!arrives(&web, &pg, 4, 7000), "the old programs still judge");
+    assert_eq!(status(&root).unwrap().other_versions, [root.join("v0").display().to_string()]);
+    let next = Plan::new(2, &pods).complete();
+    assert_eq!(node.publish_and_attach(&next), revision + 1);
+    assert!(arrives(&web, &pg, 4, 7001), "ours alone judge now");
+    assert!(!root.join("v0").exists());
 }
 
 #[test]

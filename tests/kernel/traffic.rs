@@ -12,7 +12,7 @@ use netverdict_tests::topology::PodNetwork;
 const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Whether a TCP connection opens.
-pub fn connects(from: &PodNetwork, to: &PodNetwork, family: u8, port: u16) -> bool {
+pub(crate) fn connects(from: &PodNetwork, to: &PodNetwork, family: u8, port: u16) -> bool {
     let address = SocketAddr::new(to.address(family), port);
     let _listener = to.enter(|| TcpListener::bind(address)).unwrap().unwrap();
     match from.enter(|| TcpStream::connect_timeout(&address, PATIENCE)).unwrap() {
@@ -23,7 +23,7 @@ pub fn connects(from: &PodNetwork, to: &PodNetwork, family: u8, port: u16) -> bo
 }
 
 /// A UDP socket in a pod, at a port or (0) any.
-pub fn udp(pod: &PodNetwork, family: u8, port: u16) -> UdpSocket {
+pub(crate) fn udp(pod: &PodNetwork, family: u8, port: u16) -> UdpSocket {
     let address = SocketAddr::new(pod.address(family), port);
     let socket = pod.enter(|| UdpSocket::bind(address)).unwrap().unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -31,7 +31,7 @@ pub fn udp(pod: &PodNetwork, family: u8, port: u16) -> UdpSocket {
 }
 
 /// Whether a datagram arrives.
-pub fn arrives(from: &PodNetwork, to: &PodNetwork, family: u8, port: u16) -> bool {
+pub(crate) fn arrives(from: &PodNetwork, to: &PodNetwork, family: u8, port: u16) -> bool {
     let receiver = udp(to, family, port);
     let sender = udp(from, family, 0);
     sender.send_to(b"hello", receiver.local_addr().unwrap()).unwrap();

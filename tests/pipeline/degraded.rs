@@ -31,10 +31,8 @@ fn a_corrupt_file_among_good_ones_is_skipped_and_told() {
     fs::write(good.with_file_name("other-00000000-0000-4000-8000-000000000000-1.parquet"), b"PAR1 not Parquet PAR1")
         .expect("written");
     assert_eq!(node.number("select count(*) from flows"), before);
-    let text = node
-        .place
-        .netverdict(node.query(), &["sql", "-o", "json", "select count(*) from flows"])
-        .expect("an answer");
+    let text =
+        node.place.netverdict(node.query(), &["sql", "-o", "json", "select count(*) from flows"]).expect("an answer");
     assert!(text.contains("00000000-0000-4000-8000-000000000000"), "the skipped file is not told: {text}");
 }
 
@@ -60,9 +58,15 @@ fn a_full_disk_is_told_and_nothing_is_lost_once_there_is_room() {
     })
     .expect("readyz tells");
     mount("remount,size=64m");
-    node.wait_for(400, "select sum(count) from flows where lane = 'denied' and source_port >= 26000 and source_port < 26400");
+    node.wait_for(
+        400,
+        "select sum(count) from flows where lane = 'denied' and source_port >= 26000 and source_port < 26400",
+    );
     node.stop_collector();
-    node.wait_for(400, "select sum(count) from flows where lane = 'denied' and source_port >= 26000 and source_port < 26400");
+    node.wait_for(
+        400,
+        "select sum(count) from flows where lane = 'denied' and source_port >= 26000 and source_port < 26400",
+    );
     node.query.take();
     drop(unmount);
 }

@@ -14,9 +14,8 @@ fn each_denial_is_on_record_once_over_kill_and_restart() {
     node.wait_for(300, &format!("select count(distinct source_port) {of_the_scene}"));
     assert_eq!(node.number(&format!("select count(*) {of_the_scene}")), 300);
     assert_eq!(node.number(&format!("select sum(count) {of_the_scene}")), 300);
-    let wrong = format!(
-        "select count(*) {of_the_scene} and policy_names(decided_by) <> 'db/allow-web, db/default-deny'"
-    );
+    let wrong =
+        format!("select count(*) {of_the_scene} and policy_names(decided_by) <> 'db/allow-web, db/default-deny'");
     assert_eq!(node.number(&wrong), 0, "every denial names both isolating policies, also those made while it was down");
 }
 

@@ -1,3 +1,5 @@
 //! What the suites share. Pods are network namespaces made by [`topology`] (it lives in xtask, since the demo uses it).
 
+pub mod conformance;
+
 pub use xtask::topology;

@@ -28,8 +28,25 @@ fn the_kernel_abi_is_what_its_version_says() {
         )+};
     }
     layouts!(
-        VerdictEvent, Settings, Peer, PeerVersions, AddressKey, OwnAddressKey, Decision, EndpointClasses, Endpoint, PairKey,
-        Column, ColumnPortKey, ColumnRangeKey, ConnectionKey, Connection, FragmentKey, FragmentVerdict, LaneCounters, LossKey,
+        VerdictEvent,
+        Settings,
+        Peer,
+        PeerVersions,
+        AddressKey,
+        OwnAddressKey,
+        Decision,
+        EndpointClasses,
+        Endpoint,
+        PairKey,
+        Column,
+        ColumnPortKey,
+        ColumnRangeKey,
+        ConnectionKey,
+        Connection,
+        FragmentKey,
+        FragmentVerdict,
+        LaneCounters,
+        LossKey,
     );
     check("abi.txt", &text, "raise netverdict_abi::ABI_VERSION");
 }

@@ -108,7 +108,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 }
 
 fn is_test(file: &Path) -> bool {
-    file.starts_with(root().join("tests")) || file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "tests")
+    file.starts_with(root().join("tests"))
+        || file.ends_with("tests.rs")
+        || file.components().any(|part| part.as_os_str() == "tests")
 }
 
 fn read(file: &Path) -> String {

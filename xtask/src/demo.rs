@@ -295,7 +295,7 @@ impl Scene<'_> {
             }
         };
         let files = self.place.data().join("flows/**/*.parquet");
-        let script = "import duckdb, sys; print(duckdb.sql(f\"select count(*) from read_parquet('{sys.argv[1]}')\").fetchone()[0])";
+        let script = "import duckdb, sys; print(duckdb.sql(f\"select count(*) from read_parquet('{sys.argv[1]}')\").fetchall()[0][0])";
         let count: u64 = output(Command::new(python).args(["-c", script]).arg(files))?.trim().parse()?;
         ensure!(count == expected, "DuckDB counts {count} rows, the query service counted {expected}");
         println!("  DuckDB counts the same {count} rows");

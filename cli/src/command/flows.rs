@@ -23,14 +23,14 @@ use netverdict_policy::{Verdict, model::Protocol};
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    filter: Filter,
     /// Go on printing what comes, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
     /// How to print; wide adds nodes, addresses and near misses. With --follow, json is one object a line
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
+    #[command(flatten)]
+    filter: Filter,
     #[command(flatten)]
     service: ServiceOptions,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Filters")]
 struct Filter {
     /// Only this verdict
-    #[arg(long, value_parser = verdict)]
+    #[arg(long, value_name = "allowed|denied|unknown", value_parser = verdict)]
     verdict: Option<Verdict>,
     /// Only from this end: NAMESPACE/POD, or an address
     #[arg(long, value_name = "END", value_parser = Place::parse)]
@@ -105,11 +105,11 @@ fn pod(text: &str) -> Result<String, crate::place::PlaceError> {
 
 pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
     let service = Service::connect(&arguments.service)?;
-    let mut parameters = arguments.filter.parameters(Utc::now());
+    let parameters = arguments.filter.parameters(Utc::now());
     if arguments.follow {
         return follow(&service, parameters, arguments.output, terminal).await;
     }
-    let answer = ask(&service, &mut parameters).await?;
+    let answer = ask(&service, &parameters).await?;
     for reason in &answer.stale {
         warn_stale(terminal, reason);
     }
@@ -151,10 +151,7 @@ impl Filter {
     }
 }
 
-async fn ask(
-    service: &Service,
-    parameters: &mut Vec<(&'static str, Option<String>)>,
-) -> Result<FlowsAnswer, ServiceError> {
+async fn ask(service: &Service, parameters: &[(&'static str, Option<String>)]) -> Result<FlowsAnswer, ServiceError> {
     let mut answer: FlowsAnswer = service.get("/v1/flows", parameters).await?;
     answer.flows.sort_by_key(|flow| flow.time);
     Ok(answer)
@@ -187,7 +184,7 @@ async fn follow(
     let mut away = false;
     loop {
         let asked = tokio::select! {
-            asked = ask(service, &mut parameters) => asked,
+            asked = ask(service, &parameters) => asked,
             _ = &mut interrupted => return Ok(Exit::Done),
         };
         let pause = match asked {
@@ -210,7 +207,8 @@ async fn follow(
                 };
                 terminal.print(&text)?;
                 let more = !answer.flows.is_empty();
-                parameters.retain(|(name, _)| !matches!(*name, "after" | "since"));
+                // How far back and how many is said of the beginning only.
+                parameters.retain(|(name, _)| !matches!(*name, "after" | "since" | "limit"));
                 parameters.push(("after", Some(answer.cursor)));
                 if more { Duration::ZERO } else { PAUSE }
             }

@@ -114,7 +114,9 @@ spec:
         let findings = netverdict_manifest::snapshot(&objects).findings;
         let report = report(&findings, objects.len(), Paint::default());
         assert!(
-            report.starts_with("error[invalid-policy-types] NetworkPolicy db/allow-api, spec.policyTypes  (allow.yaml#1)\n    "),
+            report.starts_with(
+                "error[invalid-policy-types] NetworkPolicy db/allow-api, spec.policyTypes  (allow.yaml#1)\n    "
+            ),
             "{report}"
         );
         assert!(report.ends_with("\n1 object: 1 error, 0 warnings, 0 notes\n"), "{report}");

@@ -215,7 +215,8 @@ columns  -     10
     fn nothing_pinned_is_an_error_that_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let pins = Pins { pin_root: folder.path().join("absent") };
-        let error = netverdict_probe::status(&pins.pin_root).map(|_| ()).or_else(|error| explain(error, &pins));
-        error.unwrap_err();
+        let found = netverdict_probe::status(&pins.pin_root).or_else(|error| explain(error, &pins));
+        let error = found.unwrap_err().to_string();
+        assert!(error.starts_with("nothing is pinned at ") && error.contains("absent"), "{error}");
     }
 }

@@ -31,8 +31,8 @@ pub(crate) struct Arguments {
 const AFTER_HELP: &str = "\
 Examples:
   What is denied most
-    {program} sql \"select source_pod, destination_pod, destination_port, sum(count) as packets
-      from flows where verdict = 'denied' group by all order by packets desc limit 10\"
+    {program} sql \"select source_pod, destination_pod, destination_port, sum(count) as events
+      from flows where verdict = 'denied' group by 1, 2, 3 order by events desc limit 10\"
   Which tables and columns there are
     {program} sql \"select table_name, column_name, data_type from information_schema.columns\"
   From a file, to a spreadsheet
@@ -87,7 +87,9 @@ pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> a
     }
     if answer.truncated {
         let shown = answer.rows.len();
-        terminal.warn(&format!("there are more rows than the {shown} that the service gives at once; use LIMIT and OFFSET"));
+        terminal.warn(&format!(
+            "there are more rows than the {shown} that the service gives at once; use LIMIT and OFFSET"
+        ));
     }
     Ok(Exit::Done)
 }

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// Namespace of pods that are named without one
     #[arg(short, long, env = "NETVERDICT_NAMESPACE", default_value = "default", value_parser = namespace_name)]
     namespace: String,
-    /// Look back so far: a span like 15m, or a time [default: as the service is set]
+    /// Look back so far from then: a span like 15m, or a time [default: as the service is set]
     #[arg(long, value_name = "SPAN|TIME", value_parser = Moment::parse)]
     since: Option<Moment>,
     /// Ask about a moment in the past: a time, or a span like 2h for two hours ago
@@ -90,12 +90,14 @@ pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> a
 
 fn parameters(arguments: &Arguments, now: DateTime<Utc>) -> [(&'static str, Option<String>); 6] {
     let Arguments { source, destination, namespace, since, at, output: _, exit_status: _, service: _ } = arguments;
+    // A span looks back from the moment that is asked about.
+    let end = at.map_or(now, |moment| moment.resolve(now));
     [
         ("source", Some(source.text(namespace))),
         ("destination", Some(destination.place.text(namespace))),
         ("port", destination.port.map(|port| port.to_string())),
         ("protocol", destination.protocol.map(|protocol| protocol.to_string())),
-        ("since", since.map(|moment| time_text(moment, now))),
+        ("since", since.map(|moment| time_text(moment, end))),
         ("at", at.map(|moment| time_text(moment, now))),
     ]
 }

@@ -81,7 +81,10 @@ fn nobody_listening_is_told_with_what_to_start() {
     let error = block_on(service.get::<SqlAnswer>("/v1/why", &[])).unwrap_err();
     assert!(error.may_pass());
     let text = error.to_string();
-    assert!(text.contains("cannot be reached: Connection refused") && text.contains("start netverdict-query"), "{text}");
+    assert!(
+        text.contains("cannot be reached: Connection refused") && text.contains("start netverdict-query"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -4,17 +4,19 @@
 //! the collector was down is told when it comes back. After another boot everything is put again with its first time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::row::{
-    ChangeHead, ChangeKind, EndpointChangeRow, EndpointKind, NamespaceRow, PolicyRow, ServiceRow,
+    AttributionRow, AttributionValue, ChangeHead, ChangeKind, EndpointChangeRow, EndpointKind, NamespaceRow, PolicyRow,
+    ServiceRow,
 };
 use netverdict_manifest::Object;
 use netverdict_policy::{
+    AttributionId, Decision,
     model::{Namespace, Node, Phase, Pod, Service},
     tables::{Owner, OwnerId},
 };
@@ -42,6 +44,7 @@ pub struct Changes {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Told {
     boot_id: String,
+    attributions: BTreeSet<AttributionId>,
     /// By kind, namespace and name.
     objects: BTreeMap<String, Entry>,
 }
@@ -62,28 +65,39 @@ impl Changes {
     /// The file in the state directory cannot be read.
     pub fn open(state_dir: &Path, node: Arc<str>, boot_id: Arc<str>, anew: bool) -> Result<Self, StateError> {
         let path = state_dir.join(FILE);
-        let told = if anew { Told::default() } else { state::load(&path)?.unwrap_or_default() };
+        let told: Option<Told> = if anew { None } else { state::load(&path)? };
+        let mut told = told.unwrap_or_default();
+        if told.boot_id != *boot_id {
+            // A crash of the node may have taken with it what was told last.
+            told.attributions.clear();
+        }
         Ok(Self { path, node, boot_id, told })
     }
 
     /// Rows for everything in which the cluster differs from what was told.
     ///
-    /// `number`: of the snapshot. `owner_id`: as the compiler gives them out; 0 for what it does not know.
-    pub fn rows(&mut self, cluster: &ClusterState, number: u64, owner_id: impl Fn(&Owner) -> OwnerId) -> Vec<Fact> {
+    /// `number`: of the snapshot. `time_ns`: when it came into force. `owner_id`: as the compiler gives them out; 0 for what it does not know.
+    pub fn rows(
+        &mut self,
+        cluster: &ClusterState,
+        number: u64,
+        time_ns: i64,
+        owner_id: impl Fn(&Owner) -> OwnerId,
+    ) -> Vec<Fact> {
         let head = ChangeHead {
             change: ChangeKind::Put,
-            time: clock::at(cluster.seen_ns),
+            time: clock::at(time_ns),
             revision: number,
             node: self.node.clone(),
             boot_id: self.boot_id.clone(),
         };
-        let again = self.told.boot_id != *self.boot_id;
+        let again = std::mem::replace(&mut self.told.boot_id, self.boot_id.to_string()) != *self.boot_id;
         let mut before = std::mem::take(&mut self.told.objects);
         let mut facts = Vec::new();
         for (key, mut fact) in describe(cluster, &head, owner_id) {
             let content = content_of(&fact);
             let known = before.remove(&key).filter(|known| known.content == content);
-            let since_ns = known.as_ref().map_or(cluster.seen_ns, |known| known.since_ns);
+            let since_ns = known.as_ref().map_or(time_ns, |known| known.since_ns);
             if known.is_none() || again {
                 if let Some(head) = fact.head_mut() {
                     head.time = clock::at(since_ns);
@@ -99,8 +113,19 @@ impl Changes {
             }
             facts.push(fact);
         }
-        self.told.boot_id = self.boot_id.to_string();
         facts
+    }
+
+    /// Rows for those of these attributions that were not told before.
+    pub fn attributions(&mut self, meanings: &[(AttributionId, Decision)], time_ns: i64) -> Vec<Fact> {
+        let told = &mut self.told.attributions;
+        let new = meanings.iter().filter(|(id, _)| told.insert(*id));
+        let row = |(id, decision): &(AttributionId, Decision)| AttributionRow {
+            time: clock::at(time_ns),
+            node: self.node.clone(),
+            attribution: Arc::new(AttributionValue { id: *id, decision: decision.clone() }),
+        };
+        new.map(|meaning| Fact::Attribution(Box::new(row(meaning)))).collect()
     }
 
     /// Remembers what was told; to be called once the rows are safe.
@@ -158,9 +183,10 @@ fn describe<'a>(
         let owner = of_nodes(&Owner::Node { name: found.name.clone() });
         (format!("node/{}", found.name), Fact::Endpoint(Box::new(node(found, owner, head))))
     });
-    let namespaces = snapshot.namespaces.values().map(move |found| {
-        (format!("namespace/{}", found.name), Fact::Namespace(Box::new(namespace(found, head))))
-    });
+    let namespaces = snapshot
+        .namespaces
+        .values()
+        .map(move |found| (format!("namespace/{}", found.name), Fact::Namespace(Box::new(namespace(found, head)))));
     let services = snapshot.services.values().map(move |found| {
         (format!("service/{}/{}", found.namespace, found.name), Fact::Service(Box::new(service(found, head))))
     });

@@ -36,7 +36,8 @@ impl Generations {
     /// The counts could not be kept: after a restart, a generation may be given twice.
     pub fn count(&mut self, objects: &mut [Object]) -> Result<(), StateError> {
         let mut changed = false;
-        let uncounted = |object: &&mut Object| object.generation == 0 && KINDS.iter().any(|kind| kind.kind() == object.kind);
+        let uncounted =
+            |object: &&mut Object| object.generation == 0 && KINDS.iter().any(|kind| kind.kind() == object.kind);
         for object in objects.iter_mut().filter(uncounted) {
             let key = format!("{}/{}/{}", object.kind, object.namespace, object.name);
             let count = self.counts.entry(key).or_insert(Count { hash: String::new(), generation: 0 });
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn generation_counts_changes_of_content_over_restarts() {
         let folder = tempfile::tempdir().unwrap();
-        let mut generation = |port| {
+        let generation = |port| {
             let mut objects = policy(port);
             Generations::open(folder.path()).unwrap().count(&mut objects).unwrap();
             objects[0].generation

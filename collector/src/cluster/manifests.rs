@@ -257,9 +257,8 @@ impl Stamp {
 fn objects_of(text: &[u8], name: &str) -> (Vec<Object>, Vec<String>) {
     let text = String::from_utf8_lossy(text);
     let (objects, findings) = netverdict_manifest::read(&text, name);
-    let broken = |finding: &&Finding| {
-        [code::BROKEN_DOCUMENT, code::TOO_LARGE, code::INVALID_OBJECT].contains(&finding.code)
-    };
+    let broken =
+        |finding: &&Finding| [code::BROKEN_DOCUMENT, code::TOO_LARGE, code::INVALID_OBJECT].contains(&finding.code);
     let mut troubles: Vec<String> = findings.iter().filter(broken).map(ToString::to_string).collect();
     for object in &objects {
         if let (None, findings) = netverdict_manifest::policy(object) {

@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Commit {
-    version: u32,
+    pub(super) version: u32,
     pub(super) segment: u64,
     pub(super) wal: Option<WalPosition>,
     pub(super) journal: Option<WalPosition>,
@@ -42,7 +42,7 @@ pub(super) enum Saved {
 }
 
 impl Commit {
-    /// `None`: there is none, the store is new.
+    /// `None`: there is none, the store is new. What is given is durable: sources may be let go by it.
     pub(super) fn load(state_dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = state_dir.join(NAME);
         let text = match fs::read(&path) {
@@ -52,7 +52,10 @@ impl Commit {
         };
         let damaged = |found: String, path: PathBuf| StoreError::Commit { path, found };
         match serde_json::from_slice::<Self>(&text) {
-            Ok(commit) if commit.version == VERSION => Ok(Some(commit)),
+            Ok(commit) if commit.version == VERSION => {
+                sync_folder(state_dir).map_err(|source| StoreError::io(state_dir, source))?;
+                Ok(Some(commit))
+            }
             Ok(commit) => Err(damaged(format!("of version {}", commit.version), path)),
             Err(error) => Err(damaged(format!("not readable ({error})"), path)),
         }

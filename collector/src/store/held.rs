@@ -14,10 +14,7 @@ use netverdict_flowlog::{
 };
 
 use super::{
-    Appended, RETRY_AFTER, RETRY_LONGEST, StoreError, StoreOptions,
-    commit::Commit,
-    journal::Journal,
-    retention,
+    Appended, RETRY_AFTER, RETRY_LONGEST, StoreError, StoreOptions, commit::Commit, journal::Journal, retention,
     tally::Tally,
 };
 use crate::wal::WalPosition;
@@ -212,7 +209,8 @@ impl Held {
     }
 }
 
-const NO_ROOM: &str = "no file could be written for so long that memory ran out: free space, or mend the data directory";
+const NO_ROOM: &str =
+    "no file could be written for so long that memory ran out: free space, or mend the data directory";
 
 fn damaged_journal(node: &Arc<str>, options: &StoreOptions, bytes: u64) -> Row {
     let now = chrono::Utc::now();
@@ -229,7 +227,9 @@ fn damaged_journal(node: &Arc<str>, options: &StoreOptions, bytes: u64) -> Row {
         lost_packets: None,
         from: now,
         to: now,
-        detail: format!("{bytes} bytes of the journal of changes cannot be read: changes of the last minute before this may be missing"),
+        detail: format!(
+            "{bytes} bytes of the journal of changes cannot be read: changes of the last minute before this may be missing"
+        ),
     }))
 }
 
@@ -239,7 +239,9 @@ fn memory(row: &Row) -> usize {
     match row {
         Row::Flow(_) => size_of::<FlowRow>(),
         Row::Policy(row) => OTHER + row.text.len(),
-        Row::Attribution(row) => OTHER + size_of::<AttributionValue>() * (1 + row.attribution.decision.references.len()),
+        Row::Attribution(row) => {
+            OTHER + size_of::<AttributionValue>() * (1 + row.attribution.decision.references.len())
+        }
         Row::Endpoint(_)
         | Row::Namespace(_)
         | Row::Service(_)

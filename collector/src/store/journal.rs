@@ -42,9 +42,12 @@ impl Journal {
     pub(super) fn open(state_dir: &Path, committed: Option<WalPosition>) -> Result<(Self, Recovered), StoreError> {
         let dir = state_dir.join(FOLDER);
         // Rows here are few, and each is said once only: nothing but safe will do.
-        let (log, torn) = Log::open(&dir, FsyncPolicy::Batch, committed).map_err(StoreError::Journal)?;
-        let mut recovered = Recovered { damaged: 0, ..Recovered::default() };
-        tracing::debug!(bytes = torn.torn_bytes, "journal opened");
+        let (mut log, torn) = Log::open(&dir, FsyncPolicy::Batch, committed).map_err(StoreError::Journal)?;
+        let mut recovered = Recovered::default();
+        if torn.torn_bytes > 0 {
+            // Its append never returned: nobody was told that it was safe.
+            tracing::info!(bytes = torn.torn_bytes, "end of the journal was torn and is cut off");
+        }
         for frame in log.replay(committed) {
             match frame.map_err(StoreError::Journal)? {
                 Frame::Payload(position, payload) => {
@@ -59,6 +62,9 @@ impl Journal {
                 }
             }
         }
+        if let Some(committed) = committed {
+            log.release(committed).map_err(StoreError::Journal)?;
+        }
         Ok((Self { log }, recovered))
     }
 
@@ -66,16 +72,13 @@ impl Journal {
         let mut streams = Vec::new();
         let mut head = Head { tables: Vec::new(), removes: removes.iter().map(SegmentPath::to_string).collect() };
         for table in Table::ALL {
-            let before = streams.len();
             for batch in columns::batches(table, rows.iter().filter(|row| Table::of(row) == table))? {
                 let start = streams.len();
                 encode(&batch, &mut streams).map_err(|source| columns::BatchError::Schema { table, source })?;
                 head.tables.push((table.name().into(), streams.len() - start));
             }
-            debug_assert!(streams.len() >= before);
         }
-        let mut line = serde_json::to_vec(&head)
-            .map_err(|source| StoreError::io(Path::new(FOLDER), source.into()))?;
+        let mut line = serde_json::to_vec(&head).map_err(|source| StoreError::io(Path::new(FOLDER), source.into()))?;
         line.push(b'\n');
         self.log.append(&[&line, &streams]).map_err(StoreError::Journal)
     }

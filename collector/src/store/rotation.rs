@@ -122,7 +122,11 @@ impl Store {
             self.step(Step::Removing)?;
             retention::remove(&self.options.data_dir, path);
         }
-        tracing::warn!(files = expired.paths.len(), bytes = expired.bytes, "oldest records removed to stay below the cap on disk use");
+        tracing::warn!(
+            files = expired.paths.len(),
+            bytes = expired.bytes,
+            "oldest records removed to stay below the cap on disk use"
+        );
         rotation.removed = expired.paths;
         Ok(())
     }

@@ -39,8 +39,7 @@ impl Tally {
     }
 
     pub(super) fn add(&mut self, row: &FlowRow) {
-        let counts =
-            Counts { events: row.count, first_seq: row.seq, last_seq: row.seq, from: row.time, to: row.time };
+        let counts = Counts { events: row.count, first_seq: row.seq, last_seq: row.seq, from: row.time, to: row.time };
         self.count((row.boot_id.clone(), row.lane, row.cpu), counts);
     }
 

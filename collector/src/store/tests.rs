@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use netverdict_flowlog::{
     Table, read,
     row::{
-        CollectorRow, DispositionName, EndpointKind, EndpointRow, FlowRow, GapCause, GapRow, LaneName, Method, ModeName,
-        RecordType, Reporter,
+        CollectorRow, DispositionName, EndpointKind, EndpointRow, FlowRow, GapCause, GapRow, LaneName, Method,
+        ModeName, RecordType, Reporter,
     },
 };
 use netverdict_policy::{AttributionId, Confidence, Direction, Reason, Verdict};
@@ -137,8 +137,9 @@ fn files(data_dir: &Path) -> Vec<(SegmentPath, Vec<Row>)> {
             if path.is_dir() {
                 folders.push(path);
             } else if let Some(segment) = SegmentPath::of_file(data_dir, &path) {
-                let rows = read::batches(&path).unwrap().flat_map(|batch| read::rows(segment.table(), &batch.unwrap()).unwrap());
-                found.push((segment, rows.collect()));
+                let batches = read::batches(&path).unwrap();
+                let rows = batches.flat_map(|batch| read::rows(segment.table(), &batch.unwrap()).unwrap()).collect();
+                found.push((segment, rows));
             }
         }
     }
@@ -187,7 +188,8 @@ fn rows_become_files_by_table_and_hour_with_one_segment_number() {
     let rotation = store.rotate().unwrap();
     assert_eq!(rotation.wal, position(10));
     assert_eq!(rotation.rows, 61);
-    let paths: Vec<_> = files(&dir.path().join("data")).into_iter().map(|(path, rows)| (path.to_string(), rows.len())).collect();
+    let paths: Vec<_> =
+        files(&dir.path().join("data")).into_iter().map(|(path, rows)| (path.to_string(), rows.len())).collect();
     let name = format!("node-1-{BOOT}-0000000001.parquet");
     assert_eq!(
         paths,
@@ -258,7 +260,10 @@ fn fresh_rows_are_filtered_by_time_and_carry_the_columns_of_their_path() {
     assert_eq!(names(&read::rows(Table::Flows, &batch).unwrap()), ["flow 29", "flow 30", "flow 31"]);
     let column = |name: &str| {
         let column = batch.column_by_name(name).unwrap();
-        arrow::array::AsArray::as_string::<i32>(column).iter().map(|value| value.unwrap().to_owned()).collect::<Vec<_>>()
+        arrow::array::AsArray::as_string::<i32>(column)
+            .iter()
+            .map(|value| value.unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(column("cluster"), ["prod"; 3]);
     assert_eq!(column("date"), ["2026-11-19"; 3]);

@@ -4,9 +4,11 @@
 //! all little endian. A new file is begun after [`SEGMENT_BYTES`] and at every opening, so that nothing is ever
 //! appended to a file that another process wrote. What cannot be read to the end of a file is counted, never guessed.
 
+mod frames;
+
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufReader, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -15,6 +17,8 @@ use netverdict_flowlog::file::{is_disk_full, sync_folder};
 use serde::{Deserialize, Serialize};
 
 use super::WalError;
+use frames::Reader;
+pub(crate) use frames::{Frame, Frames};
 
 /// A file is closed once it holds this much; one frame may make it longer.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
@@ -23,8 +27,8 @@ pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 pub const MAX_RECORD_BYTES: usize = 256 << 20;
 
 const MAGIC: &[u8; 8] = b"NVLOG001";
-const HEADER_BYTES: u64 = 16;
-const FRAME_BYTES: u64 = 8;
+const HEADER_BYTES: usize = 16;
+const FRAME_BYTES: usize = 8;
 const EXTENSION: &str = "log";
 
 /// When what was appended is safe from a loss of power. From a crash of the process it is safe at once.
@@ -100,16 +104,25 @@ impl Log {
         }
         let last = closed.last().map_or(0, |(number, _)| *number);
         let next = last.max(committed.map_or(0, |position| position.segment)).saturating_add(1);
-        let log = Self { dir: dir.into(), policy, closed, active: None, next, segment_bytes: SEGMENT_BYTES, buffer: Vec::new() };
+        let log = Self {
+            dir: dir.into(),
+            policy,
+            closed,
+            active: None,
+            next,
+            segment_bytes: SEGMENT_BYTES,
+            buffer: Vec::new(),
+        };
         Ok((log, recovered))
     }
 
     /// Everything after `position` that is in closed files, in order. Call it before the first append.
     pub(crate) fn replay(&self, after: Option<WalPosition>) -> Frames {
-        let mut files: Vec<_> = self.closed.iter().map(|(number, _)| *number).collect();
-        files.retain(|number| after.is_none_or(|after| *number >= after.segment));
-        files.reverse();
-        Frames { dir: self.dir.clone(), files, after, current: None }
+        let has_more = |(number, length): &&(u64, u64)| {
+            after.is_none_or(|after| WalPosition { segment: *number, offset: *length } > after)
+        };
+        let files = self.closed.iter().filter(has_more).map(|(number, _)| *number).collect();
+        Frames::new(&self.dir, files, after)
     }
 
     /// Appends one record. On an error nothing of it is in the log.
@@ -218,8 +231,9 @@ impl Log {
         let number = self.next;
         let path = path_of(&self.dir, number);
         let begun = || {
-            let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-            let mut header = [0; HEADER_BYTES as usize];
+            // Always at the end, wherever a write that failed and was cut off had got to.
+            let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
+            let mut header = [0; HEADER_BYTES];
             header[..8].copy_from_slice(MAGIC);
             header[8..].copy_from_slice(&number.to_le_bytes());
             file.write_all(&header)?;
@@ -235,7 +249,7 @@ impl Log {
             let _ = fs::remove_file(&path);
             WalError::io(&path, source)
         })?;
-        self.active = Some(Active { file, number, length: HEADER_BYTES, synced: Instant::now(), dirty: false });
+        self.active = Some(Active { file, number, length: HEADER_BYTES as u64, synced: Instant::now(), dirty: false });
         Ok(())
     }
 
@@ -247,128 +261,6 @@ impl Log {
             self.closed.push((active.number, active.length));
         }
         Ok(())
-    }
-}
-
-/// What replay comes upon.
-#[derive(Debug)]
-pub(crate) enum Frame {
-    Payload(WalPosition, Vec<u8>),
-    /// The rest of a file that cannot be read. The position is the file's end.
-    Damaged(WalPosition, u64),
-}
-
-/// Frames of the files, oldest first.
-#[derive(Debug)]
-pub(crate) struct Frames {
-    dir: PathBuf,
-    /// Still to come, newest first.
-    files: Vec<u64>,
-    after: Option<WalPosition>,
-    current: Option<Reader>,
-}
-
-impl Iterator for Frames {
-    type Item = Result<Frame, WalError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(reader) = &mut self.current {
-                match reader.frame() {
-                    Ok(Some(frame)) => {
-                        let position = match &frame {
-                            Frame::Payload(position, _) | Frame::Damaged(position, _) => *position,
-                        };
-                        if self.after.is_some_and(|after| position <= after) {
-                            continue;
-                        }
-                        return Some(Ok(frame));
-                    }
-                    Ok(None) => self.current = None,
-                    Err(source) => {
-                        let path = path_of(&self.dir, reader.number);
-                        self.current = None;
-                        return Some(Err(WalError::io(&path, source)));
-                    }
-                }
-            }
-            let number = self.files.pop()?;
-            match Reader::open(&self.dir, number) {
-                Ok(reader) => self.current = Some(reader),
-                Err(source) => return Some(Err(WalError::io(&path_of(&self.dir, number), source))),
-            }
-        }
-    }
-}
-
-/// Reads one file from its start.
-#[derive(Debug)]
-struct Reader {
-    file: BufReader<File>,
-    number: u64,
-    length: u64,
-    offset: u64,
-}
-
-impl Reader {
-    fn open(dir: &Path, number: u64) -> io::Result<Self> {
-        let file = File::open(path_of(dir, number))?;
-        let length = file.metadata()?.len();
-        Ok(Self { file: BufReader::with_capacity(1 << 16, file), number, length, offset: 0 })
-    }
-
-    /// `None` at the end. After a damaged frame comes the end.
-    fn frame(&mut self) -> io::Result<Option<Frame>> {
-        if self.offset == self.length {
-            return Ok(None);
-        }
-        if self.offset == 0 && !self.header()? {
-            return Ok(Some(self.damaged()));
-        }
-        if self.offset == self.length {
-            return Ok(None);
-        }
-        let Some(rest) = (self.length - self.offset).checked_sub(FRAME_BYTES) else {
-            return Ok(Some(self.damaged()));
-        };
-        let mut head = [0; FRAME_BYTES as usize];
-        self.file.read_exact(&mut head)?;
-        let [a, b, c, d, sum @ ..] = head;
-        let length = u64::from(u32::from_le_bytes([a, b, c, d]));
-        // Checked before anything is allocated: never more than the file holds.
-        if length > rest || length > MAX_RECORD_BYTES as u64 {
-            return Ok(Some(self.damaged()));
-        }
-        let mut payload = Vec::new();
-        (&mut self.file).take(length).read_to_end(&mut payload)?;
-        if payload.len() as u64 != length || checksum(&[a, b, c, d], &[&payload]) != u32::from_le_bytes(sum) {
-            return Ok(Some(self.damaged()));
-        }
-        self.offset += FRAME_BYTES + length;
-        Ok(Some(Frame::Payload(self.position(), payload)))
-    }
-
-    fn header(&mut self) -> io::Result<bool> {
-        if self.length < HEADER_BYTES {
-            return Ok(false);
-        }
-        let mut header = [0; HEADER_BYTES as usize];
-        self.file.read_exact(&mut header)?;
-        let fine = header.starts_with(MAGIC) && header[8..] == self.number.to_le_bytes();
-        if fine {
-            self.offset = HEADER_BYTES;
-        }
-        Ok(fine)
-    }
-
-    fn damaged(&mut self) -> Frame {
-        let bytes = self.length - self.offset;
-        self.offset = self.length;
-        Frame::Damaged(self.position(), bytes)
-    }
-
-    fn position(&self) -> WalPosition {
-        WalPosition { segment: self.number, offset: self.offset }
     }
 }
 
@@ -438,6 +330,10 @@ impl Log {
     pub(crate) fn with_segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self
+    }
+
+    pub(crate) fn cut(&mut self, position: WalPosition) {
+        self.take_back(position.segment, position.offset);
     }
 
     /// From now on every write fails as on a full disk.

@@ -17,9 +17,7 @@ use arrow::{
 };
 use netverdict_policy::NearMiss;
 
-use super::{
-    BatchError, Column, assemble, dictionary, nested, number_from, small_from, within_bounds, words,
-};
+use super::{BatchError, Column, assemble, dictionary, nested, number_from, small_from, within_bounds, words};
 use crate::{
     row::{AttributionValue, EndpointRow, FlowRow, Row},
     schema::Table,
@@ -198,9 +196,7 @@ fn record() -> impl Iterator<Item = Own> {
         Own::word("boot_id", "boot of the node, as the kernel names it", |r| &r.boot_id),
         Own::word("lane", "denied or flow: the ring it came through", |r| r.lane.as_str()),
         Own::small("cpu", "CPU that recorded it", |r| small_from(r.cpu)),
-        Own::number("seq", "sequence number of its last event; per boot, lane and CPU, from 1", |r| {
-            number_from(r.seq)
-        }),
+        Own::number("seq", "sequence number of its last event; per boot, lane and CPU, from 1", |r| number_from(r.seq)),
         Own::time("time", "when the verdict was taken", |r| r.time),
         Own::time("ingest_time", "when the collector read it; one per drained batch", |r| r.ingest_time),
         Own::word("receiver", "where it came from: ring for our own probe", |r| r.receiver),
@@ -302,9 +298,7 @@ fn attribution_by_row() -> impl Iterator<Item = Own> {
 
 fn endpoint() -> impl Iterator<Item = End> {
     [
-        End::word("kind", "pod, node, service, external, or why nothing is known", |e| {
-            e.kind.as_str()
-        }),
+        End::word("kind", "pod, node, service, external, or why nothing is known", |e| e.kind.as_str()),
         End::text("namespace", "of the pod", |e| &e.namespace),
         End::text("pod", "name of the pod", |e| &e.pod),
         End::text("pod_uid", "uid of the pod", |e| &e.pod_uid),
@@ -315,8 +309,7 @@ fn endpoint() -> impl Iterator<Item = End> {
         End::text("zone", "topology.kubernetes.io/zone of the node", |e| &e.zone),
         End::text("service", "Service that was addressed, as namespace/name", |e| &e.service),
         End::text("service_port", "port of the Service, by name or number", |e| &e.service_port),
-        End::map("labels", "of the pod, as they stood then", |e| &e.labels)
-            .weighing(|e| nested::map_weight(&e.labels)),
+        End::map("labels", "of the pod, as they stood then", |e| &e.labels).weighing(|e| nested::map_weight(&e.labels)),
         End::number("identity", "the compiler's class of peers; 0 for the world", |e| i64::from(e.identity)),
         End::text("hostname", "a name that the address is known to have", |e| &e.hostname),
         End::text("hostname_source", "how the name became known", |e| &e.hostname_source),
@@ -339,9 +332,7 @@ fn volume() -> impl Iterator<Item = Own> {
 
 fn trust() -> impl Iterator<Item = Own> {
     [
-        Own::flag("identity_window_open", "who an end is may have been changing just then", |r| {
-            r.identity_window_open
-        }),
+        Own::flag("identity_window_open", "who an end is may have been changing just then", |r| r.identity_window_open),
         Own::flag("spoof", "the source address is not the sender's", |r| r.spoof),
         Own::flag("divergence", "the kernel's verdict is not what the snapshot gives", |r| r.divergence),
     ]

@@ -21,10 +21,7 @@ pub(crate) const MAP_VALUE: &str = "value";
 
 /// Text to `value`.
 pub(super) fn map(value: DataType) -> DataType {
-    let entry = Fields::from(vec![
-        Field::new(MAP_KEY, DataType::Utf8, false),
-        Field::new(MAP_VALUE, value, true),
-    ]);
+    let entry = Fields::from(vec![Field::new(MAP_KEY, DataType::Utf8, false), Field::new(MAP_VALUE, value, true)]);
     DataType::Map(Arc::new(Field::new(MAP_ENTRY, DataType::Struct(entry), false)), false)
 }
 
@@ -186,7 +183,13 @@ pub(super) fn deciders_weight(references: &[Reference]) -> usize {
     let one = |reference: &Reference| {
         let Reference { policy, uid, content_hash, rule_name, .. } = reference;
         // The words of closed lists are short.
-        policy.kind.len() + policy.namespace.len() + policy.name.len() + uid.len() + content_hash.len() + rule_name.len() + 32
+        policy.kind.len()
+            + policy.namespace.len()
+            + policy.name.len()
+            + uid.len()
+            + content_hash.len()
+            + rule_name.len()
+            + 32
     };
     references.iter().map(one).sum()
 }

@@ -31,9 +31,7 @@ pub(super) static ATTRIBUTIONS: LazyLock<Vec<Column<AttributionRow>>> = LazyLock
             "policies that took part, in order of evaluation; empty: none did",
             nested::deciders(),
             false,
-            Box::new(|rows| {
-                nested::fill_deciders(rows.iter().map(|r| &*r.attribution.decision.references))
-            }),
+            Box::new(|rows| nested::fill_deciders(rows.iter().map(|r| &*r.attribution.decision.references))),
         )
         .weighing(|r| nested::deciders_weight(&r.attribution.decision.references)),
     ]

@@ -121,7 +121,9 @@ impl<'a> Columns<'a> {
 
     pub(super) fn map(self, name: &str, row: usize) -> Read<BTreeMap<String, String>> {
         let (keys, values) = self.entries(name, row)?;
-        Ok((0..keys.len()).map(|entry| (text_of(&keys, entry).to_owned(), text_of(&values, entry).to_owned())).collect())
+        Ok((0..keys.len())
+            .map(|entry| (text_of(&keys, entry).to_owned(), text_of(&values, entry).to_owned()))
+            .collect())
     }
 
     pub(super) fn number_map(self, name: &str, row: usize) -> Read<BTreeMap<String, i64>> {

@@ -8,7 +8,10 @@ use std::{
 
 use netverdict_policy::{AttributionId, Confidence, Decision, Direction, NearMiss, Reason, Verdict};
 
-use super::{ReadError, columns::{Columns, tier}};
+use super::{
+    ReadError,
+    columns::{Columns, tier},
+};
 use crate::row::{
     AttributionValue, DispositionName, DropReason, EndpointKind, EndpointRow, FlowRow, LaneName, Method, ModeName,
     RecordType, Reporter, Row,
@@ -31,9 +34,7 @@ struct Shared {
 }
 
 fn flow(columns: Columns<'_>, row: usize, shared: &mut Shared) -> Result<FlowRow, ReadError> {
-    let address = |name| {
-        columns.address(name, row)?.ok_or_else(|| columns.wrong(name, row, "", "an address"))
-    };
+    let address = |name| columns.address(name, row)?.ok_or_else(|| columns.wrong(name, row, "", "an address"));
     let translated = |ip, port| match columns.address(ip, row)? {
         Some(address) => Ok(Some((address, columns.number(port, row)?))),
         None => Ok::<Option<(IpAddr, u16)>, ReadError>(None),
@@ -107,7 +108,10 @@ pub(super) fn attribution_id(columns: Columns<'_>, row: usize) -> Result<Attribu
     Ok(AttributionId(columns.optional_number("attribution_id", row)?.unwrap_or(0).cast_unsigned()))
 }
 
-fn intern<T: ?Sized + Eq + std::hash::Hash, V: Into<Arc<T>> + AsRef<T>>(known: &mut HashSet<Arc<T>>, value: V) -> Arc<T> {
+fn intern<T: ?Sized + Eq + std::hash::Hash, V: Into<Arc<T>> + AsRef<T>>(
+    known: &mut HashSet<Arc<T>>,
+    value: V,
+) -> Arc<T> {
     if let Some(known) = known.get(value.as_ref()) {
         return known.clone();
     }

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::{
     evaluate::{End, Family, Flow},
     model::{
-        Action, ContainerPort, Direction, Isolates, Labels, NamePattern, Namespace, NamespaceScope, Node, ObjectKey, Peer,
-        Phase, Pod, Policy, PolicyKey, PortMatch, Protocol, Requirement, Rule, Selector, Service, Snapshot, Subject, Tier,
+        Action, ContainerPort, Direction, Isolates, Labels, NamePattern, Namespace, NamespaceScope, Node, ObjectKey,
+        Peer, Phase, Pod, Policy, PolicyKey, PortMatch, Protocol, Requirement, Rule, Selector, Service, Snapshot,
+        Subject, Tier,
     },
 };
 
@@ -36,7 +37,8 @@ pub fn cluster() -> Cluster {
 impl Cluster {
     #[must_use]
     pub fn namespace(mut self, name: &str, labels: &[Pair<'_>]) -> Self {
-        let namespace = Namespace { name: name.into(), uid: format!("uid-{name}"), labels: to_labels(labels), audit: false };
+        let namespace =
+            Namespace { name: name.into(), uid: format!("uid-{name}"), labels: to_labels(labels), audit: false };
         self.0.namespaces.insert(name.into(), Arc::new(namespace));
         self
     }

@@ -15,10 +15,14 @@ mod columns;
 mod counter;
 mod difference;
 mod identity;
+mod index;
+mod judging;
 mod ledger;
 mod lookup;
 mod policies;
+mod port_set;
 mod profiles;
+mod sharing;
 mod subjects;
 mod terms;
 #[cfg(test)]
@@ -29,13 +33,15 @@ use std::sync::Arc;
 
 use self::{
     catalogue::{Decisions, Owners},
+    class::Look,
     columns::Columns,
     difference::Difference,
-    identity::{Assigned, Identities, Move},
+    identity::{Identities, Signature},
     ledger::Ledger,
     policies::Policies,
+    sharing::Move,
     subjects::{ClassChange, Subjects},
-    terms::{TermChange, Terms},
+    terms::Terms,
     world::{Claimant, Dirty, Sight, World},
 };
 use crate::{
@@ -79,7 +85,7 @@ impl Compiler {
             policies: Policies::default(),
             subjects: Subjects::new(node.clone(), floor.class),
             world: World::new(node),
-            identities: Identities::new(floor.identity),
+            identities: Identities::new(Signature::default(), IdentityId::WORLD, floor.identity.max(IdentityId::FIRST)),
             books: Books {
                 terms: Terms::default(),
                 decisions,
@@ -99,7 +105,7 @@ impl Compiler {
         let classes = self.subjects.update(snapshot, &difference, &self.policies, &touched, &mut self.books);
         let terms = self.books.terms.settle();
         let dirty = self.world.update(&old, snapshot, &difference, &self.books.terms, &terms);
-        let (created, removed) = self.place(dirty, &terms);
+        let (created, removed) = self.place(dirty);
         self.pair(&classes, &created, &removed);
         let (new_columns, old_columns) = self.books.columns.settle();
         for (id, column) in new_columns {
@@ -145,7 +151,7 @@ impl Compiler {
     }
 
     /// Gives addresses and blocks their identities. Returns those that came and those that went.
-    fn place(&mut self, dirty: Dirty, terms: &TermChange) -> (Vec<IdentityId>, Vec<IdentityId>) {
+    fn place(&mut self, dirty: Dirty) -> (Vec<IdentityId>, Vec<IdentityId>) {
         let Dirty { addresses, blocks } = dirty;
         let Self { snapshot, world, identities, books, .. } = self;
         let tables = books.ledger.tables();
@@ -153,7 +159,7 @@ impl Compiler {
             .into_iter()
             .map(|address| {
                 let from = tables.addresses.get(&address).map(|entry| entry.identity);
-                (address, from, world.address(snapshot, &books.terms, address))
+                (address, from, world.address(address))
             })
             .collect();
         let blocks: Vec<_> = blocks
@@ -163,44 +169,46 @@ impl Compiler {
         let to = |sight: &Option<Sight>| sight.as_ref().map(|sight| sight.signature.clone());
         let of_addresses = addresses.iter().map(|(_, from, sight)| Move { from: *from, to: to(sight) });
         let of_blocks = blocks.iter().map(|(_, from, sight)| Move { from: *from, to: to(sight) });
-        let Assigned { identities, created, removed } = identities.assign(of_addresses.chain(of_blocks).collect(), terms);
-        let mut identities = identities.into_iter();
+        // An identity that moves gets a new id: pairs are written before a change is committed.
+        let places = identities.assign(of_addresses.chain(of_blocks).collect(), |_, _| false);
+        let mut places = places.into_iter();
         for (address, _, sight) in addresses {
-            let entry = identities.next().flatten().zip(sight).map(|(id, sight)| entry(snapshot, id, sight, &mut books.owners));
+            let entry =
+                places.next().flatten().zip(sight).map(|(id, sight)| entry(snapshot, id, sight, &mut books.owners));
             books.ledger.set_address(address, entry);
         }
         for (block, _, sight) in blocks {
-            let entry = identities.next().flatten().zip(sight).map(|(id, sight)| entry(snapshot, id, sight, &mut books.owners));
+            let entry =
+                places.next().flatten().zip(sight).map(|(id, sight)| entry(snapshot, id, sight, &mut books.owners));
             books.ledger.set_block(block, entry);
         }
-        (created, removed)
+        identities.settle()
     }
 
     /// Judges every pair of which one side is new.
     fn pair(&mut self, classes: &ClassChange, created: &[IdentityId], removed: &[IdentityId]) {
-        let Self { subjects, identities, books, .. } = self;
+        let Self { subjects, identities, world, books, .. } = self;
         let Books { decisions, columns, ledger, .. } = books;
         for class in &classes.removed {
             ledger.remove_pairs(*class);
         }
+        let look = |id: &IdentityId| Some(world.look(*id, identities.get(*id)?));
+        let new: Vec<Look<'_>> = created.iter().filter_map(look).collect();
+        let all: Vec<Look<'_>> = if classes.created.is_empty() {
+            Vec::new()
+        } else {
+            identities.iter().map(|(id, signature)| world.look(id, signature)).collect()
+        };
         for class in subjects.classes_mut() {
-            if classes.created.contains(&class.id) {
-                for (id, signature) in identities.iter() {
-                    if let Some(outcome) = class.look(id, signature, decisions, columns) {
-                        ledger.set_pair(class.id, id, Some(outcome));
-                    }
-                }
-                continue;
-            }
-            for id in removed {
+            let is_new = classes.created.contains(&class.id);
+            for id in removed.iter().filter(|_| !is_new) {
                 if class.forget(*id, columns) {
                     ledger.set_pair(class.id, *id, None);
                 }
             }
-            for id in created {
-                let signature = identities.signature(*id);
-                if let Some(outcome) = signature.and_then(|signature| class.look(*id, signature, decisions, columns)) {
-                    ledger.set_pair(class.id, *id, Some(outcome));
+            for peer in if is_new { &all } else { &new } {
+                if let Some(outcome) = class.look(peer, decisions, columns) {
+                    ledger.set_pair(class.id, peer.id, Some(outcome));
                 }
             }
         }

@@ -52,6 +52,7 @@ named! {
         NodeLocalExempt = "node_local_exempt",
         Reply = "reply",
         Related = "related",
+        #[serde(rename = "self")]
         SelfTraffic = "self",
         EstablishedStale = "established_stale",
         Midstream = "midstream",
@@ -91,7 +92,7 @@ named! {
         Isolating = "isolating",
         /// Its rule passed the flow on to the next tier.
         Passed = "passed",
-        /// Audited: it would have decided.
+        /// It decides once every audited policy is enforced: `verdict_if_enforced` is its doing.
         Staged = "staged",
         /// A default that another system has a name for.
         Default = "default",
@@ -156,7 +157,7 @@ impl Decision {
         self.references.iter().filter(|r| r.role == Role::Passed)
     }
 
-    /// Audited policies that would have decided.
+    /// The policies that decide once every audited policy is enforced, audited or not. Empty unless one takes part.
     pub fn staged(&self) -> impl Iterator<Item = &Reference> {
         self.references.iter().filter(|r| r.role == Role::Staged)
     }

@@ -389,7 +389,9 @@ fn pod_at<'a>(snapshot: &'a Snapshot, end: &End) -> Result<Option<&'a Pod>, Eval
         &End::Address(address) => match peer::pods_at(snapshot, address).as_slice() {
             [] => Ok(None),
             [pod] => Ok(Some(pod)),
-            several => Err(EvaluateError::ContestedAddress { address, pods: several.iter().map(|p| p.key()).collect() }),
+            several => {
+                Err(EvaluateError::ContestedAddress { address, pods: several.iter().map(|p| p.key()).collect() })
+            }
         },
     }
 }

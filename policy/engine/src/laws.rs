@@ -2,7 +2,11 @@
 
 mod clusters;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
@@ -13,7 +17,7 @@ use crate::{
     decision::{AttributionId, Decision, Reason, Verdict},
     evaluate::{End, Family, evaluate_point},
     model::{Direction, ObjectKey, Peer, Pod, Policy, PortMatch, Protocol, Rule, Snapshot, Tier},
-    tables::{Change, IdFloor, Tables},
+    tables::{Change, IdFloor, Outcome, Tables},
 };
 
 const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
@@ -113,6 +117,23 @@ fn write<K: Ord + Clone, V: Clone + PartialEq + std::fmt::Debug>(
     Ok(())
 }
 
+/// Nothing is held that no packet could ask for.
+fn is_lean(tables: &Tables) -> Result<(), TestCaseError> {
+    let defaults = tables.subjects.values().flat_map(|subject| [subject.egress_default, subject.ingress_default]);
+    let used: BTreeSet<Outcome> = tables.pairs.values().copied().chain(defaults).collect();
+    for id in tables.columns.keys() {
+        prop_assert!(used.contains(&Outcome::Column(*id)), "{id:?} is used");
+    }
+    let classes: BTreeSet<_> =
+        tables.subjects.values().flat_map(|subject| [subject.egress_class, subject.ingress_class]).collect();
+    let peers = tables.addresses.values().chain(tables.blocks.values());
+    let identities: BTreeSet<_> = peers.map(|peer| peer.identity).collect();
+    for (class, identity) in tables.pairs.keys() {
+        prop_assert!(classes.contains(class) && identities.contains(identity), "{class:?} {identity:?} is used");
+    }
+    Ok(())
+}
+
 fn verdicts(snapshot: &Snapshot, probes: &[Probe]) -> Vec<Option<Verdict>> {
     probes.iter().map(|probe| probe.evaluate(snapshot).map(|decision| decision.verdict)).collect()
 }
@@ -160,6 +181,7 @@ proptest! {
                 prop_assert!(kept.is_none_or(|kept| kept == column), "a column never changes its meaning");
             }
             agrees(&now, &compiler)?;
+            is_lean(compiler.tables())?;
             prop_assert!(compiler.compile(&Arc::new(now.clone())).is_empty(), "nothing changed, nothing is written");
         }
     }

@@ -12,8 +12,8 @@ use std::{net::IpAddr, thread, time::SystemTime};
 
 use tokio::sync::oneshot;
 
-use self::{namespaces::Namespace, netlink::HostLink};
 pub use self::watch::Watch;
+use self::{namespaces::Namespace, netlink::HostLink};
 use crate::error::ProbeError;
 
 /// A veth whose other end is in another network namespace.

@@ -5,12 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use netverdict_abi::{Endpoint, EndpointClasses, OwnAddressKey};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::{
-    endpoint::BoundEndpoint,
-    error::ProbeError,
-    maps::Maps,
-    publish::encode,
-};
+use crate::{endpoint::BoundEndpoint, error::ProbeError, maps::Maps, publish::encode};
 
 /// Every bound interface, by index.
 #[derive(Debug, Default)]

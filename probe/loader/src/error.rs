@@ -30,7 +30,9 @@ pub enum ProbeError {
     Attach { ifindex: u32, action: &'static str, reason: String },
     #[error("interface {ifindex} does not exist any more")]
     NoInterface { ifindex: u32 },
-    #[error("interface {ifindex} is bound to pod {bound} ({bound_uid}), not {asked} ({asked_uid}): a binding holds until the interface is deleted")]
+    #[error(
+        "interface {ifindex} is bound to pod {bound} ({bound_uid}), not {asked} ({asked_uid}): a binding holds until the interface is deleted"
+    )]
     BoundToOther { ifindex: u32, bound: String, bound_uid: String, asked: String, asked_uid: String },
     #[error("rings are already being read: drop the other readers first")]
     RingsTaken,

@@ -1,5 +1,7 @@
 //! The programs on interfaces: tcx links, pinned as `links/<ifindex>-<from|to>`, so that they outlive the process.
 
+mod end;
+
 use std::path::PathBuf;
 
 use aya::programs::{
@@ -71,20 +73,28 @@ impl LinkPin {
 
 /// Every link that is pinned, of interfaces that are no more too.
 pub(crate) fn pinned(pins: &Pins) -> Result<Vec<LinkPin>, ProbeError> {
-    let mut found: Vec<_> = pins::entries(&pins.links())?
-        .iter()
-        .filter_map(|path| LinkPin::parse(path.file_name()?.to_str()?))
-        .collect();
+    let mut found: Vec<_> =
+        pins::entries(&pins.links())?.iter().filter_map(|path| LinkPin::parse(path.file_name()?.to_str()?)).collect();
     found.sort_unstable();
     Ok(found)
 }
 
-/// Removes an interface's links; they end at once.
-pub(crate) fn remove(pins: &Pins, ifindex: u32) -> Result<(), ProbeError> {
+/// Ends an interface's links, at once, and removes their pins. Returns how many there were.
+pub(crate) fn remove(pins: &Pins, ifindex: u32) -> Result<u32, ProbeError> {
+    let mut removed = 0;
     for hook in Hook::BOTH {
-        pins::remove(&LinkPin { ifindex, hook }.path(pins))?;
+        let path = LinkPin { ifindex, hook }.path(pins);
+        end::end(&path).map_err(|source| pins::failed(&path, "end", source))?;
+        removed += u32::from(pins::remove(&path)?);
     }
-    Ok(())
+    Ok(removed)
+}
+
+/// [`remove`] for every interface.
+pub(crate) fn remove_all(pins: &Pins) -> Result<u32, ProbeError> {
+    let mut interfaces: Vec<_> = pinned(pins)?.into_iter().map(|pin| pin.ifindex).collect();
+    interfaces.dedup();
+    interfaces.into_iter().try_fold(0, |removed, ifindex| Ok(removed + remove(pins, ifindex)?))
 }
 
 /// Name of an interface of this network namespace; `None` if there is none with this index.
@@ -161,9 +171,8 @@ impl Links {
         // First on the hook: a program that accepts a packet for good must not keep it from being judged.
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let program = self.program(pin.hook);
-        let id = program
-            .attach_with_options(interface, pin.hook.side(), options)
-            .map_err(|error| failed(reason(&error)))?;
+        let id =
+            program.attach_with_options(interface, pin.hook.side(), options).map_err(|error| failed(reason(&error)))?;
         let link = program.take_link(id).map_err(|error| failed(error.to_string()))?;
         let link = FdLink::try_from(link).map_err(|error| failed(error.to_string()))?;
         link.pin(path).map_err(|error| failed(error.to_string()))?;

@@ -73,11 +73,7 @@ impl Mapping {
                 // cannot overlap. The kernel does not write to a released record until the consumer position passes
                 // it; were it to, the bytes would be wrong, and they are checked as any input is.
                 unsafe {
-                    ptr::copy_nonoverlapping(
-                        self.start.as_ptr().add(offset),
-                        to.as_mut_ptr().add(to.len()),
-                        length,
-                    );
+                    ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), to.as_mut_ptr().add(to.len()), length);
                     to.set_len(to.len() + length);
                 }
                 true

@@ -55,10 +55,7 @@ impl Default for ProbeOptions {
             // The one mode in which a mistake costs no traffic.
             mode: Mode::Observe,
             // A collector that is replaced is away for seconds; half a minute leaves room for a slow image pull.
-            ring_bytes: RingBytes {
-                denied: RingBytes::for_outage(30, 2_000),
-                flow: RingBytes::for_outage(30, 10_000),
-            },
+            ring_bytes: RingBytes { denied: RingBytes::for_outage(30, 2_000), flow: RingBytes::for_outage(30, 10_000) },
             // As many as nf_conntrack keeps on a node of 16 GiB.
             max_connections: 262_144,
             // Fragments follow their first within milliseconds.

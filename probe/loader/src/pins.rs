@@ -74,13 +74,10 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes everything of this version, links first: no packet may meet half of it.
+    /// Removes every pin of this version. End the links first: no packet may meet half of it.
     pub(crate) fn remove(&self) -> Result<Counts, ProbeError> {
-        let counts = Counts {
-            links: remove_all(&self.links())?,
-            programs: remove_all(&self.programs())?,
-            maps: remove_all(&self.maps())?,
-        };
+        remove_all(&self.links())?;
+        let counts = Counts { programs: remove_all(&self.programs())?, maps: remove_all(&self.maps())? };
         remove_folder(&self.version_folder)?;
         Ok(counts)
     }
@@ -89,7 +86,6 @@ impl Pins {
 /// How many pins were removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    pub(crate) links: u32,
     pub(crate) programs: u32,
     pub(crate) maps: u32,
 }

@@ -113,6 +113,7 @@ impl Probe {
         } else {
             let object = object.ok_or(ProbeError::NoObject)?;
             // What an earlier start left unfinished.
+            links::remove_all(&pins)?;
             pins.remove()?;
             if let Err(error) = programs::load_fresh(&object, &pins, &options) {
                 if let Err(error) = pins.remove() {

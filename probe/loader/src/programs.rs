@@ -1,10 +1,10 @@
 //! Loads the object, pins what comes of it, and replaces pinned programs by newer ones over the same maps.
 
-use std::{error::Error, fs};
+use std::{error::Error, fs, io};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{ProgramInfo, SchedClassifier},
+    programs::{ProgramError, ProgramInfo, SchedClassifier},
 };
 use netverdict_abi::map::name;
 
@@ -60,6 +60,9 @@ pub(crate) fn replace(object: &[u8], pins: &Pins, options: &ProbeOptions) -> Res
     Ok(replaced)
 }
 
+/// How often to load a program when signals interrupt the verifier, as libbpf does.
+const LOAD_ATTEMPTS: u32 = 5;
+
 /// Opens a pinned program.
 pub(crate) fn open(pins: &Pins, name: &str) -> Result<SchedClassifier, ProbeError> {
     SchedClassifier::from_pin(pins.program(name)).map_err(|_| ProbeError::NoProgram { name: name.to_owned() })
@@ -88,8 +91,24 @@ fn load<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, P
     let missing = || ProbeError::Incomplete { what: "program", name: name.to_owned() };
     let program: &mut SchedClassifier =
         ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|error| refused(&error))?;
-    program.load().map_err(|error| refused(&error))?;
-    Ok(program)
+    let mut attempts = 1;
+    loop {
+        match program.load() {
+            Ok(()) => return Ok(program),
+            Err(error) if is_interrupted(&error) && attempts < LOAD_ATTEMPTS => attempts += 1,
+            Err(error) => return Err(refused(&error)),
+        }
+    }
+}
+
+/// The verifier gives up with `EAGAIN` when a signal is waiting.
+fn is_interrupted(error: &ProgramError) -> bool {
+    let error = match error {
+        ProgramError::LoadError { io_error, .. } => io_error,
+        ProgramError::SyscallError(error) => &error.io_error,
+        _ => return false,
+    };
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 /// Entries, or bytes of a ring, of each map whose size is an option.

@@ -6,8 +6,10 @@
 
 mod blocks;
 pub(crate) mod encode;
+mod floor;
 mod garbage;
 mod journal;
+mod resume;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,12 +19,13 @@ use std::{
 use netverdict_abi::{ColumnPortKey, ColumnRangeKey, Endpoint, EndpointClasses, Peer, PeerVersions, map::peer_flag};
 use netverdict_policy::{
     ObjectKey,
-    tables::{Change, IdFloor, Owner, OwnerId, SubjectEntry, Tables},
+    tables::{Change, IdFloor, Owner, OwnerId, SubjectEntry},
 };
 
 use self::{
     blocks::Blocks,
     encode::{ABSENT, BadId},
+    floor::floor_above,
     garbage::{Deferred, Garbage},
     journal::Journal,
 };
@@ -77,32 +80,6 @@ impl From<BadId> for Stop {
 }
 
 impl Publisher {
-    /// Takes up what the maps hold. `floor` and `owners` are what the state file knows.
-    pub(crate) fn resume(
-        maps: &Maps,
-        floor: IdFloor,
-        owners: &BTreeMap<OwnerId, Owner>,
-        grace: Duration,
-    ) -> Result<Self, ProbeError> {
-        let revision = maps.revision()?;
-        let mut publisher = Self {
-            revision,
-            floor,
-            grace,
-            blocks: Blocks::default(),
-            columns: HashMap::new(),
-            published: false,
-            subjects: BTreeMap::new(),
-            uids: owners.iter().filter_map(|(id, owner)| Some((*id, uid(owner)?.to_owned()))).collect(),
-            deferred: Deferred::default(),
-            unfinished: Journal::default(),
-        };
-        publisher.read_blocks(maps)?;
-        publisher.read_columns(maps)?;
-        publisher.raise_floor_above(maps)?;
-        Ok(publisher)
-    }
-
     pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
@@ -306,7 +283,8 @@ impl Publisher {
         Ok(next)
     }
 
-    /// Records of endpoints that are ready and are judged otherwise from now on. The others wait for the commit.
+    /// Records of endpoints that are ready and are judged otherwise from now on. The others wait for the commit. The
+    /// owner has no version: a new id means the same pod, for the one behind an interface never changes.
     fn write_endpoints(
         &self,
         maps: &mut Maps,
@@ -315,12 +293,9 @@ impl Publisher {
         revision: u64,
         subjects: &BTreeMap<ObjectKey, SubjectEntry>,
     ) -> Result<(), Stop> {
-        for (pod, subject) in subjects {
+        for subject in subjects.values() {
             // Also of pods that are not bound: bad ids are found before anything depends on them.
-            encode::classes(subject).map_err(|bad| {
-                tracing::error!(pod.namespace = pod.namespace, pod.name = pod.name, "subject holds a bad id");
-                bad
-            })?;
+            encode::classes(subject)?;
         }
         for endpoint in endpoints.all() {
             let Some(judged) = self.judged(subjects, &endpoint.pod, &endpoint.pod_uid) else { continue };
@@ -364,7 +339,8 @@ impl Publisher {
     fn settle_endpoints(&self, maps: &mut Maps, endpoints: &Endpoints) -> Result<(), ProbeError> {
         for ifindex in maps.endpoints.keys()? {
             let Some(known) = maps.endpoints.get(&ifindex)? else { continue };
-            let judged = endpoints.get(ifindex).and_then(|bound| self.judged(&self.subjects, &bound.pod, &bound.pod_uid));
+            let judged =
+                endpoints.get(ifindex).and_then(|bound| self.judged(&self.subjects, &bound.pod, &bound.pod_uid));
             match judged {
                 Some(judged) if known.ready == 0 => {
                     maps.endpoints.put(ifindex, ready(ifindex, known.attached_at, judged))?;
@@ -388,12 +364,7 @@ impl Publisher {
     }
 
     /// How a pod is judged; `None` while its tables are not complete or its uid is another's.
-    fn judged(
-        &self,
-        subjects: &BTreeMap<ObjectKey, SubjectEntry>,
-        pod: &ObjectKey,
-        pod_uid: &str,
-    ) -> Option<Judged> {
+    fn judged(&self, subjects: &BTreeMap<ObjectKey, SubjectEntry>, pod: &ObjectKey, pod_uid: &str) -> Option<Judged> {
         let subject = subjects.get(pod)?;
         // A pod of the same name may have been made anew; its interface is another.
         if self.uids.get(&subject.owner)? != pod_uid {
@@ -411,68 +382,6 @@ impl Publisher {
             None => ABSENT,
         }
     }
-
-    fn read_blocks(&mut self, maps: &Maps) -> Result<(), ProbeError> {
-        for block in maps.blocks.keys()? {
-            if let Some(versions) = maps.blocks.get_exact(&block)? {
-                self.blocks.insert(block, self.in_force(Some(versions)));
-            }
-        }
-        Ok(())
-    }
-
-    fn read_columns(&mut self, maps: &Maps) -> Result<(), ProbeError> {
-        for id in maps.columns.keys()? {
-            self.columns.entry(id).or_default();
-        }
-        for key in maps.column_ports.keys()? {
-            self.columns.entry(key.column).or_default().ports.push(key);
-        }
-        for key in maps.column_ranges.keys()? {
-            self.columns.entry(u32::from_be_bytes(key.data.column)).or_default().ranges.push(key);
-        }
-        Ok(())
-    }
-
-    /// Ids in the maps are in use, whatever the state file knows of them.
-    fn raise_floor_above(&mut self, maps: &Maps) -> Result<(), ProbeError> {
-        let mut floor = self.floor;
-        let raise = |floor: &mut u32, id: u32| *floor = (*floor).max(id.saturating_add(1));
-        for key in maps.addresses.keys()? {
-            if let Some(versions) = maps.addresses.get(&key)? {
-                for peer in [versions.before, versions.after] {
-                    raise(&mut floor.identity, peer.identity);
-                    raise(&mut floor.owner, peer.owner);
-                }
-            }
-        }
-        for block in maps.blocks.keys()? {
-            if let Some(versions) = maps.blocks.get_exact(&block)? {
-                for peer in [versions.before, versions.after] {
-                    raise(&mut floor.identity, peer.identity);
-                    raise(&mut floor.owner, peer.owner);
-                }
-            }
-        }
-        for key in maps.pairs.keys()? {
-            raise(&mut floor.class, key.class);
-            raise(&mut floor.identity, key.identity);
-        }
-        for ifindex in maps.endpoints.keys()? {
-            if let Some(known) = maps.endpoints.get(&ifindex)? {
-                raise(&mut floor.owner, known.owner);
-                for classes in [known.before, known.after] {
-                    raise(&mut floor.class, classes.egress_class);
-                    raise(&mut floor.class, classes.ingress_class);
-                }
-            }
-        }
-        for id in self.columns.keys() {
-            raise(&mut floor.column, *id);
-        }
-        self.floor = floor;
-        Ok(())
-    }
 }
 
 /// What holds after the commit.
@@ -483,12 +392,7 @@ struct Next {
     garbage: Garbage,
 }
 
-fn write_pairs(
-    maps: &mut Maps,
-    journal: &mut Journal,
-    change: &Change,
-    garbage: &mut Garbage,
-) -> Result<(), Stop> {
+fn write_pairs(maps: &mut Maps, journal: &mut Journal, change: &Change, garbage: &mut Garbage) -> Result<(), Stop> {
     let mut kept = HashSet::new();
     for (&(class, identity), &outcome) in &change.put.pairs {
         let key = encode::pair(class, identity)?;
@@ -503,33 +407,6 @@ fn write_pairs(
         change.delete.pairs.iter().map(|&(class, identity)| encode::pair(class, identity)).collect::<Result<_, _>>()?
     };
     Ok(())
-}
-
-/// The lowest ids above all that tables and owners use.
-fn floor_above(tables: &Tables, owners: &[(OwnerId, Owner)]) -> IdFloor {
-    let Tables { addresses, blocks, subjects, pairs, columns } = tables;
-    let mut floor = IdFloor::default();
-    let raise = |floor: &mut u32, id: u32| *floor = (*floor).max(id.saturating_add(1));
-    for entry in addresses.values().chain(blocks.values()) {
-        raise(&mut floor.identity, entry.identity.0);
-        raise(&mut floor.owner, entry.owner.0);
-    }
-    for subject in subjects.values() {
-        raise(&mut floor.class, subject.egress_class.0);
-        raise(&mut floor.class, subject.ingress_class.0);
-        raise(&mut floor.owner, subject.owner.0);
-    }
-    for (class, identity) in pairs.keys() {
-        raise(&mut floor.class, class.0);
-        raise(&mut floor.identity, identity.0);
-    }
-    for id in columns.keys() {
-        raise(&mut floor.column, id.0);
-    }
-    for (id, _) in owners {
-        raise(&mut floor.owner, id.0);
-    }
-    floor
 }
 
 fn uid(owner: &Owner) -> Option<&str> {

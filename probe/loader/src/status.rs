@@ -1,7 +1,7 @@
 //! A look from outside: what is pinned, how full it is, and how to remove it all. Needs no running probe and disturbs
 //! none.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use netverdict_abi::{ABI_VERSION, Lane, Mode, map::name};
 use serde::Serialize;
@@ -14,6 +14,10 @@ use crate::{
     programs,
     ring::{self, Fill},
 };
+
+/// A probe that has just ended may seem to hold the lock: a process that it was starting has, until it becomes another
+/// program, a copy of every descriptor.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// How full a map is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -114,10 +118,10 @@ pub fn detach_all(pin_root: &Path) -> Result<Removed, ProbeError> {
     if !pin_root.exists() {
         return Ok(removed);
     }
-    let _lock = Lock::take(pin_root, std::time::Duration::ZERO)?;
+    let _lock = Lock::take(pin_root, LINGER)?;
     for version in Pins::every(pin_root)? {
+        removed.links += links::remove_all(&version)?;
         let counts = version.remove()?;
-        removed.links += counts.links;
         removed.programs += counts.programs;
         removed.maps += counts.maps;
     }

@@ -32,13 +32,7 @@ pub struct TestRun {
 /// # Errors
 /// Nothing is pinned under the name, or the kernel refuses: the packet is shorter than an Ethernet header, there is no
 /// such interface, or `repeat` is 0.
-pub fn test_run(
-    pin_root: &Path,
-    name: &str,
-    packet: &[u8],
-    ifindex: u32,
-    repeat: u32,
-) -> Result<TestRun, ProbeError> {
+pub fn test_run(pin_root: &Path, name: &str, packet: &[u8], ifindex: u32, repeat: u32) -> Result<TestRun, ProbeError> {
     let program = programs::open(&Pins::of(pin_root), name)?;
     let mut context = [0_u8; CONTEXT_BYTES];
     context[IFINDEX..IFINDEX + size_of::<u32>()].copy_from_slice(&ifindex.to_ne_bytes());

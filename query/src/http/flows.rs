@@ -20,5 +20,5 @@ pub(super) async fn flows(
     query: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<FlowsAnswer>, QueryError> {
     let parameters = parameters(query)?;
-    Ok(Json(flows::answer(&api.executor, &parameters, Utc::now()).await?))
+    Ok(Json(flows::answer(&api.executor, &api.followers, &parameters, Utc::now()).await?))
 }

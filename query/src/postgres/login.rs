@@ -56,7 +56,7 @@ impl AuthSource for User {
             let found = login.user().unwrap_or_default();
             return Err(fatal("28P01", format!("user \"{found}\" is unknown: log in as \"{USER}\"")));
         }
-        if let Some(other) = login.database().filter(|database| !matches!(*database, "" | DATABASE | USER)) {
+        if let Some(other) = login.database().filter(|database| !matches!(*database, "" | DATABASE)) {
             return Err(fatal("3D000", format!("database \"{other}\" does not exist: the one here is \"{DATABASE}\"")));
         }
         Ok(Password::new(Some(self.salt.clone()), self.salted_password.clone()))

@@ -61,7 +61,8 @@ struct Known {
 
 #[derive(Clone, Debug)]
 enum State {
-    Readable { rows: usize },
+    /// `examined`: all of it has been read once.
+    Readable { rows: usize, examined: bool },
     Unreadable { reason: Arc<str> },
 }
 
@@ -155,7 +156,7 @@ impl Store {
             .buffer_unordered(CHECKS_AT_ONCE)
             .filter_map(|(state, path, object)| async move {
                 match state {
-                    Some(State::Readable { rows }) => Some(Segment { path, object, rows }),
+                    Some(State::Readable { rows, .. }) => Some(Segment { path, object, rows }),
                     Some(State::Unreadable { reason }) => {
                         notes.stale(format!("file {path} cannot be read and is left out: {reason}"));
                         None
@@ -220,10 +221,15 @@ impl Store {
         Some(state)
     }
 
-    /// Reads files from end to end and remembers those that cannot be.
+    /// Reads files from end to end, each once in its life, and remembers those that cannot be.
     pub(crate) async fn examine(&self, files: Vec<ObjectMeta>) {
         for object in files {
-            if object.size > MAX_EXAMINED || matches!(self.recall(&object), Some(State::Unreadable { .. })) {
+            let done = match self.recall(&object) {
+                Some(State::Unreadable { .. }) => true,
+                Some(State::Readable { examined, .. }) => examined,
+                None => false,
+            };
+            if done || object.size > MAX_EXAMINED {
                 continue;
             }
             let Ok(bytes) = (match self.objects.get(&object.location).await {
@@ -240,9 +246,11 @@ impl Store {
                 reader.map(|batch| batch.map(|batch| batch.num_rows()).map_err(|error| error.to_string())).sum()
             });
             // A decoder that panics on damaged bytes has found them damaged.
-            if let Err(reason) = read.await.unwrap_or_else(|_| Err("its pages are damaged".into())) {
-                self.remember(&object, State::Unreadable { reason: reason.into() });
-            }
+            let state = match read.await.unwrap_or_else(|_| Err("its pages are damaged".into())) {
+                Ok(rows) => State::Readable { rows, examined: true },
+                Err(reason) => State::Unreadable { reason: reason.into() },
+            };
+            self.remember(&object, state);
         }
     }
 
@@ -275,7 +283,7 @@ fn judge(footer: &ParquetMetaData) -> State {
             return State::Unreadable { reason: reason.into() };
         }
     }
-    State::Readable { rows: usize::try_from(footer.file_metadata().num_rows()).unwrap_or_default() }
+    State::Readable { rows: usize::try_from(footer.file_metadata().num_rows()).unwrap_or_default(), examined: false }
 }
 
 /// Whether an hour's folder (`…/date=YYYY-MM-DD/hour=HH`) has a part in a window. What does not read as one is looked

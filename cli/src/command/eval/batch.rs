@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, BufWriter, Read as _, Write},
+    io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, Read as _, Write},
     net::IpAddr,
     path::Path,
 };
@@ -68,7 +68,13 @@ pub(super) fn execute(path: Option<&Path>, terminal: &mut Terminal) -> anyhow::R
     let output = BufWriter::new(io::stdout().lock());
     let mut warn = |text: &str| terminal.warn(text);
     match path.filter(|path| path.as_os_str() != "-") {
-        None => answer_all(io::stdin().lock(), output, &mut warn)?,
+        None => {
+            let input = io::stdin().lock();
+            if input.is_terminal() {
+                warn("reading cases from the terminal, one JSON object a line; for one flow see eval --help");
+            }
+            answer_all(input, output, &mut warn)?;
+        }
         Some(path) => {
             let file = File::open(path).with_context(|| format!("cannot read the cases in {}", path.display()))?;
             answer_all(BufReader::new(file), output, &mut warn)?;

@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 
 use netverdict_policy::{
-    Direction, Evaluation, Flow, Point, Reason, Reference, Role, Verdict,
-    evaluate::PointName,
-    model::Tier,
+    Direction, Evaluation, Flow, Point, Reason, Reference, Role, Verdict, evaluate::PointName, model::Tier,
 };
 
 use crate::{

@@ -90,11 +90,10 @@ mod tests {
         let column = |name: &str| SqlColumn { name: name.to_owned(), r#type: "text".to_owned() };
         SqlAnswer {
             columns: vec![column("pod"), column("count"), column("pod")],
-            rows: vec![vec![json!("shop/web"), json!(12), json!("a \"b\", c")], vec![
-                json!(null),
-                json!(3),
-                json!(["x", 1]),
-            ]],
+            rows: vec![
+                vec![json!("shop/web"), json!(12), json!("a \"b\", c")],
+                vec![json!(null), json!(3), json!(["x", 1])],
+            ],
             gaps: vec![],
             stale: vec![],
             truncated: false,
@@ -119,10 +118,7 @@ mod tests {
 
     #[test]
     fn csv_quotes_what_has_to_be_quoted() {
-        assert_eq!(
-            csv(&answer()),
-            "pod,count,pod\r\nshop/web,12,\"a \"\"b\"\", c\"\r\n,3,\"[\"\"x\"\",1]\"\r\n"
-        );
+        assert_eq!(csv(&answer()), "pod,count,pod\r\nshop/web,12,\"a \"\"b\"\", c\"\r\n,3,\"[\"\"x\"\",1]\"\r\n");
     }
 
     #[test]

@@ -140,7 +140,8 @@ fn assert_complete(crash: &Crash, found: &[String]) {
     expected.sort();
     assert_eq!(flows, expected, "died at {step:?}");
     let facts: Vec<_> = found.iter().filter(|name| name.starts_with("fact")).cloned().collect();
-    let acceptable = crash.facts.clone().map(|last| (1..=last).map(|number| format!("fact {number}")).collect::<Vec<_>>());
+    let acceptable =
+        crash.facts.clone().map(|last| (1..=last).map(|number| format!("fact {number}")).collect::<Vec<_>>());
     assert!(acceptable.clone().any(|acceptable| facts == acceptable), "died at {step:?} with {facts:?}");
     assert_eq!(flows.len() + facts.len(), found.len(), "{found:?}");
 }
@@ -149,7 +150,15 @@ fn assert_complete(crash: &Crash, found: &[String]) {
 fn a_crash_at_any_step_loses_nothing_and_doubles_nothing() {
     let dir = TempDir::new().unwrap();
     let crashes = live(dir.path());
-    for step in [Step::Journalling, Step::Journalled, Step::Preparing, Step::Publishing, Step::Committing, Step::Committed, Step::Released] {
+    for step in [
+        Step::Journalling,
+        Step::Journalled,
+        Step::Preparing,
+        Step::Publishing,
+        Step::Committing,
+        Step::Committed,
+        Step::Released,
+    ] {
         assert!(crashes.iter().any(|crash| crash.step == step), "{step:?} was never reached");
     }
     for crash in crashes {

@@ -7,7 +7,11 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::terms::{TermChange, TermId};
+use super::{
+    identity::{Ground, GroundId, Grounds},
+    sharing::Move,
+    terms::{TermChange, TermId},
+};
 use crate::{
     address,
     model::{Peer, Snapshot},
@@ -26,8 +30,20 @@ pub(super) struct Blocks {
 pub(super) struct Block {
     uses: usize,
     /// Sorted.
-    pub(super) terms: Vec<TermId>,
+    terms: Vec<TermId>,
+    /// `None` only while it is new.
+    ground: Option<GroundId>,
     pub(super) pod_range: bool,
+}
+
+impl Block {
+    pub(super) fn ground(&self) -> GroundId {
+        self.ground.unwrap_or(GroundId::BARE)
+    }
+
+    pub(super) fn terms(&self) -> &[TermId] {
+        &self.terms
+    }
 }
 
 impl Blocks {
@@ -43,39 +59,84 @@ impl Blocks {
         })
     }
 
-    /// Takes in new and lost terms and the pod ranges of the snapshot. Returns the blocks that came, went or changed.
-    pub(super) fn update(&mut self, snapshot: &Snapshot, change: &TermChange, ranges: bool) -> BTreeSet<IpNet> {
-        let mut changed = BTreeSet::new();
-        let added: Vec<TermId> = change.added.iter().filter_map(|(id, peer)| self.add_term(*id, peer, &mut changed)).collect();
+    /// Takes in new and lost terms and the pod ranges of the snapshot. Returns the blocks that came, went, or are to be
+    /// told from others in another way.
+    pub(super) fn update(
+        &mut self,
+        snapshot: &Snapshot,
+        change: &TermChange,
+        ranges: bool,
+        grounds: &mut Grounds,
+    ) -> BTreeSet<IpNet> {
+        let mut fresh = BTreeSet::new();
+        let added: Vec<TermId> =
+            change.added.iter().filter_map(|(id, peer)| self.add_term(*id, peer, &mut fresh)).collect();
         let removed: Vec<TermId> = change.removed.keys().copied().filter(|id| self.remove_term(*id)).collect();
-        let ranges = ranges.then(|| self.set_ranges(snapshot, &mut changed)).unwrap_or_default();
-        let gone: Vec<IpNet> = self.blocks.extract_if(|_, block| block.uses == 0).map(|(block, _)| block).collect();
-        for block in gone {
-            self.forget_length(block);
-            changed.insert(block);
+        let ranges = ranges && self.set_ranges(snapshot, &mut fresh);
+        if added.is_empty() && removed.is_empty() && !ranges {
+            return fresh;
         }
+        let mut changed = self.sweep(grounds);
+        let mut touched = Vec::new();
         for (block, state) in &mut self.blocks {
-            let fresh = changed.contains(block);
+            let is_fresh = fresh.contains(block);
             let before = state.terms.len();
             state.terms.retain(|term| !removed.contains(term));
-            let mut differs = state.terms.len() != before;
-            let candidates = if fresh { self.terms.keys() .copied().collect() } else { added.clone() };
-            for term in candidates.iter().filter(|term| holds(&self.terms[*term], block)) {
-                if let Err(position) = state.terms.binary_search(term) {
+            let mut differs = is_fresh || state.terms.len() != before;
+            let mut add = |term: &TermId, lines: &Vec<IpNet>| {
+                if holds(lines, block)
+                    && let Err(position) = state.terms.binary_search(term)
+                {
                     state.terms.insert(position, *term);
                     differs = true;
                 }
+            };
+            if is_fresh {
+                self.terms.iter().for_each(|(term, lines)| add(term, lines));
+            } else {
+                added.iter().for_each(|term| add(term, &self.terms[term]));
             }
-            if fresh || ranges {
+            if is_fresh || ranges {
                 let pod_range = self.ranges.iter().any(|range| range.contains(block));
-                differs |= pod_range != state.pod_range;
+                if pod_range != state.pod_range {
+                    changed.insert(*block);
+                }
                 state.pod_range = pod_range;
             }
             if differs {
-                changed.insert(*block);
+                touched.push(*block);
+            }
+        }
+        touched.sort_unstable();
+        let moves = touched.iter().map(|block| {
+            let state = &self.blocks[block];
+            Move { from: state.ground, to: Some(Ground(state.terms.clone())) }
+        });
+        let places = grounds.assign(moves.collect(), |old, new| old.means(new, change));
+        for (block, ground) in touched.into_iter().zip(places) {
+            if let Some(state) = self.blocks.get_mut(&block)
+                && state.ground != ground
+            {
+                state.ground = ground;
+                changed.insert(block);
             }
         }
         changed
+    }
+
+    /// Forgets what is not used any more.
+    fn sweep(&mut self, grounds: &mut Grounds) -> BTreeSet<IpNet> {
+        let mut gone = BTreeSet::new();
+        for (block, state) in self.blocks.extract_if(|_, block| block.uses == 0) {
+            if let Some(ground) = state.ground {
+                grounds.leave(ground);
+            }
+            gone.insert(block);
+        }
+        for block in &gone {
+            self.forget_length(*block);
+        }
+        gone
     }
 
     fn add_term(&mut self, id: TermId, peer: &Peer, fresh: &mut BTreeSet<IpNet>) -> Option<TermId> {

@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn what_holds_for_most_ports_is_the_default() {
-        let stretches = [(0, outcome(1)), (1, outcome(1)), (80, outcome(2)), (81, outcome(1)), (96, outcome(3)), (104, outcome(1))];
+        let stretches =
+            [(0, outcome(1)), (1, outcome(1)), (80, outcome(2)), (81, outcome(1)), (96, outcome(3)), (104, outcome(1))];
         let space = port_space(&stretches, outcome(1));
         assert_eq!(space.default, outcome(1));
         assert_eq!(space.ports, BTreeMap::from([(80, outcome(2))]));

@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, mem, net::IpAddr};
 
 use ipnet::IpNet;
 
+use super::index::{Index, set};
 use crate::{
     model::ObjectKey,
-    tables::{
-        Change, ClassId, Column, ColumnId, Deleted, IdentityId, Outcome, PeerEntry, SubjectEntry, Tables,
-    },
+    tables::{Change, ClassId, Column, ColumnId, Deleted, IdentityId, Outcome, PeerEntry, SubjectEntry, Tables},
 };
 
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     tables: Tables,
+    index: Index,
     addresses: Log<IpAddr, PeerEntry>,
     blocks: Log<IpNet, PeerEntry>,
     subjects: Log<ObjectKey, SubjectEntry>,
@@ -38,7 +38,12 @@ impl Ledger {
         &self.tables
     }
 
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
     pub(super) fn set_address(&mut self, address: IpAddr, entry: Option<PeerEntry>) {
+        set(&mut self.index.addresses, address, entry);
         self.addresses.set(self.started, &mut self.tables.addresses, address, entry);
     }
 
@@ -47,16 +52,19 @@ impl Ledger {
     }
 
     pub(super) fn set_subject(&mut self, subject: ObjectKey, entry: Option<SubjectEntry>) {
+        set(&mut self.index.subjects, subject.clone(), entry);
         self.subjects.set(self.started, &mut self.tables.subjects, subject, entry);
     }
 
     pub(super) fn set_pair(&mut self, class: ClassId, identity: IdentityId, outcome: Option<Outcome>) {
+        set(&mut self.index.pairs, (class, identity), outcome);
         self.pairs.set(self.started, &mut self.tables.pairs, (class, identity), outcome);
     }
 
     pub(super) fn remove_pairs(&mut self, class: ClassId) {
         let of_class = (class, IdentityId(0))..=(class, IdentityId(u32::MAX));
-        let identities: Vec<IdentityId> = self.tables.pairs.range(of_class).map(|((_, identity), _)| *identity).collect();
+        let identities: Vec<IdentityId> =
+            self.tables.pairs.range(of_class).map(|((_, identity), _)| *identity).collect();
         for identity in identities {
             self.set_pair(class, identity, None);
         }
@@ -71,7 +79,7 @@ impl Ledger {
         if !mem::replace(&mut self.started, true) {
             return Change { complete: true, put: self.tables.clone(), ..Change::default() };
         }
-        let Self { tables, addresses, blocks, subjects, pairs, columns, started: _ } = self;
+        let Self { tables, index: _, addresses, blocks, subjects, pairs, columns, started: _ } = self;
         let (mut put, mut delete) = (Tables::default(), Deleted::default());
         addresses.drain(&tables.addresses, &mut put.addresses, &mut delete.addresses);
         blocks.drain(&tables.blocks, &mut put.blocks, &mut delete.blocks);

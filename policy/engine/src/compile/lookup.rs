@@ -23,8 +23,8 @@ impl Compiler {
         protocol: Protocol,
         port: Option<u16>,
     ) -> Option<(Verdict, AttributionId)> {
-        let tables = self.tables();
-        let subject = tables.subjects.get(subject)?;
+        let index = self.books.ledger.index();
+        let subject = index.subjects.get(subject)?;
         let peer = self.peer(peer);
         if peer.owner != OwnerId::NOBODY && peer.owner == subject.owner {
             return Some((Verdict::Allowed, self.self_traffic));
@@ -36,11 +36,11 @@ impl Compiler {
             Direction::Egress => (subject.egress_class, subject.egress_default),
             Direction::Ingress => (subject.ingress_class, subject.ingress_default),
         };
-        let outcome = tables.pairs.get(&(class, peer.identity)).copied().unwrap_or(default);
+        let outcome = index.pairs.get(&(class, peer.identity)).copied().unwrap_or(default);
         let outcome = match outcome {
             Outcome::Final { .. } => outcome,
             Outcome::Column(column) => {
-                let column = tables.columns.get(&column)?;
+                let column = self.tables().columns.get(&column)?;
                 column.port_space(protocol).map_or(column.other, |space| in_space(space, port))
             }
         };
@@ -52,10 +52,9 @@ impl Compiler {
 
     /// Exact addresses first, then the longest block, else the world.
     fn peer(&self, peer: IpAddr) -> PeerEntry {
-        let tables = self.tables();
         let address = address::canonical(peer);
-        let exact = tables.addresses.get(&address);
-        let block = || tables.blocks.get(&self.world.longest_block(address)?);
+        let exact = self.books.ledger.index().addresses.get(&address);
+        let block = || self.tables().blocks.get(&self.world.longest_block(address)?);
         exact.or_else(block).copied().unwrap_or_default()
     }
 }

@@ -9,7 +9,8 @@ use std::{
 
 use super::{
     counter::Counter,
-    identity::Reading,
+    identity::{Reading, ReadingId, Readings},
+    sharing::Move,
     terms::{TermChange, TermId, Terms},
 };
 use crate::{
@@ -34,7 +35,7 @@ struct Profile {
     pods: usize,
     /// With how many of the pods have each.
     addresses: BTreeMap<IpAddr, usize>,
-    reading: Arc<Reading>,
+    reading: ReadingId,
 }
 
 /// A namespace that has pods.
@@ -72,8 +73,8 @@ impl Default for Profiles {
 }
 
 impl Profiles {
-    pub(super) fn reading(&self, id: ProfileId) -> Option<&Arc<Reading>> {
-        self.profiles.get(&id).map(|profile| &profile.reading)
+    pub(super) fn reading(&self, id: ProfileId) -> Option<ReadingId> {
+        self.profiles.get(&id).map(|profile| profile.reading)
     }
 
     pub(super) fn addresses(&self, id: ProfileId) -> impl Iterator<Item = IpAddr> {
@@ -85,7 +86,13 @@ impl Profiles {
     }
 
     /// Counts a pod in, without its addresses.
-    pub(super) fn retain(&mut self, snapshot: &Snapshot, terms: &Terms, pod: &Arc<Pod>) -> ProfileId {
+    pub(super) fn retain(
+        &mut self,
+        snapshot: &Snapshot,
+        terms: &Terms,
+        readings: &mut Readings,
+        pod: &Arc<Pod>,
+    ) -> ProfileId {
         let like = Likeness(Arc::clone(pod));
         let id = match self.ids.get(&like) {
             Some(id) => *id,
@@ -96,7 +103,7 @@ impl Profiles {
                     profiles: BTreeSet::new(),
                 });
                 scope.profiles.insert(id);
-                let reading = Arc::new(read(pod, &scope.terms, terms));
+                let reading = readings.enter(read(pod, &scope.terms, terms));
                 self.ids.insert(like.clone(), id);
                 self.profiles.insert(id, Profile { like, pods: 0, addresses: BTreeMap::new(), reading });
                 id
@@ -118,7 +125,7 @@ impl Profiles {
     }
 
     /// Counts a pod out.
-    pub(super) fn release(&mut self, id: ProfileId, addresses: &[IpAddr]) {
+    pub(super) fn release(&mut self, id: ProfileId, addresses: &[IpAddr], readings: &mut Readings) {
         let Some(profile) = self.profiles.get_mut(&id) else { return };
         profile.pods -= 1;
         for address in addresses {
@@ -130,6 +137,7 @@ impl Profiles {
             }
         }
         if profile.pods == 0 {
+            readings.leave(profile.reading);
             let namespace = &profile.like.0.namespace;
             if let Some(scope) = self.scopes.get_mut(namespace) {
                 scope.profiles.remove(&id);
@@ -149,37 +157,37 @@ impl Profiles {
         terms: &Terms,
         change: &TermChange,
         namespaces: &BTreeSet<String>,
-    ) -> Vec<ProfileId> {
-        let mut changed = Vec::new();
+    ) -> Vec<(ProfileId, Move<Reading, ReadingId>)> {
+        let mut moves = Vec::new();
         for (namespace, scope) in &mut self.scopes {
             let relabelled = namespaces.contains(namespace);
-            let before = scope.terms.len();
-            let mut touched = relabelled || !change.names.is_empty();
             if relabelled {
                 scope.terms = terms_in_scope(snapshot, terms, namespace);
             } else {
+                let before = scope.terms.len();
                 scope.terms.retain(|term| !change.removed.contains_key(term));
-                touched |= scope.terms.len() != before;
+                let shorter = scope.terms.len();
                 let added = change.added.iter().filter(|(_, peer)| in_scope(snapshot, peer, namespace));
-                for (term, _) in added {
-                    // Ids ascend, so the list stays sorted.
-                    scope.terms.push(*term);
-                    touched = true;
+                // Ids ascend, so the list stays sorted.
+                scope.terms.extend(added.map(|(term, _)| *term));
+                if before == shorter && shorter == scope.terms.len() && change.names.is_empty() {
+                    continue;
                 }
             }
-            if !touched {
-                continue;
-            }
             for id in &scope.profiles {
-                let Some(profile) = self.profiles.get_mut(id) else { continue };
-                let reading = read(&profile.like.0, &scope.terms, terms);
-                if reading != *profile.reading {
-                    profile.reading = Arc::new(reading);
-                    changed.push(*id);
+                if let Some(profile) = self.profiles.get(id) {
+                    let reading = read(&profile.like.0, &scope.terms, terms);
+                    moves.push((*id, Move { from: Some(profile.reading), to: Some(reading) }));
                 }
             }
         }
-        changed
+        moves
+    }
+
+    /// Notes where a profile's reading is now. Whether that is another place.
+    pub(super) fn settle(&mut self, id: ProfileId, reading: ReadingId) -> bool {
+        let Some(profile) = self.profiles.get_mut(&id) else { return false };
+        std::mem::replace(&mut profile.reading, reading) != reading
     }
 }
 
@@ -192,9 +200,7 @@ fn in_scope(snapshot: &Snapshot, peer: &Peer, namespace: &str) -> bool {
 }
 
 fn read(pod: &Pod, in_scope: &[TermId], terms: &Terms) -> Reading {
-    let selects = |term: &TermId| {
-        matches!(terms.get(*term), Some(Peer::Pods { pods, .. }) if selector::matches(pods, &pod.labels))
-    };
+    let selects = |term: &TermId| matches!(terms.get(*term), Some(Peer::Pods { pods, .. }) if selector::matches(pods, &pod.labels));
     let mut ports: Vec<_> = pod.container_ports.iter().filter(|port| terms.has_name(&port.name)).cloned().collect();
     ports.sort();
     ports.dedup();

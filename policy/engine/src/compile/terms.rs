@@ -40,6 +40,11 @@ pub(super) struct TermChange {
 }
 
 impl TermChange {
+    /// Whether a peer of a kind is among them.
+    pub(super) fn touches_any(&self, kind: impl Fn(&Peer) -> bool) -> bool {
+        self.added.iter().map(|(_, peer)| peer).chain(self.removed.values()).any(|peer| kind(peer))
+    }
+
     pub(super) fn touches(&self, term: TermId) -> bool {
         self.removed.contains_key(&term) || self.added.binary_search_by_key(&term, |(id, _)| *id).is_ok()
     }

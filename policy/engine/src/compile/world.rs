@@ -9,28 +9,42 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    blocks::Blocks,
+    blocks::{Block, Blocks},
+    class::Look,
     difference::Difference,
-    identity::{Reading, Signature},
+    identity::{Ground, GroundId, Grounds, Reading, ReadingId, Readings, Signature},
     profiles::{ProfileId, Profiles},
+    sharing::Move,
     terms::{TermChange, TermId, Terms},
 };
 use crate::{
     address,
     evaluate::{peer, selector},
-    model::{NamePattern, Node, ObjectKey, Peer, Pod, Snapshot},
+    model::{NamePattern, ObjectKey, Peer, Pod, Snapshot},
+    tables::IdentityId,
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct World {
     /// The node whose pods are the subjects.
     node: String,
     places: HashMap<IpAddr, Place>,
     profiles: Profiles,
     blocks: Blocks,
-    nodes: BTreeMap<String, BTreeSet<IpAddr>>,
+    nodes: BTreeMap<String, NodePlaces>,
     /// Terms for names, by the addresses that the names have; sorted.
     named: BTreeMap<IpAddr, Vec<TermId>>,
+    /// What holds at the addresses that have names: the names and the blocks together.
+    named_grounds: BTreeMap<IpAddr, GroundId>,
+    grounds: Grounds,
+    readings: Readings,
+}
+
+/// A node that has addresses.
+#[derive(Debug)]
+struct NodePlaces {
+    addresses: BTreeSet<IpAddr>,
+    reading: ReadingId,
 }
 
 /// An address that somebody has.
@@ -74,7 +88,17 @@ pub(super) struct Sight {
 
 impl World {
     pub(super) fn new(node: String) -> Self {
-        Self { node, ..Self::default() }
+        Self {
+            node,
+            places: HashMap::new(),
+            profiles: Profiles::default(),
+            blocks: Blocks::default(),
+            nodes: BTreeMap::new(),
+            named: BTreeMap::new(),
+            named_grounds: BTreeMap::new(),
+            grounds: Grounds::new(Ground::default(), GroundId::BARE, 1),
+            readings: Readings::new(Reading::default(), ReadingId::BLANK, 1),
+        }
     }
 
     /// Takes in a new snapshot and new terms.
@@ -87,53 +111,47 @@ impl World {
         change: &TermChange,
     ) -> Dirty {
         let mut dirty = Dirty::default();
-        for profile in self.profiles.update(new, terms, change, &difference.namespaces) {
-            dirty.addresses.extend(self.profiles.addresses(profile));
-        }
+        self.read_again(new, difference, terms, change, &mut dirty);
         for key in &difference.pods {
             self.replace_pod(old.pods.get(key), new, new.pods.get(key), terms, &mut dirty);
         }
         for name in &difference.nodes {
-            self.replace_node(old.nodes.get(name), new.nodes.get(name), &mut dirty);
+            let addresses = |snapshot: &Snapshot| snapshot.nodes.get(name).map(|node| distinct(&node.addresses));
+            self.unclaim(&Claimant::Node(name.clone()), &addresses(old).unwrap_or_default(), &mut dirty);
+            self.house_node(new, terms, name, &addresses(new).unwrap_or_default(), &mut dirty);
         }
         for key in &difference.services {
             let (old, new) = (old.services.get(key), new.services.get(key));
             self.replace_service(key, old.map(|s| &*s.addresses), new.map(|s| &*s.addresses), &mut dirty);
         }
-        let node_terms = change.added.iter().map(|(_, peer)| &**peer).chain(change.removed.values().map(|peer| &**peer));
-        if node_terms.clone().any(|peer| matches!(peer, Peer::Nodes(_))) {
-            dirty.addresses.extend(self.nodes.values().flatten());
-        }
-        let name_terms = node_terms.clone().any(|peer| matches!(peer, Peer::Name(_)));
-        if difference.names || name_terms {
-            self.set_names(new, terms, &mut dirty);
-        }
         let ranges = difference.pod_ranges || !difference.nodes.is_empty();
-        dirty.blocks = self.blocks.update(new, change, ranges);
+        dirty.blocks = self.blocks.update(new, change, ranges, &mut self.grounds);
         if !dirty.blocks.is_empty() {
-            let places = self.places.keys().chain(self.named.keys());
-            let clean = places.filter(|address| !dirty.addresses.contains(*address));
+            let clean = self.places.keys().filter(|address| !dirty.addresses.contains(*address));
             let inside = clean.filter(|address| dirty.blocks.iter().any(|block| block.contains(*address)));
             let inside: Vec<IpAddr> = inside.copied().collect();
             dirty.addresses.extend(inside);
         }
+        self.name_again(new, difference, terms, change, &mut dirty);
+        self.grounds.settle();
+        self.readings.settle();
         dirty
     }
 
     /// `None` where nobody has the address any more, and no name is known for it that a rule reads.
-    pub(super) fn address(&self, snapshot: &Snapshot, terms: &Terms, address: IpAddr) -> Option<Sight> {
+    pub(super) fn address(&self, address: IpAddr) -> Option<Sight> {
         let nowhere = Place::default();
-        let named = self.named.get(&address);
+        let named = self.named_grounds.get(&address);
         let place = self.places.get(&address).or(named.map(|_| &nowhere))?;
         let block = self.blocks.find(address).map(|(_, block)| block);
-        let mut held: Vec<TermId> = block.map(|block| block.terms.clone()).unwrap_or_default();
-        held.extend(named.into_iter().flatten());
-        held.sort_unstable();
-        let claims = place.claims.iter().map(|claim| self.read(snapshot, terms, claim)).collect();
+        let ground = named.copied().or(block.map(Block::ground)).unwrap_or(GroundId::BARE);
         let service = place.services.first().filter(|_| place.claims.is_empty()).cloned();
         let nobody = place.claims.is_empty() && service.is_none();
-        let signature =
-            Signature { address: held, claims, unknown_pod: nobody && block.is_some_and(|block| block.pod_range) };
+        let signature = Signature {
+            ground,
+            claims: place.claims.iter().map(|claim| self.reading(claim)).collect(),
+            unknown_pod: nobody && block.is_some_and(|block| block.pod_range),
+        };
         let owner = match place.claims.as_slice() {
             [only] => Some(only.who.clone()),
             _ => None,
@@ -144,8 +162,19 @@ impl World {
     /// `None` where it is no longer needed.
     pub(super) fn block(&self, block: &IpNet) -> Option<Sight> {
         let block = self.blocks.get(block)?;
-        let signature = Signature { address: block.terms.clone(), claims: Vec::new(), unknown_pod: block.pod_range };
+        let signature = Signature { ground: block.ground(), claims: Vec::new(), unknown_pod: block.pod_range };
         Some(Sight { signature, owner: None, service: None })
+    }
+
+    /// What rules can read of an identity.
+    pub(super) fn look(&self, id: IdentityId, signature: &Signature) -> Look<'_> {
+        let Signature { ground, claims, unknown_pod } = signature;
+        Look {
+            id,
+            ground: self.grounds.get(*ground).map(|ground| &*ground.0).unwrap_or_default(),
+            claims: claims.iter().filter_map(|reading| self.readings.get(*reading)).collect(),
+            unknown_pod: *unknown_pod,
+        }
     }
 
     /// The longest block that holds the address.
@@ -153,21 +182,55 @@ impl World {
         self.blocks.find(address).map(|(block, _)| block)
     }
 
-    fn read(&self, snapshot: &Snapshot, terms: &Terms, claim: &Claim) -> Arc<Reading> {
-        match (&claim.who, claim.profile) {
-            (Claimant::Pod(_), profile) => {
-                profile.and_then(|profile| self.profiles.reading(profile)).cloned().unwrap_or_default()
-            }
-            (Claimant::Node(name), _) => {
-                let node = snapshot.nodes.get(name);
-                let holds = |peer: &Peer| match (peer, node) {
-                    (Peer::Nodes(labels), Some(node)) => selector::matches(labels, &node.labels),
-                    _ => false,
-                };
-                let terms = terms.nodes().filter(|(_, peer)| holds(peer)).map(|(id, _)| id).collect();
-                Arc::new(Reading { terms, ports: Vec::new(), own_node: !name.is_empty() && *name == self.node })
+    fn reading(&self, claim: &Claim) -> ReadingId {
+        let reading = match (&claim.who, claim.profile) {
+            (Claimant::Pod(_), profile) => profile.and_then(|profile| self.profiles.reading(profile)),
+            (Claimant::Node(name), _) => self.nodes.get(name).map(|node| node.reading),
+        };
+        reading.unwrap_or(ReadingId::BLANK)
+    }
+
+    /// Reads pods and nodes again as far as terms or labels changed.
+    fn read_again(
+        &mut self,
+        snapshot: &Snapshot,
+        difference: &Difference,
+        terms: &Terms,
+        change: &TermChange,
+        dirty: &mut Dirty,
+    ) {
+        let (profiles, mut moves): (Vec<_>, Vec<_>) =
+            self.profiles.update(snapshot, terms, change, &difference.namespaces).into_iter().unzip();
+        let all = change.touches_any(|peer| matches!(peer, Peer::Nodes(_)));
+        let relabelled = |name: &String| all || difference.nodes.contains(name);
+        let nodes: Vec<String> = self.nodes.keys().filter(|name| relabelled(name)).cloned().collect();
+        moves.extend(nodes.iter().map(|name| Move {
+            from: self.nodes.get(name).map(|node| node.reading),
+            to: Some(self.read_node(snapshot, terms, name)),
+        }));
+        let mut places = self.readings.assign(moves, |old, new| old.means(new, change)).into_iter().flatten();
+        for (profile, reading) in profiles.into_iter().zip(&mut places) {
+            if self.profiles.settle(profile, reading) {
+                dirty.addresses.extend(self.profiles.addresses(profile));
             }
         }
+        for (name, reading) in nodes.into_iter().zip(places) {
+            if let Some(node) = self.nodes.get_mut(&name)
+                && std::mem::replace(&mut node.reading, reading) != reading
+            {
+                dirty.addresses.extend(&node.addresses);
+            }
+        }
+    }
+
+    fn read_node(&self, snapshot: &Snapshot, terms: &Terms, name: &str) -> Reading {
+        let labels = snapshot.nodes.get(name).map(|node| &node.labels);
+        let holds = |peer: &Peer| match (peer, labels) {
+            (Peer::Nodes(wanted), Some(labels)) => selector::matches(wanted, labels),
+            _ => false,
+        };
+        let terms = terms.nodes().filter(|(_, peer)| holds(peer)).map(|(id, _)| id).collect();
+        Reading { terms, ports: Vec::new(), own_node: !name.is_empty() && name == self.node }
     }
 
     fn replace_pod(
@@ -179,11 +242,13 @@ impl World {
         dirty: &mut Dirty,
     ) {
         // The new one first: a profile that both share stays.
-        let profile = new.filter(|pod| pod.takes_part()).map(|pod| self.profiles.retain(snapshot, terms, pod));
+        let profile = new
+            .filter(|pod| pod.takes_part())
+            .map(|pod| self.profiles.retain(snapshot, terms, &mut self.readings, pod));
         if let Some(pod) = old {
             let (who, addresses) = claims_of(pod);
             if let Some(id) = self.profiles.find(pod).filter(|_| pod.takes_part()) {
-                self.profiles.release(id, &addresses);
+                self.profiles.release(id, &addresses, &mut self.readings);
             }
             if let Some(who) = who {
                 self.unclaim(&who, &addresses, dirty);
@@ -193,22 +258,26 @@ impl World {
         if let Some(id) = profile {
             self.profiles.house(id, &addresses);
         }
-        if let Some(who) = who {
-            self.claim(&who, profile, &addresses, dirty);
+        match who {
+            Some(Claimant::Node(name)) => self.house_node(snapshot, terms, &name, &addresses, dirty),
+            Some(who @ Claimant::Pod(_)) => self.claim(&who, profile, &addresses, dirty),
+            None => {}
         }
     }
 
-    fn replace_node(&mut self, old: Option<&Arc<Node>>, new: Option<&Arc<Node>>, dirty: &mut Dirty) {
-        if let Some(node) = old {
-            self.unclaim(&Claimant::Node(node.name.clone()), &distinct(&node.addresses), dirty);
+    /// A node gets addresses, its own or those of a pod on its network.
+    fn house_node(&mut self, snapshot: &Snapshot, terms: &Terms, name: &str, addresses: &[IpAddr], dirty: &mut Dirty) {
+        if addresses.is_empty() {
+            return;
         }
-        if let Some(node) = new {
-            self.claim(&Claimant::Node(node.name.clone()), None, &distinct(&node.addresses), dirty);
+        if !self.nodes.contains_key(name) {
+            let reading = self.readings.enter(self.read_node(snapshot, terms, name));
+            self.nodes.insert(name.to_owned(), NodePlaces { addresses: BTreeSet::new(), reading });
         }
-        // Its labels are read at all of its addresses, those of pods on its network included.
-        for node in old.into_iter().chain(new) {
-            dirty.addresses.extend(self.nodes.get(&node.name).into_iter().flatten());
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.addresses.extend(addresses);
         }
+        self.claim(&Claimant::Node(name.to_owned()), None, addresses, dirty);
     }
 
     fn replace_service(&mut self, key: &ObjectKey, old: Option<&[IpAddr]>, new: Option<&[IpAddr]>, dirty: &mut Dirty) {
@@ -232,9 +301,6 @@ impl World {
                 Ok(position) => claims[position].times += 1,
                 Err(position) => claims.insert(position, Claim { who: who.clone(), profile, times: 1 }),
             }
-            if let Claimant::Node(name) = who {
-                self.nodes.entry(name.clone()).or_default().insert(*address);
-            }
             dirty.addresses.insert(*address);
         }
     }
@@ -252,8 +318,9 @@ impl World {
             if let Claimant::Node(name) = who
                 && let Some(of_node) = self.nodes.get_mut(name)
             {
-                of_node.remove(address);
-                if of_node.is_empty() {
+                of_node.addresses.remove(address);
+                if of_node.addresses.is_empty() {
+                    self.readings.leave(of_node.reading);
                     self.nodes.remove(name);
                 }
             }
@@ -267,35 +334,70 @@ impl World {
         }
     }
 
-    fn set_names(&mut self, snapshot: &Snapshot, terms: &Terms, dirty: &mut Dirty) {
-        let patterns: Vec<(TermId, &NamePattern)> = terms
-            .iter()
-            .filter_map(|(id, peer)| match peer {
-                Peer::Name(pattern) => Some((id, pattern)),
-                Peer::Pods { .. } | Peer::Block { .. } | Peer::Nodes(_) => None,
-            })
-            .collect();
-        let mut named: BTreeMap<IpAddr, Vec<TermId>> = BTreeMap::new();
-        if !patterns.is_empty() {
-            for (name, addresses) in &snapshot.names {
-                for (id, _) in patterns.iter().filter(|(_, pattern)| peer::name_matches(pattern, name)) {
-                    for address in addresses {
-                        named.entry(address::canonical(*address)).or_default().push(*id);
-                    }
-                }
+    /// Looks up again which addresses have names that rules read, as far as names, terms or blocks changed.
+    fn name_again(
+        &mut self,
+        snapshot: &Snapshot,
+        difference: &Difference,
+        terms: &Terms,
+        change: &TermChange,
+        dirty: &mut Dirty,
+    ) {
+        if difference.names || change.touches_any(|peer| matches!(peer, Peer::Name(_))) {
+            self.named = names_read(snapshot, terms);
+        } else if dirty.blocks.is_empty() && !change.touches_any(|peer| matches!(peer, Peer::Block { .. })) {
+            return;
+        }
+        let addresses: BTreeSet<IpAddr> = self.named.keys().chain(self.named_grounds.keys()).copied().collect();
+        let moves = addresses.iter().map(|address| Move {
+            from: self.named_grounds.get(address).copied(),
+            to: self.named.get(address).map(|named| self.named_ground(*address, named)),
+        });
+        let places = self.grounds.assign(moves.collect(), |old, new| old.means(new, change));
+        for (address, ground) in addresses.into_iter().zip(places) {
+            let before = match ground {
+                Some(ground) => self.named_grounds.insert(address, ground),
+                None => self.named_grounds.remove(&address),
+            };
+            if before != ground || dirty.blocks.iter().any(|block| block.contains(&address)) {
+                dirty.addresses.insert(address);
             }
         }
-        for held in named.values_mut() {
-            held.sort_unstable();
-            held.dedup();
-        }
-        let changed = |a: &BTreeMap<IpAddr, Vec<TermId>>, b: &BTreeMap<IpAddr, Vec<TermId>>| {
-            a.iter().filter(|(address, held)| b.get(*address) != Some(*held)).map(|(a, _)| *a).collect::<Vec<_>>()
-        };
-        dirty.addresses.extend(changed(&named, &self.named));
-        dirty.addresses.extend(changed(&self.named, &named));
-        self.named = named;
     }
+
+    fn named_ground(&self, address: IpAddr, named: &[TermId]) -> Ground {
+        let block = self.blocks.find(address).map(|(_, block)| block.terms()).unwrap_or_default();
+        let mut terms = [block, named].concat();
+        terms.sort_unstable();
+        Ground(terms)
+    }
+}
+
+/// The terms for names that hold at each address.
+fn names_read(snapshot: &Snapshot, terms: &Terms) -> BTreeMap<IpAddr, Vec<TermId>> {
+    let patterns: Vec<(TermId, &NamePattern)> = terms
+        .iter()
+        .filter_map(|(id, peer)| match peer {
+            Peer::Name(pattern) => Some((id, pattern)),
+            Peer::Pods { .. } | Peer::Block { .. } | Peer::Nodes(_) => None,
+        })
+        .collect();
+    let mut named: BTreeMap<IpAddr, Vec<TermId>> = BTreeMap::new();
+    if patterns.is_empty() {
+        return named;
+    }
+    for (name, addresses) in &snapshot.names {
+        for (id, _) in patterns.iter().filter(|(_, pattern)| peer::name_matches(pattern, name)) {
+            for address in addresses {
+                named.entry(address::canonical(*address)).or_default().push(*id);
+            }
+        }
+    }
+    for held in named.values_mut() {
+        held.sort_unstable();
+        held.dedup();
+    }
+    named
 }
 
 /// As whom a pod has its addresses, if as anybody.

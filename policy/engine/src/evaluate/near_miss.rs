@@ -11,7 +11,8 @@ use crate::{
     decision::{Direction, FailedDimension, NearMiss},
     evaluate::Family,
     model::{
-        Action, Labels, NamePattern, NamespaceScope, Operator, Peer, Policy, PortMatch, Protocol, Requirement, Rule, Selector, Tier,
+        Action, Labels, NamePattern, NamespaceScope, Operator, Peer, Policy, PortMatch, Protocol, Requirement, Rule,
+        Selector, Tier,
     },
 };
 
@@ -94,11 +95,7 @@ fn peer_miss(question: &Question<'_>, term: &Peer, claim: Option<&Claim<'_>>) ->
             let cidr = address::canonical_block(*cidr);
             let block_family = Family::of(cidr.addr());
             if block_family != facts.family {
-                let detail = format!(
-                    "address is {}, block {cidr} is {}",
-                    facts.family.as_str(),
-                    block_family.as_str()
-                );
+                let detail = format!("address is {}, block {cidr} is {}", facts.family.as_str(), block_family.as_str());
                 return Miss::new(Passed::Peer, FailedDimension::IpFamily, detail);
             }
             let Some(own) = facts.address else {
@@ -134,12 +131,7 @@ fn peer_miss(question: &Question<'_>, term: &Peer, claim: Option<&Claim<'_>>) ->
     }
 }
 
-fn pods_miss(
-    question: &Question<'_>,
-    namespaces: &NamespaceScope,
-    pods: &Selector,
-    claim: Option<&Claim<'_>>,
-) -> Miss {
+fn pods_miss(question: &Question<'_>, namespaces: &NamespaceScope, pods: &Selector, claim: Option<&Claim<'_>>) -> Miss {
     let facts = question.peer;
     let peer = FailedDimension::Peer;
     let Some(Claim::Pod(pod)) = claim else {
@@ -248,7 +240,8 @@ fn named_miss(
         (Direction::Ingress, _) => question.subject,
         (Direction::Egress, Some(Claim::Pod(pod))) => pod,
         (Direction::Egress, _) => {
-            let detail = format!("named port {name} is not defined on {}, which is not a pod", whom(question.peer, claim));
+            let why = if question.peer.unknown_pod { "a pod that is not known" } else { "not a pod" };
+            let detail = format!("named port {name} is not defined on {}, which is {why}", whom(question.peer, claim));
             return (FailedDimension::NamedPortUnresolved, detail);
         }
     };
@@ -257,7 +250,9 @@ fn named_miss(
         .map(|(_, port)| port.to_string())
         .collect();
     if found.is_empty() {
-        let elsewhere = ports::resolve(&pod.container_ports, name, None).next().map(|(protocol, _)| format!(" for {}, only for {protocol}", question.protocol));
+        let elsewhere = ports::resolve(&pod.container_ports, name, None)
+            .next()
+            .map(|(protocol, _)| format!(" for {}, only for {protocol}", question.protocol));
         let detail = format!("named port {name} is not defined on {}{}", pod.key(), elsewhere.unwrap_or_default());
         return (FailedDimension::NamedPortUnresolved, detail);
     }

@@ -65,10 +65,11 @@ impl<'a> Facts<'a> {
     fn of_address(snapshot: &'a Snapshot, address: IpAddr) -> Self {
         let address = address::canonical(address);
         let mut claims: Vec<Claim<'a>> = pods_at(snapshot, address).into_iter().map(Claim::Pod).collect();
-        claims.extend(nodes_at(snapshot, address).into_iter().map(|name| Claim::Node {
-            name,
-            node: snapshot.nodes.get(name).map(|node| &**node),
-        }));
+        claims.extend(
+            nodes_at(snapshot, address)
+                .into_iter()
+                .map(|name| Claim::Node { name, node: snapshot.nodes.get(name).map(|node| &**node) }),
+        );
         let owned = !claims.is_empty();
         let service = !owned && is_service(snapshot, address);
         let unknown_pod = !owned && !service && in_pod_range(snapshot, address);
@@ -149,9 +150,10 @@ fn has_name(snapshot: &Snapshot, pattern: &NamePattern, address: IpAddr) -> bool
 pub(crate) fn name_matches(pattern: &NamePattern, name: &str) -> bool {
     match pattern {
         NamePattern::Exact(exact) => exact == name,
-        NamePattern::Suffix(suffix) => {
-            name.strip_suffix(suffix.as_str()).and_then(|rest| rest.strip_suffix('.')).is_some_and(|rest| !rest.is_empty())
-        }
+        NamePattern::Suffix(suffix) => name
+            .strip_suffix(suffix.as_str())
+            .and_then(|rest| rest.strip_suffix('.'))
+            .is_some_and(|rest| !rest.is_empty()),
     }
 }
 

@@ -362,12 +362,10 @@ fn missing_label_satisfies_negative_requirements_only() {
         fixture()
             .pod(pod("x/bare").at(&["10.0.1.7"]))
             .policy(network_policy("x/p").select(&[("pod", "a")]).ingress(accept().peer(peer))),
-        &[
-            ("x/bare -> x/a:80/tcp", "allowed rule_match x/p#0"),
-            ("x/b -> x/a:80/tcp", "denied isolated_no_match x/p"),
-        ],
+        &[("x/bare -> x/a:80/tcp", "allowed rule_match x/p#0"), ("x/b -> x/a:80/tcp", "denied isolated_no_match x/p")],
     );
-    let wants = network_policy("x/p").select(&[("pod", "a")]).ingress(accept().peer(pods(&[("ns", "x")], &[("app", "api")])));
+    let wants =
+        network_policy("x/p").select(&[("pod", "a")]).ingress(accept().peer(pods(&[("ns", "x")], &[("app", "api")])));
     one_near(
         fixture().policy(wants),
         "x/b -> x/a:80/tcp",
@@ -381,10 +379,7 @@ fn every_namespace_has_its_name_as_a_label() {
     let rule = accept().peer(pods(&[("kubernetes.io/metadata.name", "w")], &[]));
     check_ingress(
         fixture().pod(pod("w/a").at(&["10.0.4.1"])).policy(network_policy("x/p").ingress(rule)),
-        &[
-            ("w/a -> x/a:80/tcp", "allowed rule_match x/p#0"),
-            ("y/a -> x/a:80/tcp", "denied isolated_no_match x/p"),
-        ],
+        &[("w/a -> x/a:80/tcp", "allowed rule_match x/p#0"), ("y/a -> x/a:80/tcp", "denied isolated_no_match x/p")],
     );
 }
 
@@ -421,7 +416,8 @@ mod tiers {
     fn admin_goes_before_network_policy_before_baseline() {
         let np = network_policy("x/np").ingress(accept().peer(from_y()));
         let base = baseline("base", 1).ingress(deny().named("all"));
-        let with = |rule: RuleBuilder| fixture().policy(admin("top", 10).ingress(rule.peer(from_y()))).policy(base.clone());
+        let with =
+            |rule: RuleBuilder| fixture().policy(admin("top", 10).ingress(rule.peer(from_y()))).policy(base.clone());
         check_ingress(with(deny()).policy(np.clone()), &[("y/a -> x/a:80/tcp", "denied explicit_deny top#0")]);
         check_ingress(with(pass()).policy(np), &[("y/a -> x/a:80/tcp", "allowed rule_match x/np#0")]);
         check_ingress(with(pass()), &[("y/a -> x/a:80/tcp", "denied baseline_deny base#0")]);
@@ -435,9 +431,7 @@ mod tiers {
     #[test]
     fn baseline_is_reached_per_direction() {
         check_ingress(
-            fixture()
-                .policy(network_policy("x/np").isolate_egress())
-                .policy(baseline("base", 1).ingress(deny())),
+            fixture().policy(network_policy("x/np").isolate_egress()).policy(baseline("base", 1).ingress(deny())),
             &[("y/a -> x/a:80/tcp", "denied baseline_deny base#0")],
         );
     }
@@ -453,7 +447,8 @@ mod tiers {
         check_ingress(cluster(60, 50), &[("y/a -> x/a:80/tcp", "denied explicit_deny a#0")]);
         check_ingress(cluster(40, 50), &[("y/a -> x/a:80/tcp", "allowed baseline_accept base#0")]);
         check_ingress(
-            fixture().policy(admin("a", 1).ingress(accept().port(tcp(80)).peer(from_y())).ingress(deny().peer(from_y()))),
+            fixture()
+                .policy(admin("a", 1).ingress(accept().port(tcp(80)).peer(from_y())).ingress(deny().peer(from_y()))),
             &[
                 ("y/a -> x/a:80/tcp", "allowed explicit_accept a#0"),
                 ("y/a -> x/a:81/tcp", "denied explicit_deny a#1"),
@@ -465,7 +460,8 @@ mod tiers {
 
     #[test]
     fn disagreement_at_one_priority_is_ambiguous_and_names_all() {
-        let cluster = fixture().policy(admin("b", 7).ingress(deny())).policy(admin("a", 7).ingress(accept())).snapshot();
+        let cluster =
+            fixture().policy(admin("b", 7).ingress(deny())).policy(admin("a", 7).ingress(accept())).snapshot();
         let evaluation = judge(&cluster, "y/a -> x/a:80/tcp");
         let ingress = point(&evaluation, PointName::DestinationIngress);
         assert_eq!(told(ingress), "allowed explicit_accept a#0 b#0");
@@ -495,10 +491,7 @@ mod tiers {
         let any = PortMatch::Named { protocol: None, name: "dns".into() };
         check_ingress(
             fixture().policy(admin("p", 1).ingress(deny().port(any))),
-            &[
-                ("y/a -> x/a:53/udp", "denied explicit_deny p#0"),
-                ("y/a -> x/a:53/tcp", "allowed no_policy"),
-            ],
+            &[("y/a -> x/a:53/udp", "denied explicit_deny p#0"), ("y/a -> x/a:53/tcp", "allowed no_policy")],
         );
     }
 }
@@ -562,8 +555,7 @@ mod doubt {
         assert_eq!(ingress(denied, stranger), ("denied unknown_pod p#0".into(), Confidence::Partial));
         let allowed = fixture().policy(network_policy("x/p").ingress(accept().peer(selector())));
         assert_eq!(ingress(allowed, stranger), ("denied isolated_no_match x/p".into(), Confidence::Partial));
-        let passed = fixture()
-            .policy(admin("p", 1).ingress(pass().peer(selector())).ingress(deny()));
+        let passed = fixture().policy(admin("p", 1).ingress(pass().peer(selector())).ingress(deny()));
         assert_eq!(ingress(passed, stranger), ("denied explicit_deny p#1".into(), Confidence::Partial));
         let block = fixture().policy(network_policy("x/p").ingress(accept().peer(net("10.0.9.0/24", &[]))));
         assert_eq!(ingress(block, stranger), ("allowed rule_match x/p#0".into(), Confidence::Exact));
@@ -580,8 +572,17 @@ mod doubt {
         let point = |cluster: Cluster| {
             let (key, peer) = (key("x/a"), end("10.0.2.1"));
             let direction = PointName::DestinationIngress.direction();
-            crate::evaluate_point(&cluster.snapshot(), &key, direction, &peer, None, Family::V4, Protocol::TCP, Some(80))
-                .map(|decision| (decision.verdict, decision.confidence))
+            crate::evaluate_point(
+                &cluster.snapshot(),
+                &key,
+                direction,
+                &peer,
+                None,
+                Family::V4,
+                Protocol::TCP,
+                Some(80),
+            )
+            .map(|decision| (decision.verdict, decision.confidence))
         };
         let one = fixture().policy(network_policy("x/p").ingress(from("y")));
         assert_eq!(point(one), Some((Verdict::Denied, Confidence::Partial)));

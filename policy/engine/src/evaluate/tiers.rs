@@ -79,11 +79,18 @@ pub(crate) fn concerns(policy: &Policy, direction: Direction) -> bool {
 
 /// Order of evaluation and of listing: by tier, then priority where it counts, then name (A-1, C-2, C-3).
 pub(crate) fn order(a: &Policy, b: &Policy) -> Ordering {
-    let by_name = |policy: &Policy| match policy.tier {
-        Tier::NetworkPolicy => (0, policy.key.namespace.clone(), policy.key.name.clone()),
-        Tier::Admin | Tier::Baseline => (policy.priority, policy.key.name.clone(), policy.key.namespace.clone()),
+    let by_name = match (a.tier, b.tier) {
+        (Tier::NetworkPolicy, Tier::NetworkPolicy) => {
+            (&a.key.namespace, &a.key.name, &a.key.kind).cmp(&(&b.key.namespace, &b.key.name, &b.key.kind))
+        }
+        _ => (a.priority, &a.key.name, &a.key.kind, &a.key.namespace).cmp(&(
+            b.priority,
+            &b.key.name,
+            &b.key.kind,
+            &b.key.namespace,
+        )),
     };
-    a.tier.cmp(&b.tier).then_with(|| by_name(a).cmp(&by_name(b))).then_with(|| a.key.kind.cmp(&b.key.kind))
+    a.tier.cmp(&b.tier).then(by_name)
 }
 
 /// What a rule that could not be read whole matches: accept nothing (N-13), deny and pass everything (C-9).

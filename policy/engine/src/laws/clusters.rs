@@ -20,20 +20,48 @@ pub(super) const NODE: &str = "n1";
 
 /// Pods', nodes', Services', named, in a pod range and far ones.
 pub(super) const ADDRESSES: &[&str] = &[
-    "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.9", "10.0.1.1", "fd00::1",
-    "fd00::2", "fd00::3", "fd00::9", "192.168.0.1", "192.168.0.2", "fd01::1", "10.96.0.1", "203.0.113.7", "203.0.113.8",
+    "10.0.0.1",
+    "10.0.0.2",
+    "10.0.0.3",
+    "10.0.0.4",
+    "10.0.0.5",
+    "10.0.0.6",
+    "10.0.0.9",
+    "10.0.1.1",
+    "fd00::1",
+    "fd00::2",
+    "fd00::3",
+    "fd00::9",
+    "192.168.0.1",
+    "192.168.0.2",
+    "fd01::1",
+    "10.96.0.1",
+    "203.0.113.7",
+    "203.0.113.8",
     "2001:db8::1",
 ];
 
 /// Whatever the blocks of policies are made of.
 const BLOCKS: &[&str] = &[
-    "0.0.0.0/0", "::/0", "10.0.0.0/8", "10.0.0.0/24", "10.0.0.0/30", "10.0.0.2/32", "10.0.0.2/31", "fd00::/16",
-    "fd00::2/127", "192.168.0.0/24", "203.0.113.7/32", "::ffff:10.0.0.0/120", "10.96.0.0/16",
+    "0.0.0.0/0",
+    "::/0",
+    "10.0.0.0/8",
+    "10.0.0.0/24",
+    "10.0.0.0/30",
+    "10.0.0.2/32",
+    "10.0.0.2/31",
+    "fd00::/16",
+    "fd00::2/127",
+    "192.168.0.0/24",
+    "203.0.113.7/32",
+    "::ffff:10.0.0.0/120",
+    "10.96.0.0/16",
 ];
 
 const PORT_NAMES: &[&str] = &["web", "dns"];
 
-pub(super) const PORTS: &[Option<u16>] = &[None, Some(0), Some(1), Some(53), Some(79), Some(80), Some(81), Some(90), Some(65535)];
+pub(super) const PORTS: &[Option<u16>] =
+    &[None, Some(0), Some(1), Some(53), Some(79), Some(80), Some(81), Some(90), Some(65535)];
 
 pub(super) const PROTOCOLS: &[Protocol] = &[Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::ICMP];
 
@@ -113,7 +141,16 @@ fn rule_parts() -> impl Strategy<Value = RuleParts> {
 fn policy() -> impl Strategy<Value = Policy> {
     let tier = select(&[Tier::Admin, Tier::NetworkPolicy, Tier::NetworkPolicy, Tier::Baseline][..]);
     let rules = vec(rule_parts(), 0..4);
-    (tier, select(&["x", "y"][..]), 0..3i32, scope(), selector(), rules, any::<(bool, bool)>(), prop::bool::weighted(0.2))
+    (
+        tier,
+        select(&["x", "y"][..]),
+        0..3i32,
+        scope(),
+        selector(),
+        rules,
+        any::<(bool, bool)>(),
+        prop::bool::weighted(0.2),
+    )
         .prop_map(|(tier, namespace, priority, scope, pods, rules, isolates, audit)| {
             let mut built = match tier {
                 Tier::Admin => admin("p", priority),
@@ -148,7 +185,16 @@ fn one_pod() -> impl Strategy<Value = Pod> {
     let ports = vec((select(PORT_NAMES), with_ports(), select(&[53u16, 80, 8080][..])), 0..3);
     let v4 = option::weighted(0.9, select(&ADDRESSES[..6]));
     let v6 = option::weighted(0.5, select(&ADDRESSES[8..11]));
-    (select(&["x", "y", "z"][..]), labels(), v4, v6, select(&["n1", "n1", "n2"][..]), phase, ports, prop::bool::weighted(0.1))
+    (
+        select(&["x", "y", "z"][..]),
+        labels(),
+        v4,
+        v6,
+        select(&["n1", "n1", "n2"][..]),
+        phase,
+        ports,
+        prop::bool::weighted(0.1),
+    )
         .prop_map(|(namespace, labels, v4, v6, node, phase, ports, host)| {
             let at: Vec<&str> = v4.into_iter().chain(v6).collect();
             let mut built = pod(&format!("{namespace}/p")).at(&at).on(node).phase(phase);

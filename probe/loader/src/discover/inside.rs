@@ -65,17 +65,10 @@ fn link_local(mac: [u8; 6]) -> Ipv6Addr {
 fn cookie() -> io::Result<u64> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     let mut cookie = 0_u64;
-    // Eight bytes fit any socklen_t.
-    let mut length = size_of::<u64>() as libc::socklen_t;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
     // SAFETY: both pointers are to live locals, and `length` says how many bytes the first one may be given.
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }

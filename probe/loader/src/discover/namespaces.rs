@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::fs::fstatfs;
@@ -81,7 +81,7 @@ fn see_process(process: &Path, own: Identity, found: &mut HashMap<Identity, Foun
     }
 }
 
-fn is_process(path: &PathBuf) -> bool {
+fn is_process(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 

@@ -79,9 +79,7 @@ pub(super) async fn interfaces() -> Result<Vec<Interface>, ProbeError> {
 }
 
 /// Runs something with a connection that lives as long.
-async fn with_connection<T>(
-    ask: impl AsyncFnOnce(Handle) -> Result<T, ProbeError>,
-) -> Result<T, ProbeError> {
+async fn with_connection<T>(ask: impl AsyncFnOnce(Handle) -> Result<T, ProbeError>) -> Result<T, ProbeError> {
     let (connection, handle, _) = new_connection().map_err(|error| failed("connecting", &error))?;
     tokio::select! {
         answer = ask(handle) => answer,
@@ -119,8 +117,7 @@ async fn namespace_id(handle: &Handle, namespace: &Namespace) -> Result<Option<i
     message.attributes.push(NsidAttribute::Fd(descriptor));
     let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNsId(message));
     request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    let mut answers =
-        handle.clone().request(request).map_err(|error| failed("asking for a namespace's id", &error))?;
+    let mut answers = handle.clone().request(request).map_err(|error| failed("asking for a namespace's id", &error))?;
     let mut id = None;
     while let Some(answer) = answers.next().await {
         match answer.payload {

@@ -75,7 +75,10 @@ mod tests {
 
     #[test]
     fn version_1_nested_clusters_and_relative_paths() {
-        check(&format!("12:pids:/kubepods/besteffort/pod{UID}/x\n11:memory:/kubepods/besteffort/pod{UID}/x\n"), Some(UID));
+        check(
+            &format!("12:pids:/kubepods/besteffort/pod{UID}/x\n11:memory:/kubepods/besteffort/pod{UID}/x\n"),
+            Some(UID),
+        );
         let escaped = UID.replace('-', "_");
         check(
             &format!("0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{escaped}.slice/cri.scope"),

@@ -45,10 +45,7 @@ impl RevisionCell {
         match &self.mapping {
             // The first eight bytes of a page that was mapped writable: it cannot fail.
             Some(mapping) if mapping.store_u64(0, revision) => Ok(()),
-            _ => self
-                .array
-                .set(0, revision, 0)
-                .map_err(|error| failed(name::CURRENT_REVISION, "write", error)),
+            _ => self.array.set(0, revision, 0).map_err(|error| failed(name::CURRENT_REVISION, "write", error)),
         }
     }
 }

@@ -44,12 +44,7 @@ impl Blocks {
     }
 
     /// What leads from here to `next`, in force from revision `since`. `held` are the blocks that the trie has.
-    pub(super) fn writes_to(
-        &self,
-        next: &Self,
-        held: &HashSet<Prefix<AddressKey>>,
-        since: u64,
-    ) -> BlockWrites {
+    pub(super) fn writes_to(&self, next: &Self, held: &HashSet<Prefix<AddressKey>>, since: u64) -> BlockWrites {
         let mut writes = BlockWrites::default();
         let (now, then) = (self.lengths(), next.lengths());
         for (block, &after) in &next.peers {
@@ -64,9 +59,9 @@ impl Blocks {
             writes.garbage.push(*block);
         }
         // Held, but of no revision: left behind by a publication that was never finished.
-        writes.garbage.extend(
-            held.iter().filter(|block| !self.peers.contains_key(block) && !next.peers.contains_key(block)),
-        );
+        writes
+            .garbage
+            .extend(held.iter().filter(|block| !self.peers.contains_key(block) && !next.peers.contains_key(block)));
         writes
     }
 

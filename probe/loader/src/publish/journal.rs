@@ -1,8 +1,6 @@
 //! Writes that can be taken back: each remembers what was there before, until the commit.
 
-use netverdict_abi::{
-    AddressKey, Column, ColumnPortKey, ColumnRangeKey, Decision, Endpoint, PairKey, PeerVersions,
-};
+use netverdict_abi::{AddressKey, Column, ColumnPortKey, ColumnRangeKey, Decision, Endpoint, PairKey, PeerVersions};
 
 use crate::{
     error::ProbeError,

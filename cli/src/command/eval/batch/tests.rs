@@ -51,9 +51,7 @@ fn a_denial_and_an_allow_in_full() {
     ]);
     let open = json!({"point": "source-egress", "verdict": "allowed", "reason": "no_policy", "decided_by": [],
         "near_miss": [], "passed": [], "verdict_if_enforced": null});
-    let policy = |name: &str, rule_index: Option<u32>| {
-        json!({"kind": "NetworkPolicy", "namespace": "x", "name": name, "rule_index": rule_index, "rule_name": ""})
-    };
+    let policy = |name: &str, rule_index: Option<u32>| json!({"kind": "NetworkPolicy", "namespace": "x", "name": name, "rule_index": rule_index, "rule_name": ""});
     let (lines, warnings) = run(&case(&flows));
     assert_eq!(warnings, Vec::<String>::new());
     let near = &lines[0]["flows"][0]["points"][1]["near_miss"];

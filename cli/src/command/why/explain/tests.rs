@@ -68,9 +68,14 @@ fn denied() -> WhyAnswer {
     egress.disposition = "forwarded".to_owned();
     egress.count = 1;
     let mut ingress = point("destination-ingress", Verdict::Denied, Reason::IsolatedNoMatch);
-    ingress.decided_by = vec![decider("allow-api", None, Since::Changed), decider("default-deny", None, Since::Unchanged)];
+    ingress.decided_by =
+        vec![decider("allow-api", None, Since::Changed), decider("default-deny", None, Since::Unchanged)];
     ingress.near_misses = vec![NearMiss {
-        policy: PolicyKey { kind: "NetworkPolicy".to_owned(), namespace: "db".to_owned(), name: "allow-api".to_owned() },
+        policy: PolicyKey {
+            kind: "NetworkPolicy".to_owned(),
+            namespace: "db".to_owned(),
+            name: "allow-api".to_owned(),
+        },
         rule_index: Some(0),
         failed: FailedDimension::Peer,
         detail: "pod label app=web is not app=api".to_owned(),

@@ -28,9 +28,11 @@ fn port_prefix_is_in_network_order_below_column_and_protocol() {
     let mut tcp = no_ports(denied(1));
     tcp.prefixes.insert((0x1f00, 8), allowed(2));
     tcp.ports.insert(443, allowed(3));
-    let parts =
-        column(ColumnId(0x0102), &Column { tcp, udp: no_ports(denied(1)), sctp: no_ports(denied(1)), other: denied(4) })
-            .unwrap();
+    let parts = column(
+        ColumnId(0x0102),
+        &Column { tcp, udp: no_ports(denied(1)), sctp: no_ports(denied(1)), other: denied(4) },
+    )
+    .unwrap();
     let (prefix, decision) = parts.ranges[0];
     assert_eq!(prefix.length, 48);
     assert_eq!((prefix.data.column, prefix.data.protocol, prefix.data.port), ([0, 0, 1, 2], 6, [0x1f, 0]));

@@ -1,0 +1,216 @@
+//! The tool as a person or a script runs it: exit codes, output on the right stream, pipes, Ctrl-C.
+//!
+//! The query service is stood in for by a socket with fixed answers; with the real one it runs in the pipeline suite.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+const PODS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: web, labels: {app: web}}
+spec: {nodeName: n1}
+status: {phase: Running, podIPs: [{ip: 10.0.1.2}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: db, name: pg, labels: {app: pg}}
+spec: {nodeName: n1}
+status: {phase: Running, podIPs: [{ip: 10.0.2.2}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: db, name: default-deny}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+";
+
+fn netverdict() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_netverdict"));
+    for name in ["NETVERDICT_SERVER", "NETVERDICT_TOKEN_FILE", "NETVERDICT_NAMESPACE", "NETVERDICT_PIN_ROOT"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn eval(to: &str, more: &[&str]) -> (Option<i32>, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("pods.yaml"), PODS).unwrap();
+    run(netverdict().arg("eval").arg("-f").arg(folder.path()).args(["--from", "shop/web", "--to", to]).args(more))
+}
+
+#[test]
+fn the_exit_status_tells_the_verdict_only_when_asked() {
+    let (code, output, errors) = eval("db/pg:5432", &[]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    assert!(output.starts_with("denied at destination ingress by db/default-deny: shop/web to db/pg port 5432/TCP"));
+    assert!(!output.contains('\x1b'), "colours in a pipe: {output}");
+    assert_eq!(eval("db/pg:5432", &["--exit-status"]).0, Some(3));
+    assert_eq!(eval("203.0.113.10:443", &["--exit-status"]).0, Some(0));
+}
+
+#[test]
+fn a_pod_that_is_not_there_is_an_error_with_its_neighbours() {
+    let (code, output, errors) = eval("db/pgg:5432", &[]);
+    assert_eq!((code, output.as_str()), (Some(1), ""));
+    assert!(errors.contains("pod db/pgg is not in the snapshot") && errors.contains("db/pg"), "{errors}");
+}
+
+#[test]
+fn arguments_that_are_not_understood_are_exit_code_two() {
+    for arguments in [&["why", "shop/web"][..], &["why", "shop/web", "db/pg:0"], &["flows", "--verdict", "no"], &[]] {
+        let (code, output, errors) = run(netverdict().args(arguments));
+        assert_eq!((code, output.as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(errors.contains("--help") || errors.contains("Usage: netverdict"), "{errors}");
+    }
+    assert_eq!(run(netverdict().arg("--help")).0, Some(0));
+}
+
+#[test]
+fn the_plugin_shows_its_own_name() {
+    let (code, help, _) = run(Command::new(env!("CARGO_BIN_EXE_kubectl-verdict")).args(["why", "--help"]));
+    assert_eq!(code, Some(0));
+    assert!(
+        help.contains("Usage: kubectl verdict why") && help.contains("kubectl verdict why shop/web db/pg"),
+        "{help}"
+    );
+    assert!(!help.contains("netverdict why"), "{help}");
+}
+
+#[test]
+fn every_shell_gets_its_completion() {
+    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef netverdict"), ("fish", "complete -c netverdict")] {
+        let (code, script, _) = run(netverdict().args(["completion", shell]));
+        assert_eq!(code, Some(0));
+        assert!(script.contains(word), "{shell}: {script}");
+    }
+}
+
+#[test]
+fn lint_fails_on_errors_and_not_on_warnings() {
+    let lint = |text: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policy.yaml");
+        fs::write(&file, text).unwrap();
+        run(netverdict().arg("lint").arg("-f").arg(file).args(["-o", "json"]))
+    };
+    let (code, output, _) = lint(&PODS.replace("policyTypes: [Ingress]", "policyTypes: Ingress"));
+    let findings: Vec<serde_json::Value> = serde_json::from_str(&output).unwrap();
+    assert_eq!(code, Some(1));
+    assert!(findings.iter().any(|finding| finding["code"] == "invalid-policy-types"), "{output}");
+    assert_eq!(lint(PODS).0, Some(0));
+}
+
+#[test]
+fn cases_come_from_standard_input_and_are_answered_one_by_one() {
+    let mut child = netverdict().arg("eval").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
+    for line in ["{\"id\": 1, \"objects\": [], \"flows\": []}", "nonsense", "{\"id\": 2, \"flows\": []}"] {
+        writeln!(input, "{line}").unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+        assert_eq!(answer.get("error").is_some(), line == "nonsense", "{answer}");
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child =
+        netverdict().args(["completion", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!((child.wait().unwrap().code(), errors.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn nothing_pinned_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, errors) = run(netverdict().args(["probe", "status", "--pin-root"]).arg(folder.path()));
+    assert_eq!(code, Some(1));
+    assert!(errors.starts_with("error: "), "{errors}");
+}
+
+#[test]
+fn following_ends_cleanly_at_ctrl_c() {
+    let flow = r#"{"time":"2026-05-01T12:00:00Z","node":"n1","verdict":"denied","verdict_if_enforced":null,
+        "disposition":"dropped","direction":"ingress","reason":"isolated_no_match","source":"shop/web",
+        "source_ip":"10.0.1.2","source_port":40000,"destination":"db/pg","destination_ip":"10.0.2.2",
+        "destination_port":5432,"protocol":"TCP","decided_by":["db/default-deny"],"near_miss":[],"count":1}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let (asked, questions) = mpsc::channel();
+    let flow = flow.to_owned();
+    // Ends with the process: it waits for a question that never comes.
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let flows = if number == 0 { flow.as_str() } else { "" };
+            let body =
+                format!(r#"{{"flows":[{flows}],"gaps":[],"stale":["collector n1 is away"],"cursor":"c{number}"}}"#);
+            if asked.send(answer(stream.unwrap(), &body)).is_err() {
+                return;
+            }
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    fs::write(&token, "secret").unwrap();
+    let child = netverdict()
+        .args([
+            "flows",
+            "--follow",
+            "-o",
+            "json",
+            "--since",
+            "2026-05-01T11:00:00Z",
+            "--limit",
+            "5",
+            "--server",
+            &server,
+        ])
+        .arg("--token-file")
+        .arg(&token)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let next = || questions.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(next(), "GET /v1/flows?since=2026-05-01T11%3A00%3A00.000000Z&limit=5 HTTP/1.1");
+    assert_eq!(next(), "GET /v1/flows?after=c0 HTTP/1.1");
+    assert_eq!(next(), "GET /v1/flows?after=c1 HTTP/1.1");
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let lines: Vec<serde_json::Value> =
+        String::from_utf8(stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["destination"], "db/pg");
+    let errors = String::from_utf8(stderr).unwrap();
+    assert_eq!(errors.matches("collector n1 is away").count(), 1, "{errors}");
+}
+
+/// Gives back the request's first line.
+fn answer(mut stream: TcpStream, body: &str) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned()
+}

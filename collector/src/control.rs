@@ -1,0 +1,368 @@
+//! Cluster and interfaces → kernel: compiles and publishes snapshots, binds and attaches endpoints.
+//!
+//! What the kernel's new ids mean is sent to the pipeline before the kernel learns of them. A publication that fails
+//! leaves the one before it in force, and is tried again with a compiler that starts anew.
+
+mod endpoints;
+mod missing;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant, SystemTime},
+};
+
+use netverdict_flowlog::row::{ModeName, SnapshotRow};
+use netverdict_policy::{
+    Change, Compiler, Snapshot,
+    tables::{Owner, OwnerId},
+};
+use netverdict_probe::{BoundEndpoint, Discovered, Loss, Probe, Sighting, bind};
+
+use tokio::sync::oneshot;
+
+use self::missing::Losses;
+use crate::{
+    clock,
+    cluster::{ClusterState, changes::Changes},
+    drain::{Message, chain},
+    health::{Health, Part},
+    input::{Fact, Input, Meanings, Session},
+    meaning::SnapshotState,
+    metrics::{Metrics, signed},
+    receive::lane_name,
+    sequence::{self, KernelCount},
+    snapshots::Snapshots,
+    state::StateError,
+    stop::Stop,
+    store::Store,
+    write::tell,
+};
+
+/// Between looks at the interfaces that were sighted.
+const STEP: Duration = Duration::from_millis(50);
+/// Between attempts to publish or to attach.
+const RETRY: Duration = Duration::from_secs(1);
+const COUNT: Duration = Duration::from_secs(1);
+const MEASURE: Duration = Duration::from_secs(5);
+
+pub struct Control {
+    pub probe: Probe,
+    pub session: Session,
+    pub snapshots: Snapshots,
+    pub changes: Changes,
+    pub states: mpsc::Receiver<ClusterState>,
+    pub sightings: mpsc::Receiver<Sighting>,
+    pub messages: mpsc::Sender<Message>,
+    pub store: Arc<Store>,
+    pub health: Arc<Health>,
+    pub metrics: Metrics,
+    /// Interfaces that were attached before this start.
+    pub bindings: Vec<BoundEndpoint>,
+    /// A recorded file is being written.
+    pub records: bool,
+    /// Told once the first snapshot is in force and what was there is attached, as far as both can be.
+    pub started: oneshot::Sender<()>,
+}
+
+impl Control {
+    /// Runs until told to stop. Enforcement stays as it is then.
+    pub fn run(self, stop: &Stop) {
+        let Self {
+            probe,
+            session,
+            snapshots,
+            changes,
+            states,
+            sightings,
+            messages,
+            store,
+            health,
+            metrics,
+            bindings,
+            records,
+            started,
+        } = self;
+        let attached = bindings.into_iter().map(|bound| (bound.ifindex, bound)).collect();
+        let mut state = State {
+            probe,
+            session,
+            snapshots,
+            changes,
+            messages,
+            store,
+            health,
+            metrics,
+            records,
+            started: Some(started),
+            compiler: None,
+            wanted: None,
+            in_force: None,
+            retry_at: None,
+            stale: None,
+            losses: Losses::default(),
+            sighted: BTreeMap::new(),
+            attached,
+            bind_again: true,
+        };
+        state.follow(&states, &sightings, stop);
+        state.end();
+    }
+}
+
+struct State {
+    probe: Probe,
+    session: Session,
+    snapshots: Snapshots,
+    changes: Changes,
+    messages: mpsc::Sender<Message>,
+    store: Arc<Store>,
+    health: Arc<Health>,
+    metrics: Metrics,
+    records: bool,
+    started: Option<oneshot::Sender<()>>,
+    /// `None` after a failure: what it believes to be published is not.
+    compiler: Option<Compiler>,
+    /// The newest state of the cluster.
+    wanted: Option<Arc<ClusterState>>,
+    in_force: Option<InForce>,
+    retry_at: Option<Instant>,
+    /// Since when the source is stale, and until when that is on record.
+    stale: Option<(Instant, SystemTime)>,
+    losses: Losses,
+    sighted: BTreeMap<u32, Discovered>,
+    attached: BTreeMap<u32, BoundEndpoint>,
+    bind_again: bool,
+}
+
+struct InForce {
+    number: u64,
+    snapshot: Arc<Snapshot>,
+}
+
+impl State {
+    fn follow(&mut self, states: &mpsc::Receiver<ClusterState>, sightings: &mpsc::Receiver<Sighting>, stop: &Stop) {
+        let (mut counted, mut measured) = (Instant::now(), Instant::now());
+        while !stop.is_set() {
+            match states.recv_timeout(STEP) {
+                // Only the newest counts.
+                Ok(state) => self.want(states.try_iter().last().unwrap_or(state)),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                // The source has ended; whoever joins it says why.
+                Err(mpsc::RecvTimeoutError::Disconnected) => _ = stop.wait(STEP),
+            }
+            if self.retry_at.is_some_and(|at| Instant::now() >= at) {
+                self.retry_at = None;
+                self.bring_into_force();
+            }
+            sightings.try_iter().for_each(|sighting| self.sight(sighting));
+            if std::mem::take(&mut self.bind_again) {
+                self.attach_all();
+            }
+            if self.wanted.is_some()
+                && let Some(started) = self.started.take()
+            {
+                self.health.set(Part::Start, Vec::new());
+                // Who waits for it may have given up.
+                let _ = started.send(());
+            }
+            self.tell_staleness(false);
+            if let Err(error) = self.probe.collect_garbage() {
+                tracing::warn!(error = %chain(&error), "superfluous entries not deleted yet");
+            }
+            if counted.elapsed() >= COUNT {
+                counted = Instant::now();
+                self.count();
+            }
+            if measured.elapsed() >= MEASURE {
+                measured = Instant::now();
+                self.metrics.occupancy(&self.probe.occupancy());
+            }
+        }
+    }
+
+    /// What the kernel has counted, for the last time: the rings are drained against it.
+    fn end(mut self) {
+        self.tell_staleness(true);
+        self.count();
+        self.probe.shutdown();
+    }
+
+    fn want(&mut self, state: ClusterState) {
+        if self.health.set(Part::Source, state.troubles.clone()) && !state.troubles.is_empty() {
+            tracing::warn!(source.troubles = ?state.troubles, "cluster source cannot be read whole");
+        }
+        self.metrics.troubles(Part::Source, state.troubles.len());
+        self.wanted = Some(Arc::new(state));
+        self.bring_into_force();
+        self.bind_again = true;
+    }
+
+    /// Publishes the newest state of the cluster.
+    fn bring_into_force(&mut self) {
+        let Some(cluster) = self.wanted.clone() else { return };
+        let troubles = match self.publish(&cluster) {
+            Ok(()) => Vec::new(),
+            Err(error) => {
+                self.metrics.failed(Part::Publish);
+                self.compiler = None;
+                self.retry_at = Some(Instant::now() + RETRY);
+                vec![error]
+            }
+        };
+        self.metrics.troubles(Part::Publish, troubles.len());
+        let failed = troubles.first().cloned();
+        if self.health.set(Part::Publish, troubles) {
+            match failed {
+                Some(error) => tracing::error!(%error, "snapshot not published; the one before it stays in force"),
+                None => tracing::info!("snapshots are published again"),
+            }
+        }
+    }
+
+    fn publish(&mut self, cluster: &Arc<ClusterState>) -> Result<(), String> {
+        let mut snapshot = cluster.snapshot.clone();
+        snapshot.audit_all = self.session.mode == ModeName::Audit;
+        let snapshot = Arc::new(snapshot);
+        if let Some(in_force) = &self.in_force
+            && self.compiler.is_some()
+            && *in_force.snapshot == *snapshot
+        {
+            // The objects may say more than the snapshot does: an annotation, a comment in a text.
+            let number = in_force.number;
+            self.tell_changes(cluster, number, clock::now_ns());
+            return Ok(());
+        }
+        let state_error = |error: StateError| chain(&error);
+        let number = self.snapshots.next_number().map_err(state_error)?;
+        let compiler =
+            self.compiler.get_or_insert_with(|| Compiler::new(self.session.node.to_string(), self.probe.floor()));
+        let change = compiler.compile(&snapshot);
+        let state = describe(number, &self.session, cluster.seen_ns, &snapshot, compiler);
+        self.snapshots.keep(&state).map_err(state_error)?;
+        let Change { attributions, owners, .. } = &change;
+        self.send(Input::Meanings(Meanings { attributions: attributions.clone(), owners: owners.clone() }));
+        self.send(Input::Snapshot(Arc::new(state)));
+        let time_ns = clock::now_ns();
+        let revision = match self.probe.publish(number, &change) {
+            Ok(revision) => revision,
+            Err(error) => {
+                self.send(Input::Abandoned { number });
+                if let Err(error) = self.snapshots.forget(&[number]) {
+                    tracing::warn!(%error, "snapshot that was not published stays on disk");
+                }
+                return Err(chain(&error));
+            }
+        };
+        self.send(Input::Published { number, revision });
+        if let Err(error) = self.snapshots.published(number, revision) {
+            tracing::warn!(error = %chain(&error), "revision of a kept snapshot not noted");
+        }
+        self.in_force = Some(InForce { number, snapshot });
+        self.note(cluster, number, revision);
+        let mut facts = self.changes.attributions(&change.attributions, time_ns);
+        facts.push(Fact::Snapshot(Box::new(SnapshotRow {
+            time: clock::at(time_ns),
+            node: self.session.node.clone(),
+            boot_id: self.session.boot_id.clone(),
+            snapshot: number,
+            revision,
+            policies: cluster.snapshot.policies.len() as u64,
+            pods: cluster.snapshot.pods.len() as u64,
+            namespaces: cluster.snapshot.namespaces.len() as u64,
+            audit_all: self.session.mode == ModeName::Audit,
+            errors: cluster.errors,
+        })));
+        self.tell(facts);
+        self.tell_changes(cluster, number, time_ns);
+        Ok(())
+    }
+
+    fn note(&self, cluster: &ClusterState, number: u64, revision: u64) {
+        self.metrics.publications.inc();
+        self.metrics.snapshot.set(signed(number));
+        self.metrics.revision.set(signed(revision));
+        self.metrics.policies.set(signed(cluster.snapshot.policies.len() as u64));
+        self.metrics.pods.set(signed(cluster.snapshot.pods.len() as u64));
+        #[expect(clippy::cast_precision_loss, reason = "a figure to look at: microseconds are enough")]
+        let seconds = (clock::now_ns() - cluster.seen_ns) as f64 / 1e9;
+        self.metrics.publish_seconds.observe(seconds.max(0.0));
+        tracing::info!(
+            snapshot.number = number,
+            snapshot.revision = revision,
+            snapshot.policies = cluster.snapshot.policies.len(),
+            snapshot.pods = cluster.snapshot.pods.len(),
+            snapshot.errors = cluster.errors,
+            "snapshot in force"
+        );
+    }
+
+    /// Tells what has changed, and remembers that it was told.
+    fn tell_changes(&mut self, cluster: &ClusterState, number: u64, time_ns: i64) {
+        let compiler = self.compiler.as_ref();
+        let owner_id =
+            |owner: &Owner| compiler.and_then(|compiler| compiler.owner_id(owner)).unwrap_or(OwnerId::NOBODY);
+        let facts = self.changes.rows(cluster, number, time_ns, owner_id);
+        // Nothing is remembered that could be lost: rather told twice.
+        if self.tell(facts)
+            && let Err(error) = self.changes.save()
+        {
+            tracing::warn!(%error, "a restart will tell again what has changed");
+        }
+    }
+
+    /// What the kernel has counted until now, on its way to the account.
+    fn count(&mut self) {
+        let at = Instant::now();
+        match self.probe.counters() {
+            Ok(counters) => {
+                let count = |lane: &netverdict_probe::LaneCount| KernelCount {
+                    lane: lane_name(lane.lane),
+                    cpu: lane.cpu,
+                    seq: lane.seq,
+                };
+                self.tell_losses(&counters.losses);
+                let counts = counters.lanes.iter().filter(|lane| lane.seq > 0).map(count).collect();
+                // If nobody listens, whoever joins the drain says why.
+                let _ = self.messages.send(Message::Counters(at, counts));
+            }
+            Err(error) => tracing::warn!(error = %chain(&error), "kernel's counters cannot be read"),
+        }
+    }
+
+    /// Gives facts to the store. Says whether they are safe.
+    fn tell(&mut self, facts: Vec<Fact>) -> bool {
+        if self.records {
+            let _ = self.messages.send(Message::Recorded(Box::new(Input::Facts(facts.clone()))));
+        }
+        tell(&self.store, &self.metrics, facts.into_iter().map(Into::into).collect())
+    }
+
+    fn send(&self, input: Input) {
+        // If nobody listens, whoever joins the drain says why.
+        let _ = self.messages.send(Message::Input(Box::new(input)));
+    }
+}
+
+/// A snapshot with what the compiler made of its addresses.
+fn describe(
+    number: u64,
+    session: &Session,
+    seen_ns: i64,
+    snapshot: &Arc<Snapshot>,
+    compiler: &Compiler,
+) -> SnapshotState {
+    let tables = compiler.tables();
+    let ids: BTreeSet<OwnerId> = tables.addresses.values().map(|peer| peer.owner).collect();
+    let owners = ids.into_iter().filter_map(|id| Some((id, compiler.owner(id)?.clone()))).collect();
+    SnapshotState {
+        number,
+        boot_id: session.boot_id.to_string(),
+        revision: 0,
+        seen_ns,
+        snapshot: snapshot.clone(),
+        addresses: Arc::new(tables.addresses.clone()),
+        blocks: Arc::new(tables.blocks.clone()),
+        owners: Arc::new(owners),
+    }
+}

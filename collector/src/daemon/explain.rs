@@ -1,0 +1,49 @@
+//! What the ids of a boot mean, as inputs of the pipeline: from the probe's state for this boot, from the kept snapshots
+//! for earlier ones.
+
+use std::sync::Arc;
+
+use netverdict_probe::Restored;
+
+use crate::{
+    input::{Input, Meanings},
+    snapshots::{self, Snapshots},
+};
+
+/// What a boot's ids mean.
+#[derive(Clone)]
+pub(super) struct Explain {
+    pub(super) node: Arc<str>,
+    pub(super) boot_id: Arc<str>,
+    pub(super) kept: Snapshots,
+    pub(super) restored: Restored,
+}
+
+impl Explain {
+    /// The inputs that tell it. Of this boot the probe remembers everything; of others the kept snapshots do.
+    pub(super) fn boot(&self, boot_id: &str) -> Vec<Input> {
+        let revisions = &self.restored.snapshots;
+        let all = self.kept.load(&self.boot_id, revisions).unwrap_or_else(|error| {
+            tracing::error!(%error, "kept snapshots cannot be read; events may lose their labels");
+            Vec::new()
+        });
+        let states = all.into_iter().filter(|state| state.boot_id == boot_id);
+        if boot_id != &*self.boot_id {
+            return states
+                .flat_map(|state| [Input::Meanings(snapshots::recompile(&state, &self.node)), Input::Snapshot(state)])
+                .collect();
+        }
+        let Restored { attributions, owners, bindings, revision: _, floor: _, taken_over: _, snapshots: _ } =
+            &self.restored;
+        let meanings = Meanings {
+            attributions: attributions.iter().map(|(id, decision)| (*id, decision.clone())).collect(),
+            owners: owners.iter().map(|(id, owner)| (*id, owner.clone())).collect(),
+        };
+        let bound = bindings.iter().map(|bound| Input::Bound {
+            interface: bound.ifindex,
+            pod: bound.pod.clone(),
+            uid: bound.pod_uid.clone(),
+        });
+        [Input::Meanings(meanings)].into_iter().chain(states.map(Input::Snapshot)).chain(bound).collect()
+    }
+}

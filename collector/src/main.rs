@@ -1,0 +1,62 @@
+//! `netverdict-collector`: reads its options and starts what they ask for.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use netverdict_collector::{
+    daemon,
+    options::{Command, Options, ReplayOptions, TelemetryOptions},
+    replay,
+    telemetry::Telemetry,
+};
+
+/// Keeps large buffers: rows come and go by the hundred thousand.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("netverdict-collector: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(Options { command, run }: Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    let telemetry = |options: &TelemetryOptions| {
+        let _inside = runtime.enter();
+        Telemetry::start(options)
+    };
+    match command {
+        None => {
+            let telemetry = telemetry(&run.telemetry)?;
+            let result = runtime.block_on(daemon::run(run));
+            telemetry.stop();
+            result
+        }
+        Some(Command::Replay(options)) => {
+            let telemetry = telemetry(&options.telemetry)?;
+            let result = replay_file(&options);
+            telemetry.stop();
+            result
+        }
+    }
+}
+
+fn replay_file(options: &ReplayOptions) -> anyhow::Result<()> {
+    let ReplayOptions { file, cluster, storage, telemetry: _ } = options;
+    let window = u64::try_from(storage.repeat_window.as_nanos()).unwrap_or(u64::MAX);
+    let replayed = replay::replay(file, window, |node, boot| daemon::store_options(storage, cluster, node, boot))?;
+    println!("{} events of {} inputs on record in {}", replayed.events, replayed.inputs, storage.data_dir.display());
+    anyhow::ensure!(replayed.whole, "the file is cut off or damaged: what comes before that is on record");
+    Ok(())
+}

@@ -1,0 +1,243 @@
+use std::sync::Arc;
+
+use netverdict_abi::{Direction as AbiDirection, KernelReason, VerdictEvent, address::v4_mapped, event::flag};
+use netverdict_flowlog::row::{DropReason, EndpointKind};
+use netverdict_policy::{AttributionId, FailedDimension, ObjectKey, Verdict};
+
+use super::*;
+use crate::{
+    meaning::SnapshotState,
+    scene::{SECOND, Scene, batch, session},
+    sequence::KernelCount,
+};
+
+fn pipeline(scene: &Scene) -> Pipeline {
+    let mut pipeline = Pipeline::new(10 * SECOND, Checkpoint::default());
+    for input in [Input::Session(session("b", true)), scene.meanings(), scene.snapshot()] {
+        let rows = take(&mut pipeline, input);
+        assert!(rows.is_empty());
+    }
+    pipeline
+}
+
+fn take(pipeline: &mut Pipeline, input: Input) -> Vec<Row> {
+    let mut rows = Vec::new();
+    pipeline.take(input, &mut rows);
+    rows
+}
+
+fn flows(rows: Vec<Row>) -> Vec<FlowRow> {
+    rows.into_iter().map(|row| if let Row::Flow(row) = row { *row } else { panic!("no flow: {row:?}") }).collect()
+}
+
+fn only(rows: Vec<Row>) -> FlowRow {
+    let mut rows = flows(rows);
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    rows.remove(0)
+}
+
+fn gaps(rows: &[Row]) -> Vec<(GapCause, Option<u64>, Option<u64>, u64)> {
+    let gap = |row: &Row| {
+        if let Row::Gap(gap) = row { Some((gap.cause, gap.first_seq, gap.last_seq, gap.lost_events)) } else { None }
+    };
+    rows.iter().filter_map(gap).collect()
+}
+
+fn flush(pipeline: &mut Pipeline) -> Vec<Row> {
+    let mut rows = Vec::new();
+    pipeline.flush(&mut rows);
+    rows
+}
+
+#[test]
+fn denial_names_policy_near_miss_and_both_ends_as_they_stood() {
+    let mut scene = Scene::new();
+    let row = only(take(&mut pipeline(&scene), batch(&[scene.denied()])));
+    assert_eq!((row.verdict, row.reason, row.snapshot, row.count), (Verdict::Denied, Reason::IsolatedNoMatch, 1, 1));
+    assert_eq!(row.time, clock::at(2_000_001_000));
+    let decided: Vec<_> =
+        row.attribution.as_ref().unwrap().decision.decided_by().map(|r| r.policy.to_string()).collect();
+    assert_eq!(decided, ["NetworkPolicy db/api"]);
+    assert_eq!(row.near_misses[0].failed, FailedDimension::Peer);
+    let (source, destination) = (&row.source, &row.destination);
+    assert_eq!((source.kind, source.pod.as_str(), source.zone.as_str()), (EndpointKind::Pod, "web", "z"));
+    assert_eq!(destination.labels.get("app").map(String::as_str), Some("pg"));
+    assert!(!row.identity_window_open && !row.spoof);
+}
+
+#[test]
+fn event_is_told_by_the_snapshot_that_judged_not_by_the_newest() {
+    let mut scene = Scene::new();
+    let mut pipeline = pipeline(&scene);
+    let mut later = scene.state.snapshot.as_ref().clone();
+    let pod = later.pods.get_mut(&ObjectKey::new("shop", "web")).unwrap();
+    Arc::make_mut(pod).labels.insert("app".into(), "api".into());
+    let mut newer = Scene::of(later, 2, 11);
+    newer.state.seen_ns = i64::MAX;
+    take(&mut pipeline, newer.snapshot());
+    let row = only(take(&mut pipeline, batch(&[scene.denied()])));
+    assert_eq!((row.snapshot, row.source.labels["app"].as_str()), (1, "web"));
+}
+
+#[test]
+fn address_that_changed_hands_opens_the_identity_window() {
+    let mut scene = Scene::new();
+    let mut pipeline = pipeline(&scene);
+    let mut later = scene.state.snapshot.as_ref().clone();
+    later.pods.remove(&ObjectKey::new("shop", "web"));
+    take(&mut pipeline, Scene::of(later, 2, 11).snapshot());
+    let row = only(take(&mut pipeline, batch(&[scene.denied()])));
+    assert!(row.identity_window_open, "the source had said before that web is gone");
+    assert_eq!(row.source.pod, "web", "told as the kernel believed");
+}
+
+#[test]
+fn lost_meanings_are_said_to_be_lost() {
+    let mut scene = Scene::new();
+    let mut event = scene.denied();
+    (event.attribution, event.source_owner, event.revision) = (12_345, 999, 99);
+    let row = only(take(&mut pipeline(&scene), batch(&[event])));
+    assert_eq!((row.verdict, row.reason), (Verdict::Denied, Reason::AttributionUnknown));
+    assert_eq!((row.attribution_id, row.snapshot), (AttributionId(12_345), 0));
+    assert_eq!(row.source.kind, EndpointKind::UnknownOwner);
+    assert!(row.near_misses.is_empty() && row.identity_window_open);
+}
+
+#[test]
+fn kernels_own_reasons_blame_no_policy() {
+    let mut scene = Scene::new();
+    let mut pipeline = pipeline(&scene);
+    let mut spoofed = scene.denied();
+    (spoofed.direction, spoofed.reason, spoofed.attribution) =
+        (AbiDirection::Egress as u8, KernelReason::SpoofedSource as u8, 0);
+    // pg sends with web's address.
+    (spoofed.destination, spoofed.destination_owner) = (v4_mapped([192, 0, 2, 1]), 0);
+    let row = only(take(&mut pipeline, batch(&[spoofed])));
+    assert_eq!((row.reason, row.spoof, row.attribution.is_none()), (Reason::SpoofedSource, true, true));
+    assert_eq!((row.source.pod.as_str(), row.source_ip), ("pg", "10.0.0.1".parse().unwrap()));
+    assert_eq!(row.destination.kind, EndpointKind::External);
+
+    let mut malformed = scene.denied();
+    (malformed.reason, malformed.attribution) = (KernelReason::Malformed as u8, 0);
+    let row = only(take(&mut pipeline, batch(&[malformed])));
+    assert_eq!((row.reason, row.drop_reason), (Reason::OtherDrop, Some(DropReason::Malformed)));
+}
+
+#[test]
+fn address_of_a_pod_range_without_owner_is_an_unknown_pod() {
+    let mut scene = Scene::new();
+    let mut event = scene.denied();
+    (event.source, event.source_owner, event.flags) = (v4_mapped([10, 0, 0, 99]), 0, flag::UNKNOWN_POD);
+    let row = only(take(&mut pipeline(&scene), batch(&[event])));
+    assert_eq!(row.source.kind, EndpointKind::UnknownPod);
+    assert!(row.identity_window_open);
+}
+
+#[test]
+fn repeats_of_a_denial_become_one_row_a_cpu_with_the_exact_count() {
+    let mut scene = Scene::new();
+    let mut pipeline = pipeline(&scene);
+    let mut events: Vec<_> = std::iter::repeat_with(|| scene.denied()).take(5).collect();
+    events.push(VerdictEvent { cpu: 1, seq: 1, ..events[4] });
+    let first = only(take(&mut pipeline, batch(&events)));
+    assert_eq!((first.record_type, first.seq, first.count), (RecordType::Verdict, 1, 1));
+    let mut repeats = flows(flush(&mut pipeline));
+    repeats.sort_by_key(|row| row.cpu);
+    let said: Vec<_> = repeats.iter().map(|row| (row.record_type, row.cpu, row.seq, row.count, row.bytes)).collect();
+    assert_eq!(said, [(RecordType::Update, 0, 5, 4, 4 * 74), (RecordType::Update, 1, 1, 1, 74)]);
+    assert!(repeats[0].first_time < repeats[0].last_time);
+
+    scene.now += 11 * SECOND;
+    let again = only(take(&mut pipeline, batch(&[scene.denied()])));
+    assert_eq!(again.record_type, RecordType::Verdict, "the window is over");
+}
+
+#[test]
+fn restart_records_each_event_once() {
+    let mut scene = Scene::new();
+    let events: Vec<_> = std::iter::repeat_with(|| scene.denied()).take(6).collect();
+    let mut first = pipeline(&scene);
+    let mut rows = take(&mut first, batch(&events[..3]));
+    rows.extend(flush(&mut first));
+    let checkpoint = serde_json::to_string(&first.checkpoint()).unwrap();
+    // Dies after the log took the next batch, and before the ring's position moved and the rows were committed.
+    take(&mut first, batch(&events[3..5]));
+
+    let mut second = Pipeline::new(10 * SECOND, serde_json::from_str(&checkpoint).unwrap());
+    for input in [scene.meanings(), scene.snapshot(), batch(&events[3..5]), Input::Session(session("b", false))] {
+        rows.extend(take(&mut second, input));
+    }
+    rows.extend(take(&mut second, batch(&events[3..])));
+    rows.extend(flush(&mut second));
+    let rows = flows(rows);
+    assert_eq!(rows.iter().map(|row| row.count).sum::<u64>(), 6);
+    assert_eq!(rows.iter().map(|row| row.seq).max(), Some(6));
+    assert_eq!(second.take_tally().repeated, 2);
+}
+
+#[test]
+fn another_boot_counts_anew_and_says_what_may_have_been_lost() {
+    let mut scene = Scene::new();
+    let mut pipeline = pipeline(&scene);
+    take(&mut pipeline, batch(&[scene.denied()]));
+    let rows = take(&mut pipeline, Input::Session(session("c", true)));
+    assert_eq!(gaps(&rows), [(GapCause::UncleanStop, None, None, 0)]);
+    for input in [scene.meanings(), scene.snapshot()] {
+        take(&mut pipeline, input);
+    }
+    scene.seq = 0;
+    let row = only(take(&mut pipeline, batch(&[scene.denied()])));
+    assert_eq!((row.seq, &*row.boot_id), (1, "c"));
+}
+
+#[test]
+fn what_cannot_be_read_is_counted_and_a_gap() {
+    let mut scene = Scene::new();
+    let mut pipeline = pipeline(&scene);
+    let good = [scene.denied(), scene.denied(), scene.denied(), scene.denied()];
+    let unknown_kind = VerdictEvent { kind: 77, ..good[1] };
+    let bad_code = VerdictEvent { verdict: 9, ..good[3] };
+    let mut rows = take(&mut pipeline, batch(&[good[0], unknown_kind, good[2], bad_code]));
+    rows.extend(flush(&mut pipeline));
+    assert_eq!(gaps(&rows), [(GapCause::Unreadable, Some(2), Some(4), 2)]);
+    let tally = pipeline.take_tally();
+    assert_eq!((tally.unreadable["kind"], tally.unreadable["code"], tally.events["denied"]), (1, 1, 2));
+    assert_eq!(tally.refusals.len(), 2);
+}
+
+#[test]
+fn batch_that_is_cut_off_costs_only_what_is_missing() {
+    let mut scene = Scene::new();
+    let mut pipeline = pipeline(&scene);
+    let Input::Batch(mut cut) = batch(&[scene.denied(), scene.denied()]) else { unreachable!("a batch") };
+    cut.bytes.truncate(150);
+    take(&mut pipeline, Input::Batch(cut));
+    take(&mut pipeline, batch(&[scene.denied()]));
+    assert_eq!(gaps(&flush(&mut pipeline)), [(GapCause::Unreadable, Some(2), Some(2), 1)]);
+}
+
+#[test]
+fn losses_are_put_down_to_their_cause() {
+    let mut scene = Scene::new();
+    let mut pipeline = pipeline(&scene);
+    take(&mut pipeline, batch(&[scene.denied()]));
+    take(&mut pipeline, Input::Blame(GapCause::DiskFull));
+    scene.seq = 4;
+    take(&mut pipeline, batch(&[scene.denied()]));
+    take(&mut pipeline, Input::Blame(GapCause::RingFull));
+    take(&mut pipeline, Input::Counted(vec![KernelCount { lane: LaneName::Denied, cpu: 0, seq: 7 }]));
+    let found = gaps(&flush(&mut pipeline));
+    assert_eq!(found, [(GapCause::RingFull, Some(6), Some(7), 2), (GapCause::DiskFull, Some(2), Some(4), 3)]);
+}
+
+#[test]
+fn snapshots_are_forgotten_once_the_rings_were_seen_empty_behind_them() {
+    let scene = Scene::new();
+    let mut pipeline = pipeline(&scene);
+    assert_eq!(pipeline.drained_revision(), 0);
+    take(&mut pipeline, Input::Snapshot(Arc::new(SnapshotState { number: 2, revision: 0, ..scene.state.clone() })));
+    take(&mut pipeline, Input::Published { number: 2, revision: 11 });
+    assert!(pipeline.forget_snapshots_before(pipeline.drained_revision()).is_empty());
+    take(&mut pipeline, Input::Counted(Vec::new()));
+    assert_eq!(pipeline.forget_snapshots_before(pipeline.drained_revision()), [1]);
+}

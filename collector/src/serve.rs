@@ -1,0 +1,169 @@
+//! The rows port: rows that are in no file yet, and how the collector is. For the query service; asks for the token.
+
+use std::sync::Arc;
+
+use arrow::{array::RecordBatch, error::ArrowError, ipc::writer::StreamWriter};
+use axum::{
+    Json, Router,
+    extract::{Query, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use chrono::{DateTime, Utc};
+use netverdict_flowlog::{
+    Table,
+    answer::{CollectorStatus, ErrorAnswer},
+};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use crate::{
+    clock,
+    drain::chain,
+    health::{Health, Part},
+    input::Session,
+    metrics::Metrics,
+    store::{Store, StoreError},
+    token::Token,
+};
+
+/// Answers that are made at once: each holds its rows twice.
+const AT_ONCE: usize = 4;
+/// Rows of one message of a stream.
+const MESSAGE_ROWS: usize = 65_536;
+
+/// What the port serves.
+#[derive(Clone)]
+pub struct Served {
+    pub store: Arc<Store>,
+    pub session: Session,
+    pub health: Arc<Health>,
+    pub metrics: Metrics,
+    pub token: Token,
+}
+
+#[derive(Clone)]
+struct Port {
+    served: Arc<Served>,
+    places: Arc<Semaphore>,
+}
+
+/// `GET /v1/rows` and `GET /v1/status`.
+pub fn router(served: Served) -> Router {
+    let port = Port { served: Arc::new(served), places: Arc::new(Semaphore::new(AT_ONCE)) };
+    Router::new()
+        .route("/v1/rows", get(rows))
+        .route("/v1/status", get(status))
+        .fallback(|| async {
+            refusal(StatusCode::NOT_FOUND, "bad-request", "no such path", "ask for /v1/rows or /v1/status")
+        })
+        .layer(middleware::from_fn_with_state(port.clone(), authorized))
+        .with_state(port)
+}
+
+async fn authorized(State(port): State<Port>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if given.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|token| port.served.token.is(token)) {
+        return next.run(request).await;
+    }
+    let remedy = "send the content of the collector's token file as `Authorization: Bearer …`";
+    let mut answer = refusal(StatusCode::UNAUTHORIZED, "unauthorized", "the token is missing or another", remedy);
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    answer
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    table: String,
+    from: Option<DateTime<Utc>>,
+    to: Option<DateTime<Utc>>,
+}
+
+async fn rows(
+    State(port): State<Port>,
+    question: Result<Query<Question>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Query(Question { table, from, to }) = match question {
+        Ok(question) => question,
+        Err(error) => {
+            let remedy = "ask as /v1/rows?table=flows&from=2026-01-01T00:00:00Z&to=2026-01-01T01:00:00Z";
+            return refusal(StatusCode::BAD_REQUEST, "bad-request", &error.body_text(), remedy);
+        }
+    };
+    let Some(table) = Table::from_name(&table) else {
+        let names: Vec<_> = Table::ALL.iter().map(|table| table.name()).collect();
+        let remedy = format!("ask for one of {}", names.join(", "));
+        return refusal(StatusCode::BAD_REQUEST, "bad-request", "no such table", &remedy);
+    };
+    let Ok(_place) = port.places.acquire().await else { return internal("no place to answer") };
+    let store = port.served.store.clone();
+    let made = tokio::task::spawn_blocking(move || fresh(&store, table, from, to)).await;
+    let (segment, bytes) = match made {
+        Ok(Ok(made)) => made,
+        Ok(Err(error)) => return internal(&error),
+        Err(error) => return internal(&error.to_string()),
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.apache.arrow.stream"));
+    let Session { node, boot_id, .. } = &port.served.session;
+    for (name, value) in [
+        ("netverdict-node", node.to_string()),
+        ("netverdict-boot", boot_id.to_string()),
+        ("netverdict-segment", segment.to_string()),
+    ] {
+        // Names of nodes and boots are checked when the store is opened.
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    (headers, bytes).into_response()
+}
+
+fn fresh(
+    store: &Store,
+    table: Table,
+    from: Option<DateTime<Utc>>,
+    to: Option<DateTime<Utc>>,
+) -> Result<(u64, Vec<u8>), String> {
+    let (segment, batch) = store.fresh(table, from, to).map_err(|error: StoreError| chain(&error))?;
+    let bytes = stream(&batch).map_err(|error| chain(&error))?;
+    Ok((segment, bytes))
+}
+
+fn stream(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
+    for first in (0..batch.num_rows()).step_by(MESSAGE_ROWS) {
+        writer.write(&batch.slice(first, MESSAGE_ROWS.min(batch.num_rows() - first)))?;
+    }
+    writer.into_inner()
+}
+
+async fn status(State(port): State<Port>) -> Json<CollectorStatus> {
+    let Served { store, session, health, metrics, token: _ } = &*port.served;
+    let mut publish_errors = health.of(Part::Publish);
+    publish_errors.extend(health.of(Part::Attach));
+    Json(CollectorStatus {
+        node: session.node.to_string(),
+        boot_id: session.boot_id.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        mode: session.mode.as_str().to_owned(),
+        time: clock::at(clock::now_ns()),
+        segment: store.segment(),
+        snapshot: u64::try_from(metrics.snapshot.get()).unwrap_or(0),
+        source_errors: health.of(Part::Source),
+        publish_errors,
+        endpoints: u64::try_from(metrics.endpoints.get()).unwrap_or(0),
+    })
+}
+
+fn internal(message: &str) -> Response {
+    tracing::error!(error = message, "rows not served");
+    refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, "")
+}
+
+fn refusal(status: StatusCode, code: &str, message: &str, remedy: &str) -> Response {
+    (status, Json(ErrorAnswer { code: code.into(), message: message.into(), remedy: remedy.into() })).into_response()
+}

@@ -1,0 +1,161 @@
+//! Values that many members have alike, each under one id, and how members move from one to another.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    hash::Hash,
+    mem,
+    sync::Arc,
+};
+
+use super::counter::Counter;
+
+pub(super) trait Id: Copy + Ord + Hash {
+    fn from_number(number: u32) -> Self;
+}
+
+/// Values under ids that are never given out twice, counted by their members.
+#[derive(Debug)]
+pub(super) struct Shared<V, I> {
+    ids: HashMap<Arc<V>, I>,
+    live: BTreeMap<I, Held<V>>,
+    next: Counter,
+    created: Vec<I>,
+}
+
+#[derive(Debug)]
+struct Held<V> {
+    value: Arc<V>,
+    members: usize,
+}
+
+/// A member whose value may have changed. `None`: it was not there before, or is no more.
+#[derive(Debug)]
+pub(super) struct Move<V, I> {
+    pub(super) from: Option<I>,
+    pub(super) to: Option<V>,
+}
+
+impl<V: Eq + Hash, I: Id> Shared<V, I> {
+    /// `first` is held under `id` for good, with or without members; the others get numbers from `floor` on.
+    pub(super) fn new(first: V, id: I, floor: u32) -> Self {
+        let value = Arc::new(first);
+        Self {
+            ids: HashMap::from([(Arc::clone(&value), id)]),
+            live: BTreeMap::from([(id, Held { value, members: 1 })]),
+            next: Counter::from(floor),
+            created: Vec::new(),
+        }
+    }
+
+    pub(super) fn floor(&self) -> u32 {
+        self.next.peek()
+    }
+
+    pub(super) fn get(&self, id: I) -> Option<&V> {
+        self.live.get(&id).map(|held| &*held.value)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (I, &V)> {
+        self.live.iter().map(|(id, held)| (*id, &*held.value))
+    }
+
+    /// Counts a member in.
+    pub(super) fn enter(&mut self, value: V) -> I {
+        let id = match self.ids.get(&value) {
+            Some(id) => *id,
+            None => {
+                let (id, value) = (I::from_number(self.next.take()), Arc::new(value));
+                self.ids.insert(Arc::clone(&value), id);
+                self.live.insert(id, Held { value, members: 0 });
+                self.created.push(id);
+                id
+            }
+        };
+        if let Some(held) = self.live.get_mut(&id) {
+            held.members += 1;
+        }
+        id
+    }
+
+    /// Counts a member out.
+    pub(super) fn leave(&mut self, id: I) {
+        if let Some(held) = self.live.get_mut(&id) {
+            held.members -= 1;
+        }
+    }
+
+    /// Moves members; returns where each is now.
+    ///
+    /// Where all members of an id come to the same value, and `means_the_same` as before, the id stays and takes the new
+    /// value on.
+    pub(super) fn assign(&mut self, moves: Vec<Move<V, I>>, means_the_same: impl Fn(&V, &V) -> bool) -> Vec<Option<I>>
+    where
+        V: Clone,
+    {
+        let stay = self.rename(&moves, means_the_same);
+        let mut places = Vec::with_capacity(moves.len());
+        for Move { from, to } in moves {
+            if from.is_some_and(|from| stay.contains(&from)) {
+                places.push(from);
+                continue;
+            }
+            places.push(to.map(|value| self.enter(value)));
+            if let Some(from) = from {
+                self.leave(from);
+            }
+        }
+        places
+    }
+
+    /// The ids that stay.
+    fn rename(&mut self, moves: &[Move<V, I>], means_the_same: impl Fn(&V, &V) -> bool) -> BTreeSet<I>
+    where
+        V: Clone,
+    {
+        let mut groups: BTreeMap<I, Vec<&V>> = BTreeMap::new();
+        for Move { from, to } in moves {
+            if let (Some(from), Some(to)) = (from, to) {
+                groups.entry(*from).or_default().push(to);
+            }
+        }
+        let mut candidates = Vec::new();
+        for (id, values) in groups {
+            let Some(held) = self.live.get(&id).filter(|held| held.members == values.len()) else { continue };
+            let Some((to, others)) = values.split_first() else { continue };
+            if others.iter().all(|other| other == to) && **to != *held.value && means_the_same(&held.value, to) {
+                candidates.push((id, Arc::new(V::clone(to))));
+            }
+        }
+        for (id, _) in &candidates {
+            if let Some(held) = self.live.get(id) {
+                self.ids.remove(&held.value);
+            }
+        }
+        let mut stay = BTreeSet::new();
+        for (id, value) in candidates {
+            // Where another id has the value already, the members move there.
+            if let Entry::Vacant(vacant) = self.ids.entry(Arc::clone(&value)) {
+                vacant.insert(id);
+                if let Some(held) = self.live.get_mut(&id) {
+                    held.value = value;
+                }
+                stay.insert(id);
+            }
+        }
+        stay
+    }
+
+    /// Forgets ids without members. Returns those that came and those that went since the last call.
+    pub(super) fn settle(&mut self) -> (Vec<I>, Vec<I>) {
+        let mut removed = Vec::new();
+        for (id, held) in self.live.extract_if(.., |_, held| held.members == 0) {
+            if self.ids.get(&held.value) == Some(&id) {
+                self.ids.remove(&held.value);
+            }
+            removed.push(id);
+        }
+        let mut created = mem::take(&mut self.created);
+        created.retain(|id| self.live.contains_key(id));
+        (created, removed)
+    }
+}

@@ -1,0 +1,164 @@
+//! What a stored state says of a flow: at both ends, and beside what was recorded.
+
+use netverdict_flowlog::{
+    answer::{Decider, WhyEnd, WhyPoint},
+    row::{Method, ModeName},
+};
+use netverdict_policy::{
+    End, Evaluation, Flow,
+    evaluate::{EvaluateError, Point, PointName, evaluate},
+    model::Protocol,
+};
+
+use super::{Question, blame, engine_end, flow};
+use crate::{QueryError, state::State};
+
+pub(super) const SOURCE_EGRESS: &str = PointName::SourceEgress.as_str();
+
+/// A flow judged by a state.
+pub(super) struct Judged<'a> {
+    state: &'a State,
+    evaluation: Evaluation,
+}
+
+impl<'a> Judged<'a> {
+    /// # Errors
+    /// When an end is not in the state, or it cannot be said who it is.
+    pub(super) fn of(state: &'a State, flow: &Flow) -> Result<Self, QueryError> {
+        let evaluation = evaluate(&state.snapshot, flow).map_err(|error| match error {
+            EvaluateError::UnknownPod(_) => QueryError::UnknownPod {
+                message: error.to_string(),
+                remedy: "ask about a time when it was there, with at=".into(),
+            },
+            EvaluateError::ContestedAddress { .. } | EvaluateError::FamilyMismatch { .. } => {
+                QueryError::BadRequest { message: error.to_string(), remedy: String::new() }
+            }
+        })?;
+        Ok(Self { state, evaluation })
+    }
+
+    pub(super) fn points(&self) -> Vec<WhyPoint> {
+        let stopped = false;
+        let mut points: Vec<WhyPoint> = self.evaluation.points.iter().map(|point| self.as_answer(point, stopped)).collect();
+        // What a first end denies does not come to the second.
+        let denied = points.first().is_some_and(|point| {
+            point.point == SOURCE_EGRESS && point.verdict == netverdict_policy::Verdict::Denied && !self.audit_only()
+        });
+        points.iter_mut().skip(1).for_each(|point| point.hypothetical = denied);
+        points
+    }
+
+    /// One end; `None` when it is no pod that policies can select.
+    pub(super) fn point(&self, name: PointName, hypothetical: bool) -> Option<WhyPoint> {
+        let point = self.evaluation.points.iter().find(|point| point.name == name)?;
+        Some(self.as_answer(point, hypothetical))
+    }
+
+    /// Writes into a point what this state says of it.
+    pub(super) fn compare(&self, point: &mut WhyPoint) {
+        let Some(now) = self.evaluation.points.iter().find(|now| now.name.as_str() == point.point) else { return };
+        let deciders: Vec<Decider> = now.decision.decided_by().map(blame::decider).collect();
+        point.now = Some(now.decision.verdict);
+        let same = |a: &Decider, b: &Decider| a.uid == b.uid && a.rule_index == b.rule_index && a.role == b.role;
+        let unchanged = now.decision.verdict == point.verdict
+            && deciders.len() == point.decided_by.len()
+            && deciders.iter().zip(&point.decided_by).all(|(a, b)| same(a, b));
+        if !unchanged {
+            point.now_decided_by = deciders;
+        }
+    }
+
+    fn audit_only(&self) -> bool {
+        self.state.snapshot.audit_all
+    }
+
+    fn as_answer(&self, point: &Point, hypothetical: bool) -> WhyPoint {
+        let Point { name, subject: _, decision, near_misses } = point;
+        WhyPoint {
+            point: name.as_str().into(),
+            verdict: decision.verdict,
+            verdict_if_enforced: decision.verdict_if_enforced,
+            disposition: String::new(),
+            reason: decision.reason,
+            drop_reason: String::new(),
+            method: Method::Evaluated.as_str().into(),
+            confidence: decision.confidence.as_str().into(),
+            mode: if self.audit_only() { ModeName::Audit.as_str().into() } else { String::new() },
+            decided_by: decision.decided_by().map(blame::decider).collect(),
+            passed: decision.passed().map(blame::decider).collect(),
+            staged: decision.staged().map(blame::decider).collect(),
+            near_misses: near_misses.clone(),
+            snapshot: self.state.number,
+            attribution_id: 0,
+            last_seen: None,
+            first_seen: None,
+            count: 0,
+            now: None,
+            now_decided_by: Vec::new(),
+            node: self.state.node.clone(),
+            hypothetical,
+            identity_window_open: false,
+        }
+    }
+}
+
+/// A flow that a question leaves partly open.
+pub(super) struct Assumed {
+    pub flow: Flow,
+    /// What was assumed, for people; empty where nothing was.
+    pub text: String,
+}
+
+/// The flow that a question asks about. Where it names no port, the destination's only declared one is taken, else any:
+/// then allowed means that all are.
+pub(super) fn assumed(state: &State, question: &Question) -> Assumed {
+    let (source, destination) = (engine_end(&question.source), engine_end(&question.destination));
+    let protocol = question.protocol.unwrap_or(Protocol::TCP);
+    if question.port.is_some() || !protocol.has_ports() {
+        return Assumed { flow: flow(state, source, destination, protocol, question.port), text: String::new() };
+    }
+    let declared = match &destination {
+        End::Pod(key) => state.snapshot.pods.get(key).map(|pod| pod.container_ports.as_slice()).unwrap_or_default(),
+        End::Address(_) => &[],
+    };
+    let mut fitting = declared.iter().filter(|port| question.protocol.is_none_or(|protocol| port.protocol == protocol));
+    if let (Some(port), None) = (fitting.next(), fitting.next()) {
+        let text = format!("for port {}/{}, the only one that it declares", port.port, port.protocol);
+        return Assumed { flow: flow(state, source, destination, port.protocol, Some(port.port)), text };
+    }
+    Assumed { flow: flow(state, source, destination, protocol, None), text: format!("for {protocol} on whatever port") }
+}
+
+/// An end as a state knows it.
+pub(super) fn end(state: &State, end: &End) -> WhyEnd {
+    match end {
+        End::Pod(key) => {
+            let pod = state.snapshot.pods.get(key);
+            WhyEnd {
+                name: key.to_string(),
+                kind: "pod".into(),
+                addresses: pod.map(|pod| pod.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+                labels: pod.map(|pod| pod.labels.clone()).unwrap_or_default(),
+            }
+        }
+        End::Address(address) => {
+            let snapshot = &state.snapshot;
+            let pod = snapshot.pods.values().find(|pod| pod.addresses.contains(address) && pod.takes_part());
+            let node = snapshot.nodes.values().find(|node| node.addresses.contains(address));
+            let service = snapshot.services.values().find(|service| service.addresses.contains(address));
+            let (name, kind) = match (pod, node, service) {
+                (Some(pod), _, _) => (pod.key().to_string(), "pod"),
+                (_, Some(node), _) => (format!("node/{}", node.name), "node"),
+                (_, _, Some(service)) => (format!("service/{}/{}", service.namespace, service.name), "service"),
+                _ if snapshot.pod_ranges.iter().any(|range| range.contains(address)) => (address.to_string(), "unknown_pod"),
+                _ => (address.to_string(), "external"),
+            };
+            WhyEnd {
+                name,
+                kind: kind.into(),
+                addresses: vec![address.to_string()],
+                labels: pod.map(|pod| pod.labels.clone()).unwrap_or_default(),
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Whether a pod that is asked about was ever there, which one may be meant if not, and when it last was.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use netverdict_flowlog::{
+    Table,
+    row::{ChangeKind, EndpointChangeRow, EndpointKind},
+};
+use netverdict_policy::ObjectKey;
+
+use crate::{
+    Executor, QueryError, cells,
+    notes::Notes,
+    question::Asked,
+    records::{self, literal, of_kind, quoted},
+    state::{self, Moment, State},
+};
+
+/// Names that are suggested.
+const SUGGESTIONS: usize = 3;
+/// Names that are compared.
+const MAX_NAMES: usize = 100_000;
+
+/// Refuses pods that are nowhere on record.
+pub(super) async fn all(
+    executor: &Executor,
+    ends: &[&Asked],
+    to: DateTime<Utc>,
+    notes: &Arc<Notes>,
+) -> Result<(), QueryError> {
+    for key in pods(ends) {
+        if changes(executor, key, to, notes).await?.is_empty() {
+            return Err(QueryError::UnknownPod {
+                message: format!("pod {key} is not on record until {}", to.format("%Y-%m-%d %H:%M:%S UTC")),
+                remedy: remedy(key, &names(executor, notes).await?),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The state in force at a time; or, where a pod was gone by then, the last one that had it.
+pub(super) async fn state_with(
+    executor: &Executor,
+    ends: &[&Asked],
+    to: DateTime<Utc>,
+    notes: &Arc<Notes>,
+) -> Result<State, QueryError> {
+    let Some(state) = state::rebuild(executor, None, Moment::At(to), notes).await? else {
+        return Err(QueryError::BadRequest {
+            message: "no policy state is on record until then, and no packet either".into(),
+            remedy: "choose a later at, or see that a collector writes into --data-dir".into(),
+        });
+    };
+    let mut last: Option<u64> = None;
+    for key in pods(ends).filter(|key| !state.snapshot.pods.contains_key(*key)) {
+        let gone = changes(executor, key, to, notes)
+            .await?
+            .into_iter()
+            .filter(|row| row.head.change == ChangeKind::Delete && *row.head.node == *state.node)
+            .map(|row| row.head.revision)
+            .max();
+        if let Some(revision) = gone {
+            last = Some(last.map_or(revision, |last| last.min(revision)));
+        }
+    }
+    match last {
+        None => Ok(state),
+        Some(revision) => {
+            let moment = Moment::Number(revision.saturating_sub(1));
+            Ok(state::rebuild(executor, Some(&state.node), moment, notes).await?.unwrap_or(state))
+        }
+    }
+}
+
+fn pods<'a>(ends: &'a [&Asked]) -> impl Iterator<Item = &'a ObjectKey> {
+    ends.iter().filter_map(|end| match end {
+        Asked::Pod(key) => Some(key),
+        Asked::Address(_) => None,
+    })
+}
+
+async fn changes(
+    executor: &Executor,
+    key: &ObjectKey,
+    to: DateTime<Utc>,
+    notes: &Arc<Notes>,
+) -> Result<Vec<EndpointChangeRow>, QueryError> {
+    let condition = format!(
+        "kind = '{}' AND namespace = {} AND name = {} AND time <= {}",
+        EndpointKind::Pod.as_str(),
+        quoted(&key.namespace),
+        quoted(&key.name),
+        literal(to)
+    );
+    Ok(of_kind!(records::rows(executor, Table::Endpoints, &condition, "", notes).await?, Endpoint))
+}
+
+async fn names(executor: &Executor, notes: &Arc<Notes>) -> Result<BTreeSet<ObjectKey>, QueryError> {
+    #[derive(serde::Deserialize)]
+    struct Name {
+        namespace: String,
+        name: String,
+    }
+    let text = format!(
+        "SELECT DISTINCT namespace, name FROM record.endpoints WHERE kind = '{}' AND namespace IS NOT NULL",
+        EndpointKind::Pod.as_str()
+    );
+    let (batches, _) = executor.query(&text, MAX_NAMES, notes).await?;
+    let names: Vec<Name> = cells::typed_rows(&batches)?;
+    Ok(names.into_iter().map(|Name { namespace, name }| ObjectKey { namespace, name }).collect())
+}
+
+fn remedy(key: &ObjectKey, names: &BTreeSet<ObjectKey>) -> String {
+    let near = nearest(key, names);
+    match near.as_slice() {
+        [] => "no pod is on record yet: see that a collector writes into --data-dir".into(),
+        near => format!("did you mean {}?", near.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")),
+    }
+}
+
+/// The same name elsewhere, names that begin alike (a pod of the same workload), and names that differ little.
+fn nearest<'a>(key: &ObjectKey, names: &'a BTreeSet<ObjectKey>) -> Vec<&'a ObjectKey> {
+    let distance = |other: &ObjectKey| {
+        let name = if other.name.starts_with(&key.name) || key.name.starts_with(&other.name) {
+            1
+        } else {
+            edits(&key.name, &other.name)
+        };
+        (name + edits(&key.namespace, &other.namespace), other.name.len())
+    };
+    let mut near: Vec<&ObjectKey> = names.iter().collect();
+    near.sort_by_key(|other| distance(other));
+    near.truncate(SUGGESTIONS);
+    near
+}
+
+/// Levenshtein's distance. Names are at most 253 bytes.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<u8> = b.bytes().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut before = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = before + usize::from(x != *y);
+            before = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_come_first() {
+        let names: BTreeSet<ObjectKey> = [("shop", "web"), ("shop", "web-7d4f-x2k"), ("db", "pg"), ("monitoring", "prometheus")]
+            .map(|(namespace, name)| ObjectKey::new(namespace, name))
+            .into();
+        let first = |namespace, name| nearest(&ObjectKey::new(namespace, name), &names)[0].to_string();
+        assert_eq!(first("shop", "wbe"), "shop/web");
+        assert_eq!(first("shop", "web-7d4f"), "shop/web");
+        assert_eq!(first("shop", "pg"), "db/pg");
+        assert_eq!(edits("kitten", "sitting"), 3);
+    }
+}

@@ -1,0 +1,260 @@
+//! An answer in one sentence. It only words what the answer holds.
+
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, Utc};
+use netverdict_flowlog::{
+    answer::{Decider, Since, WhyAnswer, WhyPoint},
+    row::{DispositionName, Method, ModeName},
+};
+use netverdict_policy::{FailedDimension, NearMiss, ObjectKey, Reason, Role, Verdict};
+
+use super::{attempt::DeniedBefore, judged::SOURCE_EGRESS};
+
+/// The sentence for an answer that is otherwise complete. `assumption` is what was assumed because it was not asked.
+pub(super) fn sentence(
+    answer: &WhyAnswer,
+    now: DateTime<Utc>,
+    assumption: &str,
+    denied_before: Option<DeniedBefore>,
+) -> String {
+    let on_record = answer.points.iter().any(|point| point.last_seen.is_some());
+    let mut text = String::new();
+    if !on_record {
+        text = format!(
+            "no packet from {} to {} is on record {}; by the stored policies{} ",
+            answer.source.name,
+            answer.destination.name,
+            range(answer, now),
+            if assumption.is_empty() { String::new() } else { format!(", {assumption},") }
+        );
+    }
+    let deciding = answer.points.iter().find(|point| !point.hypothetical && point.verdict == answer.verdict);
+    match (answer.verdict, deciding) {
+        (Verdict::Denied, Some(point)) => {
+            if !on_record {
+                text += "it would be ";
+            }
+            text += &denied(answer, point);
+            text += &aftermath(point, now);
+        }
+        (Verdict::Unknown, Some(point)) => {
+            text += &format!("unknown at {}: {}", place(point), unknown_because(point));
+            text += &seen(point, now);
+        }
+        (Verdict::Allowed, Some(_)) => {
+            text += if on_record { "not policy: " } else { "it is not policy: " };
+            text += &allowed(answer, now);
+        }
+        (_, None) => text += "not policy: neither end is a pod that policies can select; look at the application, DNS or routing",
+    }
+    if let Some(before) = denied_before {
+        text += &format!("; before that, {} were denied, the last {}", events(before.events), ago(before.last, now));
+    }
+    if let Some(other) = answer.points.iter().find(|point| point.hypothetical && point.verdict == Verdict::Denied) {
+        text += &format!("; {} would deny it too, by {}", place(other), names(&other.decided_by));
+    }
+    if answer.points.iter().any(|point| point.identity_window_open) {
+        text += "; who owned an address was changing just then, so the attribution may be off";
+    }
+    text += &match answer.gaps.len() {
+        0 => String::new(),
+        1 => "; a gap in the record touches this time".to_owned(),
+        count => format!("; {count} gaps in the record touch this time"),
+    };
+    match answer.stale.as_slice() {
+        [] => {}
+        [only] => text += &format!("; may be out of date: {only}"),
+        [first, rest @ ..] => text += &format!("; may be out of date: {first} (and {} more)", rest.len()),
+    }
+    text
+}
+
+/// `denied at destination ingress by db/default-deny (isolates db/pg; no rule matched); nearest: …`
+fn denied(answer: &WhyAnswer, point: &WhyPoint) -> String {
+    let subject = if point.point == SOURCE_EGRESS { &answer.source.name } else { &answer.destination.name };
+    let place = place(point);
+    let by = names(&point.decided_by);
+    let mut text = match point.reason {
+        Reason::IsolatedNoMatch => {
+            let verb = if point.decided_by.len() == 1 { "isolates" } else { "isolate" };
+            format!("denied at {place} by {by} ({verb} {subject}; no rule matched)")
+        }
+        Reason::ExplicitDeny | Reason::BaselineDeny => format!("denied at {place} by {by} (its rule denies)"),
+        Reason::FailClosed => format!("denied at {place} by {by} (its rule could not be read whole, so it denies)"),
+        Reason::SpoofedSource => format!("denied at {place}: the source address is not {subject}'s own"),
+        Reason::PolicyNotReady => format!("denied at {place}: policy was not yet in force for {subject}"),
+        Reason::OtherDrop => {
+            let why = if point.drop_reason.is_empty() { "for an unknown reason" } else { &point.drop_reason };
+            format!("dropped at {place}, not by policy: {why}")
+        }
+        Reason::AttributionUnknown => {
+            format!("denied at {place}; by whom is not known: what attribution {} means is lost", point.attribution_id)
+        }
+        Reason::UnknownPod => {
+            let by = if by.is_empty() { String::new() } else { format!(" by {by}") };
+            format!("denied at {place}{by}: no pod was known to own the other address yet")
+        }
+        other if by.is_empty() => format!("denied at {place} ({})", other.as_str().replace('_', " ")),
+        other => format!("denied at {place} by {by} ({})", other.as_str().replace('_', " ")),
+    };
+    if let Some(nearest) = nearest(&point.near_misses) {
+        let rule = nearest.rule_index.map(|index| format!(" rule {index}")).unwrap_or_default();
+        let key = ObjectKey::new(&nearest.policy.namespace, &nearest.policy.name);
+        text += &format!("; nearest: {key}{rule} — {}", nearest.detail);
+    }
+    if point.disposition == DispositionName::Forwarded.as_str() {
+        let mode = if point.mode.is_empty() { ModeName::Observe.as_str() } else { &point.mode };
+        text += &format!("; but forwarded: {} is in mode {mode}", point.node);
+    }
+    text
+}
+
+/// When it was, what has become of the policies, and what they would say now.
+fn aftermath(point: &WhyPoint, now: DateTime<Utc>) -> String {
+    let mut text = seen(point, now);
+    for (since, verb) in [(Since::Deleted, "deleted"), (Since::Changed, "changed")] {
+        let mut such: Vec<String> = point.decided_by.iter().filter(|decider| decider.since == since).map(name).collect();
+        such.dedup();
+        if !such.is_empty() {
+            text += &format!("; {} {verb} since", joined(&such, if such.len() == 1 { "was" } else { "were" }));
+        }
+    }
+    match point.now {
+        Some(Verdict::Denied) if !point.now_decided_by.is_empty() && !point.decided_by.is_empty() => {
+            text += &format!("; it would still be denied now, by {}", names(&point.now_decided_by));
+        }
+        Some(Verdict::Denied) | None => {}
+        Some(Verdict::Allowed) if point.now_decided_by.is_empty() => text += "; it would be allowed now",
+        Some(Verdict::Allowed) => text += &format!("; it would be allowed now, by {}", names(&point.now_decided_by)),
+        Some(Verdict::Unknown) => text += "; what would be said now is unknown",
+    }
+    text
+}
+
+fn allowed(answer: &WhyAnswer, now: DateTime<Utc>) -> String {
+    let real = || answer.points.iter().filter(|point| !point.hypothetical);
+    let mut by: Vec<String> = real().flat_map(|point| &point.decided_by).map(name).collect();
+    by.dedup();
+    let mut text = if by.is_empty() {
+        let mut why: Vec<&str> = real().map(|point| why_allowed(point.reason)).collect();
+        why.dedup();
+        format!("allowed, for {}", why.join(", and "))
+    } else {
+        format!("allowed by {}", by.join(", "))
+    };
+    text += "; policy does not stop it: look at the application, DNS or routing";
+    if let Some(last) = real().max_by_key(|point| point.last_seen) {
+        text += &seen(last, now);
+    }
+    if let Some(point) = real().find(|point| point.now.is_some_and(|now| now == Verdict::Denied)) {
+        text += &format!("; but it would be denied now at {}, by {}", place(point), names(&point.now_decided_by));
+    }
+    if let Some(point) = real().find(|point| point.verdict_if_enforced == Some(Verdict::Denied)) {
+        text += &format!("; {} would deny it if it were enforced", names(&point.staged));
+    }
+    text
+}
+
+fn why_allowed(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoPolicy => "no policy isolates them",
+        Reason::NodeLocalExempt => "it comes from the pod's own node",
+        Reason::Reply => "it is a reply",
+        Reason::Related => "it belongs to an allowed connection",
+        Reason::SelfTraffic => "it is the pod's own traffic",
+        Reason::EstablishedStale => "the connection is older than the policy",
+        Reason::Midstream => "its beginning was not seen",
+        _ => "policy says so",
+    }
+}
+
+fn unknown_because(point: &WhyPoint) -> String {
+    match point.reason {
+        Reason::ServiceNotResolved => "the destination is a Service's address, and its backend is not known there".into(),
+        Reason::UnknownEndpoint => "who the endpoint is is not known".into(),
+        Reason::AttributionUnknown => format!("what attribution {} means is lost", point.attribution_id),
+        Reason::UnknownPod => "no pod was known to own the address yet".into(),
+        other => other.as_str().replace('_', " "),
+    }
+}
+
+/// The rule that came furthest; none where no policy has a rule.
+fn nearest(misses: &[NearMiss]) -> Option<&NearMiss> {
+    let far = |failed: FailedDimension| match failed {
+        FailedDimension::NoRules => 0,
+        FailedDimension::Fault => 1,
+        FailedDimension::Peer => 2,
+        FailedDimension::IpBlockExcept => 3,
+        FailedDimension::IpFamily => 4,
+        FailedDimension::Protocol => 5,
+        FailedDimension::NamedPortUnresolved => 6,
+        FailedDimension::Port => 7,
+    };
+    // Of equals the first.
+    misses.iter().rev().filter(|miss| miss.failed != FailedDimension::NoRules).max_by_key(|miss| far(miss.failed))
+}
+
+fn place(point: &WhyPoint) -> String {
+    point.point.replace('-', " ")
+}
+
+/// `db/default-deny`, `db/allow-api rule 0`.
+fn name(decider: &Decider) -> String {
+    let key = ObjectKey::new(&decider.namespace, &decider.name);
+    match decider.rule_index {
+        Some(index) if decider.role != Role::Isolating.as_str() => match decider.rule_name.as_str() {
+            "" => format!("{key} rule {index}"),
+            name => format!("{key} rule {index} \"{name}\""),
+        },
+        _ => key.to_string(),
+    }
+}
+
+fn names(deciders: &[Decider]) -> String {
+    let mut names: Vec<String> = deciders.iter().map(name).collect();
+    names.dedup();
+    names.join(", ")
+}
+
+fn joined(names: &[String], verb: &str) -> String {
+    format!("{} {verb}", names.join(", "))
+}
+
+fn seen(point: &WhyPoint, now: DateTime<Utc>) -> String {
+    match point.last_seen {
+        Some(last) if point.method != Method::Evaluated.as_str() && point.count > 1 => {
+            format!("; last {}, {} in this time", ago(last, now), events(point.count))
+        }
+        Some(last) => format!("; {}", ago(last, now)),
+        None => String::new(),
+    }
+}
+
+fn events(count: u64) -> String {
+    if count == 1 { "1 event".into() } else { format!("{count} events") }
+}
+
+/// `12 s ago`, `3 min ago`.
+fn ago(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    length((now - time).num_seconds().max(0)) + " ago"
+}
+
+fn length(seconds: i64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn range(answer: &WhyAnswer, now: DateTime<Utc>) -> String {
+    if (now - answer.to).num_seconds() < 5 {
+        format!("in the last {}", length((answer.to - answer.from).num_seconds()))
+    } else {
+        let form = "%Y-%m-%d %H:%M:%S";
+        format!("from {} to {} UTC", answer.from.format(form), answer.to.format(form))
+    }
+}

@@ -1,0 +1,17 @@
+//! The service as its users meet it: over HTTP and the PostgreSQL protocol, on files as the collector writes them and a
+//! rows port as the collector serves it.
+
+#[path = "service/access.rs"]
+mod access;
+#[path = "service/collector.rs"]
+mod collector;
+#[path = "service/postgres.rs"]
+mod postgres;
+#[path = "service/sql.rs"]
+mod sql;
+#[path = "service/tables.rs"]
+mod tables;
+#[path = "service/why.rs"]
+mod why;
+#[path = "service/world.rs"]
+mod world;

@@ -1,0 +1,156 @@
+//! The PostgreSQL protocol, as a driver speaks it.
+
+use std::{fmt::Write as _, time::{Duration, Instant}};
+
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+
+use crate::world::{SECRET, Served, World, ago};
+
+async fn connect(served: &Served, user: &str, password: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
+    let mut config = Config::new();
+    config.host("127.0.0.1").port(served.postgres.port()).user(user).password(password).dbname(database);
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// The rows of a statement in the simple protocol, `|` between columns.
+async fn text(client: &Client, statement: &str) -> Result<Vec<String>, String> {
+    let messages = client.simple_query(statement).await.map_err(|error| {
+        error.as_db_error().map_or_else(|| error.to_string(), |error| format!("{}: {}", error.code().code(), error.message()))
+    })?;
+    let mut rows = Vec::new();
+    for message in messages {
+        if let SimpleQueryMessage::Row(row) = message {
+            let mut line = String::new();
+            for column in 0..row.len() {
+                let _ = write!(line, "{}{}", if column > 0 { "|" } else { "" }, row.get(column).unwrap_or("∅"));
+            }
+            rows.push(line);
+        }
+    }
+    Ok(rows)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_denying_policies_are_named() {
+    let mut world = World::new().await;
+    world.collector.hold(world.attempt("shop/web", "db/pg", 5432, ago(60)));
+    let served = world.serve().await;
+    let client = connect(&served, "netverdict", SECRET, "netverdict").await.expect("a login");
+    let rows = text(&client, "select source, destination, port, policies from denials").await;
+    assert_eq!(rows, Ok(vec!["shop/web|db/pg|5432|db/allow-api, db/default-deny".into()]));
+    // The extended protocol: parameters, binary results.
+    let statement = "select policies, port, count, time from denials where source = $1 and port = $2 and time > $3";
+    let since: std::time::SystemTime = ago(3_600).into();
+    let rows = client.query(statement, &[&"shop/web", &5432_i32, &since]).await.expect("rows");
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].get::<_, &str>(0), "db/allow-api, db/default-deny");
+    assert_eq!((rows[0].get::<_, i32>(1), rows[0].get::<_, i64>(2)), (5432, 1));
+    assert!(rows[0].get::<_, std::time::SystemTime>(3) > since);
+    // Nested columns come as JSON text.
+    let all = client.query("select * from flows where verdict = 'denied'", &[]).await.expect("rows");
+    let decided_by: &str = all[0].get("decided_by");
+    assert!(decided_by.contains("\"name\":\"default-deny\""), "{decided_by}");
+    assert_eq!(all[0].get::<_, &str>("source_labels"), r#"{"app":"web"}"#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dashboards_and_psql_find_what_they_ask_for() {
+    let mut world = World::new().await;
+    world.collector.hold(world.attempt("shop/web", "db/pg", 5432, ago(60)));
+    let served = world.serve().await;
+    let client = connect(&served, "netverdict", SECRET, "netverdict").await.expect("a login");
+    let (from, to) = (ago(3_600).to_rfc3339(), ago(-60).to_rfc3339());
+    let between = format!("time BETWEEN '{from}' AND '{to}'");
+    let answered = [
+        format!("select floor(extract(epoch from time)/60)*60 AS \"time\", verdict as metric, sum(count) as v from flows where {between} group by 1,2 order by 1"),
+        format!("select time_bucket('60.000s',time) AS \"time\", count(*) from flows where {between} group by 1 order by 1"),
+        "select date_bin(interval '5 minutes', time) as time, count(*) from flows group by 1 order by 1".into(),
+        "select count(*) from flows where extract(epoch from time) >= 1795000000".into(),
+        "select current_setting('server_version_num')::int/100 as version".into(),
+        "select version()".into(),
+        "select source_ip from flows where cidr_contains(source_ip, '10.1.0.0/16')".into(),
+        "show server_version".into(),
+        "select table_name from information_schema.tables where table_schema = 'public' and table_name = 'denials'".into(),
+        "select c.relname from pg_catalog.pg_class c left join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'public' and c.relname = 'flows'".into(),
+        "explain select * from denials".into(),
+    ];
+    for statement in answered {
+        let rows = text(&client, &statement).await;
+        assert!(rows.as_ref().is_ok_and(|rows| !rows.is_empty()), "{statement}: {rows:?}");
+    }
+    for statement in ["SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'", "SET TIME ZONE 'UTC'", "BEGIN", "COMMIT", ";", "set application_name = 'x'"] {
+        let rows = text(&client, statement).await;
+        assert_eq!(rows, Ok(Vec::new()), "{statement}");
+    }
+    let other = text(&client, "select count(*) from flows where cidr_contains(source_ip, '10.9.0.0/16')").await;
+    assert_eq!(other, Ok(vec!["0".into()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_more_than_read_is_refused() {
+    let world = World::new().await;
+    let served = world.serve().await;
+    let client = connect(&served, "netverdict", SECRET, "netverdict").await.expect("a login");
+    let evil = world.path("evil.parquet");
+    let refused = [
+        format!("copy flows to '{}'", evil.display()),
+        format!("copy (select 1) to '{}'", evil.display()),
+        "create table x as select 1".into(),
+        "create view v as select 1".into(),
+        "drop table flows".into(),
+        "drop view denials".into(),
+        "insert into gaps select * from gaps".into(),
+        "set datafusion.runtime.memory_limit = '1G'".into(),
+        "set datafusion.execution.batch_size = 1".into(),
+        "set session authorization postgres".into(),
+        "explain analyze insert into gaps select * from gaps".into(),
+        "declare c cursor for select 1".into(),
+        "select * from '/etc/passwd'".into(),
+    ];
+    for statement in &refused {
+        let rows = text(&client, statement).await;
+        assert!(rows.is_err(), "simple {statement}: {rows:?}");
+        let rows = client.query(statement.as_str(), &[]).await;
+        assert!(rows.is_err(), "extended {statement}");
+    }
+    assert!(!evil.exists());
+    assert_eq!(text(&client, "select 1").await, Ok(vec!["1".into()]));
+    let state = text(&client, "create table x as select 1").await.expect_err("refused");
+    assert!(state.starts_with("42501"), "{state}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_holds_while_rows_flow() {
+    let world = World::new().await;
+    let served = world.serve().await;
+    let client = connect(&served, "netverdict", SECRET, "netverdict").await.expect("a login");
+    text(&client, "set statement_timeout = '500ms'").await.expect("set");
+    for long in [
+        "select count(*) from generate_series(1, 100000000000) where value % 7 = 3",
+        "select value from generate_series(1, 100000000000) where value % 1000000 = 3",
+    ] {
+        let begun = Instant::now();
+        let state = text(&client, long).await.expect_err("a deadline");
+        assert!(state.starts_with("57014"), "{state}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+    assert_eq!(text(&client, "select 1").await, Ok(vec!["1".into()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_needs_the_password() {
+    let world = World::new().await;
+    let served = world.serve().await;
+    for (user, password, database) in [
+        ("netverdict", "wrong", "netverdict"),
+        ("netverdict", "", "netverdict"),
+        ("postgres", SECRET, "netverdict"),
+        ("postgres", "", "postgres"),
+        ("netverdict", SECRET, "other"),
+    ] {
+        assert!(connect(&served, user, password, database).await.is_err(), "{user} {database}");
+    }
+    assert!(connect(&served, "netverdict", SECRET, "netverdict").await.is_ok());
+}
