@@ -17,21 +17,22 @@ use netverdict_policy::{
     Change, Compiler, Snapshot,
     tables::{Owner, OwnerId},
 };
-use netverdict_probe::{BoundEndpoint, Discovered, Loss, Probe, Sighting, bind};
+use netverdict_probe::{BoundEndpoint, Discovered, Probe, Sighting};
 
 use tokio::sync::oneshot;
 
 use self::missing::Losses;
 use crate::{
+    cause::chain,
     clock,
     cluster::{ClusterState, changes::Changes},
-    drain::{Message, chain},
+    drain::Message,
     health::{Health, Part},
     input::{Fact, Input, Meanings, Session},
     meaning::SnapshotState,
     metrics::{Metrics, signed},
     receive::lane_name,
-    sequence::{self, KernelCount},
+    sequence::KernelCount,
     snapshots::Snapshots,
     state::StateError,
     stop::Stop,
@@ -104,6 +105,7 @@ impl Control {
             sighted: BTreeMap::new(),
             attached,
             bind_again: true,
+            attach_at: None,
         };
         state.follow(&states, &sightings, stop);
         state.end();
@@ -133,6 +135,8 @@ struct State {
     sighted: BTreeMap<u32, Discovered>,
     attached: BTreeMap<u32, BoundEndpoint>,
     bind_again: bool,
+    /// After an attachment that failed.
+    attach_at: Option<Instant>,
 }
 
 struct InForce {
@@ -156,7 +160,8 @@ impl State {
                 self.bring_into_force();
             }
             sightings.try_iter().for_each(|sighting| self.sight(sighting));
-            if std::mem::take(&mut self.bind_again) {
+            let again = self.attach_at.take_if(|at| Instant::now() >= *at).is_some();
+            if std::mem::take(&mut self.bind_again) || again {
                 self.attach_all();
             }
             if self.wanted.is_some()
@@ -249,7 +254,7 @@ impl State {
             Err(error) => {
                 self.send(Input::Abandoned { number });
                 if let Err(error) = self.snapshots.forget(&[number]) {
-                    tracing::warn!(%error, "snapshot that was not published stays on disk");
+                    tracing::warn!(error = %chain(&error), "snapshot that was not published stays on disk");
                 }
                 return Err(chain(&error));
             }
@@ -307,7 +312,7 @@ impl State {
         if self.tell(facts)
             && let Err(error) = self.changes.save()
         {
-            tracing::warn!(%error, "a restart will tell again what has changed");
+            tracing::warn!(error = %chain(&error), "a restart will tell again what has changed");
         }
     }
 

@@ -100,7 +100,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     if let Some(path) = &listen.ready_file
         && let Err(error) = state::remove(path)
     {
-        tracing::warn!(%error, "ready file not removed");
+        tracing::warn!(error = %crate::cause::chain(&error), "ready file not removed");
     }
     // Why a thread ended says more than that it did.
     joined.and(reason)?;
@@ -166,11 +166,12 @@ impl Opened {
         let kept = Snapshots::open(state_dir)?;
         let boot_id: Arc<str> = clock::boot_id().context("the kernel does not say which boot this is")?.into();
         let node: Arc<str> = node.into();
-        // Before the store makes the folder: what was told and is not there has to be told again.
-        let anew = !data_dir.join("policies").is_dir();
-        let changes = Changes::open(state_dir, node.clone(), boot_id.clone(), anew)?;
+        let nothing_written = !data_dir.join("policies").is_dir();
         let (store, committed) = Store::open(store_options(&storage, &identity.cluster, &node, &boot_id))?;
         let store = Arc::new(store);
+        // What was told and is neither in a file nor in the journal has to be told again.
+        let anew = nothing_written && committed.recovered_rows == 0;
+        let changes = Changes::open(state_dir, node.clone(), boot_id.clone(), anew)?;
         let checkpoint = match &committed.checkpoint {
             Some(text) => serde_json::from_str::<Checkpoint>(text)
                 .context("the account of events in the commit record cannot be understood")?,
@@ -358,7 +359,7 @@ async fn watch(
                 }
             }
             Err(error) => {
-                tracing::warn!(error = %crate::drain::chain(&error), "interfaces not looked at");
+                tracing::warn!(error = %crate::cause::chain(&error), "interfaces not looked at");
                 tokio::time::sleep(interval).await;
             }
         }

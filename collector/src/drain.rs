@@ -14,6 +14,7 @@ use netverdict_flowlog::row::{GapCause, LaneName};
 use netverdict_probe::RingReader;
 
 use crate::{
+    cause::chain,
     clock,
     health::{Health, Part},
     input::{Input, RawBatch, Session},
@@ -94,10 +95,10 @@ impl Drain {
             release(&mut wal, through);
         }
         if let Err(error) = wal.sync() {
-            tracing::error!(%error, "write-ahead log not synced at the end");
+            tracing::error!(error = %chain(&error), "write-ahead log not synced at the end");
         }
         if let Some(Err(error)) = recorder.map(Recorder::finish) {
-            tracing::error!(%error, "recorded file not finished");
+            tracing::error!(error = %chain(&error), "recorded file not finished");
         }
         result
     }
@@ -298,7 +299,7 @@ impl State {
         if let Some(recorder) = &mut self.recorder
             && let Err(error) = recorder.write(input)
         {
-            tracing::error!(%error, "recorded file ends here");
+            tracing::error!(error = %chain(&error), "recorded file ends here");
             self.recorder = None;
         }
     }
@@ -341,16 +342,4 @@ fn release(wal: &mut Wal, through: WalPosition) {
     if let Err(error) = wal.release(through) {
         tracing::warn!(error = %chain(&error), "write-ahead log not shortened");
     }
-}
-
-/// An error with all that led to it.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

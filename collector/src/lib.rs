@@ -13,6 +13,7 @@
 pub mod admin;
 pub mod aggregate;
 pub mod attribute;
+pub mod cause;
 pub mod clock;
 pub mod cluster;
 pub mod control;

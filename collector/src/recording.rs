@@ -46,7 +46,7 @@ pub struct Header {
 
 #[derive(Debug, Error)]
 pub enum RecordingError {
-    #[error("recorded file {path} cannot be {action}: {source}")]
+    #[error("recorded file {path} cannot be {action}")]
     File { path: PathBuf, action: &'static str, source: io::Error },
     #[error("{path} is no recorded file: expected it to begin with NVRECORD; make one with --record")]
     Foreign { path: PathBuf },
@@ -58,7 +58,7 @@ pub enum RecordingError {
     Abi { found: u8 },
     #[error("recorded file is cut off or damaged in frame {frame}: {what}")]
     Damaged { frame: u64, what: &'static str },
-    #[error("frame {frame} cannot be understood: {source}")]
+    #[error("frame {frame} cannot be understood")]
     Content { frame: u64, source: serde_json::Error },
 }
 

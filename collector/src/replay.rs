@@ -8,6 +8,7 @@ use std::{
 use thiserror::Error;
 
 use crate::{
+    cause::chain,
     health::Health,
     input::Input,
     metrics::Metrics,
@@ -80,7 +81,7 @@ pub fn replay(
         let input = match input {
             Ok(input) => input,
             Err(error) => {
-                tracing::error!(%error, inputs, "recorded file ends before its end");
+                tracing::error!(error = %chain(&error), inputs, "recorded file ends before its end");
                 whole = false;
                 break;
             }

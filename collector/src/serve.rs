@@ -20,8 +20,8 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use crate::{
+    cause::chain,
     clock,
-    drain::chain,
     health::{Health, Part},
     input::Session,
     metrics::Metrics,

@@ -12,6 +12,7 @@ use std::{
 use netverdict_policy::{Compiler, tables::IdFloor};
 
 use crate::{
+    cause::chain,
     input::Meanings,
     meaning::SnapshotState,
     state::{self, StateError},
@@ -86,7 +87,7 @@ impl Snapshots {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
                 Err(error) => {
-                    tracing::error!(%error, "kept snapshot cannot be read");
+                    tracing::error!(error = %chain(&error), "kept snapshot cannot be read");
                     continue;
                 }
             };

@@ -12,10 +12,10 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum StateError {
     #[error(
-        "state file {path} cannot be {action}: {source}; make the state directory writable, or name another with --state-dir"
+        "state file {path} cannot be {action}; make the state directory writable, or name another with --state-dir"
     )]
     File { path: PathBuf, action: &'static str, source: io::Error },
-    #[error("state file {path} cannot be understood: {source}; remove it to begin anew")]
+    #[error("state file {path} cannot be understood; remove it to begin anew")]
     Content { path: PathBuf, source: serde_json::Error },
 }
 

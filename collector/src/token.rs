@@ -20,7 +20,7 @@ const LEAST: usize = 16;
 
 #[derive(Debug, Error)]
 pub enum TokenError {
-    #[error("token file {path} cannot be {action}: {source}; choose another with --token-file")]
+    #[error("token file {path} cannot be {action}; choose another with --token-file")]
     File { path: PathBuf, action: &'static str, source: io::Error },
     #[error(
         "token file {path}: expected mode 0600, found {mode:04o}: others may read it; remove it to have a new one made"

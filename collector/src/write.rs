@@ -11,8 +11,9 @@ use netverdict_flowlog::row::{CollectorRow, GapCause, GapRow, Row};
 use thiserror::Error;
 
 use crate::{
+    cause::chain,
     clock,
-    drain::{Logged, chain, logged_input},
+    drain::{Logged, logged_input},
     health::{Health, Part},
     input::Input,
     metrics::{Metrics, signed},
@@ -327,7 +328,7 @@ impl Writer {
             && !forgotten.is_empty()
             && let Err(error) = snapshots.forget(&forgotten)
         {
-            tracing::warn!(%error, "kept snapshots not removed");
+            tracing::warn!(error = %chain(&error), "kept snapshots not removed");
         }
         Ok(())
     }

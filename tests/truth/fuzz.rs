@@ -92,7 +92,7 @@ fn fuzz(subnet: u8, mode: Mode, seed: u64) {
         denied_in_all += denied;
 
         // What it was for: the next good packets.
-        let source_port = 1_024 + u16::try_from(batch).unwrap();
+        let source_port = 0x5a00 + u16::try_from(batch).unwrap();
         for family in [4, 6] {
             let at = |pod: &netverdict_tests::topology::PodNetwork| pod.address(family);
             for (program, source, destination, allowed) in [
@@ -146,7 +146,7 @@ fn good(
         let dropped = run(program, &packet);
         assert_eq!(dropped, !allowed && mode == Mode::Enforce, "{program} {source} -> {destination}");
         let events = node.events();
-        let [event] = &events[..] else { panic!("one event of one packet, not {events:?}") };
+        let [event] = &events[..] else { panic!("{program} {source} -> {destination} from port {source_port}, {} bytes: one event, not {events:?}; {:?}", packet.len(), node.probe.counters()) };
         let reason = node.compiler.decision(AttributionId(event.attribution)).map(|decision| decision.reason);
         let (verdict, expected) = if allowed {
             (Verdict::Allowed, Reason::RuleMatch)

@@ -31,7 +31,8 @@ pub struct Place {
 
 /// Builds the programs that [`Place`] runs.
 pub fn build() -> Result<()> {
-    run(cargo().args(["build", "-p", "netverdict-collector", "-p", "netverdict-query", "-p", "netverdict"]))
+    // The whole workspace: one set of features, whichever verb builds.
+    run(cargo().args(["build", "--workspace", "--bins"]))
 }
 
 impl Place {

@@ -1,18 +1,20 @@
 //! Runs the tests, suite by suite, and names at the end each suite that could not run and why.
+//!
+//! Everything is built once, with one set of features; the suites then are the test programs that came out.
 
-use std::time::Instant;
+mod programs;
+
+use std::{process::Command, time::Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::{
-    command::{self, cargo},
-    ebpf, machine, services, setup,
-};
+use self::programs::TestProgram;
+use crate::{command, ebpf, machine, setup};
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only these suites (unit, tidy, conformance, query, kernel, …); all by default.
+    /// Only these suites (unit, tidy, conformance, kernel, …); all by default.
     suites: Vec<String>,
     /// Fail if a suite could not run. Set in CI (`CI=true`).
     #[arg(long, env = "CI", value_parser = clap::builder::FalseyValueParser::new())]
@@ -36,46 +38,32 @@ struct Suite {
     name: &'static str,
     about: &'static str,
     need: Need,
-    /// Arguments of `cargo test`.
-    arguments: &'static [&'static str],
 }
 
+/// `unit` are the test programs of all crates but `netverdict-tests`, whose own are a suite each.
 const SUITES: &[Suite] = &[
-    Suite {
-        name: "unit",
-        about: "each crate's own tests: behaviour, laws, fuzzed decoders",
-        need: Need::Nothing,
-        arguments: &["--workspace", "--exclude", "netverdict-tests"],
-    },
-    Suite {
-        name: "tidy",
-        about: "imports, file sizes, no mod.rs, glossary, golden layouts",
-        need: Need::Nothing,
-        arguments: &["-p", "netverdict-tests", "--test", "tidy"],
-    },
+    Suite { name: "unit", about: "each crate's own tests: behaviour, laws, fuzzed decoders", need: Need::Nothing },
+    Suite { name: "tidy", about: "imports, file sizes, names, golden layouts", need: Need::Nothing },
     Suite {
         name: "conformance",
         about: "every case of the semantics through the evaluator and the compiled tables",
         need: Need::Nothing,
-        arguments: &["-p", "netverdict-tests", "--test", "conformance"],
     },
+    Suite { name: "readers", about: "DuckDB and pyarrow read what we write", need: Need::Readers },
     Suite {
         name: "kernel",
-        about: "real programs on veths, real sockets: verdicts, truth tables, take-over, fuzzed packets",
+        about: "real programs on veths: load, attach, publish, judge, take over, detach",
         need: Need::Kernel,
-        arguments: &["-p", "netverdict-tests", "--test", "kernel", "--", "--test-threads=1"],
+    },
+    Suite {
+        name: "truth",
+        about: "who reaches whom under each policy set, edits under traffic, a million fuzzed packets",
+        need: Need::Kernel,
     },
     Suite {
         name: "pipeline",
         about: "kernel to Parquet to an answer: kills, restarts, full disks, exact counts",
         need: Need::Kernel,
-        arguments: &["-p", "netverdict-tests", "--test", "pipeline", "--", "--test-threads=1"],
-    },
-    Suite {
-        name: "readers",
-        about: "DuckDB and pyarrow read what we write",
-        need: Need::Readers,
-        arguments: &["-p", "netverdict-tests", "--test", "readers"],
     },
 ];
 
@@ -93,13 +81,14 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let chosen = choose(&options.suites)?;
+    let programs = programs::build()?;
     let mut outcomes = Vec::new();
     for suite in chosen {
         println!("\n=== {}: {}", suite.name, suite.about);
         let started = Instant::now();
         let outcome = match prepare(suite.need) {
             Err(reason) => Outcome::CouldNotRun(reason),
-            Ok(environment) => match command::run(cargo().arg("test").args(suite.arguments).envs(environment)) {
+            Ok(environment) => match run_suite(suite, &programs, &environment) {
                 Ok(()) => Outcome::Passed(started.elapsed().as_secs()),
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             },
@@ -111,15 +100,13 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn choose(names: &[String]) -> Result<Vec<&'static Suite>> {
     if let Some(unknown) = names.iter().find(|name| !SUITES.iter().any(|suite| suite.name == **name)) {
-        bail!(
-            "no suite `{unknown}`: there are {}",
-            SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", ")
-        );
+        let known: Vec<_> = SUITES.iter().map(|suite| suite.name).collect();
+        bail!("no suite `{unknown}`: there are {}", known.join(", "));
     }
     Ok(SUITES.iter().filter(|suite| names.is_empty() || names.iter().any(|name| name == suite.name)).collect())
 }
 
-/// What has to be there before a suite is built; the error is why it cannot run here.
+/// What a suite's programs are told; the error is why it cannot run here.
 fn prepare(need: Need) -> Result<Vec<(&'static str, String)>, String> {
     match need {
         Need::Nothing => Ok(Vec::new()),
@@ -127,8 +114,6 @@ fn prepare(need: Need) -> Result<Vec<(&'static str, String)>, String> {
             setup::network_tools().map_err(|error| format!("{error:#}"))?;
             machine::kernel()?;
             let object = ebpf::build().map_err(|error| format!("{error:#}"))?;
-            // The suites run the daemons as a user would: as programs.
-            services::build().map_err(|error| format!("{error:#}"))?;
             Ok(vec![
                 ("NETVERDICT_BPF_OBJECT", object.display().to_string()),
                 ("NETVERDICT_REQUIRE_KERNEL", "1".to_owned()),
@@ -138,6 +123,34 @@ fn prepare(need: Need) -> Result<Vec<(&'static str, String)>, String> {
             let python = setup::reader_tools().map_err(|error| format!("{error:#}"))?;
             Ok(vec![("NETVERDICT_PYTHON", python.display().to_string())])
         }
+    }
+}
+
+/// Runs all programs of a suite, also after one has failed.
+fn run_suite(suite: &Suite, programs: &[TestProgram], environment: &[(&str, String)]) -> Result<()> {
+    let of_suite = |program: &&TestProgram| match program.package.as_str() {
+        "netverdict-tests" => program.target == suite.name,
+        _ => suite.name == "unit",
+    };
+    let mut ran = 0;
+    let mut failed = Vec::new();
+    for program in programs.iter().filter(of_suite) {
+        println!("--- {} {}", program.package, program.target);
+        let mut test = Command::new(&program.executable);
+        test.current_dir(&program.folder).envs(environment.iter().map(|(name, value)| (name, value)));
+        if suite.need == Need::Kernel {
+            // Interfaces and pinned maps are the machine's: one test at a time.
+            test.arg("--test-threads=1");
+        }
+        ran += 1;
+        if command::run(&mut test).is_err() {
+            failed.push(format!("{} {}", program.package, program.target));
+        }
+    }
+    match (ran, failed.is_empty()) {
+        (0, _) => bail!("no test program was built for it"),
+        (_, true) => Ok(()),
+        (_, false) => bail!("failed: {}", failed.join(", ")),
     }
 }
 

@@ -19,6 +19,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
+    cause::chain,
     cluster::{ClusterState, generations::Generations},
     state::{self, StateError},
 };
@@ -37,7 +38,7 @@ const GOOD_FOLDER: &str = "manifests";
 
 #[derive(Debug, Error)]
 pub enum ManifestsError {
-    #[error("manifest folder {path} cannot be read: {source}; name another with --manifests")]
+    #[error("manifest folder {path} cannot be read; name another with --manifests")]
     Folder { path: PathBuf, source: io::Error },
     #[error(transparent)]
     State(#[from] StateError),
@@ -150,7 +151,7 @@ impl Manifests {
                 for path in gone {
                     self.files.remove(&path);
                     if let Err(error) = state::remove(&self.good_file(&path)) {
-                        tracing::warn!(%error, "last good manifest not removed");
+                        tracing::warn!(error = %chain(&error), "last good manifest not removed");
                     }
                     changed = true;
                 }
@@ -176,7 +177,7 @@ impl Manifests {
         let known = match troubles.is_empty() {
             true => {
                 if let Err(error) = state::replace(&self.good_file(path), &text) {
-                    tracing::warn!(%error, "last good manifest not kept");
+                    tracing::warn!(error = %chain(&error), "last good manifest not kept");
                 }
                 Known { stamp, content, objects, troubles }
             }
@@ -227,7 +228,7 @@ impl Manifests {
         let mut troubles: Vec<String> = self.trouble.iter().cloned().collect();
         troubles.extend(self.files.values().flat_map(|known| known.troubles.iter().cloned()));
         if let Err(error) = self.generations.count(&mut objects) {
-            troubles.push(error.to_string());
+            troubles.push(chain(&error));
         }
         let errors = troubles.len() as u64;
         ClusterState::of(&objects, troubles, errors)

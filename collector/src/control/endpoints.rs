@@ -1,11 +1,11 @@
 //! Interfaces that come and go: bound to the pods of the newest snapshot, attached, and forgotten.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use netverdict_probe::{Discovered, ProbeError, Sighting, bind};
 
-use super::State;
-use crate::{cluster::ClusterState, drain::chain, health::Part, input::Input, metrics::signed};
+use super::{RETRY, State};
+use crate::{cause::chain, cluster::ClusterState, health::Part, input::Input, metrics::signed};
 
 impl State {
     pub(super) fn sight(&mut self, sighting: Sighting) {
@@ -60,7 +60,7 @@ impl State {
                 Err(error) => {
                     self.metrics.failed(Part::Attach);
                     troubles.push(format!("{}: {}", bound.pod, chain(&error)));
-                    self.bind_again = true;
+                    self.attach_at = Some(Instant::now() + RETRY);
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use netverdict_probe::Restored;
 
 use crate::{
+    cause::chain,
     input::{Input, Meanings},
     snapshots::{self, Snapshots},
 };
@@ -24,7 +25,7 @@ impl Explain {
     pub(super) fn boot(&self, boot_id: &str) -> Vec<Input> {
         let revisions = &self.restored.snapshots;
         let all = self.kept.load(&self.boot_id, revisions).unwrap_or_else(|error| {
-            tracing::error!(%error, "kept snapshots cannot be read; events may lose their labels");
+            tracing::error!(error = %chain(&error), "kept snapshots cannot be read; events may lose their labels");
             Vec::new()
         });
         let states = all.into_iter().filter(|state| state.boot_id == boot_id);

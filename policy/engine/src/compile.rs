@@ -85,7 +85,8 @@ impl Compiler {
             policies: Policies::default(),
             subjects: Subjects::new(node.clone(), floor.class),
             world: World::new(node),
-            identities: Identities::new(Signature::default(), IdentityId::WORLD, floor.identity.max(IdentityId::FIRST)),
+            identities: Identities::new(floor.identity.max(IdentityId::FIRST))
+                .with(Signature::default(), IdentityId::WORLD),
             books: Books {
                 terms: Terms::default(),
                 decisions,

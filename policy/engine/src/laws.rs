@@ -223,6 +223,21 @@ proptest! {
     }
 
     #[test]
+    fn order_inside_a_network_policy_and_inside_lists_changes_no_verdict(snapshot in snapshot()) {
+        let probes = probes(&snapshot);
+        let mut other = each_rule(&snapshot, |rule| {
+            let mut rule = rule.clone();
+            rule.peers.iter_mut().for_each(|peers| peers.reverse());
+            rule.ports.iter_mut().for_each(|ports| ports.reverse());
+            rule
+        });
+        for policy in other.policies.values_mut().filter(|policy| policy.tier == Tier::NetworkPolicy) {
+            Arc::make_mut(policy).rules.reverse();
+        }
+        prop_assert_eq!(verdicts(&snapshot, &probes), verdicts(&other, &probes));
+    }
+
+    #[test]
     fn a_number_is_a_range_of_one_and_a_name_that_resolves_to_it(snapshot in snapshot()) {
         // Every pod that could be a destination calls its TCP port 80 `eighty`; so does nobody else any port.
         let mut snapshot = snapshot;

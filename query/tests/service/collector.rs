@@ -63,10 +63,9 @@ impl Collector {
 
     /// Writes what it holds into the current segment. The files are there before the rows are let go, as it is with the
     /// collector: for a moment they are in both places.
-    pub fn write(&self) -> u64 {
-        let mut held = self.held.lock().expect("held");
+    pub fn write(&self) {
+        let held = self.held.lock().expect("held");
         write(&self.data, held.segment, &held.rows);
-        held.segment
     }
 
     /// Lets go of what is in files now.

@@ -35,7 +35,7 @@ async fn text(client: &Client, statement: &str) -> Result<Vec<String>, String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_denying_policies_are_named() {
     let mut world = World::new().await;
-    world.collector.hold(world.attempt("shop/web", "db/pg", 5432, ago(60)));
+    world.seen("shop/web", "db/pg", 5432, ago(60));
     let served = world.serve().await;
     let client = connect(&served, "netverdict", SECRET, "netverdict").await.expect("a login");
     let rows = text(&client, "select source, destination, port, policies from denials").await;
@@ -58,7 +58,7 @@ async fn the_denying_policies_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboards_and_psql_find_what_they_ask_for() {
     let mut world = World::new().await;
-    world.collector.hold(world.attempt("shop/web", "db/pg", 5432, ago(60)));
+    world.seen("shop/web", "db/pg", 5432, ago(60));
     let served = world.serve().await;
     let client = connect(&served, "netverdict", SECRET, "netverdict").await.expect("a login");
     let (from, to) = (ago(3_600).to_rfc3339(), ago(-60).to_rfc3339());

@@ -8,7 +8,7 @@ use crate::world::{World, ago};
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_come_as_json_csv_and_arrow() {
     let mut world = World::new().await;
-    world.collector.hold(world.attempt_rows());
+    world.seen("shop/web", "db/pg", 5432, ago(60));
     let served = world.serve().await;
     let query = "select source, destination, port, protocol, policies, nearest from denials";
     let (_, body) = served.sql(query).await;
@@ -36,12 +36,6 @@ async fn rows_come_as_json_csv_and_arrow() {
     let bytes = response.bytes().await.expect("bytes");
     let batches = StreamReader::try_new(&bytes[..], None).expect("a stream").collect::<Result<Vec<_>, _>>().expect("batches");
     assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
-}
-
-impl World {
-    fn attempt_rows(&mut self) -> Vec<netverdict_flowlog::row::Row> {
-        self.attempt("shop/web", "db/pg", 5432, ago(60))
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +122,7 @@ async fn flows_are_filtered_and_followed() {
 
     let (_, body) = served.get("/v1/flows?limit=1").await;
     let mut cursor = body["cursor"].as_str().expect("a cursor").to_owned();
-    world.collector.hold(world.attempt("shop/web", "db/pg", 5432, ago(0)));
+    world.seen("shop/web", "db/pg", 5432, ago(0));
     let mut told = Vec::new();
     while told.len() < 2 {
         let (_, body) = served.get(&format!("/v1/flows?after={cursor}")).await;

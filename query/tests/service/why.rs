@@ -16,7 +16,7 @@ fn point<'a>(answer: &'a WhyAnswer, name: &str) -> &'a netverdict_flowlog::answe
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denied_attempt_names_who_decided_and_what_came_nearest() {
     let mut world = World::new().await;
-    world.collector.hold(world.attempt("shop/web", "db/pg", 5432, ago(60)));
+    world.seen("shop/web", "db/pg", 5432, ago(60));
     let served = world.serve().await;
     let answer = served.why("source=shop/web&destination=db/pg&port=5432&protocol=tcp").await;
     assert_eq!(answer.verdict, Verdict::Denied);

@@ -216,6 +216,12 @@ impl World {
         rows
     }
 
+    /// The same, held by the collector and not in a file yet.
+    pub fn seen(&mut self, source: &str, destination: &str, port: u16, time: DateTime<Utc>) {
+        let rows = self.attempt(source, destination, port, time);
+        self.collector.hold(rows);
+    }
+
     fn record(
         &mut self,
         source: &ObjectKey,

@@ -30,11 +30,6 @@ impl GroundId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ReadingId(u32);
 
-impl ReadingId {
-    /// Nothing is read.
-    pub(super) const BLANK: Self = Self(0);
-}
-
 /// The terms that hold for an address, whoever owns it; sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Ground(pub(super) Vec<TermId>);
@@ -63,7 +58,7 @@ impl Reading {
     pub(super) fn means(&self, other: &Self, change: &TermChange) -> bool {
         let settled = |port: &&ContainerPort| !change.names.contains(&port.name);
         self.own_node == other.own_node
-            && alike(&self.terms, &other.terms, change)
+            
             && self.ports.iter().filter(settled).eq(other.ports.iter().filter(settled))
     }
 }

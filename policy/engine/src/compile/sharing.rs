@@ -36,15 +36,17 @@ pub(super) struct Move<V, I> {
 }
 
 impl<V: Eq + Hash, I: Id> Shared<V, I> {
-    /// `first` is held under `id` for good, with or without members; the others get numbers from `floor` on.
-    pub(super) fn new(first: V, id: I, floor: u32) -> Self {
-        let value = Arc::new(first);
-        Self {
-            ids: HashMap::from([(Arc::clone(&value), id)]),
-            live: BTreeMap::from([(id, Held { value, members: 1 })]),
-            next: Counter::from(floor),
-            created: Vec::new(),
-        }
+    /// Numbers are given out from `floor` on.
+    pub(super) fn new(floor: u32) -> Self {
+        Self { ids: HashMap::new(), live: BTreeMap::new(), next: Counter::from(floor), created: Vec::new() }
+    }
+
+    /// Holds `value` under `id` for good, with or without members.
+    pub(super) fn with(mut self, value: V, id: I) -> Self {
+        let value = Arc::new(value);
+        self.ids.insert(Arc::clone(&value), id);
+        self.live.insert(id, Held { value, members: 1 });
+        self
     }
 
     pub(super) fn floor(&self) -> u32 {

@@ -89,7 +89,7 @@ fn relabelling_a_pod_writes_its_address_only() {
 fn a_new_policy_that_names_all_pods_moves_no_address() {
     let mut compiler = compiled(fixture());
     let change = step(&mut compiler, fixture().policy(network_policy("db/any").ingress(accept().peer(pods(&[], &[])))));
-    assert_eq!(change.put.addresses.len(), 1, "only the subject's own, which until now shared the identity of nobody");
+    assert!(change.put.addresses.is_empty());
     assert_eq!(ingress(&compiler, "10.0.0.3", 80), Verdict::Allowed);
     assert_eq!(ingress(&compiler, "203.0.113.7", 80), Verdict::Denied);
 }
@@ -189,7 +189,7 @@ fn an_attribution_id_means_the_same_everywhere() {
         references: Vec::new(),
     };
     // Records on disk hold these numbers: another form of the bytes would be another format.
-    assert_eq!(AttributionId::of(&decision, 0), AttributionId(GOLDEN));
+    assert_eq!(AttributionId::of(&decision, 0), AttributionId(5_036_333_629_278_751_568));
     assert_ne!(AttributionId::of(&decision, 1), AttributionId::of(&decision, 0));
     let denied = Decision { verdict_if_enforced: Some(Verdict::Denied), ..decision.clone() };
     assert_ne!(AttributionId::of(&denied, 0), AttributionId::of(&decision, 0));
@@ -214,5 +214,3 @@ fn a_decision_outlives_the_policy_that_made_it() {
     let decision = compiler.decision(id).expect("still known");
     assert_eq!(decision.references[0].policy.name, "from-web");
 }
-
-const GOLDEN: u64 = 0;

@@ -96,8 +96,8 @@ impl World {
             nodes: BTreeMap::new(),
             named: BTreeMap::new(),
             named_grounds: BTreeMap::new(),
-            grounds: Grounds::new(Ground::default(), GroundId::BARE, 1),
-            readings: Readings::new(Reading::default(), ReadingId::BLANK, 1),
+            grounds: Grounds::new(1).with(Ground::default(), GroundId::BARE),
+            readings: Readings::new(0),
         }
     }
 
@@ -149,7 +149,7 @@ impl World {
         let nobody = place.claims.is_empty() && service.is_none();
         let signature = Signature {
             ground,
-            claims: place.claims.iter().map(|claim| self.reading(claim)).collect(),
+            claims: place.claims.iter().filter_map(|claim| self.reading(claim)).collect(),
             unknown_pod: nobody && block.is_some_and(|block| block.pod_range),
         };
         let owner = match place.claims.as_slice() {
@@ -182,12 +182,11 @@ impl World {
         self.blocks.find(address).map(|(block, _)| block)
     }
 
-    fn reading(&self, claim: &Claim) -> ReadingId {
-        let reading = match (&claim.who, claim.profile) {
-            (Claimant::Pod(_), profile) => profile.and_then(|profile| self.profiles.reading(profile)),
+    fn reading(&self, claim: &Claim) -> Option<ReadingId> {
+        match (&claim.who, claim.profile) {
+            (Claimant::Pod(_), profile) => self.profiles.reading(profile?),
             (Claimant::Node(name), _) => self.nodes.get(name).map(|node| node.reading),
-        };
-        reading.unwrap_or(ReadingId::BLANK)
+        }
     }
 
     /// Reads pods and nodes again as far as terms or labels changed.

@@ -1,3 +1,5 @@
+//! The state file over restarts, reboots and cuts.
+
 use netverdict_policy::{Confidence, ObjectKey, Reason, Verdict};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tables to bytes, as the programs read them.
+
 use std::collections::BTreeMap;
 
 use super::*;

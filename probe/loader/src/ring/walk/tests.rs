@@ -1,3 +1,5 @@
+//! Walks over rings that are files: what a kernel may have left there, and what none would.
+
 use std::{fs::File, os::fd::AsFd, os::unix::fs::FileExt};
 
 use super::*;
