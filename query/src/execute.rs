@@ -204,12 +204,7 @@ impl Executor {
         result
     }
 
-    async fn start(
-        &self,
-        plan: LogicalPlan,
-        timeout: Option<Duration>,
-        notes: Arc<Notes>,
-    ) -> Result<Rows, QueryError> {
+    async fn start(&self, plan: LogicalPlan, timeout: Option<Duration>, notes: Arc<Notes>) -> Result<Rows, QueryError> {
         let timeout = timeout.map_or(self.statement_timeout, |timeout| timeout.min(self.statement_timeout));
         let deadline = tokio::time::Instant::now() + timeout;
         let (sender, receiver) = mpsc::channel(2);

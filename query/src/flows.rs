@@ -75,6 +75,8 @@ pub struct Followers(Mutex<HashMap<u64, Follower>>);
 #[derive(Debug)]
 struct Follower {
     used: Instant,
+    /// What arrived until then was there before it began to follow.
+    begun: DateTime<Utc>,
     seen: HashSet<u64>,
 }
 
@@ -144,23 +146,30 @@ pub async fn answer(
 
 impl Followers {
     /// The rows that the follower has not been told, oldest first and at most `limit`; and where that leaves it.
-    fn unseen(&self, rows: Vec<FlowRow>, cursor: Option<Cursor>, limit: usize, now: DateTime<Utc>) -> (Vec<FlowRow>, Cursor) {
+    fn unseen(
+        &self,
+        rows: Vec<FlowRow>,
+        cursor: Option<Cursor>,
+        limit: usize,
+        now: DateTime<Utc>,
+    ) -> (Vec<FlowRow>, Cursor) {
         let mut followers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         followers.retain(|_, follower| follower.used.elapsed() < FORGOTTEN);
         if followers.len() >= MAX_FOLLOWERS
-            && let Some(oldest) = followers.iter().max_by_key(|(_, follower)| follower.used.elapsed()).map(|(id, _)| *id)
+            && let Some(oldest) =
+                followers.iter().max_by_key(|(_, follower)| follower.used.elapsed()).map(|(id, _)| *id)
         {
             followers.remove(&oldest);
         }
-        let asked = cursor.as_ref().map(|cursor| cursor.arrived);
-        let mut cursor = cursor.unwrap_or_else(|| Cursor { arrived: now - chrono::Duration::seconds(LATE), follower: random() });
-        let known = followers.remove(&cursor.follower);
-        // Of a follower that is forgotten only the newest moment is known.
-        let forgotten = asked.filter(|_| known.is_none());
-        let mut seen = known.map(|follower| follower.seen).unwrap_or_default();
+        // A first answer is told as it is; of a follower that is forgotten only the newest moment is known.
+        let first = cursor.is_none();
+        let mut cursor =
+            cursor.unwrap_or_else(|| Cursor { arrived: now - chrono::Duration::seconds(LATE), follower: random() });
+        let known = followers.remove(&cursor.follower).map(|follower| (Some(follower.begun), follower.seen));
+        let (begun, mut seen) = known.unwrap_or_else(|| ((!first).then_some(cursor.arrived), HashSet::new()));
         let mut new: Vec<FlowRow> = rows
             .into_iter()
-            .filter(|row| !seen.contains(&identity(row)) && forgotten.is_none_or(|arrived| row.ingest_time > arrived))
+            .filter(|row| !seen.contains(&identity(row)) && begun.is_none_or(|begun| row.ingest_time > begun))
             .collect();
         new.truncate(limit);
         cursor.arrived = new.iter().map(|row| row.ingest_time).fold(cursor.arrived, DateTime::max);
@@ -169,7 +178,8 @@ impl Followers {
             // So many in a minute that no follower can read them: begin again from the newest.
             seen = new.iter().map(identity).collect();
         }
-        followers.insert(cursor.follower, Follower { used: Instant::now(), seen });
+        let begun = begun.unwrap_or(cursor.arrived);
+        followers.insert(cursor.follower, Follower { used: Instant::now(), begun, seen });
         (new, cursor)
     }
 }

@@ -149,8 +149,9 @@ impl Collectors {
             let boundary = boundary(response.headers());
             Ok::<_, String>((boundary, body(response).await?))
         };
-        let (boundary, bytes) =
-            tokio::time::timeout(self.timeout, work).await.map_err(|_| format!("nothing within {:?}", self.timeout))??;
+        let (boundary, bytes) = tokio::time::timeout(self.timeout, work)
+            .await
+            .map_err(|_| format!("nothing within {:?}", self.timeout))??;
         let batches = StreamReader::try_new(Cursor::new(bytes), None)
             .and_then(Iterator::collect)
             .map_err(|error| format!("its rows cannot be read: {error}"))?;
@@ -168,7 +169,8 @@ impl Collectors {
             let (collectors, url) = (Arc::clone(self), url.clone());
             self.network.spawn(async move { collectors.status_of(&url).await })
         });
-        let statuses = join_all(each).await.into_iter().map(|status| status.unwrap_or_else(|_| Err("the request died".into())));
+        let statuses =
+            join_all(each).await.into_iter().map(|status| status.unwrap_or_else(|_| Err("the request died".into())));
         let statuses = Arc::new(self.urls.iter().cloned().zip(statuses).collect::<Vec<_>>());
         self.kept().statuses = Some((Instant::now(), Arc::clone(&statuses)));
         statuses
@@ -192,11 +194,17 @@ impl Collectors {
                 )),
                 Ok(status) => {
                     let node = &status.node;
-                    problems.extend(status.source_errors.iter().map(|error| {
-                        format!("node {node} could not read all of its cluster source: {error}")
-                    }));
                     problems.extend(
-                        status.publish_errors.iter().map(|error| format!("node {node} could not publish policy: {error}")),
+                        status
+                            .source_errors
+                            .iter()
+                            .map(|error| format!("node {node} could not read all of its cluster source: {error}")),
+                    );
+                    problems.extend(
+                        status
+                            .publish_errors
+                            .iter()
+                            .map(|error| format!("node {node} could not publish policy: {error}")),
                     );
                 }
             }

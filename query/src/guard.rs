@@ -65,7 +65,10 @@ pub fn read_only(plan: &LogicalPlan) -> Result<(), QueryError> {
         .with_allow_dml(false)
         .with_allow_statements(false)
         .verify_plan(plan)
-        .map_err(|error| QueryError::RefusedSql { message: error.strip_backtrace().replace("Error during planning: ", ""), remedy: READ_ONLY })
+        .map_err(|error| QueryError::RefusedSql {
+            message: error.strip_backtrace().replace("Error during planning: ", ""),
+            remedy: READ_ONLY,
+        })
 }
 
 /// Refuses joins that no deadline could stop.
@@ -87,7 +90,9 @@ fn most_rows(plan: &dyn ExecutionPlan, max_pairs: u64) -> Result<u64, QueryError
             let pairs = left.saturating_mul(*right);
             if pairs > max_pairs {
                 return Err(QueryError::RefusedSql {
-                    message: format!("a join without an equality would compare up to {pairs} pairs of rows, more than {max_pairs}"),
+                    message: format!(
+                        "a join without an equality would compare up to {pairs} pairs of rows, more than {max_pairs}"
+                    ),
                     remedy: "join on equal columns, narrow both sides with a condition on `time`, or raise --max-join-pairs",
                 });
             }

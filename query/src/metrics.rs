@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::{Histogram, exponential_buckets}},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::{Registry, Unit},
 };
 
@@ -47,7 +52,8 @@ impl Default for Metrics {
             skipped_files: Counter::default(),
             connections: Gauge::default(),
         };
-        let Self { mut registry, statements, seconds, rows, fresh, refused_logins, skipped_files, connections } = metrics;
+        let Self { mut registry, statements, seconds, rows, fresh, refused_logins, skipped_files, connections } =
+            metrics;
         registry.register("statements", "Statements that ended, by outcome", statements.clone());
         registry.register_with_unit(
             "statement",

@@ -13,6 +13,7 @@ use clap::{Args, Parser};
 #[command(
     name = "netverdict-query",
     version,
+    args_override_self = true,
     after_help = "Try:\n  psql \"host=127.0.0.1 port=9432 user=netverdict dbname=netverdict\"   (password: the content of --secret-file)\n  netverdict=> select time, source, destination, policies from denials order by time desc limit 10;"
 )]
 pub struct Options {

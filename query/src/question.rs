@@ -107,15 +107,16 @@ fn before(to: DateTime<Utc>, length: Duration) -> DateTime<Utc> {
 fn time(name: &str, text: &str) -> Result<DateTime<Utc>, QueryError> {
     // A plus in a query string arrives as a blank.
     let fixed = text.replace(' ', "+");
-    DateTime::parse_from_rfc3339(&fixed).or_else(|_| DateTime::parse_from_rfc3339(text)).map(|time| time.to_utc()).map_err(
-        |_| QueryError::BadRequest {
+    DateTime::parse_from_rfc3339(&fixed)
+        .or_else(|_| DateTime::parse_from_rfc3339(text))
+        .map(|time| time.to_utc())
+        .map_err(|_| QueryError::BadRequest {
             message: format!("{name} is `{}`", shortened(text)),
             remedy: format!(
                 "expected {name} as a time such as 2026-11-21T09:30:00Z{}",
                 if name == "since" { ", or a length of time such as 15m" } else { "" }
             ),
-        },
-    )
+        })
 }
 
 fn shortened(text: &str) -> String {
@@ -135,7 +136,10 @@ mod tests {
         assert_eq!(end("source", "[2001:db8::1]").ok().map(|end| end.to_string()), Some("2001:db8::1".into()));
         for text in ["", "web", "shop/", "/web", "shop/web/x", "shop/we'b", "Shop/web", "300.1.1.1"] {
             let error = end("source", text).expect_err(text);
-            assert_eq!((error.code(), error.remedy()), ("bad-request", "expected source as namespace/pod or as an address"));
+            assert_eq!(
+                (error.code(), error.remedy()),
+                ("bad-request", "expected source as namespace/pod or as an address")
+            );
         }
     }
 

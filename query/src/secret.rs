@@ -50,7 +50,8 @@ impl fmt::Debug for Secret {
 
 impl Secret {
     fn new(text: &str) -> Result<Self, SecretError> {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| SecretError::NoRandomness)?;
+        let key =
+            hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| SecretError::NoRandomness)?;
         let tag = hmac::sign(&key, text.as_bytes());
         Ok(Self { text: text.into(), key, tag })
     }

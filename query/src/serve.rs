@@ -107,7 +107,9 @@ fn closed(option: &str, address: SocketAddr, allowed: bool) -> anyhow::Result<()
 async fn bind(option: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
-            anyhow::anyhow!("{option} {address} is in use by another process: end it, or choose another port (0 takes a free one)")
+            anyhow::anyhow!(
+                "{option} {address} is in use by another process: end it, or choose another port (0 takes a free one)"
+            )
         }
         _ => anyhow::Error::new(error).context(format!("{option} {address} cannot be listened on")),
     })

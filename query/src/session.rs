@@ -57,9 +57,7 @@ pub async fn build(store: &Arc<Store>, limits: &LimitOptions) -> Result<SessionC
     let context = SessionContext::new_with_config_rt(config, runtime);
 
     functions::register(&context);
-    let catalog = context
-        .catalog(DATABASE)
-        .ok_or_else(|| QueryError::Internal("the session has no catalog".into()))?;
+    let catalog = context.catalog(DATABASE).ok_or_else(|| QueryError::Internal("the session has no catalog".into()))?;
     let record = Arc::new(MemorySchemaProvider::new());
     catalog.register_schema("record", record)?;
     for table in Table::ALL {

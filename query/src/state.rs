@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::{
     Table,
-    row::{ChangeHead, ChangeKind, EndpointChangeRow, EndpointKind, NamespaceRow, PolicyRow, Row, ServiceRow, SnapshotRow},
+    row::{
+        ChangeHead, ChangeKind, EndpointChangeRow, EndpointKind, NamespaceRow, PolicyRow, Row, ServiceRow, SnapshotRow,
+    },
 };
 use netverdict_manifest::implied_namespace;
 use netverdict_policy::{
@@ -167,7 +169,12 @@ impl State {
                 // It was not in force then either, unless the numbers say so.
                 None => tracing::debug!(kind = row.kind, name = row.name, "policy on record cannot be read"),
             },
-            Row::Flow(_) | Row::Attribution(_) | Row::Snapshot(_) | Row::Gap(_) | Row::Collector(_) | Row::Setting(_) => {}
+            Row::Flow(_)
+            | Row::Attribution(_)
+            | Row::Snapshot(_)
+            | Row::Gap(_)
+            | Row::Collector(_)
+            | Row::Setting(_) => {}
         }
     }
 
@@ -186,10 +193,7 @@ impl State {
             let namespace = implied_namespace(&name);
             snapshot.namespaces.insert(name, Arc::new(namespace));
         }
-        let counts = [
-            ("policies", head.policies, snapshot.policies.len()),
-            ("pods", head.pods, snapshot.pods.len()),
-        ];
+        let counts = [("policies", head.policies, snapshot.policies.len()), ("pods", head.pods, snapshot.pods.len())];
         for (what, expected, found) in counts {
             if expected != found as u64 {
                 self.problems.push(format!(

@@ -29,12 +29,9 @@ fn key(table: Table) -> Option<&'static str> {
         Table::Endpoints => Some("kind, namespace, name"),
         Table::Namespaces => Some("name"),
         Table::Services => Some("namespace, name"),
-        Table::Flows
-        | Table::Attributions
-        | Table::Snapshots
-        | Table::Gaps
-        | Table::Collectors
-        | Table::Settings => None,
+        Table::Flows | Table::Attributions | Table::Snapshots | Table::Gaps | Table::Collectors | Table::Settings => {
+            None
+        }
     }
 }
 
@@ -48,7 +45,8 @@ fn flows() -> String {
 /// time, as after a boot, is no new state.
 fn states(table: Table, key: &str) -> String {
     let schema = file_schema(table);
-    let own = schema.fields().iter().map(|field| field.name().as_str()).filter(|name| !matches!(*name, "change" | "time"));
+    let own =
+        schema.fields().iter().map(|field| field.name().as_str()).filter(|name| !matches!(*name, "change" | "time"));
     let hive = hive_fields();
     let columns: Vec<&str> = own.chain(hive.iter().map(|field| field.name().as_str())).collect();
     let columns = columns.join(", ");

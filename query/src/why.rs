@@ -11,11 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::answer::{WhyAnswer, WhyEnd, WhyPoint};
-use netverdict_policy::{
-    End, Flow, Verdict,
-    evaluate::Family,
-    model::Protocol,
-};
+use netverdict_policy::{End, Flow, Verdict, evaluate::Family, model::Protocol};
 use serde::Deserialize;
 
 use self::{attempt::Attempt, judged::Judged};
@@ -136,7 +132,10 @@ struct Parts {
 /// not count.
 fn verdict(points: &[WhyPoint]) -> Verdict {
     let verdicts = || points.iter().filter(|point| !point.hypothetical).map(|point| point.verdict);
-    [Verdict::Denied, Verdict::Unknown].into_iter().find(|verdict| verdicts().any(|found| found == *verdict)).unwrap_or(Verdict::Allowed)
+    [Verdict::Denied, Verdict::Unknown]
+        .into_iter()
+        .find(|verdict| verdicts().any(|found| found == *verdict))
+        .unwrap_or(Verdict::Allowed)
 }
 
 async fn on_record(

@@ -13,5 +13,7 @@ mod sql;
 mod tables;
 #[path = "service/why.rs"]
 mod why;
+#[path = "service/zz.rs"]
+mod zz;
 #[path = "service/world.rs"]
 mod world;

@@ -60,8 +60,6 @@ pub struct Step {
     pub findings: Vec<Finding>,
     /// Codes that have to be among the findings. Without any, nothing of severity error may be.
     pub expected_findings: Vec<String>,
-    /// There are policies, and none of them can be enforced.
-    pub lint_only: bool,
     pub flows: Vec<FlowCase>,
 }
 
@@ -89,19 +87,21 @@ pub enum Need {
     /// Recognises replies and ICMP errors.
     ConnectionTracking,
     NeighbourDiscovery,
-    /// Translates a Service's address, or knows one when it sees it.
+    /// Translates a Service's address.
     Service,
     /// Tells a pod that reaches itself through a Service from one that reaches its own address.
     ServiceHairpin,
     /// Sees traffic of a pod to itself.
     SelfTraffic,
-    /// Names that have addresses.
-    Names,
-    /// A destination on the host's network, or no subject at all.
+    /// Knows that a connection was let through by a name that no longer has the address.
+    NameOutlived,
+    /// Judges what passes by no pod's interface.
     HostNetwork,
-    /// Any policy in force.
-    Policy,
 }
+
+/// What the real programs cannot do, at the host's side of pods' interfaces.
+pub const KERNEL_LACKS: &[Need] =
+    &[Need::Service, Need::ServiceHairpin, Need::SelfTraffic, Need::NameOutlived, Need::HostNetwork];
 
 impl FlowCase {
     pub fn needs(&self) -> &BTreeSet<Need> {
@@ -246,10 +246,9 @@ impl World {
         let mut findings = reading.findings.clone();
         findings.extend(netverdict_manifest::lint(&reading));
         let snapshot = Arc::new(reading.snapshot);
-        let lint_only = snapshot.policies.is_empty() && objects.iter().any(|object| object.kind.contains("Policy"));
         let names = Names::of(&snapshot);
         let flows = text.flows.iter().map(|flow| {
-            let built = flow_case(flow, &snapshot, &names, lint_only);
+            let built = flow_case(flow, &snapshot, &names, text.names.is_some());
             built.with_context(|| flow.flow.clone())
         });
         Ok(Step {
@@ -259,7 +258,6 @@ impl World {
             snapshot,
             findings,
             expected_findings: text.findings.clone(),
-            lint_only,
         })
     }
 }
@@ -276,7 +274,7 @@ fn identity(value: &Value) -> String {
     format!("{} {key}", text("/kind"))
 }
 
-fn flow_case(text: &FlowText, snapshot: &Snapshot, names: &Names, lint_only: bool) -> anyhow::Result<FlowCase> {
+fn flow_case(text: &FlowText, snapshot: &Snapshot, names: &Names, names_change: bool) -> anyhow::Result<FlowCase> {
     let flow = text.read()?;
     let source = pod(snapshot, &flow.source)?;
     let destination = pod(snapshot, &flow.destination)?;
@@ -299,17 +297,14 @@ fn flow_case(text: &FlowText, snapshot: &Snapshot, names: &Names, lint_only: boo
         }
     };
     let to_itself = flow.source == flow.destination;
-    let to_service = matches!(&flow.destination, End::Address(address)
-        if snapshot.services.values().any(|service| service.addresses.contains(address)));
     need(Need::Established, text.state == State::Established);
     need(Need::ConnectionTracking, matches!(text.state, State::Reply | State::Related));
     need(Need::NeighbourDiscovery, text.state == State::NeighbourDiscovery);
-    need(Need::Service, text.via.is_some() || to_service);
+    need(Need::Service, text.via.is_some());
     need(Need::ServiceHairpin, text.via.is_some() && to_itself);
     need(Need::SelfTraffic, to_itself);
-    need(Need::Names, !snapshot.names.is_empty());
-    need(Need::HostNetwork, points.is_empty() || destination.is_some_and(|pod| pod.host_network));
-    need(Need::Policy, lint_only);
+    need(Need::NameOutlived, text.state == State::Established && names_change);
+    need(Need::HostNetwork, points.is_empty());
     Ok(FlowCase {
         text: text.flow.clone(),
         flow,

@@ -241,8 +241,7 @@ impl Judge<'_> {
         }
         for event in events {
             let ours = AbiDirection::try_from(event.direction).unwrap();
-            let direction =
-                if ours == AbiDirection::Egress { Direction::Egress } else { Direction::Ingress };
+            let direction = if ours == AbiDirection::Egress { Direction::Egress } else { Direction::Ingress };
             self.stale(cell, direction, event);
         }
     }
@@ -257,7 +256,8 @@ impl Judge<'_> {
                 == (KernelReason::EstablishedStale as u8, AbiVerdict::Allowed as u8, Disposition::Forwarded as u8);
         if !right {
             let shown = cell.shown(self.pods);
-            self.faults.push(format!("{shown} at {direction:?}: {event:?} tells {told:?}, the state says {decision:?}"));
+            self.faults
+                .push(format!("{shown} at {direction:?}: {event:?} tells {told:?}, the state says {decision:?}"));
         }
     }
 

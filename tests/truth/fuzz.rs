@@ -67,7 +67,11 @@ fn fuzz(subnet: u8, mode: Mode, seed: u64) {
     let root = node.options.pin_root.clone();
     let run = |program: &str, packet: &[u8]| -> bool {
         let run = test_run(&root, program, packet, ifindex, 1).unwrap();
-        assert!(matches!(run.return_value, PASS | DROP), "{program} returned {:#x} for {packet:02x?}", run.return_value);
+        assert!(
+            matches!(run.return_value, PASS | DROP),
+            "{program} returned {:#x} for {packet:02x?}",
+            run.return_value
+        );
         assert_eq!(run.data_out, packet, "{program} only looks");
         run.return_value == DROP
     };
@@ -84,7 +88,9 @@ fn fuzz(subnet: u8, mode: Mode, seed: u64) {
         }
         let (denied, lost) = account.settle(&mut node, mode, &|event| assert_eq!(event.ifindex, ifindex));
         match mode {
-            Mode::Enforce => assert_eq!(dropped, denied, "one record for every drop, in batch {batch} of seed {seed:#x}"),
+            Mode::Enforce => {
+                assert_eq!(dropped, denied, "one record for every drop, in batch {batch} of seed {seed:#x}")
+            }
             Mode::Observe | Mode::Audit => assert_eq!(dropped, 0, "in batch {batch} of seed {seed:#x}"),
         }
         dropped_in_all += dropped;
@@ -146,13 +152,16 @@ fn good(
         let dropped = run(program, &packet);
         assert_eq!(dropped, !allowed && mode == Mode::Enforce, "{program} {source} -> {destination}");
         let events = node.events();
-        let [event] = &events[..] else { panic!("{program} {source} -> {destination} from port {source_port}, {} bytes: one event, not {events:?}; {:?}", packet.len(), node.probe.counters()) };
-        let reason = node.compiler.decision(AttributionId(event.attribution)).map(|decision| decision.reason);
-        let (verdict, expected) = if allowed {
-            (Verdict::Allowed, Reason::RuleMatch)
-        } else {
-            (Verdict::Denied, Reason::IsolatedNoMatch)
+        let [event] = &events[..] else {
+            panic!(
+                "{program} {source} -> {destination} from port {source_port}, {} bytes: one event, not {events:?}; {:?}",
+                packet.len(),
+                node.probe.counters()
+            )
         };
+        let reason = node.compiler.decision(AttributionId(event.attribution)).map(|decision| decision.reason);
+        let (verdict, expected) =
+            if allowed { (Verdict::Allowed, Reason::RuleMatch) } else { (Verdict::Denied, Reason::IsolatedNoMatch) };
         assert_eq!((event.verdict, reason), (verdict as u8, Some(expected)), "{event:?}");
         assert_eq!((event.source_port, event.length as usize), (source_port, packet.len()));
     }
@@ -198,7 +207,10 @@ impl Account {
 fn check(event: &VerdictEvent, mode: Mode) {
     assert_eq!((event.kind, event.abi_version, event.mode), (EventKind::Verdict as u8, ABI_VERSION, mode as u8));
     assert!(Direction::try_from(event.direction).is_ok() && KernelReason::try_from(event.reason).is_ok(), "{event:?}");
-    assert!(matches!(event.family, 0 | 4 | 6) && event.seq > 0 && event.length as usize >= forge::ETHERNET, "{event:?}");
+    assert!(
+        matches!(event.family, 0 | 4 | 6) && event.seq > 0 && event.length as usize >= forge::ETHERNET,
+        "{event:?}"
+    );
     let dropped = event.disposition == Disposition::Dropped as u8;
     assert!(dropped || event.disposition == Disposition::Forwarded as u8, "{event:?}");
     let denied = event.verdict == Verdict::Denied as u8;

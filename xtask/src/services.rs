@@ -74,7 +74,7 @@ impl Place {
     pub fn collector(&self, node: &str, mode: &str, admin: &str, rows: &str) -> Command {
         let mut command = self.program("netverdict-collector");
         command
-            .args(["run", "--cluster", "demo", "--node", node, "--mode", mode])
+            .args(["--cluster", "demo", "--node", node, "--mode", mode])
             .arg("--manifests")
             .arg(self.manifests())
             .arg("--data-dir")
@@ -98,7 +98,7 @@ impl Place {
             .arg(self.state().join("collector.token"))
             .arg("--secret-file")
             .arg(self.secret())
-            .args(["--http-address", http, "--postgres-address", postgres]);
+            .args(["--http", http, "--postgres", postgres]);
         command
     }
 
@@ -123,7 +123,7 @@ impl Place {
     pub fn sql_number(&self, query: &Serving, statement: &str) -> Result<u64> {
         let answer = self.netverdict(query, &["sql", "-o", "json", statement])?;
         let answer: Value = serde_json::from_str(&answer)?;
-        let value = &answer["rows"][0][0];
+        let value = answer[0].as_object().and_then(|row| row.values().next()).unwrap_or(&Value::Null);
         value.as_u64().or_else(|| value.as_str()?.parse().ok()).with_context(|| format!("no number in {answer}"))
     }
 

@@ -254,7 +254,8 @@ impl<'a> Question<'a> {
         self.judge(&self.in_force).with_staged(staged)
     }
 
-    /// A flow whose port is not known is judged as the most restricted of all ports (E-15).
+    /// A flow whose port is not known is judged as the most restricted of all ports (E-15): blame goes to what denies the
+    /// lowest denied port, or, where all are allowed, to what allows port 1.
     fn judge(&self, policies: &[&Policy]) -> Judgement {
         if self.port.is_none() && self.protocol.has_ports() {
             let ports = self.telling_ports(policies);

@@ -115,7 +115,8 @@ impl ScalarUDFImpl for ListText {
         let lines: StringArray = (0..column.len())
             .map(|row| {
                 column.is_valid(row).then(|| {
-                    let lines = (offsets[row]..offsets[row + 1]).filter_map(|row| (self.line)(&Item { fields: &fields, row }));
+                    let lines =
+                        (offsets[row]..offsets[row + 1]).filter_map(|row| (self.line)(&Item { fields: &fields, row }));
                     lines.collect::<Vec<_>>().join(self.separator)
                 })
             })

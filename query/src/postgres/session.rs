@@ -16,7 +16,9 @@ use datafusion::{
 };
 use datafusion_postgres::{
     DfSessionService, Parser, QueryHook,
-    arrow_pg::datatypes::{arrow_schema_to_pg_fields, df::deserialize_parameters_with_server_types, encode_recordbatch},
+    arrow_pg::datatypes::{
+        arrow_schema_to_pg_fields, df::deserialize_parameters_with_server_types, encode_recordbatch,
+    },
     datafusion_pg_catalog::sql::PostgresCompatibilityParser,
     hooks::{HookClient, set_show::SetShowHook, transactions::TransactionStatementHook},
     pgwire::{
@@ -185,7 +187,8 @@ impl ExtendedQueryHandler for Session {
 /// The plan with its parameters' values.
 fn bind(plan: &LogicalPlan, portal: &Portal<Prepared>, wire: &[Type]) -> PgWireResult<LogicalPlan> {
     let planning = |error: datafusion::error::DataFusionError| to_client(error.into());
-    let mut types: Vec<(String, Option<DataType>)> = plan.get_parameter_types().map_err(planning)?.into_iter().collect();
+    let mut types: Vec<(String, Option<DataType>)> =
+        plan.get_parameter_types().map_err(planning)?.into_iter().collect();
     types.sort_by_key(|(name, _)| name.trim_start_matches('$').parse().unwrap_or(u32::MAX));
     let types: Vec<Option<&DataType>> = types.iter().map(|(_, data_type)| data_type.as_ref()).collect();
     let wire: Vec<Option<&Type>> = wire.iter().map(Some).collect();

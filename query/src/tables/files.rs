@@ -62,8 +62,13 @@ struct Known {
 #[derive(Clone, Debug)]
 enum State {
     /// `examined`: all of it has been read once.
-    Readable { rows: usize, examined: bool },
-    Unreadable { reason: Arc<str> },
+    Readable {
+        rows: usize,
+        examined: bool,
+    },
+    Unreadable {
+        reason: Arc<str>,
+    },
 }
 
 /// A file to be read.
@@ -272,7 +277,8 @@ impl Store {
 
 fn judge(footer: &ParquetMetaData) -> State {
     let entries = footer.file_metadata().key_value_metadata();
-    let version = entries.into_iter().flatten().find(|entry| entry.key == VERSION).and_then(|entry| entry.value.as_deref());
+    let version =
+        entries.into_iter().flatten().find(|entry| entry.key == VERSION).and_then(|entry| entry.value.as_deref());
     match version.map(str::parse::<u32>) {
         // Without one it is another tool's work on our rows, which is as good as the first version.
         None => {}

@@ -169,8 +169,7 @@ impl Attempt {
 
     /// Whether the source's end dropped it, so that nothing came to the destination.
     pub(super) fn stopped_at_source(&self) -> bool {
-        self.ingress.is_none()
-            && self.egress.as_ref().is_some_and(|row| row.disposition == DispositionName::Dropped)
+        self.ingress.is_none() && self.egress.as_ref().is_some_and(|row| row.disposition == DispositionName::Dropped)
     }
 
     /// Ends that are pods and of which nothing is on record.

@@ -39,7 +39,8 @@ impl<'a> Judged<'a> {
 
     pub(super) fn points(&self) -> Vec<WhyPoint> {
         let stopped = false;
-        let mut points: Vec<WhyPoint> = self.evaluation.points.iter().map(|point| self.as_answer(point, stopped)).collect();
+        let mut points: Vec<WhyPoint> =
+            self.evaluation.points.iter().map(|point| self.as_answer(point, stopped)).collect();
         // What a first end denies does not come to the second.
         let denied = points.first().is_some_and(|point| {
             point.point == SOURCE_EGRESS && point.verdict == netverdict_policy::Verdict::Denied && !self.audit_only()
@@ -150,7 +151,9 @@ pub(super) fn end(state: &State, end: &End) -> WhyEnd {
                 (Some(pod), _, _) => (pod.key().to_string(), "pod"),
                 (_, Some(node), _) => (format!("node/{}", node.name), "node"),
                 (_, _, Some(service)) => (format!("service/{}/{}", service.namespace, service.name), "service"),
-                _ if snapshot.pod_ranges.iter().any(|range| range.contains(address)) => (address.to_string(), "unknown_pod"),
+                _ if snapshot.pod_ranges.iter().any(|range| range.contains(address)) => {
+                    (address.to_string(), "unknown_pod")
+                }
                 _ => (address.to_string(), "external"),
             };
             WhyEnd {

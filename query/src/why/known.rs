@@ -123,12 +123,13 @@ fn remedy(key: &ObjectKey, names: &BTreeSet<ObjectKey>) -> String {
 /// The same name elsewhere, names that begin alike (a pod of the same workload), and names that differ little.
 fn nearest<'a>(key: &ObjectKey, names: &'a BTreeSet<ObjectKey>) -> Vec<&'a ObjectKey> {
     let distance = |other: &ObjectKey| {
-        let name = if other.name.starts_with(&key.name) || key.name.starts_with(&other.name) {
-            1
-        } else {
-            edits(&key.name, &other.name)
+        let name = match other.name == key.name {
+            true => 0,
+            false if other.name.starts_with(&key.name) || key.name.starts_with(&other.name) => 1,
+            false => edits(&key.name, &other.name),
         };
-        (name + edits(&key.namespace, &other.namespace), other.name.len())
+        // Another namespace is one mistake, however it is spelled.
+        (name + edits(&key.namespace, &other.namespace).min(2), other.name.len())
     };
     let mut near: Vec<&ObjectKey> = names.iter().collect();
     near.sort_by_key(|other| distance(other));
@@ -158,9 +159,10 @@ mod tests {
 
     #[test]
     fn near_names_come_first() {
-        let names: BTreeSet<ObjectKey> = [("shop", "web"), ("shop", "web-7d4f-x2k"), ("db", "pg"), ("monitoring", "prometheus")]
-            .map(|(namespace, name)| ObjectKey::new(namespace, name))
-            .into();
+        let names: BTreeSet<ObjectKey> =
+            [("shop", "web"), ("shop", "web-7d4f-x2k"), ("db", "pg"), ("monitoring", "prometheus")]
+                .map(|(namespace, name)| ObjectKey::new(namespace, name))
+                .into();
         let first = |namespace, name| nearest(&ObjectKey::new(namespace, name), &names)[0].to_string();
         assert_eq!(first("shop", "wbe"), "shop/web");
         assert_eq!(first("shop", "web-7d4f"), "shop/web");

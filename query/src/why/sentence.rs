@@ -47,7 +47,9 @@ pub(super) fn sentence(
             text += if on_record { "not policy: " } else { "it is not policy: " };
             text += &allowed(answer, now);
         }
-        (_, None) => text += "not policy: neither end is a pod that policies can select; look at the application, DNS or routing",
+        (_, None) => {
+            text += "not policy: neither end is a pod that policies can select; look at the application, DNS or routing"
+        }
     }
     if let Some(before) = denied_before {
         text += &format!("; before that, {} were denied, the last {}", events(before.events), ago(before.last, now));
@@ -115,7 +117,8 @@ fn denied(answer: &WhyAnswer, point: &WhyPoint) -> String {
 fn aftermath(point: &WhyPoint, now: DateTime<Utc>) -> String {
     let mut text = seen(point, now);
     for (since, verb) in [(Since::Deleted, "deleted"), (Since::Changed, "changed")] {
-        let mut such: Vec<String> = point.decided_by.iter().filter(|decider| decider.since == since).map(name).collect();
+        let mut such: Vec<String> =
+            point.decided_by.iter().filter(|decider| decider.since == since).map(name).collect();
         such.dedup();
         if !such.is_empty() {
             text += &format!("; {} {verb} since", joined(&such, if such.len() == 1 { "was" } else { "were" }));
@@ -172,7 +175,9 @@ fn why_allowed(reason: Reason) -> &'static str {
 
 fn unknown_because(point: &WhyPoint) -> String {
     match point.reason {
-        Reason::ServiceNotResolved => "the destination is a Service's address, and its backend is not known there".into(),
+        Reason::ServiceNotResolved => {
+            "the destination is a Service's address, and its backend is not known there".into()
+        }
         Reason::UnknownEndpoint => "who the endpoint is is not known".into(),
         Reason::AttributionUnknown => format!("what attribution {} means is lost", point.attribution_id),
         Reason::UnknownPod => "no pod was known to own the address yet".into(),

@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, atomic::{AtomicUsize, Ordering}},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use arrow::{
@@ -34,14 +37,14 @@ struct Held {
 
 type Shared = Arc<Mutex<Held>>;
 
-pub struct Collector {
+pub(crate) struct Collector {
     held: Shared,
     address: std::net::SocketAddr,
     data: std::path::PathBuf,
 }
 
 impl Collector {
-    pub async fn start(folder: &Path) -> Self {
+    pub(crate) async fn start(folder: &Path) -> Self {
         std::fs::write(folder.join("token"), format!("{TOKEN}\n")).expect("written");
         let held = Shared::new(Mutex::new(Held { segment: 2, ..Held::default() }));
         let router =
@@ -52,34 +55,39 @@ impl Collector {
         Self { held, address, data: folder.join("data") }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Takes rows that are not in a file yet.
-    pub fn hold(&self, rows: Vec<Row>) {
+    pub(crate) fn hold(&self, rows: Vec<Row>) {
         self.held.lock().expect("held").rows.extend(rows);
     }
 
     /// Writes what it holds into the current segment. The files are there before the rows are let go, as it is with the
     /// collector: for a moment they are in both places.
-    pub fn write(&self) {
+    pub(crate) fn write(&self) {
         let held = self.held.lock().expect("held");
         write(&self.data, held.segment, &held.rows);
     }
 
     /// Lets go of what is in files now.
-    pub fn next_segment(&self) {
+    pub(crate) fn next_segment(&self) {
         let mut held = self.held.lock().expect("held");
         held.segment += 1;
         held.rows.clear();
     }
 
-    pub fn source_error(&self, error: &str) {
+    /// What it holds is of this segment or a later one.
+    pub(crate) fn at_segment(&self, segment: u64) {
+        self.held.lock().expect("held").segment = segment;
+    }
+
+    pub(crate) fn source_error(&self, error: &str) {
         self.held.lock().expect("held").source_errors.push(error.into());
     }
 
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.held.lock().expect("held").requests.load(Ordering::Relaxed)
     }
 }

@@ -1,6 +1,9 @@
 //! The PostgreSQL protocol, as a driver speaks it.
 
-use std::{fmt::Write as _, time::{Duration, Instant}};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
@@ -17,7 +20,9 @@ async fn connect(served: &Served, user: &str, password: &str, database: &str) ->
 /// The rows of a statement in the simple protocol, `|` between columns.
 async fn text(client: &Client, statement: &str) -> Result<Vec<String>, String> {
     let messages = client.simple_query(statement).await.map_err(|error| {
-        error.as_db_error().map_or_else(|| error.to_string(), |error| format!("{}: {}", error.code().code(), error.message()))
+        error
+            .as_db_error()
+            .map_or_else(|| error.to_string(), |error| format!("{}: {}", error.code().code(), error.message()))
     })?;
     let mut rows = Vec::new();
     for message in messages {
@@ -80,7 +85,14 @@ async fn dashboards_and_psql_find_what_they_ask_for() {
         let rows = text(&client, &statement).await;
         assert!(rows.as_ref().is_ok_and(|rows| !rows.is_empty()), "{statement}: {rows:?}");
     }
-    for statement in ["SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'", "SET TIME ZONE 'UTC'", "BEGIN", "COMMIT", ";", "set application_name = 'x'"] {
+    for statement in [
+        "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'",
+        "SET TIME ZONE 'UTC'",
+        "BEGIN",
+        "COMMIT",
+        ";",
+        "set application_name = 'x'",
+    ] {
         let rows = text(&client, statement).await;
         assert_eq!(rows, Ok(Vec::new()), "{statement}");
     }

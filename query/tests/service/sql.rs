@@ -16,7 +16,8 @@ async fn rows_come_as_json_csv_and_arrow() {
     assert!(nearest.contains("db/allow-api#0: ") && nearest.contains("app=web"), "{nearest}");
     let expected = json!(["shop/web", "db/pg", 5432, "TCP", "db/allow-api, db/default-deny"]);
     assert_eq!(body["rows"][0].as_array().map(|row| json!(row[..5])), Some(expected));
-    let types: Vec<&str> = body["columns"].as_array().expect("columns").iter().filter_map(|c| c["type"].as_str()).collect();
+    let types: Vec<&str> =
+        body["columns"].as_array().expect("columns").iter().filter_map(|c| c["type"].as_str()).collect();
     assert_eq!(types, ["text", "text", "int4", "text", "text", "text"]);
     assert_eq!(body["truncated"], json!(false));
 
@@ -34,7 +35,8 @@ async fn rows_come_as_json_csv_and_arrow() {
     let response = served.post("select * from flows", "arrow").await;
     assert_eq!(response.headers()["content-type"], "application/vnd.apache.arrow.stream");
     let bytes = response.bytes().await.expect("bytes");
-    let batches = StreamReader::try_new(&bytes[..], None).expect("a stream").collect::<Result<Vec<_>, _>>().expect("batches");
+    let batches =
+        StreamReader::try_new(&bytes[..], None).expect("a stream").collect::<Result<Vec<_>, _>>().expect("batches");
     assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
 }
 
@@ -64,7 +66,8 @@ async fn what_does_more_than_read_is_refused() {
         let (status, body) = served.sql(query).await;
         assert_eq!((status, body["code"].as_str()), (400, Some("bad-sql")), "{query}: {body}");
     }
-    let pairs = "select count(*) from generate_series(1, 100000) a, generate_series(1, 100000) b where a.value < b.value";
+    let pairs =
+        "select count(*) from generate_series(1, 100000) a, generate_series(1, 100000) b where a.value < b.value";
     let (status, body) = served.sql(pairs).await;
     assert_eq!((status, body["code"].as_str()), (403, Some("refused-sql")), "{body}");
     assert!(body["message"].as_str().is_some_and(|message| message.contains("join without an equality")), "{body}");
@@ -93,7 +96,17 @@ async fn flows_are_filtered_and_followed() {
     let served = world.serve().await;
     let lines = |body: &Value| -> Vec<String> {
         let flows = body["flows"].as_array().cloned().unwrap_or_default();
-        flows.iter().map(|line| format!("{} {} {}", line["source"].as_str().unwrap_or(""), line["direction"].as_str().unwrap_or(""), line["verdict"].as_str().unwrap_or(""))).collect()
+        flows
+            .iter()
+            .map(|line| {
+                format!(
+                    "{} {} {}",
+                    line["source"].as_str().unwrap_or(""),
+                    line["direction"].as_str().unwrap_or(""),
+                    line["verdict"].as_str().unwrap_or("")
+                )
+            })
+            .collect()
     };
     let (_, body) = served.get("/v1/flows").await;
     assert_eq!(

@@ -22,7 +22,8 @@ async fn forgotten(world: &World, served: &Served) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_is_seen_once_while_it_moves_into_a_file() {
     let mut world = World::new().await;
-    let (first, second) = (world.attempt("shop/web", "db/pg", 5432, ago(60)), world.attempt("shop/api", "db/pg", 5432, ago(30)));
+    let (first, second) =
+        (world.attempt("shop/web", "db/pg", 5432, ago(60)), world.attempt("shop/api", "db/pg", 5432, ago(30)));
     let all = i64::try_from(first.len() + second.len()).expect("few");
     world.collector.hold(first);
     let served = world.serve().await;
@@ -40,7 +41,9 @@ async fn a_row_is_seen_once_while_it_moves_into_a_file() {
     assert_eq!(count(&served).await, all);
     forgotten(&world, &served).await;
     assert_eq!(count(&served).await, all);
-    let places = served.value("select count(*) from flows where cluster = 'demo' and length(date) = 10 and length(hour) = 2").await;
+    let places = served
+        .value("select count(*) from flows where cluster = 'demo' and length(date) = 10 and length(hour) = 2")
+        .await;
     assert_eq!(places, json!(all));
 }
 
@@ -49,6 +52,7 @@ async fn files_without_any_collector_are_enough() {
     let mut world = World::new().await;
     let rows = world.attempt("shop/web", "db/pg", 5432, ago(7_300));
     world.write(2, &rows);
+    world.collector.next_segment();
     let served = world.serve_with(&["--collector", "http://127.0.0.1:1"]).await;
     let (status, body) = served.sql("select count(*) from flows where time > now() - interval '1 day'").await;
     assert_eq!((status, &body["rows"][0][0]), (200, &json!(2)));
@@ -65,7 +69,8 @@ async fn unreadable_files_are_left_out_and_told() {
     let good = world.write(2, &rows).remove(0);
     let bytes = fs::read(&good).expect("read");
     let beside = |segment: u64| {
-        let name = good.file_name().expect("a name").to_str().expect("UTF-8").replace("0000000002", &format!("{segment:010}"));
+        let name =
+            good.file_name().expect("a name").to_str().expect("UTF-8").replace("0000000002", &format!("{segment:010}"));
         good.with_file_name(name)
     };
     fs::write(beside(3), &bytes[..bytes.len() / 2]).expect("written");
@@ -76,13 +81,17 @@ async fn unreadable_files_are_left_out_and_told() {
     damaged[4..bytes.len() / 2].fill(0xff);
     fs::write(beside(6), damaged).expect("written");
     fs::write(good.with_file_name("notes.parquet"), b"not ours").expect("written");
-    let served = world.serve_with(&["--collector", "http://127.0.0.1:1"]).await;
+    world.collector.at_segment(7);
+    let served = world.serve().await;
     let (status, body) = served.sql("select count(*), sum(count), max(policy_names(decided_by)) from flows").await;
     assert_eq!((status, &body["rows"][0]), (200, &json!([2, 2, "db/allow-api, db/default-deny"])), "{body}");
     let (_, body) = served.sql("select count(*), sum(count) from flows").await;
     let stale = body["stale"].to_string();
     for segment in 3..=6 {
-        assert!(stale.contains(&format!("-{segment:010}.parquet cannot be read and is left out")), "{segment}: {stale}");
+        assert!(
+            stale.contains(&format!("-{segment:010}.parquet cannot be read and is left out")),
+            "{segment}: {stale}"
+        );
     }
     let (_, status) = served.get("/v1/status").await;
     assert_eq!(status["skipped_files"].as_array().map(Vec::len), Some(4));
@@ -93,7 +102,11 @@ async fn unreadable_files_are_left_out_and_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn change_logs_have_a_beginning_and_an_end() {
     let mut world = World::new().await;
-    let manifests = crate::world::MANIFESTS.split("---").filter(|text| !text.contains("default-deny")).collect::<Vec<_>>().join("---");
+    let manifests = crate::world::MANIFESTS
+        .split("---")
+        .filter(|text| !text.contains("default-deny"))
+        .collect::<Vec<_>>()
+        .join("---");
     let rows = world.apply(&manifests, ago(600));
     world.collector.hold(rows);
     let served = world.serve().await;

@@ -14,8 +14,9 @@ use netverdict_flowlog::{
     Table, columns, file,
     path::{Hour, SegmentPath},
     row::{
-        AttributionValue, ChangeHead, ChangeKind, DispositionName, EndpointChangeRow, EndpointKind, EndpointRow, FlowRow,
-        GapCause, GapRow, LaneName, Method, ModeName, NamespaceRow, PolicyRow, RecordType, Reporter, Row, SnapshotRow,
+        AttributionValue, ChangeHead, ChangeKind, DispositionName, EndpointChangeRow, EndpointKind, EndpointRow,
+        FlowRow, GapCause, GapRow, LaneName, Method, ModeName, NamespaceRow, PolicyRow, RecordType, Reporter, Row,
+        SnapshotRow,
     },
 };
 use netverdict_policy::{
@@ -30,12 +31,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::collector::Collector;
 
-pub const NODE: &str = "demo-node";
-pub const BOOT: &str = "7f9c24e5-2f0d-4b6e-9c55-0f6f3a1a2b3c";
-pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const NODE: &str = "demo-node";
+pub(crate) const BOOT: &str = "7f9c24e5-2f0d-4b6e-9c55-0f6f3a1a2b3c";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// Three pods; `db/pg` takes only what `shop/api` sends to port 5432.
-pub const MANIFESTS: &str = r"
+pub(crate) const MANIFESTS: &str = r"
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop, labels: {team: shop}}
@@ -87,48 +88,41 @@ spec:
 ";
 
 /// What is on record, and where.
-pub struct World {
+pub(crate) struct World {
     folder: tempfile::TempDir,
-    pub snapshot: Snapshot,
+    pub(crate) snapshot: Snapshot,
     texts: Vec<PolicyRow>,
-    pub number: u64,
+    pub(crate) number: u64,
     seq: u64,
-    pub collector: Collector,
+    pub(crate) collector: Collector,
 }
 
 impl World {
     /// The state of [`MANIFESTS`] came into force half an hour ago and is in segment 1.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let collector = Collector::start(folder.path()).await;
-        let mut world =
-            Self { folder, snapshot: Snapshot::default(), texts: Vec::new(), number: 0, seq: 0, collector };
+        let mut world = Self { folder, snapshot: Snapshot::default(), texts: Vec::new(), number: 0, seq: 0, collector };
         let rows = world.apply(MANIFESTS, Utc::now() - TimeDelta::minutes(30));
         world.write(1, &rows);
         world
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Puts the manifests in force, in place of what was; the rows that say so.
-    pub fn apply(&mut self, manifests: &str, time: DateTime<Utc>) -> Vec<Row> {
+    pub(crate) fn apply(&mut self, manifests: &str, time: DateTime<Utc>) -> Vec<Row> {
         let (objects, findings) = netverdict_manifest::read(manifests, "test.yaml");
         assert!(findings.is_empty(), "{findings:?}");
         let reading = netverdict_manifest::snapshot(&objects);
         self.number += 1;
-        let head = |change| ChangeHead {
-            change,
-            time,
-            revision: self.number,
-            node: NODE.into(),
-            boot_id: BOOT.into(),
-        };
+        let head = |change| ChangeHead { change, time, revision: self.number, node: NODE.into(), boot_id: BOOT.into() };
         let (put, delete) = (head(ChangeKind::Put), head(ChangeKind::Delete));
         let policy = |object: &netverdict_manifest::Object| PolicyRow {
             head: put.clone(),
@@ -153,7 +147,8 @@ impl World {
             assert_eq!(*key, pod.key());
             rows.push(Row::Endpoint(Box::new(endpoint(pod, delete.clone()))));
         }
-        let changed = |new: &PolicyRow| !self.texts.iter().any(|old| old.uid == new.uid && old.content_hash == new.content_hash);
+        let changed =
+            |new: &PolicyRow| !self.texts.iter().any(|old| old.uid == new.uid && old.content_hash == new.content_hash);
         rows.extend(texts.iter().filter(|new| changed(new)).map(|row| Row::Policy(Box::new(row.clone()))));
         rows.extend(reading.snapshot.pods.values().map(|pod| Row::Endpoint(Box::new(endpoint(pod, put.clone())))));
         rows.extend(reading.snapshot.nodes.values().map(|node| {
@@ -195,7 +190,7 @@ impl World {
     }
 
     /// Records of an attempt as both ends see it; the first that denies is the last that sees it.
-    pub fn attempt(&mut self, source: &str, destination: &str, port: u16, time: DateTime<Utc>) -> Vec<Row> {
+    pub(crate) fn attempt(&mut self, source: &str, destination: &str, port: u16, time: DateTime<Utc>) -> Vec<Row> {
         let (source, destination) = (key(source), key(destination));
         let flow = Flow {
             source: End::Pod(source.clone()),
@@ -217,7 +212,7 @@ impl World {
     }
 
     /// The same, held by the collector and not in a file yet.
-    pub fn seen(&mut self, source: &str, destination: &str, port: u16, time: DateTime<Utc>) {
+    pub(crate) fn seen(&mut self, source: &str, destination: &str, port: u16, time: DateTime<Utc>) {
         let rows = self.attempt(source, destination, port, time);
         self.collector.hold(rows);
     }
@@ -288,21 +283,21 @@ impl World {
     }
 
     /// Writes rows into a segment's files, as the collector does.
-    pub fn write(&self, segment: u64, rows: &[Row]) -> Vec<PathBuf> {
+    pub(crate) fn write(&self, segment: u64, rows: &[Row]) -> Vec<PathBuf> {
         write(&self.data(), segment, rows)
     }
 
     /// A running service over it.
-    pub async fn serve(&self) -> Served {
+    pub(crate) async fn serve(&self) -> Served {
         self.serve_with(&[]).await
     }
 
-    pub async fn serve_with(&self, more: &[&str]) -> Served {
+    pub(crate) async fn serve_with(&self, more: &[&str]) -> Served {
         Served::start(self, more).await.expect("it starts")
     }
 }
 
-pub fn write(data: &Path, segment: u64, rows: &[Row]) -> Vec<PathBuf> {
+pub(crate) fn write(data: &Path, segment: u64, rows: &[Row]) -> Vec<PathBuf> {
     let mut files: BTreeMap<(Table, Hour), Vec<&Row>> = BTreeMap::new();
     for row in rows {
         files.entry((Table::of(row), Hour::of(row.time()))).or_default().push(row);
@@ -316,16 +311,16 @@ pub fn write(data: &Path, segment: u64, rows: &[Row]) -> Vec<PathBuf> {
     files.into_iter().map(write).collect()
 }
 
-pub fn key(text: &str) -> ObjectKey {
+pub(crate) fn key(text: &str) -> ObjectKey {
     let (namespace, name) = text.split_once('/').expect("namespace/name");
     ObjectKey::new(namespace, name)
 }
 
-pub fn ago(seconds: i64) -> DateTime<Utc> {
+pub(crate) fn ago(seconds: i64) -> DateTime<Utc> {
     Utc::now() - TimeDelta::seconds(seconds)
 }
 
-pub fn gap(from: DateTime<Utc>, to: DateTime<Utc>) -> Row {
+pub(crate) fn gap(from: DateTime<Utc>, to: DateTime<Utc>) -> Row {
     Row::Gap(Box::new(GapRow {
         node: NODE.into(),
         boot_id: BOOT.into(),
@@ -386,24 +381,23 @@ fn endpoint(pod: &Pod, head: ChangeHead) -> EndpointChangeRow {
 }
 
 /// A running service and a client of it.
-pub struct Served {
-    pub http: String,
-    pub postgres: std::net::SocketAddr,
+pub(crate) struct Served {
+    pub(crate) http: String,
+    pub(crate) postgres: std::net::SocketAddr,
     client: reqwest::Client,
     stop: CancellationToken,
     ended: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Served {
-    pub async fn start(world: &World, more: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(world: &World, more: &[&str]) -> anyhow::Result<Self> {
         let secret = world.path("secret");
         fs::write(&secret, SECRET)?;
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
         let (data, token) = (world.data(), world.path("token"));
         let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-        let mut arguments: Vec<String> = ["netverdict-query", "--http", "127.0.0.1:0", "--postgres", "127.0.0.1:0"]
-            .map(str::to_owned)
-            .into();
+        let mut arguments: Vec<String> =
+            ["netverdict-query", "--http", "127.0.0.1:0", "--postgres", "127.0.0.1:0"].map(str::to_owned).into();
         arguments.extend(["--data-dir".into(), text(&data), "--secret-file".into(), text(&secret)]);
         arguments.extend(["--collector".into(), world.collector.url(), "--collector-token-file".into(), text(&token)]);
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
@@ -416,48 +410,48 @@ impl Served {
     }
 
     /// An answer's status and body.
-    pub async fn get(&self, path: &str) -> (u16, Value) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         let response =
             self.client.get(format!("{}{path}", self.http)).bearer_auth(SECRET).send().await.expect("an answer");
         let status = response.status().as_u16();
         (status, response.json().await.expect("JSON"))
     }
 
-    pub async fn why(&self, parameters: &str) -> netverdict_flowlog::answer::WhyAnswer {
+    pub(crate) async fn why(&self, parameters: &str) -> netverdict_flowlog::answer::WhyAnswer {
         let (status, body) = self.get(&format!("/v1/why?{parameters}")).await;
         assert_eq!(status, 200, "{body}");
         serde_json::from_value(body).expect("a WhyAnswer")
     }
 
-    pub async fn post(&self, query: &str, format: &str) -> reqwest::Response {
+    pub(crate) async fn post(&self, query: &str, format: &str) -> reqwest::Response {
         let question = serde_json::json!({ "query": query, "format": format });
         let request = self.client.post(format!("{}/v1/sql", self.http)).bearer_auth(SECRET).json(&question);
         request.send().await.expect("an answer")
     }
 
     /// A statement's status and body.
-    pub async fn sql(&self, query: &str) -> (u16, Value) {
+    pub(crate) async fn sql(&self, query: &str) -> (u16, Value) {
         let response = self.post(query, "json").await;
         let status = response.status().as_u16();
         (status, response.json().await.expect("JSON"))
     }
 
     /// The only value of a statement's only row.
-    pub async fn value(&self, query: &str) -> Value {
+    pub(crate) async fn value(&self, query: &str) -> Value {
         let (status, mut body) = self.sql(query).await;
         assert_eq!(status, 200, "{body}");
         body["rows"][0][0].take()
     }
 
-    pub async fn raw(&self, request: reqwest::RequestBuilder) -> reqwest::Response {
+    pub(crate) async fn raw(&self, request: reqwest::RequestBuilder) -> reqwest::Response {
         request.send().await.expect("an answer")
     }
 
-    pub fn client(&self) -> &reqwest::Client {
+    pub(crate) fn client(&self) -> &reqwest::Client {
         &self.client
     }
 
-    pub async fn stop(self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
         self.ended.await?
     }

@@ -58,7 +58,7 @@ impl Reading {
     pub(super) fn means(&self, other: &Self, change: &TermChange) -> bool {
         let settled = |port: &&ContainerPort| !change.names.contains(&port.name);
         self.own_node == other.own_node
-            
+            && alike(&self.terms, &other.terms, change)
             && self.ports.iter().filter(settled).eq(other.ports.iter().filter(settled))
     }
 }

@@ -78,6 +78,7 @@ impl Policies {
                 touched.push(version);
             }
         }
+        self.of_namespace.retain(|_, keys| !keys.is_empty());
         touched
     }
 

@@ -168,6 +168,29 @@ fn overlapping_blocks_hold_what_all_terms_say_of_them() {
 }
 
 #[test]
+fn an_address_follows_the_name_that_it_has_now() {
+    let out = || {
+        network_policy("db/out")
+            .egress(accept().peer(domain("www.example.org")).port(tcp(1)))
+            .egress(accept().peer(domain("api.example.org")).port(tcp(2)))
+    };
+    let mut compiler = compiled(fixture().policy(out()).name("www.example.org", &["203.0.113.7"]));
+    let allowed = |compiler: &Compiler| {
+        [1, 2].map(|port| {
+            let peer = address("203.0.113.7");
+            let found = compiler.lookup(&key("db/pg"), Direction::Egress, peer, Protocol::TCP, Some(port));
+            found.expect("db/pg is a subject").0 == Verdict::Allowed
+        })
+    };
+    assert_eq!(allowed(&compiler), [true, false]);
+    step(&mut compiler, fixture().policy(out()).name("api.example.org", &["203.0.113.7"]));
+    assert_eq!(allowed(&compiler), [false, true]);
+    step(&mut compiler, fixture().policy(out()));
+    assert_eq!(allowed(&compiler), [false, false]);
+    assert!(!compiler.tables().addresses.contains_key(&address("203.0.113.7")));
+}
+
+#[test]
 fn a_policy_without_ports_needs_no_column() {
     let compiler = compiled(
         fixture().policy(network_policy("db/from-web").ingress(accept().peer(pods(&[("team", "shop")], &[])))),

@@ -105,7 +105,7 @@ fn peer() -> impl Strategy<Value = Peer> {
             except: except.into_iter().map(block).collect(),
         }),
         1 => selector().prop_map(Peer::Nodes),
-        1 => select(&["www.example.org", "*.example.org"][..]).prop_map(domain),
+        1 => select(&["www.example.org", "api.example.org", "*.example.org"][..]).prop_map(domain),
     ]
 }
 
@@ -210,16 +210,17 @@ fn one_pod() -> impl Strategy<Value = Pod> {
 /// One cluster.
 pub(super) fn snapshot() -> impl Strategy<Value = Snapshot> {
     let namespaces = vec((labels(), prop::bool::weighted(0.1)), 2..=3);
-    let names = option::of(select(&["203.0.113.7", "10.0.0.1"][..]));
+    let name =
+        option::of((select(&["www.example.org", "api.example.org"][..]), select(&["203.0.113.7", "10.0.0.1"][..])));
     let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.05));
-    (namespaces, vec(one_pod(), 1..7), vec(policy(), 0..7), labels(), names, flags).prop_map(
+    (namespaces, vec(one_pod(), 1..7), vec(policy(), 0..7), labels(), name, flags).prop_map(
         |(namespaces, pods, policies, node_labels, name, (range, service, audit_all))| {
             let mut built = cluster()
                 .node("n1", &["192.168.0.1", "fd01::1"], &[("app", "a")])
                 .node("n2", &["192.168.0.2"], &[])
                 .name("example.org", &["203.0.113.8"]);
-            if let Some(known) = name {
-                built = built.name("www.example.org", &[known]);
+            if let Some((name, known)) = name {
+                built = built.name(name, &[known]);
             }
             if range {
                 built = built.pod_range("10.0.0.0/24").pod_range("fd00::/64");

@@ -140,7 +140,8 @@ fn a_denial_that_was_only_observed_says_so() {
 #[test]
 fn what_policy_allows_is_not_policy() {
     let egress = point("source-egress", Verdict::Allowed, Reason::NoPolicy, Vec::new());
-    let ingress = point("destination-ingress", Verdict::Allowed, Reason::RuleMatch, vec![decider("allow-api", Some(0))]);
+    let ingress =
+        point("destination-ingress", Verdict::Allowed, Reason::RuleMatch, vec![decider("allow-api", Some(0))]);
     check(
         &answer(Verdict::Allowed, vec![egress.clone(), ingress]),
         "not policy: allowed by db/allow-api rule 0; policy does not stop it: look at the application, DNS or routing; 12 s ago",
