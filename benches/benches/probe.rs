@@ -83,7 +83,9 @@ fn measure(policies: usize, own: &PodNetwork) -> Result<Option<Column>> {
     let _pins = Pins(options.pin_root.clone());
     let mut probe = match Probe::start(options.clone()) {
         Ok((probe, _)) => probe,
-        Err(error @ (netverdict_probe::ProbeError::NoObject | netverdict_probe::ProbeError::NoBpfFileSystem { .. })) => {
+        Err(
+            error @ (netverdict_probe::ProbeError::NoObject | netverdict_probe::ProbeError::NoBpfFileSystem { .. }),
+        ) => {
             skip(&error.to_string())?;
             return Ok(None);
         }
@@ -102,7 +104,8 @@ fn measure(policies: usize, own: &PodNetwork) -> Result<Option<Column>> {
     let endpoint = bind(found, &snapshot).context("the pod's address is in the snapshot")?;
     probe.attach(&endpoint)?;
 
-    let mut bench = Bench { root: options.pin_root, ifindex: endpoint.ifindex, probe, own: own.clone(), port: FIRST_PORT };
+    let mut bench =
+        Bench { root: options.pin_root, ifindex: endpoint.ifindex, probe, own: own.clone(), port: FIRST_PORT };
     let empty = bench.time(name::EMPTY, &bench.syn(FRIEND, 80, 1), &mut |_| Ok(()))?;
     let paths = bench.paths(&snapshot)?;
     let occupancy = bench.probe.occupancy();
@@ -167,21 +170,25 @@ fn with_namespace(mut all: Cluster, number: usize) -> Cluster {
     let outside = format!("172.{}.{}.0/24", 16 + number / 256 % 16, number % 256);
     all.policy(policy("deny-all").isolate_ingress().isolate_egress())
         .policy(policy("own-namespace").ingress(accept().peer(pods_in(&namespace, &[]))))
-        .policy(policy("clients").ingress(
-            accept().peer(pods(&[("ns", "clients")], &[])).port(tcp(80)).port(tcp(443)),
-        ))
-        .policy(policy("monitoring").ingress(
-            accept().peer(pods(&[("ns", "monitoring")], &[])).port(range(Protocol::TCP, 8_000, 8_999)),
-        ))
+        .policy(policy("clients").ingress(accept().peer(pods(&[("ns", "clients")], &[])).port(tcp(80)).port(tcp(443))))
+        .policy(policy("monitoring").ingress(accept().peer(pods(&[("ns", "monitoring")], &[])).port(range(
+            Protocol::TCP,
+            8_000,
+            8_999,
+        ))))
         .policy(policy("from-block").ingress(accept().peer(net(&block, &[]))))
         .policy(policy("team").ingress(
             accept().peer(pods(&[("team", &team)], &[("role", "web")])).port(port_named(Protocol::TCP, "http")),
         ))
         .policy(policy("to-own").egress(accept().peer(pods_in(&namespace, &[]))))
-        .policy(policy("to-database").select(&[("role", "api")]).egress(
-            accept().peer(pods(&[("ns", &next)], &[("role", "db")])).port(tcp(5_432)),
-        ))
-        .policy(policy("to-outside").select(&[("role", "job")]).egress(accept().peer(net(&outside, &[])).port(tcp(443))))
+        .policy(
+            policy("to-database")
+                .select(&[("role", "api")])
+                .egress(accept().peer(pods(&[("ns", &next)], &[("role", "db")])).port(tcp(5_432))),
+        )
+        .policy(
+            policy("to-outside").select(&[("role", "job")]).egress(accept().peer(net(&outside, &[])).port(tcp(443))),
+        )
         .policy(policy("dns").egress(accept().port(range(Protocol::UDP, 53, 53))))
 }
 

@@ -31,6 +31,8 @@ pub enum QueryError {
     Internal(String),
 }
 
+pub(crate) const READ_ONLY: &str = "the record can only be read: use select, with, explain or show";
+
 impl QueryError {
     /// One of the closed list of [`ErrorAnswer::code`].
     pub fn code(&self) -> &'static str {
@@ -62,7 +64,10 @@ impl QueryError {
     pub fn remedy(&self) -> &str {
         match self {
             Self::BadRequest { remedy, .. } | Self::UnknownPod { remedy, .. } => remedy,
-            Self::BadSql(_) => "see the tables with `select table_name from information_schema.tables`",
+            Self::BadSql(message) if message.contains("not found") => {
+                "see what there is with `select table_name from information_schema.tables`"
+            }
+            Self::BadSql(_) => "",
             Self::RefusedSql { remedy, .. } => remedy,
             Self::Timeout(_) => "narrow it with a condition on `time`, or raise --statement-timeout",
             Self::Resources(_) => "narrow it with a condition on `time`, or raise --memory-limit and --spill-limit",
@@ -80,6 +85,9 @@ impl From<DataFusionError> for QueryError {
     fn from(error: DataFusionError) -> Self {
         let text = first_line(&error);
         match error.find_root() {
+            DataFusionError::NotImplemented(message) if message.starts_with("Unsupported SQL statement") => {
+                Self::RefusedSql { message: text, remedy: READ_ONLY }
+            }
             DataFusionError::SQL(..) | DataFusionError::Plan(_) | DataFusionError::NotImplemented(_) => {
                 Self::BadSql(text)
             }

@@ -210,7 +210,7 @@ impl Executor {
         let (sender, receiver) = mpsc::channel(2);
         let (ready, started) = oneshot::channel();
         let run = Run { executor: self.clone(), plan, notes };
-        let task = self.threads.handle().spawn(run.to_the_end(ready, sender));
+        let task = self.threads.handle().spawn(run.drive(ready, sender));
         let task = AbortOnDrop(task.abort_handle());
         match timeout_at(deadline, started).await {
             Ok(Ok(schema)) => {
@@ -254,7 +254,7 @@ struct Run {
 impl Run {
     /// A file that turns out unreadable, or has been removed meanwhile, is found and left out, and the statement starts
     /// again, once: unless rows of it are out already.
-    async fn to_the_end(self, ready: oneshot::Sender<Result<SchemaRef, QueryError>>, sender: mpsc::Sender<Message>) {
+    async fn drive(self, ready: oneshot::Sender<Result<SchemaRef, QueryError>>, sender: mpsc::Sender<Message>) {
         let mut first = self.first().await;
         if let Err(QueryError::Unreadable(_)) = first {
             self.executor.store.examine(self.notes.files()).await;
@@ -315,7 +315,11 @@ pub fn flat(plan: LogicalPlan) -> Result<LogicalPlan, QueryError> {
         .iter()
         .map(|(qualifier, field)| {
             let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
-            if cells::is_nested(field.data_type()) { to_json.call(vec![column]).alias(field.name()) } else { column }
+            if cells::is_nested(field.data_type()) {
+                to_json.call(vec![column]).alias_qualified(qualifier.cloned(), field.name())
+            } else {
+                column
+            }
         })
         .collect();
     Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)

@@ -69,10 +69,13 @@ pub struct Collectors {
     kept: Mutex<Kept>,
 }
 
+/// How each collector is, or why that is not known.
+pub type Statuses = Vec<(Url, Result<CollectorStatus, String>)>;
+
 #[derive(Default)]
 struct Kept {
     rows: HashMap<(Url, Table, Window), (Instant, Arc<FreshRows>)>,
-    statuses: Option<(Instant, Arc<Vec<(Url, Result<CollectorStatus, String>)>>)>,
+    statuses: Option<(Instant, Arc<Statuses>)>,
 }
 
 impl std::fmt::Debug for Collectors {
@@ -159,7 +162,7 @@ impl Collectors {
     }
 
     /// How each collector is, or why that is not known.
-    pub async fn statuses(self: &Arc<Self>) -> Arc<Vec<(Url, Result<CollectorStatus, String>)>> {
+    pub async fn statuses(self: &Arc<Self>) -> Arc<Statuses> {
         if let Some((when, statuses)) = &self.kept().statuses
             && when.elapsed() < KEPT
         {

@@ -24,13 +24,12 @@ use datafusion::{
     },
 };
 
-use crate::error::QueryError;
+use crate::error::{QueryError, READ_ONLY};
 
 /// Longest text of a statement, in bytes.
 pub const MAX_STATEMENT: usize = 256 * 1024;
 /// Rows that are assumed of what is no file: catalogs and generated rows.
 const ASSUMED_ROWS: u64 = 10_000;
-const READ_ONLY: &str = "the record can only be read: use select, with, explain or show";
 
 /// The one statement in a text.
 ///

@@ -1,6 +1,6 @@
 //! The service as a whole: parts made in order, served until told to stop, ended in order.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chrono::Utc;
@@ -20,6 +20,9 @@ use crate::{
     secret::Secret,
     tables::Store,
 };
+
+/// How long requests may go on once the service is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// A service whose ports are bound.
 pub struct Service {
@@ -79,8 +82,17 @@ impl Service {
     /// The reason of the part that failed.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut result = Ok(());
-        while let Some(part) = self.parts.join_next().await {
-            let ended = part.context("a part of the service died").and_then(|ended| ended);
+        loop {
+            let ended = tokio::select! {
+                ended = self.parts.join_next() => ended,
+                () = overdue(&self.stop) => {
+                    tracing::warn!("requests cut off");
+                    self.parts.shutdown().await;
+                    None
+                }
+            };
+            let Some(ended) = ended else { break };
+            let ended = ended.context("a part of the service died").and_then(|ended| ended);
             if !self.stop.is_cancelled() && ended.is_ok() {
                 result = result.and(Err(anyhow::anyhow!("a part of the service ended by itself")));
             }
@@ -90,6 +102,12 @@ impl Service {
         tracing::info!("stopped");
         result
     }
+}
+
+/// Comes when the service was told to stop and has had its time for it.
+async fn overdue(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(GRACE).await;
 }
 
 /// What the record tells is not for everyone who can reach an address.

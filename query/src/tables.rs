@@ -116,7 +116,7 @@ impl TableProvider for RecordTable {
         let fresh_rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
         if !files.is_empty() {
-            inputs.push(scan::files(self.table, &self.store, state, projection, filters, files)?);
+            inputs.push(scan::files(self.table, &self.store, state, projection, files)?);
         }
         if fresh_rows > 0 || inputs.is_empty() {
             inputs.push(MemorySourceConfig::try_new_exec(&[batches], self.schema(), projection.cloned())?);

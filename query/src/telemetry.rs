@@ -1,5 +1,7 @@
 //! Logs, and traces where asked for. It knows nothing of what is logged.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Context as _;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
@@ -23,7 +25,8 @@ impl Telemetry {
         let filter = EnvFilter::try_new(log).with_context(|| format!("--log: `{log}` is no filter"))?;
         let traces = otlp_endpoint.as_deref().map(exporter).transpose()?;
         let spans = traces.as_ref().map(|t| tracing_opentelemetry::layer().with_tracer(t.tracer("netverdict-query")));
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines =
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
         let registry = tracing_subscriber::registry().with(filter).with(spans);
         if *log_json { registry.with(lines.json()).try_init() } else { registry.with(lines).try_init() }
             .context("logging is set up already")?;

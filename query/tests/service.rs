@@ -13,7 +13,5 @@ mod sql;
 mod tables;
 #[path = "service/why.rs"]
 mod why;
-#[path = "service/zz.rs"]
-mod zz;
 #[path = "service/world.rs"]
 mod world;

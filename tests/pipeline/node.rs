@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
+    process::Command,
     sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
@@ -88,7 +89,7 @@ impl Node {
 
     pub(crate) fn start_query(&mut self) {
         let collector = format!("http://{}", self.addresses.1);
-        let command = self.place.query(&collector, "127.0.0.1:0", "127.0.0.1:0");
+        let command = self.place.query(Some(&collector), "127.0.0.1:0", "127.0.0.1:0");
         self.query = Some(Serving::start(&self.place, "query", command).expect("the query service serves"));
     }
 
@@ -129,6 +130,14 @@ impl Node {
             Ok(last == expected)
         });
         result.unwrap_or_else(|error| panic!("{statement}: {last}, expected {expected}: {error:#}"));
+    }
+
+    /// The command-line tool, pointed at this node's query service.
+    pub(crate) fn netverdict(&self, arguments: &[&str]) -> Command {
+        let mut command = self.place.program("netverdict");
+        command.args(arguments).args(["--server", &self.query().url("http").expect("an address")]);
+        command.arg("--token-file").arg(self.place.secret());
+        command
     }
 
     pub(crate) fn why(&self, source: &str, destination: &str) -> Value {

@@ -16,8 +16,10 @@ fn a_port_in_use_is_named() {
 #[test]
 fn a_folder_that_cannot_be_written_is_named() {
     let node = Node::new();
-    let mut command = node.place.collector(NODE, "observe", "127.0.0.1:0", "127.0.0.1:0");
-    command.args(["--data-dir", "/proc/nowhere"]);
+    let mut command = node.place.program("netverdict-collector");
+    command.args(["--node", NODE, "--data-dir", "/proc/nowhere", "--admin-address", "127.0.0.1:0"]);
+    command.args(["--rows-address", "127.0.0.1:0", "--manifests"]).arg(node.place.manifests());
+    command.arg("--state-dir").arg(node.place.state()).arg("--pin-root").arg(node.place.pins());
     let text = failure(&mut command);
     assert!(text.contains("/proc/nowhere"), "the folder is not named: {text}");
 }
@@ -26,12 +28,7 @@ fn a_folder_that_cannot_be_written_is_named() {
 fn an_unknown_pod_is_answered_with_those_that_there_are() {
     let node = Node::started("observe");
     node.wait_for(3, "select count(distinct name) from endpoints where kind = 'pod'");
-    let mut command = node.place.program("netverdict");
-    command
-        .args(["why", "shop/wep", "db/pg:5432", "--server", &node.query().url("http").expect("an address")])
-        .arg("--token-file")
-        .arg(node.place.secret());
-    let output = command.output().expect("it runs");
+    let output = node.netverdict(&["why", "shop/wep", "db/pg:5432"]).output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("shop/wep") && text.contains("shop/web"), "no suggestion: {text}");
@@ -41,7 +38,9 @@ fn an_unknown_pod_is_answered_with_those_that_there_are() {
 fn a_stopped_service_is_named_with_the_remedy() {
     let node = Node::new();
     let mut command = node.place.program("netverdict");
-    command.args(["flows", "--server", "http://127.0.0.1:1"]);
+    let token = node.place.root.join("token");
+    std::fs::write(&token, "a-token").expect("written");
+    command.args(["flows", "--server", "http://127.0.0.1:1", "--token-file"]).arg(token);
     let text = failure(&mut command);
     assert!(text.contains("127.0.0.1:1") && text.contains("netverdict-query"), "no remedy: {text}");
 }

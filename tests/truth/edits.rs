@@ -227,7 +227,7 @@ impl Judge<'_> {
         if event.boot_time < self.began_at[&revision] {
             self.fault(attempt, &format!("judged by revision {revision} before it began"));
         }
-        let wrong = expect::fault(&event, self.compiler, self.pods, &attempt.cell, direction, &decision);
+        let wrong = expect::fault(event, self.compiler, self.pods, &attempt.cell, direction, &decision);
         if let Some(wrong) = wrong {
             self.fault(attempt, &format!("revision {revision} at {direction:?}: {wrong}"));
         }

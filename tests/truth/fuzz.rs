@@ -4,10 +4,7 @@
 mod forge;
 mod wire;
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, time::Instant};
 
 use netverdict_abi::{
     ABI_VERSION, Direction, Disposition, EventKind, KernelReason, Lane, Mode, Verdict, VerdictEvent, map::name,
@@ -227,7 +224,5 @@ fn node_with_small_rings(subnet: u8, mode: Mode) -> Option<Node> {
         // Full soon, so that old entries make room for new ones all the time.
         options.max_connections = 8_192;
         options.max_fragments = 256;
-        // Random packets may look like connections under way.
-        options.midstream_window = Duration::from_secs(300);
     })
 }

@@ -7,7 +7,7 @@ mod traffic;
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Arc,
@@ -39,6 +39,12 @@ const NUMBERED: std::ops::Range<u16> = 20_000..20_300;
 /// Nothing listens there, and nothing may reach it.
 const NUMBERED_PORT: u16 = 9;
 
+const DENIALS: &str = "select policies, source_namespace, count(*) as rows, sum(count) as packets from denials \
+                       group by 1, 2 order by packets desc limit 6";
+/// What the probes said in one run of this demo, made with `--record`, and a moment before it.
+const RECORDING: &[u8] = include_bytes!("demo/shop.recording");
+const RECORDED_AT: &str = "2026-11-21T00:00:00Z";
+
 #[derive(Debug, Args)]
 pub struct Options {
     /// Leave it running until Ctrl-C, to look around with psql, netverdict or Grafana.
@@ -47,6 +53,9 @@ pub struct Options {
     /// Play the recorded event file instead of attaching probes, as is done without root or BPF.
     #[arg(long)]
     recorded: bool,
+    /// Write what the probes said to this file, and stop before the crash: how the recorded event file was made.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recorded", "keep"])]
+    record: Option<PathBuf>,
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -100,8 +109,8 @@ impl Scene<'_> {
         }
 
         say("The collector attaches its probes, in enforce mode; the query service starts beside it");
-        let collector = self.collector(&usual(9470), &usual(9471))?;
-        let query = self.place.query(&collector.url("rows")?, &usual(9480), &usual(9432));
+        let collector = self.collector(&usual(9470), &usual(9471), options.record.as_deref())?;
+        let query = self.place.query(Some(&collector.url("rows")?), &usual(9480), &usual(9432));
         let query = Serving::start(&self.place, "query", query)?;
         self.wait_until_attached(&query, pods.len())?;
         self.check_interrupt()?;
@@ -116,31 +125,27 @@ impl Scene<'_> {
         self.check_interrupt()?;
 
         say("Which policy denied this?");
-        self.show(&query, &["why", "shop/jobs", "db/pg:5432/TCP"])?;
-        self.show(&query, &["why", "shop/web", "db/pg:5432/TCP"])?;
+        show(&self.place, &query, &["why", "shop/jobs", "db/pg:5432/TCP"])?;
+        show(&self.place, &query, &["why", "shop/web", "db/pg:5432/TCP"])?;
         let asked = self.ask_about_all_denied(&query, &expected)?;
         println!("  netverdict why names the right policies for all {asked} denied pairs and protocols");
         self.check_interrupt()?;
+
+        if let Some(file) = &options.record {
+            collector.stop()?;
+            println!("  recorded: {}", file.display());
+            return Ok(());
+        }
 
         say("kill -9 the collector in the middle of denied traffic, and start it again");
         let collector = self.crash(collector, &pods, &query)?;
         self.check_interrupt()?;
 
         say("The same log as SQL");
-        self.show(
-            &query,
-            &[
-                "sql",
-                "select policies, source_namespace, count(*) as rows, sum(count) as packets from denials \
-                 group by 1, 2 order by packets desc limit 6",
-            ],
-        )?;
-        self.print_connections(&query)?;
+        show(&self.place, &query, &["sql", DENIALS])?;
+        print_connections(&self.place, &query)?;
         if options.keep {
-            say("Running until Ctrl-C");
-            while !self.interrupted.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(100));
-            }
+            wait_for_interrupt(self.interrupted);
         }
 
         say("A clean stop, and DuckDB reads the files with no help from us");
@@ -152,8 +157,11 @@ impl Scene<'_> {
         self.read_with_duckdb(rows_after)
     }
 
-    fn collector(&self, admin: &str, rows: &str) -> Result<Serving> {
+    fn collector(&self, admin: &str, rows: &str, record: Option<&Path>) -> Result<Serving> {
         let mut command = self.place.collector(NODE, "enforce", admin, rows);
+        if let Some(file) = record {
+            command.arg("--record").arg(file);
+        }
         command.env("NETVERDICT_BPF_OBJECT", &self.object);
         Serving::start(&self.place, "collector", command)
     }
@@ -242,7 +250,7 @@ impl Scene<'_> {
         println!("  killed after datagram {}", progress.load(Ordering::SeqCst) - NUMBERED.start);
         reached(NUMBERED.start + 2 * third)?;
         // On the ports that it had: the query service knows those.
-        let collector = self.collector(&admin, &rows)?;
+        let collector = self.collector(&admin, &rows, None)?;
         println!("  back after datagram {}", progress.load(Ordering::SeqCst) - NUMBERED.start);
         sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
         let mut buffer = [0; 64];
@@ -260,30 +268,6 @@ impl Scene<'_> {
         ensure!(packets == all, "{all} datagrams were denied, {packets} are on record");
         println!("  none of {all} numbered datagrams passed, and each is on record once");
         Ok(collector)
-    }
-
-    fn show(&self, query: &Serving, arguments: &[&str]) -> Result<()> {
-        println!("$ netverdict {}", arguments.join(" "));
-        for line in self.place.netverdict(query, arguments)?.lines() {
-            println!("  {line}");
-        }
-        Ok(())
-    }
-
-    fn print_connections(&self, query: &Serving) -> Result<()> {
-        let postgres: SocketAddr = query.address("postgres")?.parse()?;
-        println!("\nLook for yourself:");
-        println!(
-            "  PGPASSWORD=$(cat {}) psql -h {} -p {} -U netverdict netverdict \\\n    -c 'select time, source_pod, destination_pod, destination_port, policies from denials order by time desc limit 5'",
-            self.place.secret().display(),
-            postgres.ip(),
-            postgres.port()
-        );
-        println!(
-            "  Grafana: data source PostgreSQL, host {postgres}, user netverdict, database netverdict, TLS disabled, \
-             password as above"
-        );
-        Ok(())
     }
 
     fn read_with_duckdb(&self, expected: u64) -> Result<()> {
@@ -368,8 +352,63 @@ fn compare(cells: &[Cell], expected: &[Expectation]) -> Result<()> {
 }
 
 /// Without probes: the recorded events of the same shop, through the same pipeline.
-fn recorded(_options: &Options, _interrupted: &AtomicBool) -> Result<()> {
-    bail!("not recorded")
+fn recorded(options: &Options, interrupted: &AtomicBool) -> Result<()> {
+    services::build()?;
+    let place = Place::new("demo")?;
+    let result = play_recording(&place, options, interrupted);
+    let cleaned = std::fs::remove_dir_all(&place.root);
+    result.and(cleaned.with_context(|| format!("could not remove {}", place.root.display())))
+}
+
+fn play_recording(place: &Place, options: &Options, interrupted: &AtomicBool) -> Result<()> {
+    let recording = place.root.join("shop.recording");
+    std::fs::write(&recording, RECORDING)?;
+    let mut replay = place.program("netverdict-collector");
+    replay.arg("replay").arg(&recording).args(["--cluster", "demo", "--data-dir"]).arg(place.data());
+    output(replay.arg("--state-dir").arg(place.state()))?;
+    let query = Serving::start(place, "query", place.query(None, &usual(9480), &usual(9432)))?;
+    say("Which policy denied this?");
+    let since = &["--since", RECORDED_AT];
+    show(place, &query, &[&["why", "shop/jobs", "db/pg:5432/TCP"], since.as_slice()].concat())?;
+    show(place, &query, &[&["why", "shop/web", "db/pg:5432/TCP"], since.as_slice()].concat())?;
+    say("The same log as SQL");
+    show(place, &query, &["sql", DENIALS])?;
+    print_connections(place, &query)?;
+    if options.keep {
+        wait_for_interrupt(interrupted);
+    }
+    query.stop()
+}
+
+fn wait_for_interrupt(interrupted: &AtomicBool) {
+    say("Running until Ctrl-C");
+    while !interrupted.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn show(place: &Place, query: &Serving, arguments: &[&str]) -> Result<()> {
+    println!("$ netverdict {}", arguments.join(" "));
+    for line in place.netverdict(query, arguments)?.lines() {
+        println!("  {line}");
+    }
+    Ok(())
+}
+
+fn print_connections(place: &Place, query: &Serving) -> Result<()> {
+    let postgres: SocketAddr = query.address("postgres")?.parse()?;
+    println!("\nLook for yourself:");
+    println!(
+        "  PGPASSWORD=$(cat {}) psql -h {} -p {} -U netverdict netverdict \\\n    -c 'select time, source_pod, destination_pod, destination_port, policies from denials order by time desc limit 5'",
+        place.secret().display(),
+        postgres.ip(),
+        postgres.port()
+    );
+    println!(
+        "  Grafana: data source PostgreSQL, host {postgres}, user netverdict, database netverdict, TLS disabled, \
+         password as above"
+    );
+    Ok(())
 }
 
 fn say(step: &str) {

@@ -87,18 +87,18 @@ impl Place {
         command
     }
 
-    /// A query service over this place's files and one collector's rows (`http://host:port`).
-    pub fn query(&self, collector: &str, http: &str, postgres: &str) -> Command {
+    /// A query service over this place's files and, where there is one, a collector's rows (`http://host:port`).
+    pub fn query(&self, collector: Option<&str>, http: &str, postgres: &str) -> Command {
         let mut command = self.program("netverdict-query");
-        command
-            .args(["--collector", collector])
-            .arg("--data-dir")
-            .arg(self.data())
-            .arg("--collector-token-file")
-            .arg(self.state().join("collector.token"))
-            .arg("--secret-file")
-            .arg(self.secret())
-            .args(["--http", http, "--postgres", postgres]);
+        if let Some(url) = collector {
+            command.args(["--collector", url]).arg("--collector-token-file").arg(self.state().join("collector.token"));
+        }
+        command.arg("--data-dir").arg(self.data()).arg("--secret-file").arg(self.secret()).args([
+            "--http",
+            http,
+            "--postgres",
+            postgres,
+        ]);
         command
     }
 

@@ -55,6 +55,7 @@ const SUITES: &[Suite] = &[
         about: "real programs on veths: load, attach, publish, judge, take over, detach",
         need: Need::Kernel,
     },
+    Suite { name: "datapath", about: "every case of the semantics through the real programs", need: Need::Kernel },
     Suite {
         name: "truth",
         about: "who reaches whom under each policy set, edits under traffic, a million fuzzed packets",

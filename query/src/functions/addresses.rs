@@ -52,7 +52,7 @@ impl ScalarUDFImpl for CidrContains {
             .zip(&blocks)
             .map(|(address, block)| {
                 if last.0 != block {
-                    last = (block, block.and_then(|block| parse_block(block)));
+                    last = (block, block.and_then(parse_block));
                 }
                 Some(last.1?.contains(&address?.parse::<IpAddr>().ok()?))
             })

@@ -1,11 +1,12 @@
-//! Files as a physical scan: predicates pushed down to pages, page indexes and bloom filters used, footers cached.
+//! Files as a physical scan: page indexes and bloom filters used, footers cached. The optimizer brings the predicates,
+//! also through the union with fresh rows.
 
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
 use datafusion::{
     catalog::Session,
-    common::{DFSchema, ScalarValue},
+    common::ScalarValue,
     datasource::{
         listing::PartitionedFile,
         physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource, parquet::CachedParquetFileReaderFactory},
@@ -13,7 +14,6 @@ use datafusion::{
         table_schema::TableSchema,
     },
     error::Result,
-    logical_expr::{Expr, utils::conjunction},
     physical_plan::ExecutionPlan,
 };
 use netverdict_flowlog::{Table, schema::hive_fields};
@@ -26,7 +26,6 @@ pub(super) fn files(
     store: &Store,
     state: &dyn Session,
     projection: Option<&Vec<usize>>,
-    filters: &[Expr],
     segments: Vec<Segment>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let hive: Vec<FieldRef> = hive_fields().map(Arc::new).into();
@@ -35,16 +34,12 @@ pub(super) fn files(
         Arc::clone(store.objects()),
         state.runtime_env().cache_manager.get_file_metadata_cache(),
     );
-    let mut source = ParquetSource::new(schema)
+    let source = ParquetSource::new(schema)
         .with_parquet_file_reader_factory(Arc::new(readers))
         .with_pushdown_filters(true)
         .with_reorder_filters(true)
         .with_enable_page_index(true)
         .with_bloom_filter_on_read(true);
-    if let Some(condition) = conjunction(filters.iter().cloned()) {
-        let schema = DFSchema::try_from(table_schema(table))?;
-        source = source.with_predicate(state.create_physical_expr(condition, &schema)?);
-    }
     let rows = segments.iter().map(|segment| segment.rows).sum();
     let groups = groups(segments, state.config().target_partitions());
     let config = FileScanConfigBuilder::new(store.url().clone(), Arc::new(source))

@@ -58,6 +58,8 @@ async fn the_denying_policies_are_named() {
     let decided_by: &str = all[0].get("decided_by");
     assert!(decided_by.contains("\"name\":\"default-deny\""), "{decided_by}");
     assert_eq!(all[0].get::<_, &str>("source_labels"), r#"{"app":"web"}"#);
+    let twice = text(&client, "select * from flows a join flows b on a.flow_id = b.flow_id").await;
+    assert_eq!(twice.map(|rows| rows.len()), Ok(4));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -134,3 +134,28 @@ async fn gaps_that_touch_the_time_are_told() {
     let (_, body) = served.sql("select 1").await;
     assert_eq!(body["gaps"], json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_reach_the_files_also_beside_fresh_rows() {
+    let mut world = World::new().await;
+    let old = world.attempt("shop/web", "db/pg", 5432, ago(7_300));
+    let new = world.attempt("shop/api", "db/pg", 5432, ago(60));
+    world.write(2, &old);
+    world.write(3, &new);
+    world.collector.at_segment(4);
+    world.seen("shop/web", "db/pg", 80, ago(5));
+    let served = world.serve().await;
+    let condition = "where time > now() - interval '30 minutes' and source_pod = 'api'";
+    let (_, body) = served.sql(&format!("explain select * from flows {condition}")).await;
+    let plan = body["rows"].to_string();
+    assert!(
+        plan.contains("UnionExec") && plan.contains("pruning_predicate=") && plan.contains("0000000003.parquet"),
+        "{plan}"
+    );
+    // Its hour is outside the time asked about.
+    assert!(!plan.contains("0000000002.parquet"), "{plan}");
+    let (_, body) = served
+        .sql(&format!("select source_pod, destination_port, count(*) from flows {condition} group by 1, 2"))
+        .await;
+    assert_eq!(body["rows"], json!([["api", 5432, 2]]));
+}
