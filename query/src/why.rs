@@ -94,7 +94,9 @@ pub async fn answer(executor: &Executor, question: &Question) -> Result<WhyAnswe
     let Parts { mut points, source, destination, port, protocol, assumption } = parts;
     blame::complete(executor, &mut points, &notes).await?;
     let verdict = verdict(&points);
-    let gaps = gaps::touching(executor, Window::between(question.from, question.to), &notes).await?;
+    let mut gaps = gaps::touching(executor, Window::between(question.from, question.to), &notes).await?;
+    // What is missing of another pod is no part of this answer; what names no endpoint may be of these.
+    gaps.retain(|gap| gap.endpoint.is_empty() || gap.endpoint == source.name || gap.endpoint == destination.name);
     let mut stale = notes.reasons();
     stale.extend(executor.store().collectors().problems().await);
     stale.sort();
