@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     path::Path as FilePath,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -13,7 +14,7 @@ use datafusion::{
     error::{DataFusionError, Result},
     execution::object_store::ObjectStoreUrl,
 };
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use netverdict_flowlog::{FORMAT_VERSION, Table, path::SegmentPath, schema::VERSION};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path};
 use parquet::{
@@ -209,13 +210,13 @@ impl Store {
         if let Some(state) = self.recall(object) {
             return Some(state);
         }
-        let footer = DFParquetMetadata::new(self.objects.as_ref(), object)
-            .with_page_index_policy(Some(PageIndexPolicy::Optional))
-            .fetch_metadata()
-            .await;
-        let state = match footer {
-            Ok(footer) => judge(&footer),
-            Err(error) => match error.find_root() {
+        let reader = DFParquetMetadata::new(self.objects.as_ref(), object)
+            .with_page_index_policy(Some(PageIndexPolicy::Optional));
+        // A footer that claims more than the file holds makes the reader panic: that too is a file that cannot be read.
+        let state = match AssertUnwindSafe(reader.fetch_metadata()).catch_unwind().await {
+            Err(_panic) => State::Unreadable { reason: "its footer is damaged".into() },
+            Ok(Ok(footer)) => judge(&footer),
+            Ok(Err(error)) => match error.find_root() {
                 DataFusionError::ObjectStore(inner) if matches!(**inner, object_store::Error::NotFound { .. }) => {
                     return None;
                 }
