@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, ValueEnum};
 
 /// Answers which policy decided, over HTTP and the PostgreSQL protocol.
 ///
@@ -121,12 +121,18 @@ pub struct TelemetryOptions {
     /// What is logged, in the form of `RUST_LOG`: `info`, `netverdict_query=debug`, …
     #[arg(long, env = "NETVERDICT_LOG", default_value = "info,datafusion_postgres=warn", value_name = "FILTER")]
     pub log: String,
-    /// Log lines as JSON objects, for log collectors.
-    #[arg(long, env = "NETVERDICT_LOG_JSON")]
-    pub log_json: bool,
+    /// Lines for people, or JSON objects for log collectors.
+    #[arg(long, env = "NETVERDICT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
     /// Where traces go (OTLP over gRPC, for instance `http://127.0.0.1:4317`). Without it none are sent.
     #[arg(long, env = "NETVERDICT_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
 }
 
 /// A length of time as people write it: `500ms`, `2s`, `15m`, `2h`, `7d`; a bare number is seconds.

@@ -8,7 +8,7 @@ use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::options::TelemetryOptions;
+use crate::options::{LogFormat, TelemetryOptions};
 
 /// Held for as long as the process tells of itself; `stop` sends what is left.
 pub struct Telemetry {
@@ -21,15 +21,18 @@ impl Telemetry {
     /// # Errors
     /// When the filter or the endpoint is none, or logging has been set up before.
     pub fn start(options: &TelemetryOptions) -> anyhow::Result<Self> {
-        let TelemetryOptions { log, log_json, otlp_endpoint } = options;
+        let TelemetryOptions { log, log_format, otlp_endpoint } = options;
         let filter = EnvFilter::try_new(log).with_context(|| format!("--log: `{log}` is no filter"))?;
         let traces = otlp_endpoint.as_deref().map(exporter).transpose()?;
         let spans = traces.as_ref().map(|t| tracing_opentelemetry::layer().with_tracer(t.tracer("netverdict-query")));
         let lines =
             tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
         let registry = tracing_subscriber::registry().with(filter).with(spans);
-        if *log_json { registry.with(lines.json()).try_init() } else { registry.with(lines).try_init() }
-            .context("logging is set up already")?;
+        match log_format {
+            LogFormat::Text => registry.with(lines).try_init(),
+            LogFormat::Json => registry.with(lines.json()).try_init(),
+        }
+        .context("logging is set up already")?;
         Ok(Self { traces })
     }
 

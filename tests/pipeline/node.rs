@@ -37,7 +37,7 @@ spec:
 ";
 
 pub(crate) struct Node {
-    // Dropped in this order: services before the pods whose interfaces they watch.
+    // Dropped in this order: services before the pods whose interfaces they watch and the folders they use.
     pub(crate) query: Option<Serving>,
     pub(crate) collector: Option<Serving>,
     pub(crate) topology: Topology,
@@ -179,15 +179,5 @@ impl Node {
             ));
         }
         text
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.query.take();
-        self.collector.take();
-        if let Err(error) = self.place.clean_up() {
-            eprintln!("could not clean up: {error:#}");
-        }
     }
 }

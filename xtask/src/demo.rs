@@ -146,6 +146,8 @@ impl Scene<'_> {
         print_connections(&self.place, &query)?;
         if options.keep {
             wait_for_interrupt(self.interrupted);
+            // Ctrl-C reached the services too: they stop by themselves.
+            return Ok(());
         }
 
         say("A clean stop, and DuckDB reads the files with no help from us");
@@ -356,8 +358,8 @@ fn recorded(options: &Options, interrupted: &AtomicBool) -> Result<()> {
     services::build()?;
     let place = Place::new("demo")?;
     let result = play_recording(&place, options, interrupted);
-    let cleaned = std::fs::remove_dir_all(&place.root);
-    result.and(cleaned.with_context(|| format!("could not remove {}", place.root.display())))
+    let cleaned = place.clean_up();
+    result.and(cleaned)
 }
 
 fn play_recording(place: &Place, options: &Options, interrupted: &AtomicBool) -> Result<()> {
@@ -376,6 +378,7 @@ fn play_recording(place: &Place, options: &Options, interrupted: &AtomicBool) ->
     print_connections(place, &query)?;
     if options.keep {
         wait_for_interrupt(interrupted);
+        return Ok(());
     }
     query.stop()
 }
@@ -399,7 +402,7 @@ fn print_connections(place: &Place, query: &Serving) -> Result<()> {
     let postgres: SocketAddr = query.address("postgres")?.parse()?;
     println!("\nLook for yourself:");
     println!(
-        "  PGPASSWORD=$(cat {}) psql -h {} -p {} -U netverdict netverdict \\\n    -c 'select time, source_pod, destination_pod, destination_port, policies from denials order by time desc limit 5'",
+        "  PGPASSWORD=$(cat {}) psql -h {} -p {} -U netverdict netverdict \\\n    -c 'select time, source, destination, port, policies from denials order by time desc limit 5'",
         place.secret().display(),
         postgres.ip(),
         postgres.port()

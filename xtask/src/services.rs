@@ -102,10 +102,18 @@ impl Place {
         command
     }
 
-    /// Removes what was pinned, and the folder.
+    /// Removes what was pinned, and the folder. Dropping a place does the same.
     pub fn clean_up(&self) -> Result<()> {
-        let detached = output(self.program("netverdict").args(["probe", "detach", "--pin-root"]).arg(self.pins()));
-        let removed = fs::remove_dir_all(&self.root);
+        let detached = match self.pins.exists() {
+            true => {
+                output(self.program("netverdict").args(["probe", "detach", "--pin-root"]).arg(&self.pins)).map(drop)
+            }
+            false => Ok(()),
+        };
+        let removed = match self.root.exists() {
+            true => fs::remove_dir_all(&self.root),
+            false => Ok(()),
+        };
         detached.context("could not detach the probes")?;
         removed.with_context(|| format!("could not remove {}", self.root.display()))
     }
@@ -134,6 +142,14 @@ impl Place {
         let status: Value = serde_json::from_str(&status)?;
         let endpoints = status["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
         Ok(endpoints.iter().filter(|endpoint| endpoint["ready"] == true).count())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = self.clean_up() {
+            eprintln!("{error:#}");
+        }
     }
 }
 
