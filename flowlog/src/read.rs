@@ -11,7 +11,8 @@ mod tables;
 use std::{
     collections::BTreeMap,
     fs::File,
-    io,
+    io, iter,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -67,10 +68,18 @@ pub fn footer(path: &Path) -> Result<Footer, ReadError> {
 /// The batches of a file as they are written, some thousand rows each.
 pub fn batches(path: &Path) -> Result<impl Iterator<Item = Result<RecordBatch, ReadError>> + use<>, ReadError> {
     let (_, builder) = open(path)?;
-    let damaged = |path: &Path, source| ReadError::Damaged { path: path.to_owned(), source };
-    let reader: ParquetRecordBatchReader = builder.build().map_err(|source| damaged(path, source))?;
+    let mut reader: ParquetRecordBatchReader = decoded(path, || builder.build())?;
     let path = path.to_owned();
-    Ok(reader.map(move |batch| batch.map_err(|source| damaged(&path, source.into()))))
+    let mut over = false;
+    Ok(iter::from_fn(move || {
+        if over {
+            return None;
+        }
+        let batch = decoded(&path, || reader.next().transpose().map_err(ParquetError::from)).transpose();
+        // After an error the decoder's state means nothing.
+        over = !matches!(batch, Some(Ok(_)));
+        batch
+    }))
 }
 
 /// The rows of a batch of `table`.
@@ -118,8 +127,7 @@ pub fn conform(table: Table, batch: &RecordBatch) -> Result<RecordBatch, ReadErr
 
 fn open(path: &Path) -> Result<(Footer, ParquetRecordBatchReaderBuilder<File>), ReadError> {
     let file = File::open(path).map_err(|source| ReadError::Open { path: path.to_owned(), source })?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)
-        .map_err(|source| ReadError::Damaged { path: path.to_owned(), source })?;
+    let builder = decoded(path, || ParquetRecordBatchReaderBuilder::try_new(file))?;
     let file = builder.metadata().file_metadata();
     let pairs = file.key_value_metadata().into_iter().flatten();
     let metadata: BTreeMap<_, _> =
@@ -130,4 +138,11 @@ fn open(path: &Path) -> Result<(Footer, ParquetRecordBatchReaderBuilder<File>), 
     }
     let footer = Footer { rows: file.num_rows(), metadata };
     Ok((footer, builder))
+}
+
+/// What a decoder makes of a file. Some damage makes the libraries panic; to a reader that is damage like any other.
+fn decoded<T>(path: &Path, decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ReadError> {
+    panic::catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|_panic| Err(ParquetError::General("its bytes contradict each other".into())))
+        .map_err(|source| ReadError::Damaged { path: path.to_owned(), source })
 }
