@@ -15,6 +15,7 @@ pub mod evaluate;
 #[cfg(test)]
 mod laws;
 pub mod model;
+mod named;
 pub mod tables;
 
 pub use compile::Compiler;
