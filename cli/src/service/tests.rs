@@ -75,9 +75,12 @@ fn another_service_on_the_port_is_recognised() {
 
 #[test]
 fn nobody_listening_is_told_with_what_to_start() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Bound but not listening: refused for as long as it is held, and no other test can be given the port meanwhile.
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let service = Service::connect(&options(&format!("http://{free}"), "secret", &folder)).unwrap();
+    let server = format!("http://{}", silent.local_addr().unwrap());
+    let service = Service::connect(&options(&server, "secret", &folder)).unwrap();
     let error = block_on(service.get::<SqlAnswer>("/v1/why", &[])).unwrap_err();
     assert!(error.may_pass());
     let text = error.to_string();
