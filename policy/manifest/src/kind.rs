@@ -58,6 +58,12 @@ pub static KINDS: &[&dyn PolicyKind] = &[
     &baseline_admin_network_policy::BaselineAdminNetworkPolicy,
 ];
 
+/// Every kind that is read, as (apiVersion, kind): what has to be asked of a cluster.
+pub fn kinds_read() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let core = ["Namespace", "Node", "Pod", "Service"].into_iter().map(|kind| ("v1", kind));
+    core.chain(KINDS.iter().map(|kind| (kind.api_version(), kind.kind())))
+}
+
 /// What an object is to us.
 pub(crate) enum Known {
     Namespace,

@@ -30,7 +30,7 @@ mod selector;
 mod snapshot;
 
 pub use finding::{Finding, Invalid, ObjectRef, Report, Severity, code};
-pub use kind::{KINDS, PolicyKind, Scope, namespace, node, pod, policy, service};
+pub use kind::{KINDS, PolicyKind, Scope, kinds_read, namespace, node, pod, policy, service};
 pub use lint::lint;
 pub use object::{Object, Origin, content_hash, object_from_value, text};
 pub use read::read;
