@@ -9,7 +9,6 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Arg, Args, ValueEnum};
-use netverdict_manifest::Severity;
 use netverdict_policy::{End, EvaluateError, Family, Flow, Snapshot, evaluate, model::Protocol};
 
 use super::{block_on, json};
@@ -108,7 +107,7 @@ async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &m
     let given = arguments.sources.read(terminal).await?;
     let reading = netverdict_manifest::snapshot(&given.objects);
     // What is not enforced as written changes the answer; the rest is for `lint`.
-    for finding in given.findings.iter().chain(&reading.findings).filter(|f| f.severity == Severity::Error) {
+    for finding in given.findings.iter().chain(&reading.findings).filter(|finding| finding.changes_verdicts()) {
         terminal.warn(&finding.to_string());
     }
     let namespace = arguments.namespace.as_deref().or(given.namespace.as_deref()).unwrap_or("default");

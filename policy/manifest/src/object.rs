@@ -105,6 +105,7 @@ pub fn object_from_value(value: Value, origin: Origin) -> Result<Object, Finding
                 name: text("/metadata/name"),
             };
             let Invalid { field, message, remedy, .. } = *invalid;
+            let message = format!("{message}; the object is ignored");
             Err(Finding {
                 severity: Severity::Error,
                 code: code::INVALID_OBJECT,

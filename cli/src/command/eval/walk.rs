@@ -57,7 +57,7 @@ fn sentence(flow: &Flow, evaluation: &Evaluation) -> String {
 fn port_text(flow: &Flow) -> String {
     match flow.port {
         Some(port) => format!(" port {port}/{}", flow.protocol),
-        None if flow.protocol.has_ports() => format!(" on every {} port", flow.protocol),
+        None if flow.protocol.has_ports() => format!(" on all {} ports at once", flow.protocol),
         None => format!(" by {}", flow.protocol),
     }
 }

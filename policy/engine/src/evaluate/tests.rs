@@ -466,6 +466,12 @@ mod tiers {
         let ingress = point(&evaluation, PointName::DestinationIngress);
         assert_eq!(told(ingress), "allowed explicit_accept a#0 b#0");
         assert_eq!(ingress.decision.confidence, Confidence::Ambiguous);
+        let passed = fixture().policy(admin("b", 7).ingress(deny())).policy(admin("a", 7).ingress(pass())).snapshot();
+        let evaluation = judge(&passed, "y/a -> x/a:80/tcp");
+        let ingress = point(&evaluation, PointName::DestinationIngress);
+        assert_eq!(told(ingress), "allowed no_policy", "whoever would have denied has not allowed");
+        assert_eq!(ingress.decision.confidence, Confidence::Ambiguous);
+        assert_eq!(ingress.decision.passed().map(|by| by.policy.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         let agreed = fixture().policy(admin("b", 7).ingress(deny())).policy(admin("a", 7).ingress(deny()));
         check_ingress(agreed, &[("y/a -> x/a:80/tcp", "denied explicit_deny a#0")]);
     }
