@@ -352,7 +352,9 @@ fn a_services_address_is_not_judged_at_the_source() {
         .policy(network_policy("x/deny").isolate_egress())
         .policy(network_policy("y/deny").isolate_ingress());
     check_egress(cluster.clone(), &[("x/a -> 10.96.1.1:80/tcp", "unknown service_not_resolved")]);
-    assert_eq!(judge(&cluster.snapshot(), "x/a -> 10.96.1.1:80/tcp").verdict, Verdict::Unknown);
+    assert_eq!(judge(&cluster.clone().snapshot(), "x/a -> 10.96.1.1:80/tcp").verdict, Verdict::Unknown);
+    let from_outside = judge(&cluster.snapshot(), "203.0.113.7 -> 10.96.1.1:80/tcp");
+    assert_eq!((from_outside.verdict, from_outside.points.len()), (Verdict::Unknown, 0));
 }
 
 #[test]
