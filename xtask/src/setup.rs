@@ -83,19 +83,19 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     println!("BPF toolchain: {}", describe(&bpf_toolchain()?));
-    let others: [(&str, fn() -> Result<PathBuf>); 4] = [
-        ("ip (iproute2)", network_tools),
-        ("python with duckdb and pyarrow", reader_tools),
-        ("psql", psql),
-        ("Kubernetes API server", kubernetes),
-    ];
-    for (name, find) in others {
-        match find() {
-            Ok(path) => println!("{name}: {}", path.display()),
-            Err(error) => println!("{name}: {error:#}"),
-        }
-    }
+    tell("ip (iproute2)", network_tools());
+    tell("python with duckdb and pyarrow", reader_tools());
+    tell("psql", psql());
+    tell("Kubernetes API server", kubernetes());
     Ok(())
+}
+
+/// What only some suites need: without it the others run.
+fn tell(name: &str, found: Result<PathBuf>) {
+    match found {
+        Ok(path) => println!("{name}: {}", path.display()),
+        Err(error) => println!("{name}: {error:#}"),
+    }
 }
 
 /// The toolchain that is there, or one that is installed now.
