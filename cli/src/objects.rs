@@ -77,18 +77,12 @@ fn lay_over(files: Option<Manifests>, cluster: Holdings) -> Objects {
     let origin = match files {
         None => ObjectsOrigin::Cluster,
         Some(files) => {
-            let replaced: BTreeSet<_> = files.objects.iter().map(key).collect();
-            objects.retain(|object| !replaced.contains(&key(object)));
+            let replaced: BTreeSet<_> = files.objects.iter().map(Object::identity).collect();
+            objects.retain(|object| !replaced.contains(&object.identity()));
             objects.extend(files.objects);
             findings.extend(files.findings);
             ObjectsOrigin::ManifestsOverCluster
         }
     };
     Objects { objects, findings, origin, namespace: Some(namespace) }
-}
-
-/// The same object in any version of its group has the same key.
-fn key(object: &Object) -> (String, String, String, String) {
-    let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
-    (group.to_owned(), object.kind.clone(), object.namespace.clone(), object.name.clone())
 }

@@ -92,7 +92,7 @@ const FOREIGN_KINDS: &[(&str, &[&str])] = &[
 ];
 
 /// Empty for the core group, which is named by its version alone.
-fn group_of(api_version: &str) -> &str {
+pub(crate) fn group_of(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
