@@ -248,7 +248,7 @@ codes! {
     // across objects
     SELECTS_NOTHING = "selects-nothing": "A policy's subject or a peer matches no pod, namespace or node.";
     NAMED_PORT_NOWHERE = "named-port-nowhere": "No pod that the rule is about has a port of that name and protocol.";
-    DNS_CUT_OFF = "dns-cut-off": "Pods isolated for egress that no rule lets ask port 53.";
+    DNS_CUT_OFF = "dns-cut-off": "Pods that policies keep from port 53 of every name server.";
     UNREACHABLE_RULE = "unreachable-rule": "An earlier rule matches all that this one does.";
     SAME_PRIORITY = "same-priority": "Policies of one tier share a priority: their order is undefined.";
     BLOCK_NAMES_PODS = "block-names-pods": "A block of addresses names pods, whose addresses change.";
