@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Arg, Args, ValueEnum};
-use netverdict_policy::{End, EvaluateError, Family, Flow, Snapshot, evaluate, model::Protocol};
+use netverdict_policy::{
+    End, EvaluateError, Family, Flow, Snapshot, evaluate, evaluate::usual_family, model::Protocol,
+};
 
 use super::{block_on, json};
 use crate::{
@@ -42,9 +44,9 @@ pub(crate) struct Arguments {
     /// Namespace of pods that are named without one [default: that of the kubeconfig's context, else `default`]
     #[arg(short, long, env = "NETVERDICT_NAMESPACE", value_parser = namespace_name)]
     namespace: Option<String>,
-    /// Which of the pods' addresses the flow uses
-    #[arg(long, value_enum, default_value_t = FamilyArgument::V4)]
-    family: FamilyArgument,
+    /// Which of the pods' addresses the flow uses [default: 4, or 6 where an end has no other]
+    #[arg(long, value_enum)]
+    family: Option<FamilyArgument>,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -75,7 +77,8 @@ With --from and --to and without -f it reads the cluster that kubectl would ask.
 A case is one line:
   {\"id\": \"1\", \"objects\": [Kubernetes objects], \"flows\": [{\"source\": {\"pod\": \"ns/name\"} or {\"ip\": \"...\"},
    \"destination\": {...}, \"protocol\": \"TCP\", \"port\": 80, \"family\": 4}]}
-Without a port, a flow is allowed only if every port is. A case that cannot be read is answered by a line with
+Without a port, a flow is allowed only if every port is; without a family it is IPv4, or IPv6 where an end has no
+other address. A case that cannot be read is answered by a line with
 `error`, a flow by a verdict `unknown` with its own `error`; all others go on.
 Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; with --exit-status:
 0 allowed, 3 denied, 4 unknown.";
@@ -111,25 +114,49 @@ async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &m
         terminal.warn(&finding.to_string());
     }
     let namespace = arguments.namespace.as_deref().or(given.namespace.as_deref()).unwrap_or("default");
-    let flow = Flow {
-        source: end(from, namespace),
-        destination: end(&to.place, namespace),
-        protocol: to.protocol.unwrap_or(Protocol::TCP),
-        port: to.port,
-        family: match arguments.family {
-            FamilyArgument::V4 => Family::V4,
-            FamilyArgument::V6 => Family::V6,
-        },
-    };
+    let (source, destination) = (end(from, namespace), end(&to.place, namespace));
+    let chosen = arguments.family.map(|family| match family {
+        FamilyArgument::V4 => Family::V4,
+        FamilyArgument::V6 => Family::V6,
+    });
+    let flow = flow_between(&reading.snapshot, source, destination, to.protocol, to.port, chosen)?;
     let evaluation =
         evaluate(&reading.snapshot, &flow).map_err(|error| with_remedy(error, &reading.snapshot, given.origin));
     let evaluation = evaluation.context("cannot evaluate the flow")?;
     let text = match arguments.output {
-        Output::Table => walk::explain(&flow, &evaluation, terminal.paint()),
+        Output::Table => walk::explain(&reading.snapshot, &flow, &evaluation, terminal.paint()),
         Output::Json => json(&answer::FlowAnswer::of(&evaluation))?,
     };
     terminal.print(&text)?;
     Ok(if arguments.exit_status { Exit::of(evaluation.verdict) } else { Exit::Done })
+}
+
+/// What is not given is what is usual: TCP, and the family that the ends have.
+fn flow_between(
+    snapshot: &Snapshot,
+    source: End,
+    destination: End,
+    protocol: Option<Protocol>,
+    port: Option<u16>,
+    family: Option<Family>,
+) -> anyhow::Result<Flow> {
+    let of_address = [&source, &destination].into_iter().find_map(|end| match end {
+        End::Address(address) => Some(Family::of(*address)),
+        End::Pod(_) => None,
+    });
+    let family = match (family, of_address) {
+        (Some(family), Some(found)) if family != found => {
+            anyhow::bail!("the family is {}, but an end has an {} address", family.as_str(), found.as_str())
+        }
+        (Some(family), _) => family,
+        (None, _) => usual_family(snapshot, [&source, &destination]),
+    };
+    let protocol = match (protocol.unwrap_or(Protocol::TCP), family) {
+        (Protocol::ICMP, Family::V6) => Protocol::ICMPV6,
+        (protocol, _) => protocol,
+    };
+    // A port of a protocol that has none means nothing, as in a record.
+    Ok(Flow { source, destination, protocol, port: port.filter(|_| protocol.has_ports()), family })
 }
 
 fn end(place: &Place, namespace: &str) -> End {

@@ -75,9 +75,9 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Whether a policy decides nothing, or not as it is written: whoever is told a verdict has to be told this too.
+    /// Whether an object counts for nothing, or not as it is written: whoever is told a verdict has to be told this too.
     pub fn changes_verdicts(&self) -> bool {
-        self.severity == Severity::Error || self.code == code::FOREIGN_POLICY
+        self.severity == Severity::Error || [code::FOREIGN_POLICY, code::DUPLICATE_OBJECT].contains(&self.code)
     }
 }
 

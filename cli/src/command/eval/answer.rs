@@ -9,7 +9,7 @@ pub(super) struct FlowAnswer {
     verdict: Verdict,
     /// Source egress before destination ingress; only ends that are pods, and not on the host's network.
     points: Vec<PointAnswer>,
-    /// Why the flow could not be evaluated; the verdict is then unknown.
+    /// Why the flow could not be evaluated, or not at one of the points; the verdict is then unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -55,7 +55,8 @@ struct NearMissAnswer {
 impl FlowAnswer {
     pub(super) fn of(evaluation: &Evaluation) -> Self {
         let points = evaluation.points.iter().map(PointAnswer::of).collect();
-        Self { verdict: evaluation.verdict, points, error: None }
+        let missing = evaluation.missing.first().filter(|_| evaluation.verdict == Verdict::Unknown);
+        Self { verdict: evaluation.verdict, points, error: missing.map(ToString::to_string) }
     }
 
     pub(super) fn failed(error: String) -> Self {

@@ -10,11 +10,11 @@ use std::{
 
 use anyhow::Context;
 use netverdict_manifest::Finding;
-use netverdict_policy::{End, Family, Flow, ObjectKey, Snapshot, evaluate, model::Protocol};
+use netverdict_policy::{End, Family, Flow, ObjectKey, Snapshot, evaluate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::answer::FlowAnswer;
+use super::{answer::FlowAnswer, flow_between};
 use crate::{exit::Exit, place::parse_protocol, terminal::Terminal};
 
 /// Longer lines are answered by an error and skipped: some 10⁵ objects.
@@ -37,7 +37,7 @@ struct Case {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "expected a flow, an object with source and destination")]
 struct FlowText {
     source: EndText,
     destination: EndText,
@@ -50,7 +50,7 @@ struct FlowText {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "expected {\"pod\": \"namespace/name\"} or {\"ip\": \"...\"}")]
 enum EndText {
     Pod(String),
     Ip(IpAddr),
@@ -166,39 +166,26 @@ fn snapshot(id: &Value, objects: Vec<Value>, warn: &mut dyn FnMut(&str)) -> (Sna
 }
 
 fn answer_flow(snapshot: &Snapshot, flow: Value) -> FlowAnswer {
-    let read = serde_json::from_value(flow).map_err(|error| error.to_string()).and_then(|text| read_flow(&text));
+    let read = serde_json::from_value(flow).map_err(|error| error.to_string());
+    let read = read.and_then(|text| read_flow(&text, snapshot));
     let evaluated = read.and_then(|flow| evaluate(snapshot, &flow).map_err(|error| error.to_string()));
     evaluated.map_or_else(FlowAnswer::failed, |evaluation| FlowAnswer::of(&evaluation))
 }
 
-fn read_flow(text: &FlowText) -> Result<Flow, String> {
+fn read_flow(text: &FlowText, snapshot: &Snapshot) -> Result<Flow, String> {
     let FlowText { source, destination, protocol, port, family } = text;
     let (source, destination) = (end(source)?, end(destination)?);
-    let of_ends = [&source, &destination].into_iter().find_map(|end| match end {
-        End::Address(address) => Some(Family::of(*address)),
-        End::Pod(_) => None,
-    });
-    let family = match (family, of_ends) {
-        (None, of_ends) => of_ends.unwrap_or_default(),
-        (Some(4), None | Some(Family::V4)) => Family::V4,
-        (Some(6), None | Some(Family::V6)) => Family::V6,
-        (Some(number @ (4 | 6)), Some(found)) => {
-            return Err(format!("family is {number}, but an end has an {} address", found.as_str()));
-        }
-        (Some(other), _) => return Err(format!("family: expected 4 or 6, found {other}")),
+    let chosen = match family {
+        None => None,
+        Some(4) => Some(Family::V4),
+        Some(6) => Some(Family::V6),
+        Some(other) => return Err(format!("family: expected 4 or 6, found {other}")),
     };
-    let protocol = match protocol {
-        None => Protocol::TCP,
-        Some(text) => match (parse_protocol(text).map_err(|error| format!("protocol: {error}"))?, family) {
-            (Protocol::ICMP, Family::V6) => Protocol::ICMPV6,
-            (protocol, _) => protocol,
-        },
-    };
+    let protocol = protocol.as_deref().map(parse_protocol).transpose().map_err(|error| format!("protocol: {error}"))?;
     if *port == Some(0) {
         return Err("port: expected 1 to 65535, found 0".to_owned());
     }
-    // A port of a protocol that has none means nothing, as in a record.
-    Ok(Flow { source, destination, protocol, port: port.filter(|_| protocol.has_ports()), family })
+    flow_between(snapshot, source, destination, protocol, *port, chosen).map_err(|error| error.to_string())
 }
 
 fn end(text: &EndText) -> Result<End, String> {
