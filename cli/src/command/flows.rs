@@ -7,6 +7,7 @@ use std::{collections::HashSet, time::Duration};
 use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use netverdict_flowlog::answer::{FlowsAnswer, Gap};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{json, why::time_text, yaml};
 use crate::{
@@ -82,7 +83,7 @@ Examples:
   For a program, one object a line
     {program} flows --follow -o json | jq .source
 
-Exit codes: 0 done (Ctrl-C while following included), 1 it failed, 2 the arguments were not understood.";
+Exit codes: 0 done (Ctrl-C and SIGTERM while following included), 1 it failed, 2 the arguments were not understood.";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -170,6 +171,18 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long to wait when the service did not answer.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// Resolves at Ctrl-C, and where the process is asked to end.
+async fn asked_to_end() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        },
+        // Then SIGTERM does what it does by itself.
+        Err(_) => _ = tokio::signal::ctrl_c().await,
+    }
+}
+
 /// Prints what comes until Ctrl-C, or until nobody reads. A service that goes away is asked again; one that refuses
 /// is not.
 async fn follow(
@@ -180,12 +193,12 @@ async fn follow(
 ) -> anyhow::Result<Exit> {
     let mut lines = Lines::new(output == Output::Wide, terminal.paint());
     let mut told = HashSet::new();
-    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut interrupted = std::pin::pin!(asked_to_end());
     let mut away = false;
     loop {
         let asked = tokio::select! {
             asked = ask(service, &parameters) => asked,
-            _ = &mut interrupted => return Ok(Exit::Done),
+            () = &mut interrupted => return Ok(Exit::Done),
         };
         let pause = match asked {
             Ok(answer) => {
@@ -222,7 +235,10 @@ async fn follow(
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = &mut interrupted => return Ok(Exit::Done),
+            () = &mut interrupted => return Ok(Exit::Done),
+        }
+        if terminal.reader_is_gone() {
+            return Ok(Exit::Done);
         }
     }
 }
