@@ -19,9 +19,11 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::answer::ErrorAnswer;
+use netverdict_telemetry::continue_trace;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer, trace::TraceLayer};
+use tracing::Span;
 
 use crate::{Executor, QueryError, flows::Followers, guard::MAX_STATEMENT, secret::Secret};
 
@@ -63,8 +65,22 @@ pub fn router(api: Arc<Api>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_STATEMENT * 2))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, patience))
         .layer(CatchPanicLayer::new())
-        .layer(TraceLayer::new_for_http())
+        .layer(TraceLayer::new_for_http().make_span_with(span_of))
         .with_state(api)
+}
+
+/// Named as OpenTelemetry's conventions for HTTP say. Without the query: it may name pods.
+fn span_of(request: &Request) -> Span {
+    let (method, path) = (request.method(), request.uri().path());
+    let span = tracing::info_span!(
+        "request",
+        otel.name = format!("{method} {path}"),
+        otel.kind = "server",
+        http.request.method = %method,
+        url.path = path,
+    );
+    continue_trace(&span, request.headers());
+    span
 }
 
 /// Serves until `stop`; requests that are being answered may end.

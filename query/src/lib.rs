@@ -23,7 +23,6 @@ pub mod serve;
 pub mod session;
 pub mod state;
 pub mod tables;
-pub mod telemetry;
 mod views;
 pub mod why;
 

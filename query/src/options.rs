@@ -3,7 +3,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Parser};
+use netverdict_telemetry::TelemetryOptions;
 
 /// Answers which policy decided, over HTTP and the PostgreSQL protocol.
 ///
@@ -112,27 +113,6 @@ pub struct LimitOptions {
     /// Most PostgreSQL connections at once.
     #[arg(long, env = "NETVERDICT_POSTGRES_MAX_CONNECTIONS", default_value_t = 100, value_name = "CONNECTIONS")]
     pub max_connections: usize,
-}
-
-/// What it tells about itself.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Telemetry")]
-pub struct TelemetryOptions {
-    /// What is logged, in the form of `RUST_LOG`: `info`, `netverdict_query=debug`, …
-    #[arg(long, env = "NETVERDICT_LOG", default_value = "info,datafusion_postgres=warn", value_name = "FILTER")]
-    pub log: String,
-    /// Lines for people, or JSON objects for log collectors.
-    #[arg(long, env = "NETVERDICT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-    /// Where traces go (OTLP over gRPC, for instance `http://127.0.0.1:4317`). Without it none are sent.
-    #[arg(long, env = "NETVERDICT_OTLP_ENDPOINT", value_name = "URL")]
-    pub otlp_endpoint: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 /// A length of time as people write it: `500ms`, `2s`, `15m`, `2h`, `7d`; a bare number is seconds.
