@@ -1,7 +1,7 @@
 //! The blocks that policies name and the pod ranges: which terms hold for the addresses of each that are in no longer one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::{
     identity::{Ground, GroundId, Grounds},
+    index::QuickMap,
     sharing::Move,
     terms::{TermChange, TermId},
 };
@@ -19,7 +20,7 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
-    blocks: HashMap<IpNet, Block>,
+    blocks: QuickMap<IpNet, Block>,
     terms: BTreeMap<TermId, Vec<IpNet>>,
     ranges: BTreeSet<IpNet>,
     /// How many blocks have a prefix of this length, by family.

@@ -1,7 +1,7 @@
-//! Hashed copies of the tables that are asked for every packet, as the kernel has them hashed too.
+//! Quick hashing, and hashed copies of the tables that are asked for every packet, as the kernel has them hashed too.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasherDefault, Hash, Hasher},
     net::IpAddr,
 };
@@ -19,6 +19,7 @@ pub(super) struct Index {
 }
 
 pub(super) type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
+pub(super) type QuickSet<K> = HashSet<K, BuildHasherDefault<Quick>>;
 
 /// Puts or, with `None`, removes.
 pub(super) fn set<K: Eq + Hash, V>(map: &mut QuickMap<K, V>, key: K, value: Option<V>) {

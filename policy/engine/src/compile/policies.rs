@@ -15,7 +15,7 @@ use crate::{
 /// A policy as it stands until it, or whether it is audited, changes. Versions are equal if they are the same.
 #[derive(Debug)]
 pub(super) struct Version {
-    number: u32,
+    pub(super) number: u32,
     pub(super) policy: Arc<Policy>,
     pub(super) audited: bool,
 }
@@ -80,6 +80,11 @@ impl Policies {
         }
         self.of_namespace.retain(|_, keys| !keys.is_empty());
         touched
+    }
+
+    /// Of all that stand.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Version> {
+        self.versions.values().map(|version| &**version)
     }
 
     /// Those that select a pod, in order of evaluation.

@@ -1,16 +1,18 @@
 //! The local pods, and the classes that they are in.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use super::{
     Books,
-    class::{Class, Likeness, port_names},
+    class::{Class, Likeness},
     counter::Counter,
     difference::Difference,
+    index::QuickMap,
     policies::{Policies, Version},
+    scripts::port_names,
 };
 use crate::{
     evaluate::tiers,
@@ -18,27 +20,35 @@ use crate::{
     tables::{ClassId, Owner, SubjectEntry},
 };
 
+/// A class from its making to its end; its [`ClassId`] may have been another class's before.
+pub(super) type Slot = u32;
+
 #[derive(Debug)]
 pub(super) struct Subjects {
     node: String,
     local: BTreeMap<ObjectKey, Subject>,
-    classes: BTreeMap<ClassId, Class>,
-    by_likeness: HashMap<Arc<Likeness>, ClassId>,
+    classes: BTreeMap<Slot, Class>,
+    by_likeness: QuickMap<Arc<Likeness>, Slot>,
+    next_slot: Counter,
     next: Counter,
 }
 
 #[derive(Debug)]
 struct Subject {
     pod: Arc<Pod>,
-    egress: ClassId,
-    ingress: ClassId,
+    egress: Slot,
+    ingress: Slot,
 }
 
-/// Classes that came and went.
+/// What became of subjects and classes.
 #[derive(Debug, Default)]
 pub(super) struct ClassChange {
-    pub(super) created: BTreeSet<ClassId>,
-    pub(super) removed: Vec<ClassId>,
+    /// Pods that may be in other classes than before.
+    pub(super) affected: BTreeSet<ObjectKey>,
+    /// New classes, each with the one from which its first member comes. Nothing is judged in them yet.
+    pub(super) created: Vec<(Slot, Option<Slot>)>,
+    /// Classes without members.
+    pub(super) dissolved: BTreeMap<Slot, Class>,
 }
 
 impl Subjects {
@@ -47,7 +57,8 @@ impl Subjects {
             node,
             local: BTreeMap::new(),
             classes: BTreeMap::new(),
-            by_likeness: HashMap::new(),
+            by_likeness: QuickMap::default(),
+            next_slot: Counter::from(0),
             next: Counter::from(floor.max(1)),
         }
     }
@@ -56,8 +67,16 @@ impl Subjects {
         self.next.peek()
     }
 
-    pub(super) fn classes_mut(&mut self) -> impl Iterator<Item = &mut Class> {
-        self.classes.values_mut()
+    pub(super) fn next_id(&mut self) -> ClassId {
+        ClassId(self.next.take())
+    }
+
+    pub(super) fn classes(&self) -> &BTreeMap<Slot, Class> {
+        &self.classes
+    }
+
+    pub(super) fn classes_mut(&mut self) -> &mut BTreeMap<Slot, Class> {
+        &mut self.classes
     }
 
     /// Takes in a new snapshot. `touched`: versions of policies that came or went.
@@ -69,35 +88,49 @@ impl Subjects {
         touched: &[Arc<Version>],
         books: &mut Books,
     ) -> ClassChange {
+        let affected = self.affected(snapshot, difference, touched);
         let mut change = ClassChange::default();
-        for key in self.affected(snapshot, difference, touched) {
+        let mut emptied = BTreeSet::new();
+        for key in &affected {
             let local = |pod: &&Arc<Pod>| pod.takes_part() && pod.node == self.node;
-            let pod = snapshot.pods.get(&key).filter(local).cloned();
-            let subject = pod.map(|pod| {
+            let before = self.local.remove(key);
+            if let Some(pod) = snapshot.pods.get(key).filter(local).cloned() {
                 let selecting = policies.selecting(snapshot, &pod);
-                let egress = self.enter(Direction::Egress, &selecting, &pod, &mut change, books);
-                let ingress = self.enter(Direction::Ingress, &selecting, &pod, &mut change, books);
-                Subject { pod, egress, ingress }
-            });
-            let entry = subject.as_ref().and_then(|subject| self.entry(subject, books));
-            books.ledger.set_subject(key.clone(), entry);
-            let before = match subject {
-                Some(subject) => self.local.insert(key, subject),
-                None => self.local.remove(&key),
-            };
-            for class in before.into_iter().flat_map(|subject| [subject.egress, subject.ingress]) {
-                if let Some(class) = self.classes.get_mut(&class) {
+                let [egress, ingress] = [Direction::Egress, Direction::Ingress].map(|direction| {
+                    let from = before.as_ref().map(|subject| subject.slot(direction));
+                    self.enter(direction, &selecting, &pod, from, &mut change, books)
+                });
+                self.local.insert(key.clone(), Subject { pod, egress, ingress });
+            }
+            for slot in before.into_iter().flat_map(|subject| [subject.egress, subject.ingress]) {
+                if let Some(class) = self.classes.get_mut(&slot) {
                     class.members -= 1;
+                    if class.members == 0 {
+                        emptied.insert(slot);
+                    }
                 }
             }
         }
-        for (id, class) in self.classes.extract_if(.., |_, class| class.members == 0) {
+        for slot in emptied {
+            let Some(class) = self.classes.remove(&slot) else { continue };
+            if class.members > 0 {
+                self.classes.insert(slot, class);
+                continue;
+            }
             self.by_likeness.remove(&class.likeness);
-            class.dissolve(&mut books.terms, &mut books.columns);
-            change.created.remove(&id);
-            change.removed.push(id);
+            class.rules.release(class.likeness.direction, &mut books.scripts, &mut books.terms);
+            change.dissolved.insert(slot, class);
         }
+        change.affected = affected;
         change
+    }
+
+    /// Writes what holds for these pods, once their classes have their ids.
+    pub(super) fn publish(&self, affected: BTreeSet<ObjectKey>, books: &mut Books) {
+        for key in affected {
+            let entry = self.local.get(&key).and_then(|subject| self.entry(subject, books));
+            books.ledger.set_subject(key, entry);
+        }
     }
 
     /// Pods whose classes may be others now.
@@ -115,15 +148,16 @@ impl Subjects {
         affected
     }
 
-    /// Counts a pod into its class.
+    /// Counts a pod into its class. `from`: the class that it comes from.
     fn enter(
         &mut self,
         direction: Direction,
         selecting: &[Arc<Version>],
         pod: &Pod,
+        from: Option<Slot>,
         change: &mut ClassChange,
         books: &mut Books,
-    ) -> ClassId {
+    ) -> Slot {
         let policies: Vec<Arc<Version>> =
             selecting.iter().filter(|version| tiers::concerns(&version.policy, direction)).cloned().collect();
         let ports = match direction {
@@ -131,21 +165,20 @@ impl Subjects {
             Direction::Egress => Vec::new(),
         };
         let likeness = Likeness { direction, policies, ports };
-        let id = match self.by_likeness.get(&likeness) {
-            Some(id) => *id,
+        let slot = match self.by_likeness.get(&likeness) {
+            Some(slot) => *slot,
             None => {
-                let (id, likeness) = (ClassId(self.next.take()), Arc::new(likeness));
-                let Books { terms, decisions, columns, .. } = books;
-                self.classes.insert(id, Class::new(id, Arc::clone(&likeness), terms, decisions, columns));
-                self.by_likeness.insert(likeness, id);
-                change.created.insert(id);
-                id
+                let (slot, likeness) = (self.next_slot.take(), Arc::new(likeness));
+                self.classes.insert(slot, Class::new(Arc::clone(&likeness), &mut books.scripts, &mut books.terms));
+                self.by_likeness.insert(likeness, slot);
+                change.created.push((slot, from));
+                slot
             }
         };
-        if let Some(class) = self.classes.get_mut(&id) {
+        if let Some(class) = self.classes.get_mut(&slot) {
             class.members += 1;
         }
-        id
+        slot
     }
 
     fn entry(&self, subject: &Subject, books: &mut Books) -> Option<SubjectEntry> {
@@ -159,6 +192,15 @@ impl Subjects {
             egress_default: egress.default,
             ingress_default: ingress.default,
         })
+    }
+}
+
+impl Subject {
+    fn slot(&self, direction: Direction) -> Slot {
+        match direction {
+            Direction::Egress => self.egress,
+            Direction::Ingress => self.ingress,
+        }
     }
 }
 
