@@ -15,8 +15,8 @@ mod columns;
 mod counter;
 mod difference;
 mod directory;
+mod hashing;
 mod identity;
-mod index;
 mod judging;
 mod ledger;
 mod lookup;
@@ -33,17 +33,15 @@ mod tests;
 mod view;
 mod world;
 
-use std::{net::IpAddr, sync::Arc};
-
-use ipnet::IpNet;
+use std::{collections::hash_map::Entry, net::IpAddr, sync::Arc};
 
 use self::{
     catalogue::{Decisions, Owners},
     columns::Columns,
     difference::Difference,
     directory::Directory,
+    hashing::{QuickMap, QuickSet},
     identity::{Identities, IdentityChange, Signature},
-    index::{QuickMap, QuickSet},
     ledger::Ledger,
     policies::Policies,
     scripts::Scripts,
@@ -164,34 +162,27 @@ impl Compiler {
     fn place(&mut self, dirty: Dirty, change: &TermChange) -> IdentityChange {
         let Dirty { addresses, blocks } = dirty;
         let first = IdentityId(self.identities.floor());
-        let (mut places, mut moves) = (Vec::new(), Vec::new());
-        for place in addresses.into_iter().map(Place::Address).chain(blocks.into_iter().map(Place::Block)) {
-            let (from, sight) = match &place {
-                Place::Address(address) => (self.books.ledger.address(*address), self.world.address(*address)),
-                Place::Block(block) => (self.books.ledger.tables().blocks.get(block).copied(), self.world.block(block)),
-            };
-            let (signature, found) = sight.map(|Sight { signature, found }| (signature, found)).unzip();
-            moves.push(Move { from: from.map(|entry| entry.identity), to: signature });
-            places.push((place, found));
-        }
-        let from: Vec<Option<IdentityId>> = moves.iter().map(|step| step.from).collect();
+        let mut groups = Groups::default();
+        let seen: Vec<(usize, Option<Found>)> = {
+            let of_addresses = addresses.iter().map(|address| self.books.ledger.address(*address));
+            let of_blocks = blocks.iter().map(|block| self.books.ledger.tables().blocks.get(block).copied());
+            let sights = self.world.addresses(&addresses).chain(blocks.iter().map(|block| self.world.block(block)));
+            of_addresses.chain(of_blocks).zip(sights).map(|(entry, sight)| groups.add(entry, sight)).collect()
+        };
+        let from: Vec<Option<IdentityId>> = groups.moves.iter().map(|group| group.from).collect();
         // Where it is not the same to a class that stays, an address gets another identity: pairs are written before a
         // change is committed.
         let world = &self.world;
-        let ids = self.identities.assign(moves, |old, new| world.means(old, new, change));
+        let ids = self.identities.assign(groups.moves, |old, new| world.means(old, new, change));
         let heirs = self.heirs(first, from.into_iter().zip(ids.iter().copied()), change);
-        for ((place, found), id) in places.into_iter().zip(ids) {
-            let entry = id.zip(found);
-            match place {
-                Place::Address(address) => {
-                    let entry = entry.map(|(id, found)| self.entry(address, id, found));
-                    self.books.ledger.set_address(address, entry);
-                }
-                Place::Block(block) => {
-                    let entry = entry.map(|(id, found)| found.entry(id, OwnerId::NOBODY));
-                    self.books.ledger.set_block(block, entry);
-                }
-            }
+        let mut seen = seen.into_iter().map(|(group, found)| ids[group].zip(found));
+        for (address, entry) in addresses.into_iter().zip(&mut seen) {
+            let entry = entry.map(|(id, found)| self.entry(address, id, found));
+            self.books.ledger.set_address(address, entry);
+        }
+        for (block, entry) in blocks.into_iter().zip(seen) {
+            let entry = entry.map(|(id, found)| found.entry(id, OwnerId::NOBODY));
+            self.books.ledger.set_block(block, entry);
         }
         let (created, removed) = self.identities.settle();
         let inherits: QuickSet<IdentityId> = heirs.values().flatten().copied().collect();
@@ -206,13 +197,10 @@ impl Compiler {
         moves: impl Iterator<Item = (Option<IdentityId>, Option<IdentityId>)>,
         change: &TermChange,
     ) -> QuickMap<IdentityId, Vec<IdentityId>> {
-        let mut tried: QuickSet<(IdentityId, IdentityId)> = QuickSet::default();
         let mut settled: QuickSet<IdentityId> = QuickSet::default();
         let mut heirs: QuickMap<IdentityId, Vec<IdentityId>> = QuickMap::default();
-        let mut last = None;
-        for (from, to) in moves {
-            let Some((from, to)) = from.zip(to).filter(|(_, to)| *to >= first) else { continue };
-            if last.replace((from, to)) == Some((from, to)) || settled.contains(&to) || !tried.insert((from, to)) {
+        for (from, to) in moves.filter_map(|(from, to)| from.zip(to)) {
+            if to < first || settled.contains(&to) {
                 continue;
             }
             let signatures = self.identities.get(from).zip(self.identities.get(to));
@@ -277,10 +265,29 @@ impl Books {
     }
 }
 
-/// What has an entry.
-enum Place {
-    Address(IpAddr),
-    Block(IpNet),
+/// Addresses and blocks that go from one identity to one signature.
+#[derive(Default)]
+struct Groups {
+    by_move: QuickMap<(Option<IdentityId>, Option<Signature>), usize>,
+    moves: Vec<Move<Signature, IdentityId>>,
+}
+
+impl Groups {
+    fn add(&mut self, entry: Option<PeerEntry>, sight: Option<Sight>) -> (usize, Option<Found>) {
+        let (to, found) = sight.map(|Sight { signature, found }| (signature, found)).unzip();
+        let from = entry.map(|entry| entry.identity);
+        let moves = &mut self.moves;
+        let group = match self.by_move.entry((from, to)) {
+            Entry::Occupied(group) => *group.get(),
+            Entry::Vacant(vacant) => {
+                let (from, to) = vacant.key().clone();
+                moves.push(Move { from, to, members: 0 });
+                *vacant.insert(moves.len() - 1)
+            }
+        };
+        moves[group].members += 1;
+        (group, found)
+    }
 }
 
 fn attribution(outcome: Outcome) -> Option<AttributionId> {

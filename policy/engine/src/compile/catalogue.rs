@@ -4,7 +4,7 @@ use std::{collections::HashMap, mem, sync::Arc};
 
 use super::{
     counter::Counter,
-    index::{QuickMap, QuickSet},
+    hashing::{QuickMap, QuickSet},
 };
 use crate::{
     decision::{AttributionId, Confidence, Decision, Reason, Role, Verdict},

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Books,
     columns::Columns,
-    index::QuickMap,
+    hashing::QuickMap,
     judging,
     policies::Version,
     scripts::{Script, Scripts},
@@ -124,9 +124,7 @@ impl Class {
                 books.columns.retain_outcome(outcome);
                 outcome
             }
-            None => {
-                judging::outcome(&self.rules, &self.likeness, &view, &mut books.decisions, &mut books.columns)
-            }
+            None => judging::outcome(&self.rules, &self.likeness, &view, &mut books.decisions, &mut books.columns),
         };
         self.views.insert(view, outcome)
     }

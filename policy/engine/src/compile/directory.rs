@@ -3,13 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    class::Rules,
-    identity::Identities,
-    index::QuickMap,
-    scripts::Script,
-    terms::TermId,
-    view::Look,
-    world::World,
+    class::Rules, hashing::QuickMap, identity::Identities, scripts::Script, terms::TermId, view::Look, world::World,
 };
 use crate::tables::IdentityId;
 

@@ -1,7 +1,7 @@
 //! What makes an identity: everything that live rules can read of an address.
 
 use super::{
-    index::{QuickMap, QuickSet},
+    hashing::{QuickMap, QuickSet},
     sharing::{Id, Shared},
     terms::{TermChange, TermId},
 };

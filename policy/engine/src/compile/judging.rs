@@ -6,7 +6,7 @@ use super::{
     catalogue::{Brief, Decisions},
     class::{Likeness, Rules},
     columns::{Columns, port_space},
-    index::QuickMap,
+    hashing::QuickMap,
     port_set::PortSet,
     scripts::Script,
     view::{ClaimView, View},

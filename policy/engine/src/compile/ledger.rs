@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, mem, net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
 
-use super::index::{Index, set};
+use super::hashing::QuickMap;
 use crate::{
     model::ObjectKey,
     tables::{Change, ClassId, Column, ColumnId, Deleted, IdentityId, Outcome, PeerEntry, SubjectEntry, Tables},
@@ -13,7 +13,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     tables: Tables,
-    index: Index,
+    /// The addresses once more, to be asked for every packet, as the kernel has them hashed too.
+    hashed: QuickMap<IpAddr, PeerEntry>,
     addresses: Log<IpAddr, PeerEntry>,
     blocks: Log<IpNet, PeerEntry>,
     subjects: Log<ObjectKey, SubjectEntry>,
@@ -39,16 +40,15 @@ impl Ledger {
         &self.tables
     }
 
-    pub(super) fn index(&self) -> &Index {
-        &self.index
-    }
-
     pub(super) fn address(&self, address: IpAddr) -> Option<PeerEntry> {
-        self.index.addresses.get(&address).copied()
+        self.hashed.get(&address).copied()
     }
 
     pub(super) fn set_address(&mut self, address: IpAddr, entry: Option<PeerEntry>) {
-        set(&mut self.index.addresses, address, entry);
+        match entry {
+            Some(entry) => self.hashed.insert(address, entry),
+            None => self.hashed.remove(&address),
+        };
         self.addresses.set(self.started, &mut self.tables.addresses, address, entry);
     }
 
@@ -57,18 +57,15 @@ impl Ledger {
     }
 
     pub(super) fn set_subject(&mut self, subject: ObjectKey, entry: Option<SubjectEntry>) {
-        set(&mut self.index.subjects, subject.clone(), entry);
         self.subjects.set(self.started, &mut self.tables.subjects, subject, entry);
     }
 
     pub(super) fn set_pair(&mut self, class: ClassId, identity: IdentityId, outcome: Option<Outcome>) {
-        set(&mut self.index.pairs, (class, identity), outcome);
         self.pairs.set(self.started, &mut self.tables.pairs, (class, identity), outcome);
     }
 
     pub(super) fn remove_pairs(&mut self, class: ClassId) {
         for (pair, outcome) in self.tables.pairs.extract_if(of_class(class), |_, _| true) {
-            self.index.pairs.remove(&pair);
             if self.started {
                 self.pairs.0.push((pair, Some(outcome), None));
             }

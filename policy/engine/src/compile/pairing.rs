@@ -10,8 +10,8 @@ use super::{
     Books,
     class::{Class, ViewId},
     directory::Directory,
+    hashing::QuickMap,
     identity::IdentityChange,
-    index::QuickMap,
     scripts::Script,
     subjects::{ClassChange, Slot, Subjects},
     terms::TermId,
@@ -189,7 +189,9 @@ fn concludes_alike(class: &Class, old: &Class, identities: &IdentityChange) -> b
     let agree = |identity: &IdentityId| class.conclusion(*identity) == old.conclusion(*identity);
     let before = old.viewed().iter().map(|(identity, _)| identity);
     let now = class.viewed().iter().map(|(identity, _)| identity).take_while(|identity| **identity < identities.first);
-    class.default == old.default && before.filter(|identity| !identities.removed.contains(identity)).all(agree) && now.clone().all(agree)
+    class.default == old.default
+        && before.filter(|identity| !identities.removed.contains(identity)).all(agree)
+        && now.clone().all(agree)
 }
 
 fn put(class: &Class, identity: IdentityId, view: ViewId, books: &mut Books) {

@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     counter::Counter,
+    hashing::QuickMap,
     identity::{Reading, ReadingId, Readings},
-    index::QuickMap,
     sharing::Move,
     terms::{TermChange, TermId, Terms},
 };
@@ -193,7 +193,7 @@ impl Profiles {
                     read_again(old, pod, &news, terms, change)
                 };
                 if reading != *old {
-                    moves.push((*id, Move { from: Some(profile.reading), to: Some(reading) }));
+                    moves.push((*id, Move { from: Some(profile.reading), to: Some(reading), members: 1 }));
                 }
             }
         }

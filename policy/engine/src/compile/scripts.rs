@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    index::QuickMap,
+    hashing::QuickMap,
     policies::Version,
     terms::{TermId, Terms},
 };

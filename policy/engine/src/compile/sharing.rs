@@ -4,7 +4,7 @@ use std::{collections::hash_map::Entry, hash::Hash, mem, sync::Arc};
 
 use super::{
     counter::Counter,
-    index::{QuickMap, QuickSet},
+    hashing::{QuickMap, QuickSet},
 };
 
 pub(super) trait Id: Copy + Ord + Hash {
@@ -28,11 +28,12 @@ struct Held<V> {
     members: usize,
 }
 
-/// A member whose value may have changed. `None`: it was not there before, or is no more.
-#[derive(Debug)]
+/// Members whose value may have changed. `None`: they were not there before, or are no more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Move<V, I> {
     pub(super) from: Option<I>,
     pub(super) to: Option<V>,
+    pub(super) members: usize,
 }
 
 impl<V: Eq + Hash, I: Id> Shared<V, I> {
@@ -64,6 +65,10 @@ impl<V: Eq + Hash, I: Id> Shared<V, I> {
 
     /// Counts a member in.
     pub(super) fn enter(&mut self, value: V) -> I {
+        self.enter_all(value, 1)
+    }
+
+    fn enter_all(&mut self, value: V, members: usize) -> I {
         let id = match self.ids.get(&value) {
             Some(id) => *id,
             None => {
@@ -75,15 +80,19 @@ impl<V: Eq + Hash, I: Id> Shared<V, I> {
             }
         };
         if let Some(held) = self.live.get_mut(&id) {
-            held.members += 1;
+            held.members += members;
         }
         id
     }
 
     /// Counts a member out.
     pub(super) fn leave(&mut self, id: I) {
+        self.leave_all(id, 1);
+    }
+
+    fn leave_all(&mut self, id: I, members: usize) {
         if let Some(held) = self.live.get_mut(&id) {
-            held.members -= 1;
+            held.members -= members;
             if held.members == 0 {
                 self.emptied.push(id);
             }
@@ -100,14 +109,14 @@ impl<V: Eq + Hash, I: Id> Shared<V, I> {
     {
         let stay = self.rename(&moves, means_the_same);
         let mut places = Vec::with_capacity(moves.len());
-        for Move { from, to } in moves {
+        for Move { from, to, members } in moves {
             if from.is_some_and(|from| stay.contains(&from)) {
                 places.push(from);
                 continue;
             }
-            places.push(to.map(|value| self.enter(value)));
+            places.push(to.map(|value| self.enter_all(value, members)));
             if let Some(from) = from {
-                self.leave(from);
+                self.leave_all(from, members);
             }
         }
         places
@@ -180,10 +189,10 @@ struct Group<'a, V> {
 
 fn group<V: Eq, I: Id>(moves: &[Move<V, I>]) -> QuickMap<I, Group<'_, V>> {
     let mut groups: QuickMap<I, Group<'_, V>> = QuickMap::default();
-    for Move { from, to } in moves {
+    for Move { from, to, members } in moves {
         if let (Some(from), Some(to)) = (from, to) {
             let group = groups.entry(*from).or_insert(Group { members: 0, to, alike: true });
-            group.members += 1;
+            group.members += members;
             group.alike = group.alike && group.to == to;
         }
     }

@@ -10,14 +10,14 @@ use super::{
     class::{Class, Likeness},
     counter::Counter,
     difference::Difference,
-    index::QuickMap,
-    policies::{Policies, Version},
+    hashing::QuickMap,
+    policies::{Policies, Touched, Version},
     scripts::port_names,
 };
 use crate::{
     evaluate::tiers,
     model::{ContainerPort, Direction, ObjectKey, Pod, Snapshot},
-    tables::{ClassId, Owner, SubjectEntry},
+    tables::{ClassId, Owner, OwnerId, SubjectEntry},
 };
 
 /// A class from its making to its end; its [`ClassId`] may have been another class's before.
@@ -26,8 +26,8 @@ pub(super) type Slot = u32;
 #[derive(Debug)]
 pub(super) struct Subjects {
     node: String,
-    local: BTreeMap<ObjectKey, Subject>,
-    classes: BTreeMap<Slot, Class>,
+    local: QuickMap<ObjectKey, Subject>,
+    classes: QuickMap<Slot, Class>,
     by_likeness: QuickMap<Arc<Likeness>, Slot>,
     next_slot: Counter,
     next: Counter,
@@ -36,6 +36,9 @@ pub(super) struct Subjects {
 #[derive(Debug)]
 struct Subject {
     pod: Arc<Pod>,
+    owner: OwnerId,
+    /// Policies, in order of evaluation.
+    selecting: Vec<Arc<Version>>,
     egress: Slot,
     ingress: Slot,
 }
@@ -55,8 +58,8 @@ impl Subjects {
     pub(super) fn new(node: String, floor: u32) -> Self {
         Self {
             node,
-            local: BTreeMap::new(),
-            classes: BTreeMap::new(),
+            local: QuickMap::default(),
+            classes: QuickMap::default(),
             by_likeness: QuickMap::default(),
             next_slot: Counter::from(0),
             next: Counter::from(floor.max(1)),
@@ -67,25 +70,31 @@ impl Subjects {
         self.next.peek()
     }
 
+    /// The entry and the class of a local pod, for a lookup.
+    pub(super) fn find(&self, key: &ObjectKey, direction: Direction) -> Option<(OwnerId, &Class)> {
+        let subject = self.local.get(key)?;
+        Some((subject.owner, self.classes.get(&subject.slot(direction))?))
+    }
+
     pub(super) fn next_id(&mut self) -> ClassId {
         ClassId(self.next.take())
     }
 
-    pub(super) fn classes(&self) -> &BTreeMap<Slot, Class> {
+    pub(super) fn classes(&self) -> &QuickMap<Slot, Class> {
         &self.classes
     }
 
-    pub(super) fn classes_mut(&mut self) -> &mut BTreeMap<Slot, Class> {
+    pub(super) fn classes_mut(&mut self) -> &mut QuickMap<Slot, Class> {
         &mut self.classes
     }
 
-    /// Takes in a new snapshot. `touched`: versions of policies that came or went.
+    /// Takes in a new snapshot.
     pub(super) fn update(
         &mut self,
         snapshot: &Snapshot,
         difference: &Difference,
         policies: &Policies,
-        touched: &[Arc<Version>],
+        touched: &Touched,
         books: &mut Books,
     ) -> ClassChange {
         let affected = self.affected(snapshot, difference, touched);
@@ -95,12 +104,22 @@ impl Subjects {
             let local = |pod: &&Arc<Pod>| pod.takes_part() && pod.node == self.node;
             let before = self.local.remove(key);
             if let Some(pod) = snapshot.pods.get(key).filter(local).cloned() {
-                let selecting = policies.selecting(snapshot, &pod);
+                let known = before.as_ref().filter(|subject| {
+                    Arc::ptr_eq(&subject.pod, &pod) && !difference.namespaces.contains(&pod.namespace)
+                });
+                let selecting = match known {
+                    Some(subject) => Policies::selecting_again(&subject.selecting, touched, snapshot, &pod),
+                    None => policies.selecting(snapshot, &pod),
+                };
                 let [egress, ingress] = [Direction::Egress, Direction::Ingress].map(|direction| {
                     let from = before.as_ref().map(|subject| subject.slot(direction));
                     self.enter(direction, &selecting, &pod, from, &mut change, books)
                 });
-                self.local.insert(key.clone(), Subject { pod, egress, ingress });
+                let owner = match &before {
+                    Some(subject) if subject.pod.uid == pod.uid => subject.owner,
+                    _ => books.owners.id(Owner::Pod { key: key.clone(), uid: pod.uid.clone() }),
+                };
+                self.local.insert(key.clone(), Subject { pod, owner, selecting, egress, ingress });
             }
             for slot in before.into_iter().flat_map(|subject| [subject.egress, subject.ingress]) {
                 if let Some(class) = self.classes.get_mut(&slot) {
@@ -128,20 +147,19 @@ impl Subjects {
     /// Writes what holds for these pods, once their classes have their ids.
     pub(super) fn publish(&self, affected: BTreeSet<ObjectKey>, books: &mut Books) {
         for key in affected {
-            let entry = self.local.get(&key).and_then(|subject| self.entry(subject, books));
+            let entry = self.local.get(&key).and_then(|subject| self.entry(subject));
             books.ledger.set_subject(key, entry);
         }
     }
 
     /// Pods whose classes may be others now.
-    fn affected(&self, snapshot: &Snapshot, difference: &Difference, touched: &[Arc<Version>]) -> BTreeSet<ObjectKey> {
+    fn affected(&self, snapshot: &Snapshot, difference: &Difference, touched: &Touched) -> BTreeSet<ObjectKey> {
         let is_local = |key: &&ObjectKey| {
             self.local.contains_key(*key) || snapshot.pods.get(*key).is_some_and(|pod| pod.node == self.node)
         };
         let mut affected: BTreeSet<ObjectKey> = difference.pods.iter().filter(is_local).cloned().collect();
         let concerned = |subject: &Subject| {
-            difference.namespaces.contains(&subject.pod.namespace)
-                || touched.iter().any(|version| version.selects(snapshot, &subject.pod))
+            difference.namespaces.contains(&subject.pod.namespace) || touched.selects(snapshot, &subject.pod)
         };
         let others = self.local.iter().filter(|(_, subject)| concerned(subject)).map(|(key, _)| key.clone());
         affected.extend(others);
@@ -181,12 +199,10 @@ impl Subjects {
         slot
     }
 
-    fn entry(&self, subject: &Subject, books: &mut Books) -> Option<SubjectEntry> {
-        let Subject { pod, egress, ingress } = subject;
-        let owner = books.owners.id(Owner::Pod { key: pod.key(), uid: pod.uid.clone() });
-        let (egress, ingress) = (self.classes.get(egress)?, self.classes.get(ingress)?);
+    fn entry(&self, subject: &Subject) -> Option<SubjectEntry> {
+        let (egress, ingress) = (self.classes.get(&subject.egress)?, self.classes.get(&subject.ingress)?);
         Some(SubjectEntry {
-            owner,
+            owner: subject.owner,
             egress_class: egress.id,
             ingress_class: ingress.id,
             egress_default: egress.default,

@@ -43,8 +43,7 @@ impl View {
             None => (&nobody, &[][..]),
         };
         let first = ClaimView::new(rules, peer.ground, first);
-        let others: Vec<ClaimView> =
-            others.iter().map(|reading| ClaimView::new(rules, peer.ground, reading)).collect();
+        let others: Vec<ClaimView> = others.iter().map(|reading| ClaimView::new(rules, peer.ground, reading)).collect();
         let alike = others.iter().all(|other| *other == first);
         if alike && first.is_plain() && !unknown_pod {
             return None;

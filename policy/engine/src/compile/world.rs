@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use super::{
     blocks::{Block, Blocks},
     difference::Difference,
+    hashing::QuickMap,
     identity::{Ground, GroundId, Grounds, Reading, ReadingId, Readings, Signature},
-    index::QuickMap,
     profiles::{ProfileId, Profiles},
     sharing::Move,
     terms::{TermChange, TermId, Terms},
@@ -176,14 +176,18 @@ impl World {
         self.readings.settle();
     }
 
-    /// `None` where nobody has the address any more, and no name is known for it that a rule reads.
-    pub(super) fn address(&self, address: IpAddr) -> Option<Sight> {
+    /// Addresses in order. `None` where nobody has one any more, and no name is known for it that a rule reads.
+    pub(super) fn addresses(&self, addresses: &[IpAddr]) -> impl Iterator<Item = Option<Sight>> {
+        let blocks = self.blocks.find_all(addresses);
+        addresses.iter().zip(blocks).map(|(address, block)| self.address(*address, block))
+    }
+
+    fn address(&self, address: IpAddr, block: Option<&Block>) -> Option<Sight> {
         let named = self.named_grounds.get(&address);
         let place = self.places.get(&address);
         if place.is_none() && named.is_none() {
             return None;
         }
-        let block = self.blocks.find(address).map(|(_, block)| block);
         let ground = named.copied().or(block.map(Block::ground)).unwrap_or(GroundId::BARE);
         let (claims, service) = match place {
             Some(place) => (place.claims.as_slice(), place.claims.is_empty() && !place.services.is_empty()),
@@ -223,8 +227,7 @@ impl World {
     /// `None` where it is no longer needed.
     pub(super) fn block(&self, block: &IpNet) -> Option<Sight> {
         let block = self.blocks.get(block)?;
-        let signature =
-            Signature { ground: block.ground(), unknown_pod: block.pod_range, ..Signature::default() };
+        let signature = Signature { ground: block.ground(), unknown_pod: block.pod_range, ..Signature::default() };
         let found = Found { owner: Some(OwnerId::NOBODY), service: false, unknown_pod: block.pod_range };
         Some(Sight { signature, found })
     }
@@ -281,6 +284,7 @@ impl World {
         moves.extend(nodes.iter().map(|name| Move {
             from: self.nodes.get(name).map(|node| node.reading),
             to: Some(self.read_node(snapshot, terms, name)),
+            members: 1,
         }));
         let mut places = self.readings.assign(moves, |old, new| old.means(new, change)).into_iter().flatten();
         for (profile, reading) in profiles.into_iter().zip(&mut places) {
@@ -432,6 +436,7 @@ impl World {
         let moves = addresses.iter().map(|address| Move {
             from: self.named_grounds.get(address).copied(),
             to: self.named.get(address).map(|named| self.named_ground(*address, named)),
+            members: 1,
         });
         let places = self.grounds.assign(moves.collect(), |old, new| old.means(new, change));
         for (address, ground) in addresses.into_iter().zip(places) {

@@ -278,7 +278,13 @@ impl<'w, 'a, M: Fn(usize, usize) -> Match> Walk<'w, 'a, M> {
         Some(self.conclude(Verdict::Denied, Reason::IsolatedNoMatch, tier, deciders))
     }
 
-    fn conclude(&self, verdict: Verdict, reason: Reason, tier: Option<Tier>, deciders: Vec<Blame<'a>>) -> Judgement<'a> {
+    fn conclude(
+        &self,
+        verdict: Verdict,
+        reason: Reason,
+        tier: Option<Tier>,
+        deciders: Vec<Blame<'a>>,
+    ) -> Judgement<'a> {
         let confidence = match (self.doubt, self.tie) {
             (true, _) => Confidence::Partial,
             (false, true) => Confidence::Ambiguous,

@@ -1,35 +1,15 @@
-//! Quick hashing, and hashed copies of the tables that are asked for every packet, as the kernel has them hashed too.
+//! Quick hashing, for what is asked often.
 
 use std::{
     collections::{HashMap, HashSet},
-    hash::{BuildHasherDefault, Hash, Hasher},
-    net::IpAddr,
+    hash::{BuildHasherDefault, Hasher},
 };
-
-use crate::{
-    model::ObjectKey,
-    tables::{ClassId, IdentityId, Outcome, PeerEntry, SubjectEntry},
-};
-
-#[derive(Debug, Default)]
-pub(super) struct Index {
-    pub(super) addresses: QuickMap<IpAddr, PeerEntry>,
-    pub(super) subjects: QuickMap<ObjectKey, SubjectEntry>,
-    pub(super) pairs: QuickMap<(ClassId, IdentityId), Outcome>,
-}
 
 pub(super) type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
 pub(super) type QuickSet<K> = HashSet<K, BuildHasherDefault<Quick>>;
 
-/// Puts or, with `None`, removes.
-pub(super) fn set<K: Eq + Hash, V>(map: &mut QuickMap<K, V>, key: K, value: Option<V>) {
-    match value {
-        Some(value) => map.insert(key, value),
-        None => map.remove(&key),
-    };
-}
-
-/// A hash of one multiplication per word. The keys are ids and what the cluster gave out, not what a stranger may choose.
+/// A hash of one multiplication per word. The keys are ids, and what the cluster or the policies themselves say; not what
+/// a stranger may choose.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Quick(u64);
 
