@@ -1,5 +1,5 @@
-//! `eval`: what policies would decide, without any cluster: for people one flow with the walk through the tiers, for
-//! programs many cases as JSON lines.
+//! `eval`: what policies decide, or would: for people one flow with the walk through the tiers, for programs many cases
+//! as JSON lines.
 
 mod answer;
 mod batch;
@@ -8,37 +8,40 @@ mod walk;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
-use netverdict_manifest::Severity;
+use clap::{Arg, Args, ValueEnum};
 use netverdict_policy::{End, EvaluateError, Family, Flow, Snapshot, evaluate, model::Protocol};
 
-use super::json;
+use super::{block_on, json};
 use crate::{
     exit::Exit,
-    manifests,
+    objects::{ObjectsOrigin, Sources},
     place::{Destination, Place, namespace_name},
     terminal::Terminal,
 };
 
-/// Evaluates flows against manifests: who would decide, before anything is applied
+/// Evaluates flows against manifests or a cluster: who would decide, before anything is applied
 #[derive(Args, Debug)]
-#[command(after_help = AFTER_HELP)]
+#[command(
+    after_help = AFTER_HELP,
+    mut_arg("filename", needs_a_flow),
+    mut_arg("kubeconfig", needs_a_flow),
+    mut_arg("context", needs_a_flow)
+)]
 pub(crate) struct Arguments {
     /// File of cases, a JSON object a line; - or nothing reads standard input
-    #[arg(conflicts_with_all = ["filename", "from", "to"])]
+    #[arg(conflicts_with_all = ["filename", "kubeconfig", "context", "from", "to"])]
     cases: Option<PathBuf>,
-    /// Files or folders with manifests, - for standard input; may be given several times
-    #[arg(short, long = "filename", num_args = 1.., value_name = "PATH", requires = "from", requires = "to")]
-    filename: Vec<PathBuf>,
+    #[command(flatten)]
+    sources: Sources,
     /// Where the connection comes from: NAMESPACE/POD, POD, or an address
-    #[arg(long, value_name = "SOURCE", value_parser = Place::parse, requires = "filename")]
+    #[arg(long, value_name = "SOURCE", value_parser = Place::parse, requires = "to")]
     from: Option<Place>,
     /// Where it goes to: NAMESPACE/POD, POD, an address or [IPv6 address], then :PORT and /PROTOCOL
-    #[arg(long, value_name = "DESTINATION[:PORT][/PROTOCOL]", value_parser = Destination::parse, requires = "filename")]
+    #[arg(long, value_name = "DESTINATION[:PORT][/PROTOCOL]", value_parser = Destination::parse, requires = "from")]
     to: Option<Destination>,
-    /// Namespace of pods that are named without one
-    #[arg(short, long, env = "NETVERDICT_NAMESPACE", default_value = "default", value_parser = namespace_name)]
-    namespace: String,
+    /// Namespace of pods that are named without one [default: that of the kubeconfig's context, else `default`]
+    #[arg(short, long, env = "NETVERDICT_NAMESPACE", value_parser = namespace_name)]
+    namespace: Option<String>,
     /// Which of the pods' addresses the flow uses
     #[arg(long, value_enum, default_value_t = FamilyArgument::V4)]
     family: FamilyArgument,
@@ -46,19 +49,28 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     /// Exit with 0 if allowed, 3 if denied, 4 if not known
-    #[arg(long, requires = "filename")]
+    #[arg(long, requires = "from")]
     exit_status: bool,
+}
+
+/// Cases bring their own objects.
+fn needs_a_flow(argument: Arg) -> Arg {
+    argument.requires("from").requires("to")
 }
 
 const AFTER_HELP: &str = "\
 Examples:
-  Would these manifests let the web pod reach the database?
+  May the web pod reach the database, as the cluster of the current context is now?
+    {program} eval --from shop/web --to db/pg:5432
+  And would it, once this policy is applied?
+    {program} eval -f policy.yaml --context production --from shop/web --to db/pg:5432
+  Would these manifests let it, without any cluster?
     {program} eval -f policies/ -f pods.yaml --from shop/web --to db/pg:5432
-  What a cluster holds now
-    kubectl get pods,namespaces,nodes,networkpolicies -A -o json |
-      {program} eval -f - --from shop/web --to 203.0.113.10:443
   Many cases at once, answered line by line
     {program} eval cases.jsonl > verdicts.jsonl
+
+With --from and --to and without -f it reads the cluster that kubectl would ask. With -f and --kubeconfig or
+--context it lays the manifests over that cluster: an object that both have is the manifests'.
 
 A case is one line:
   {\"id\": \"1\", \"objects\": [Kubernetes objects], \"flows\": [{\"source\": {\"pod\": \"ns/name\"} or {\"ip\": \"...\"},
@@ -84,23 +96,24 @@ enum FamilyArgument {
 
 pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
     match (&arguments.from, &arguments.to) {
-        (Some(from), Some(to)) => one(arguments, from, to, terminal),
+        (Some(from), Some(to)) => block_on(one(arguments, from, to, terminal)),
         // clap lets neither pass without the other.
         _ => batch::execute(arguments.cases.as_deref(), terminal),
     }
 }
 
 /// One flow, for people.
-fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &mut Terminal) -> anyhow::Result<Exit> {
-    let manifests = manifests::read(&arguments.filename)?;
-    let reading = netverdict_manifest::snapshot(&manifests.objects);
+async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &mut Terminal) -> anyhow::Result<Exit> {
+    let given = arguments.sources.read(terminal).await?;
+    let reading = netverdict_manifest::snapshot(&given.objects);
     // What is not enforced as written changes the answer; the rest is for `lint`.
-    for finding in manifests.findings.iter().chain(&reading.findings).filter(|f| f.severity == Severity::Error) {
+    for finding in given.findings.iter().chain(&reading.findings).filter(|finding| finding.changes_verdicts()) {
         terminal.warn(&finding.to_string());
     }
+    let namespace = arguments.namespace.as_deref().or(given.namespace.as_deref()).unwrap_or("default");
     let flow = Flow {
-        source: end(from, &arguments.namespace),
-        destination: end(&to.place, &arguments.namespace),
+        source: end(from, namespace),
+        destination: end(&to.place, namespace),
         protocol: to.protocol.unwrap_or(Protocol::TCP),
         port: to.port,
         family: match arguments.family {
@@ -108,7 +121,8 @@ fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &mut Ter
             FamilyArgument::V6 => Family::V6,
         },
     };
-    let evaluation = evaluate(&reading.snapshot, &flow).map_err(|error| with_remedy(error, &reading.snapshot));
+    let evaluation =
+        evaluate(&reading.snapshot, &flow).map_err(|error| with_remedy(error, &reading.snapshot, given.origin));
     let evaluation = evaluation.context("cannot evaluate the flow")?;
     let text = match arguments.output {
         Output::Table => walk::explain(&flow, &evaluation, terminal.paint()),
@@ -125,10 +139,11 @@ fn end(place: &Place, namespace: &str) -> End {
     }
 }
 
-fn with_remedy(error: EvaluateError, snapshot: &Snapshot) -> anyhow::Error {
+fn with_remedy(error: EvaluateError, snapshot: &Snapshot, origin: ObjectsOrigin) -> anyhow::Error {
+    let holders = origin.words();
     let remedy = match &error {
         EvaluateError::UnknownPod(_) if snapshot.pods.is_empty() => {
-            "the manifests hold no pods; add them with -f, for instance from `kubectl get pods -A -o yaml`".to_owned()
+            format!("{holders} no pods; add them with -f, or read a cluster with --kubeconfig or --context")
         }
         EvaluateError::UnknownPod(wanted) => {
             let similar = |name: &str| name.contains(&wanted.name) || wanted.name.contains(name);
@@ -142,7 +157,7 @@ fn with_remedy(error: EvaluateError, snapshot: &Snapshot) -> anyhow::Error {
                 near.extend(snapshot.pods.keys());
             }
             let names: Vec<_> = near.iter().take(5).map(ToString::to_string).collect();
-            format!("the manifests hold, among others, {}", names.join(", "))
+            format!("{holders}, among others, {}", names.join(", "))
         }
         EvaluateError::ContestedAddress { .. } | EvaluateError::FamilyMismatch { .. } => return error.into(),
     };

@@ -124,7 +124,8 @@ pub struct Point {
 /// What both ends conclude. A point that a packet would never reach is judged all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Denied if any point denies, else unknown if any point does not know, else allowed.
+    /// Denied if any point denies, else unknown if any point does not know or the destination is a Service's address,
+    /// else allowed.
     pub verdict: Verdict,
     /// Source egress before destination ingress; only for ends that are pods and take part.
     pub points: Vec<Point>,
@@ -166,7 +167,10 @@ pub fn evaluate(snapshot: &Snapshot, flow: &Flow) -> Result<Evaluation, Evaluate
             Point { name, subject: pod.key(), decision: question.decide(), near_misses: question.near_misses() }
         })
         .collect();
-    Ok(Evaluation { verdict: conjunction(points.iter().map(|p| p.decision.verdict)), points })
+    // Also where no end is a pod that could be judged: who answers for a Service is not known (§2.3).
+    let unresolved = Facts::of(snapshot, &flow.destination, None, family).service.then_some(Verdict::Unknown);
+    let verdict = conjunction(points.iter().map(|point| point.decision.verdict).chain(unresolved));
+    Ok(Evaluation { verdict, points })
 }
 
 /// Judges one end only. `None` when the subject is no pod that takes part.

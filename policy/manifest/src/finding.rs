@@ -74,6 +74,13 @@ pub struct Finding {
     pub remedy: String,
 }
 
+impl Finding {
+    /// Whether a policy decides nothing, or not as it is written: whoever is told a verdict has to be told this too.
+    pub fn changes_verdicts(&self) -> bool {
+        self.severity == Severity::Error || self.code == code::FOREIGN_POLICY
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.severity)?;
@@ -208,6 +215,7 @@ codes! {
     INVALID_OBJECT = "invalid-object": "apiVersion, kind or metadata cannot be read; the object is ignored.";
     INVALID_KIND = "invalid-kind": "The kind is a misspelt policy kind; the object is not enforced.";
     UNKNOWN_KIND = "unknown-kind": "The kind says nothing about network policy; the object is ignored.";
+    FOREIGN_POLICY = "foreign-policy": "A policy of another system, which is not evaluated.";
     UNKNOWN_VERSION = "unknown-version": "A policy kind with an apiVersion that is not known; the object is not enforced.";
     DUPLICATE_OBJECT = "duplicate-object": "The same kind, namespace and name twice; the last one counts.";
     IMPLIED_NAMESPACE = "implied-namespace": "Pods or policies name a namespace that no object defines.";

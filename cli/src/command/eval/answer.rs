@@ -1,6 +1,6 @@
 //! The shape of an evaluated flow for programs. A contract: fields are added, never renamed or removed.
 
-use netverdict_policy::{Evaluation, NearMiss, Point, Reference, Verdict};
+use netverdict_policy::{Confidence, Evaluation, NearMiss, Point, Reference, Verdict};
 use serde::Serialize;
 
 /// One flow's verdict.
@@ -24,6 +24,12 @@ struct PointAnswer {
     passed: Vec<PolicyAnswer>,
     /// With every audited policy enforced; null unless one takes part.
     verdict_if_enforced: Option<Verdict>,
+    /// Who would decide then; left out unless one takes part.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    staged: Vec<PolicyAnswer>,
+    /// Left out where it is exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confidence: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,6 +74,8 @@ impl PointAnswer {
             near_miss: near_misses.iter().map(NearMissAnswer::of).collect(),
             passed: decision.passed().map(PolicyAnswer::of).collect(),
             verdict_if_enforced: decision.verdict_if_enforced,
+            staged: decision.staged().map(PolicyAnswer::of).collect(),
+            confidence: (decision.confidence != Confidence::Exact).then(|| decision.confidence.as_str()),
         }
     }
 }

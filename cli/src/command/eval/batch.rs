@@ -1,6 +1,7 @@
 //! Cases as JSON lines, answered one by one: what cannot be read is answered too, and stops nothing.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, Read as _, Write},
     net::IpAddr,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use netverdict_manifest::{Origin, Severity};
+use netverdict_manifest::Finding;
 use netverdict_policy::{End, Family, Flow, ObjectKey, Snapshot, evaluate, model::Protocol};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,8 +19,10 @@ use crate::{exit::Exit, place::parse_protocol, terminal::Terminal};
 
 /// Longer lines are answered by an error and skipped: some 10⁵ objects.
 const LONGEST_LINE: u64 = 256 << 20;
-/// A case's findings that are told on standard error.
+/// A case's findings that are told, in its answer and on standard error.
 const MOST_FINDINGS: usize = 20;
+/// Some programs begin a text with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 #[derive(Deserialize)]
 struct Case {
@@ -28,6 +31,9 @@ struct Case {
     #[serde(default)]
     objects: Vec<Value>,
     flows: Vec<Value>,
+    /// A misspelt `objects` is told, and notes that a case carries along stop nothing.
+    #[serde(flatten)]
+    unknown: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +60,9 @@ enum EndText {
 struct CaseAnswer {
     id: Value,
     flows: Vec<FlowAnswer>,
+    /// What of the objects counts for nothing, or not as it is written; left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<Finding>,
 }
 
 #[derive(Serialize)]
@@ -97,8 +106,10 @@ fn answer_all(mut input: impl BufRead, mut output: impl Write, warn: &mut dyn Fn
             input.skip_until(b'\n')?;
             let error = format!("line {number} is longer than {} MiB; split the case", LONGEST_LINE >> 20);
             write_line(&mut output, &ErrorLine { id: Value::Null, error })?;
-        } else if !line.trim_ascii().is_empty() {
-            match answer(&line, warn) {
+        } else if let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line).trim_ascii()
+            && !line.is_empty()
+        {
+            match answer(line, warn) {
                 Ok(answer) => write_line(&mut output, &answer)?,
                 Err((id, error)) => {
                     write_line(&mut output, &ErrorLine { id, error: format!("line {number}: {error}") })?;
@@ -122,32 +133,36 @@ fn answer(line: &[u8], warn: &mut dyn FnMut(&str)) -> Result<CaseAnswer, (Value,
         return Err((Value::Null, "expected an object with id, objects and flows".to_owned()));
     }
     let id = value.get("id").cloned().unwrap_or_default();
-    let Case { id, objects, flows } = serde_json::from_value(value).map_err(|error| (id, error.to_string()))?;
-    let snapshot = snapshot(&id, objects, warn);
+    let Case { id, objects, flows, unknown } =
+        serde_json::from_value(value).map_err(|error| (id, error.to_string()))?;
+    if let Some(name) = unknown.keys().find(|name| name.starts_with("object")) {
+        warn(&format!("case {id}: `{name}` means nothing; the objects are in `objects`"));
+    }
+    let (snapshot, findings) = snapshot(&id, objects, warn);
     let flows = flows.into_iter().map(|flow| answer_flow(&snapshot, flow)).collect();
-    Ok(CaseAnswer { id, flows })
+    Ok(CaseAnswer { id, flows, findings })
 }
 
-/// What cannot be read is told on standard error: the verdicts do not depend on it being what it was meant to be.
-fn snapshot(id: &Value, objects: Vec<Value>, warn: &mut dyn FnMut(&str)) -> Snapshot {
+/// With what of the objects counts for nothing, or not as it is written. People are told on standard error.
+fn snapshot(id: &Value, objects: Vec<Value>, warn: &mut dyn FnMut(&str)) -> (Snapshot, Vec<Finding>) {
     let mut findings = Vec::new();
     let mut read = Vec::with_capacity(objects.len());
     for value in objects {
-        match netverdict_manifest::object_from_value(value, Origin::Api) {
-            Ok(object) => read.push(object),
-            Err(finding) => findings.push(finding),
-        }
+        let (objects, unreadable) = netverdict_manifest::objects_from_value(value);
+        read.extend(objects);
+        findings.extend(unreadable);
     }
     let reading = netverdict_manifest::snapshot(&read);
     findings.extend(reading.findings);
-    findings.retain(|finding| finding.severity == Severity::Error);
+    findings.retain(Finding::changes_verdicts);
     for finding in findings.iter().take(MOST_FINDINGS) {
         warn(&format!("case {id}: {finding}"));
     }
     if let Some(more) = findings.len().checked_sub(MOST_FINDINGS).filter(|more| *more > 0) {
-        warn(&format!("case {id}: {more} more errors in its objects"));
+        warn(&format!("case {id}: {more} more objects or fields of it do not count as they are written"));
     }
-    reading.snapshot
+    findings.truncate(MOST_FINDINGS);
+    (reading.snapshot, findings)
 }
 
 fn answer_flow(snapshot: &Snapshot, flow: Value) -> FlowAnswer {

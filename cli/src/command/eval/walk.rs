@@ -34,6 +34,9 @@ pub(super) fn explain(flow: &Flow, evaluation: &Evaluation, paint: Paint) -> Str
 fn sentence(flow: &Flow, evaluation: &Evaluation) -> String {
     let ends = format!("{} to {}{}", flow.source, flow.destination, port_text(flow));
     let telling = evaluation.points.iter().find(|point| point.decision.verdict == evaluation.verdict);
+    if telling.is_none() && evaluation.verdict == Verdict::Unknown {
+        return format!("unknown: {ends}; {}", reason_text(Reason::ServiceNotResolved));
+    }
     let Some(point) = telling.filter(|_| evaluation.verdict != Verdict::Allowed) else {
         let deciders: Vec<_> =
             evaluation.points.iter().flat_map(|point| point.decision.decided_by()).map(short).collect();
@@ -57,7 +60,7 @@ fn sentence(flow: &Flow, evaluation: &Evaluation) -> String {
 fn port_text(flow: &Flow) -> String {
     match flow.port {
         Some(port) => format!(" port {port}/{}", flow.protocol),
-        None if flow.protocol.has_ports() => format!(" on every {} port", flow.protocol),
+        None if flow.protocol.has_ports() => format!(" on all {} ports at once", flow.protocol),
         None => format!(" by {}", flow.protocol),
     }
 }

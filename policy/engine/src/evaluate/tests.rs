@@ -352,7 +352,9 @@ fn a_services_address_is_not_judged_at_the_source() {
         .policy(network_policy("x/deny").isolate_egress())
         .policy(network_policy("y/deny").isolate_ingress());
     check_egress(cluster.clone(), &[("x/a -> 10.96.1.1:80/tcp", "unknown service_not_resolved")]);
-    assert_eq!(judge(&cluster.snapshot(), "x/a -> 10.96.1.1:80/tcp").verdict, Verdict::Unknown);
+    assert_eq!(judge(&cluster.clone().snapshot(), "x/a -> 10.96.1.1:80/tcp").verdict, Verdict::Unknown);
+    let from_outside = judge(&cluster.snapshot(), "203.0.113.7 -> 10.96.1.1:80/tcp");
+    assert_eq!((from_outside.verdict, from_outside.points.len()), (Verdict::Unknown, 0));
 }
 
 #[test]
@@ -466,6 +468,12 @@ mod tiers {
         let ingress = point(&evaluation, PointName::DestinationIngress);
         assert_eq!(told(ingress), "allowed explicit_accept a#0 b#0");
         assert_eq!(ingress.decision.confidence, Confidence::Ambiguous);
+        let passed = fixture().policy(admin("b", 7).ingress(deny())).policy(admin("a", 7).ingress(pass())).snapshot();
+        let evaluation = judge(&passed, "y/a -> x/a:80/tcp");
+        let ingress = point(&evaluation, PointName::DestinationIngress);
+        assert_eq!(told(ingress), "allowed no_policy", "whoever would have denied has not allowed");
+        assert_eq!(ingress.decision.confidence, Confidence::Ambiguous);
+        assert_eq!(ingress.decision.passed().map(|by| by.policy.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         let agreed = fixture().policy(admin("b", 7).ingress(deny())).policy(admin("a", 7).ingress(deny()));
         check_ingress(agreed, &[("y/a -> x/a:80/tcp", "denied explicit_deny a#0")]);
     }
