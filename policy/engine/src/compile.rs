@@ -134,16 +134,18 @@ impl Compiler {
         self.books.ledger.tables()
     }
 
-    /// What an attribution id means; also of those that are no longer in the tables.
+    /// What an attribution id means. One that has left the tables is known for some thousand decisions more: whoever
+    /// needs it for longer keeps what the changes told.
     pub fn decision(&self, id: AttributionId) -> Option<&Arc<Decision>> {
         self.books.decisions.get(id)
     }
 
-    /// What an owner id means; also of owners that are gone.
+    /// What an owner id means; of owners that are gone as long as of decisions.
     pub fn owner(&self, id: OwnerId) -> Option<&Owner> {
         self.books.owners.get(id)
     }
 
+    /// `None` for whoever has, or had not long ago, no address and no part in the tables.
     pub fn owner_id(&self, owner: &Owner) -> Option<OwnerId> {
         self.books.owners.find(owner)
     }
@@ -237,7 +239,7 @@ impl Compiler {
         self.books.owners.id(owner)
     }
 
-    /// Drops meanings that no table has needed for long, so that they do not pile up.
+    /// Drops meanings that no table has needed for some time, so that they do not pile up.
     fn forget(&mut self) {
         let books = &mut self.books;
         if books.decisions.is_long() {

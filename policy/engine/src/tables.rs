@@ -159,9 +159,9 @@ pub struct Change {
     pub complete: bool,
     pub put: Tables,
     pub delete: Deleted,
-    /// Decisions that were not in the catalogue before.
+    /// Decisions that were not in the catalogue before, or had been forgotten.
     pub attributions: Vec<(AttributionId, Decision)>,
-    /// Owners that were not in the catalogue before.
+    /// Owners that were not in the catalogue before; one that had been forgotten has another id.
     pub owners: Vec<(OwnerId, Owner)>,
 }
 

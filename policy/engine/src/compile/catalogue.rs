@@ -12,8 +12,8 @@ use crate::{
     tables::{Owner, OwnerId},
 };
 
-/// Entries that are not worth looking for what may be forgotten.
-const SMALL: usize = 4_096;
+/// As many new entries are not worth looking for what may be forgotten.
+const FEW: usize = 4_096;
 
 /// A decision by numbers: cheap to make and to find again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,7 +46,8 @@ impl<V> Meaning<V> {
     }
 }
 
-/// When to look for what may be forgotten: at twice of what was left the last time.
+/// When to look for what may be forgotten: once as many came as were in use the last time. So what is kept without use
+/// is at most twice as much.
 #[derive(Debug)]
 struct Limit(usize);
 
@@ -55,8 +56,8 @@ impl Limit {
         entries > self.0
     }
 
-    fn set(&mut self, entries: usize) {
-        self.0 = SMALL.max(2 * entries);
+    fn set(&mut self, entries: usize, used: usize) {
+        self.0 = entries + FEW.max(used);
     }
 }
 
@@ -74,7 +75,7 @@ pub(super) struct Decisions {
 impl Default for Decisions {
     fn default() -> Self {
         let (briefs, meanings) = (QuickMap::default(), QuickMap::default());
-        Self { briefs, meanings, new: Vec::new(), limit: Limit(SMALL), collided: false }
+        Self { briefs, meanings, new: Vec::new(), limit: Limit(FEW), collided: false }
     }
 }
 
@@ -128,12 +129,7 @@ impl Decisions {
         self.briefs.retain(|brief, id| self.meanings.contains_key(id) && stands(brief));
         self.meanings.shrink_to_fit();
         self.briefs.shrink_to_fit();
-        self.limit.set(self.meanings.len().max(self.briefs.len()));
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.meanings.len().max(self.briefs.len())
+        self.limit.set(self.meanings.len().max(self.briefs.len()), used.len());
     }
 }
 
@@ -149,7 +145,7 @@ pub(super) struct Owners {
 impl Owners {
     pub(super) fn new(floor: u32) -> Self {
         let (ids, meanings) = (HashMap::new(), QuickMap::default());
-        Self { ids, meanings, next: Counter::from(floor), new: Vec::new(), limit: Limit(SMALL) }
+        Self { ids, meanings, next: Counter::from(floor), new: Vec::new(), limit: Limit(FEW) }
     }
 
     pub(super) fn get(&self, id: OwnerId) -> Option<&Owner> {
@@ -191,11 +187,70 @@ impl Owners {
         self.ids.retain(|_, id| self.meanings.contains_key(id));
         self.meanings.shrink_to_fit();
         self.ids.shrink_to_fit();
-        self.limit.set(self.meanings.len());
+        self.limit.set(self.meanings.len(), used.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ObjectKey;
+
+    fn decision(number: usize) -> Decision {
+        Decision {
+            verdict: Verdict::Denied,
+            verdict_if_enforced: None,
+            reason: Reason::IsolatedNoMatch,
+            tier: None,
+            confidence: Confidence::Exact,
+            references: vec![crate::decision::Reference {
+                role: Role::Isolating,
+                policy: crate::model::PolicyKey {
+                    kind: "NetworkPolicy".into(),
+                    namespace: "shop".into(),
+                    name: number.to_string(),
+                },
+                uid: String::new(),
+                generation: 1,
+                content_hash: String::new(),
+                tier: Tier::NetworkPolicy,
+                rule_index: None,
+                rule_name: String::new(),
+                action: None,
+            }],
+        }
     }
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.meanings.len()
+    #[test]
+    fn decisions_do_not_pile_up_and_the_last_ones_stay_known() {
+        let mut decisions = Decisions::default();
+        let for_good = decisions.id(decision(0));
+        let mut last = for_good;
+        for number in 1..10 * FEW {
+            let id = decisions.id(decision(number));
+            if decisions.is_long() {
+                decisions.forget(&QuickSet::from_iter([for_good, id]), &QuickSet::default());
+                assert!(decisions.get(last).is_some(), "it was in use until now");
+            }
+            last = id;
+        }
+        assert!(decisions.get(for_good).is_some());
+        assert!(decisions.meanings.len() < 4 * FEW, "{} are kept", decisions.meanings.len());
+    }
+
+    #[test]
+    fn owners_do_not_pile_up_and_are_never_called_by_the_id_of_another() {
+        let owner = |number: u32| Owner::Pod { key: ObjectKey::new("shop", "web-0"), uid: number.to_string() };
+        let mut owners = Owners::new(1);
+        let first = owners.id(owner(0));
+        for number in 1..40_000 {
+            let id = owners.id(owner(number));
+            if owners.is_long() {
+                owners.forget(&QuickSet::from_iter([id]));
+            }
+        }
+        assert!(owners.meanings.len() < 4 * FEW, "{} are kept", owners.meanings.len());
+        assert_eq!((owners.get(first), owners.find(&owner(0))), (None, None));
+        assert!(owners.id(owner(0)) > first);
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel does with the tables, step by step.
+//! What the kernel concludes by the tables, step by step. Pairs are asked of the classes from which they were written.
 
 use std::net::IpAddr;
 

@@ -176,6 +176,11 @@ impl World {
         self.readings.settle();
     }
 
+    #[cfg(test)]
+    pub(super) fn remembers(&self) -> [usize; 2] {
+        [self.grounds.len(), self.readings.len()]
+    }
+
     /// Addresses in order. `None` where nobody has one any more, and no name is known for it that a rule reads.
     pub(super) fn addresses(&self, addresses: &[IpAddr]) -> impl Iterator<Item = Option<Sight>> {
         let blocks = self.blocks.find_all(addresses);
