@@ -115,7 +115,7 @@ fn nth<V>(map: &BTreeMap<String, V>, at: Pick) -> String {
 }
 
 /// A policy of this name; a network policy in this namespace.
-pub(super) fn placed(policy: Policy, namespace: &str, name: &str) -> Policy {
+fn placed(policy: Policy, namespace: &str, name: &str) -> Policy {
     let mut policy = renamed(policy, name);
     if policy.tier == Tier::NetworkPolicy {
         policy.key.namespace = namespace.to_owned();

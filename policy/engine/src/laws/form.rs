@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Form<'a> {
     peers: BTreeMap<Peer<'a>, (Peer<'a>, Option<&'a Owner>, bool, bool)>,
-    subjects: BTreeMap<&'a ObjectKey, (Option<&'a Owner>, [(Class<'a>, Said<'a>); 2])>,
+    subjects: BTreeMap<&'a ObjectKey, (Option<&'a Owner>, [Side<'a>; 2])>,
     pairs: BTreeMap<(Option<Class<'a>>, Option<Peer<'a>>), Said<'a>>,
     columns: BTreeSet<&'a Column>,
 }
@@ -30,6 +30,9 @@ enum Peer<'a> {
 }
 
 type Class<'a> = (Direction, &'a ObjectKey);
+
+/// One direction of a subject: its class and the default.
+type Side<'a> = (Class<'a>, Said<'a>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said<'a> {
