@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use super::clusters::{ADDRESSES, labels, one_pod, policy, put, renamed, scope, selector};
 use crate::{
     build::{PolicyBuilder, RuleBuilder, address, admin, baseline, block, network_policy, pods, rule, tcp},
-    model::{Action, Labels, NamespaceScope, Pod, Policy, Rule, Selector, Snapshot, Subject, Tier},
+    model::{Action, ContainerPort, Labels, NamespaceScope, Pod, Policy, Rule, Selector, Snapshot, Subject, Tier},
 };
 
 /// Which of several objects, in order: as many as there are, over and over.
@@ -34,6 +34,8 @@ pub(super) enum Edit {
     RemovePod(Pick),
     LabelPod(Pick, Labels),
     MovePod(Pick, Vec<&'static str>),
+    /// The same names may mean other ports.
+    NamePorts(Pick, Vec<ContainerPort>),
     /// Keeps addresses of one family only.
     LoseFamily(Pick, bool),
     LabelNode(Pick, Labels),
@@ -86,6 +88,7 @@ impl Edit {
             Self::MovePod(at, to) => {
                 change(pods, at, |pod| pod.addresses = to.into_iter().map(address).collect());
             }
+            Self::NamePorts(at, ports) => change(pods, at, |pod| pod.container_ports = ports),
             Self::LoseFamily(at, v6) => change(pods, at, |pod| pod.addresses.retain(|address| address.is_ipv6() != v6)),
             Self::LabelNode(at, labels) => change(nodes, at, |node| node.labels = labels),
             Self::ToggleRange(range) => {
@@ -183,6 +186,7 @@ pub(super) fn edit() -> impl Strategy<Value = Edit> {
         1 => pick().prop_map(Edit::RemovePod),
         1 => (pick(), labels()).prop_map(|(at, labels)| Edit::LabelPod(at, labels)),
         1 => (pick(), vec(select(&ADDRESSES[..12]), 0..3)).prop_map(|(at, to)| Edit::MovePod(at, to)),
+        1 => (pick(), one_pod()).prop_map(|(at, pod)| Edit::NamePorts(at, pod.container_ports)),
         1 => (pick(), flag()).prop_map(|(at, v6)| Edit::LoseFamily(at, v6)),
     ];
     let of_others = prop_oneof![
