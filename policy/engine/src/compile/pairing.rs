@@ -14,16 +14,16 @@ use super::{
     identity::IdentityChange,
     scripts::Script,
     subjects::{ClassChange, Slot, Subjects},
-    terms::TermId,
+    terms::{TermId, Terms},
     view::Look,
 };
 use crate::tables::{ClassId, IdentityId, Outcome};
 
 /// Whom the policies mean in which two classes differ.
 struct Meant {
-    /// All terms that they read; sorted.
-    terms: Vec<TermId>,
-    /// Whom they may mean; sorted.
+    /// Terms that they read and nobody does any more, so that `identities` does not go by them.
+    lost: Vec<TermId>,
+    /// Whom they may mean now; sorted.
     identities: Vec<IdentityId>,
     everybody: bool,
 }
@@ -46,7 +46,7 @@ pub(super) fn pair(
     let mut differences = Differences::default();
     for (_, class, from) in &mut newcomers {
         let old = from.and_then(|slot| dissolved.get(&slot).or_else(|| subjects.classes().get(&slot)));
-        let meant = old.and_then(|old| Some((old, meant(&mut differences, old, class, directory)?)));
+        let meant = old.and_then(|old| Some((old, meant(&mut differences, old, class, directory, &books.terms)?)));
         match meant {
             Some((old, meant)) => follow(class, old, &meant, identities, directory, books),
             None => judge_all(class, directory, books),
@@ -129,14 +129,14 @@ fn follow(
     } else {
         class.take_default(old.default, &mut books.columns);
     }
-    // By view of the old class: whether it reads terms of the policies that differ, and its id here.
+    // By view of the old class: whether it is by terms that are lost, and its id here.
     let mut touched: Vec<Option<bool>> = vec![None; old.views()];
     let mut taken: Vec<Option<ViewId>> = vec![None; old.views()];
     let mut viewed = Vec::new();
     let mut again: Vec<IdentityId> = meant.identities.iter().chain(&identities.strangers).copied().collect();
     for (identity, view) in old.viewed() {
         let Some(seen) = old.view(*view) else { continue };
-        let is_touched = *touched[*view].get_or_insert_with(|| seen.holds_any(&meant.terms));
+        let is_touched = *touched[*view].get_or_insert_with(|| seen.holds_any(&meant.lost));
         let stays = Some(*identity).filter(|identity| !identities.removed.contains(identity));
         for identity in stays.iter().chain(identities.heirs_of(*identity)) {
             if is_touched {
@@ -159,7 +159,13 @@ fn follow(
 }
 
 /// Whom the policies mean in which two classes differ; `None` where nothing of the old one can be relied on.
-fn meant(differences: &mut Differences, old: &Class, class: &Class, directory: &Directory<'_>) -> Option<Rc<Meant>> {
+fn meant(
+    differences: &mut Differences,
+    old: &Class,
+    class: &Class,
+    directory: &Directory<'_>,
+    live: &Terms,
+) -> Option<Rc<Meant>> {
     if old.likeness.ports != class.likeness.ports {
         return None;
     }
@@ -179,7 +185,12 @@ fn meant(differences: &mut Differences, old: &Class, class: &Class, directory: &
         let mut terms: Vec<TermId> = scripts.iter().flat_map(|script| script.terms.iter().copied()).collect();
         terms.sort_unstable();
         let identities = directory.meant(&terms, &scripts);
-        Some(Rc::new(Meant { terms, identities, everybody: scripts.iter().any(|script| script.means_everybody()) }))
+        terms.retain(|term| live.get(*term).is_none());
+        Some(Rc::new(Meant {
+            lost: terms,
+            identities,
+            everybody: scripts.iter().any(|script| script.means_everybody()),
+        }))
     });
     found.clone()
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     evaluate::tiers,
-    model::{ContainerPort, Direction, ObjectKey, Pod, Snapshot},
+    model::{ContainerPort, Direction, ObjectKey, Pod, Snapshot, Tier},
     tables::{ClassId, Owner, OwnerId, SubjectEntry},
 };
 
@@ -176,8 +176,7 @@ impl Subjects {
         change: &mut ClassChange,
         books: &mut Books,
     ) -> Slot {
-        let policies: Vec<Arc<Version>> =
-            selecting.iter().filter(|version| tiers::concerns(&version.policy, direction)).cloned().collect();
+        let policies = heard(selecting, direction);
         let ports = match direction {
             Direction::Ingress => named_ports(&policies, pod),
             Direction::Egress => Vec::new(),
@@ -218,6 +217,15 @@ impl Subject {
             Direction::Ingress => self.ingress,
         }
     }
+}
+
+/// Those of the policies that select a pod that can matter to it in one direction. Baseline is never reached where a
+/// network policy isolates; but whether anything is audited is told in every decision.
+fn heard(selecting: &[Arc<Version>], direction: Direction) -> Vec<Arc<Version>> {
+    let concerning = || selecting.iter().filter(|version| tiers::concerns(&version.policy, direction));
+    let isolated = concerning().any(|version| version.policy.tier == Tier::NetworkPolicy && !version.audited);
+    let in_vain = |version: &Version| isolated && version.policy.tier == Tier::Baseline && !version.audited;
+    concerning().filter(|version| !in_vain(version)).cloned().collect()
 }
 
 /// What the port names in ingress rules can read of the subject.

@@ -55,9 +55,10 @@ impl View {
         Some(Self { claims, unknown_pod })
     }
 
-    /// Whether one of these terms holds. `terms`: sorted.
+    /// Whether one of these terms holds.
     pub(super) fn holds_any(&self, terms: &[TermId]) -> bool {
-        self.claims.iter().flat_map(|claim| &claim.terms).any(|term| terms.binary_search(term).is_ok())
+        let holds = |term: &TermId| self.claims.iter().any(|claim| claim.terms.binary_search(term).is_ok());
+        terms.iter().any(holds)
     }
 }
 
