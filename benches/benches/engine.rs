@@ -165,7 +165,8 @@ fn changes(families: &str, compiler: &mut Compiler, base: &Arc<Snapshot>) -> Res
             let mut next = Snapshot::clone(base);
             edit(&mut next, number);
             anyhow::ensure!(next != **base, "{title} changes nothing");
-            there.push(follow(compiler, &Arc::new(next)));
+            let next = Arc::new(next);
+            there.push(follow(compiler, &next));
             back.push(follow(compiler, base));
         }
         let middle = |times: Vec<(Duration, usize)>| {
@@ -177,8 +178,8 @@ fn changes(families: &str, compiler: &mut Compiler, base: &Arc<Snapshot>) -> Res
     Ok(())
 }
 
-/// The time that a compiler takes, and how many entries of the tables are to be written or deleted. Copying the
-/// snapshot is its watcher's work, and not measured.
+/// The time that a compiler takes, and how many entries of the tables are to be written or deleted. Copying
+/// and dropping snapshots is their watcher's work, and not measured.
 fn follow(compiler: &mut Compiler, next: &Arc<Snapshot>) -> (Duration, usize) {
     let (Change { put, delete, .. }, time) = timed(|| compiler.compile(next));
     let written = [put.addresses.len(), put.blocks.len(), put.subjects.len(), put.pairs.len(), put.columns.len()];

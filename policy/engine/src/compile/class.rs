@@ -193,6 +193,8 @@ pub(super) struct Rules {
     pub(super) isolates: bool,
     /// Some rule names pods, or a port of a peer, so that it matters whether an address may be an unknown pod's.
     pub(super) reads_pods: bool,
+    /// Some rule resolves a port's name on the peer.
+    pub(super) reads_names: bool,
 }
 
 impl Rules {
@@ -207,6 +209,7 @@ impl Rules {
             terms,
             isolates: likeness.policies.iter().any(|version| version.policy.tier == Tier::NetworkPolicy),
             reads_pods: scripts.iter().any(|script| script.reads_pods()),
+            reads_names: scripts.iter().any(|script| !script.names.is_empty()),
             scripts,
         }
     }

@@ -21,15 +21,18 @@ impl Quick {
         let product = u128::from(self.0.rotate_left(5) ^ word) * u128::from(Self::FACTOR);
         // Fold the upper half in: the low bits choose the bucket.
         let bytes = product.to_le_bytes();
-        let (low, high) = bytes.split_at(8);
-        self.0 = read(low) ^ read(high);
+        self.0 = bytes.as_chunks().0.iter().fold(0, |folded, half| folded ^ u64::from_le_bytes(*half));
     }
 }
 
 impl Hasher for Quick {
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            self.mix(read(chunk));
+        let (words, rest) = bytes.as_chunks();
+        words.iter().for_each(|word| self.mix(u64::from_le_bytes(*word)));
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            self.mix(u64::from_le_bytes(word));
         }
     }
 
@@ -45,14 +48,12 @@ impl Hasher for Quick {
         self.mix(word);
     }
 
+    /// Lengths, and which variant of an enum it is.
+    fn write_usize(&mut self, word: usize) {
+        self.mix(word as u64);
+    }
+
     fn finish(&self) -> u64 {
         self.0
     }
-}
-
-/// Up to eight bytes as a number.
-fn read(bytes: &[u8]) -> u64 {
-    let mut word = [0; 8];
-    word[..bytes.len()].copy_from_slice(bytes);
-    u64::from_le_bytes(word)
 }

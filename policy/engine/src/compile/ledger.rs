@@ -45,6 +45,10 @@ impl Ledger {
     }
 
     pub(super) fn set_address(&mut self, address: IpAddr, entry: Option<PeerEntry>) {
+        // Of many that are looked at again most stay as they are.
+        if self.address(address) == entry {
+            return;
+        }
         match entry {
             Some(entry) => self.hashed.insert(address, entry),
             None => self.hashed.remove(&address),

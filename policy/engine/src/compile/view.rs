@@ -69,7 +69,7 @@ impl ClaimView {
         terms.sort_unstable();
         terms.dedup();
         let mut ports = Vec::new();
-        if !reading.ports.is_empty() {
+        if rules.reads_names && !reading.ports.is_empty() {
             let names: Vec<&str> = rules.scripts.iter().flat_map(|script| script.names_read(&terms)).collect();
             ports.extend(reading.ports.iter().filter(|port| names.contains(&port.name.as_str())).cloned());
         }
