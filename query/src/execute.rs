@@ -9,6 +9,7 @@ use std::{
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{
     common::Column,
+    datasource::provider_as_source,
     execution::{SendableRecordBatchStream, SessionStateBuilder},
     logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
     physical_plan::execute_stream,
@@ -16,6 +17,7 @@ use datafusion::{
     sql::parser::Statement,
 };
 use futures::StreamExt as _;
+use netverdict_flowlog::Table;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::{mpsc, oneshot},
@@ -24,8 +26,15 @@ use tokio::{
 };
 
 use crate::{
-    cells, error::QueryError, functions, guard, metrics::Metrics, notes::Notes, options::LimitOptions, session,
-    tables::Store,
+    cells,
+    error::QueryError,
+    functions, guard,
+    metrics::Metrics,
+    notes::Notes,
+    options::LimitOptions,
+    session,
+    state::States,
+    tables::{ChosenFiles, Segment, Store},
 };
 
 /// Threads for statements, apart from those that serve sockets. Dropping it does not wait for a statement that does
@@ -66,6 +75,7 @@ pub struct Executor {
     context: SessionContext,
     threads: Arc<Threads>,
     store: Arc<Store>,
+    states: Arc<States>,
     metrics: Arc<Metrics>,
     statement_timeout: Duration,
     max_join_pairs: u64,
@@ -147,6 +157,7 @@ impl Executor {
             context,
             threads: Arc::new(threads),
             store,
+            states: Arc::new(States::new(limits, Arc::clone(&metrics))),
             metrics,
             statement_timeout: limits.statement_timeout,
             max_join_pairs: limits.max_join_pairs,
@@ -155,6 +166,11 @@ impl Executor {
 
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Policy states that were asked for before.
+    pub(crate) fn states(&self) -> &States {
+        &self.states
     }
 
     pub fn metrics(&self) -> &Arc<Metrics> {
@@ -234,6 +250,22 @@ impl Executor {
     ) -> Result<(Vec<RecordBatch>, bool), QueryError> {
         let plan = self.plan(text).await?;
         self.run(plan, None, Arc::clone(notes)).await?.collect(max_rows).await
+    }
+
+    /// Rows of files that were chosen beforehand, as far as a condition holds for them.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) async fn scan(
+        &self,
+        table: Table,
+        segments: Vec<Segment>,
+        condition: Expr,
+        notes: &Arc<Notes>,
+    ) -> Result<Rows, QueryError> {
+        let files = provider_as_source(Arc::new(ChosenFiles::new(table, Arc::clone(&self.store), segments)));
+        let plan = LogicalPlanBuilder::scan(table.name(), files, None)?.filter(condition)?.build()?;
+        self.run(plan, None, Arc::clone(notes)).await
     }
 
     /// A session whose scans write into `notes`.

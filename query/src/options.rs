@@ -109,6 +109,13 @@ pub struct LimitOptions {
     /// keeps nobody from logging in.
     #[arg(long, env = "NETVERDICT_QUERY_THREADS", default_value_t = 0, value_name = "THREADS")]
     pub query_threads: usize,
+    /// Most policy states that are kept, so that the next question about a node reads only what changed since. One for
+    /// each node that people ask about, and some for older moments; 0 keeps none.
+    #[arg(long, env = "NETVERDICT_KEPT_STATES", default_value_t = 16, value_name = "STATES")]
+    pub kept_states: usize,
+    /// Memory for kept policy states, in MiB; those used least recently go first. A state of 10 000 pods takes about 10.
+    #[arg(long, env = "NETVERDICT_KEPT_STATES_MEMORY", default_value_t = 256, value_name = "MIB")]
+    pub kept_states_memory: u64,
     /// Most PostgreSQL connections at once.
     #[arg(long, env = "NETVERDICT_MAX_CONNECTIONS", default_value_t = 100, value_name = "CONNECTIONS")]
     pub max_connections: usize,

@@ -86,10 +86,9 @@ impl Question {
 pub async fn answer(executor: &Executor, question: &Question) -> Result<WhyAnswer, QueryError> {
     let notes = Arc::new(Notes::default());
     let seen = attempt::find(executor, question, &notes).await?;
-    let newest = state::rebuild(executor, seen.as_ref().map(Attempt::node), Moment::Newest, &notes).await?;
     let parts = match &seen {
-        Some(attempt) => on_record(executor, attempt, newest.as_ref(), &notes).await?,
-        None => on_paper(executor, question, newest.as_ref(), &notes).await?,
+        Some(attempt) => on_record(executor, attempt, &notes).await?,
+        None => on_paper(executor, question, &notes).await?,
     };
     let Parts { mut points, source, destination, port, protocol, assumption } = parts;
     blame::complete(executor, &mut points, &notes).await?;
@@ -140,14 +139,8 @@ fn verdict(points: &[WhyPoint]) -> Verdict {
         .unwrap_or(Verdict::Allowed)
 }
 
-async fn on_record(
-    executor: &Executor,
-    attempt: &Attempt,
-    newest: Option<&State>,
-    notes: &Arc<Notes>,
-) -> Result<Parts, QueryError> {
+async fn on_record(executor: &Executor, attempt: &Attempt, notes: &Arc<Notes>) -> Result<Parts, QueryError> {
     let flow = attempt.flow();
-    let now = newest.and_then(|state| Judged::of(state, &flow).ok());
     let mut points: Vec<WhyPoint> = attempt.points();
     // The ends of which no packet is on record are judged by the state that judged the others.
     if !attempt.missing_points().is_empty() {
@@ -168,9 +161,7 @@ async fn on_record(
         }
     }
     points.sort_by_key(|point| point.point != judged::SOURCE_EGRESS);
-    if let Some(now) = now {
-        points.iter_mut().for_each(|point| now.compare(point));
-    }
+    compare_with_newest(executor, Some(attempt.node()), &flow, &mut points, notes).await?;
     let (source, destination) = attempt.ends();
     Ok(Parts {
         points,
@@ -182,21 +173,12 @@ async fn on_record(
     })
 }
 
-async fn on_paper(
-    executor: &Executor,
-    question: &Question,
-    newest: Option<&State>,
-    notes: &Arc<Notes>,
-) -> Result<Parts, QueryError> {
-    let ends = [&question.source, &question.destination];
-    known::all(executor, &ends, question.to, notes).await?;
-    let then = known::state_with(executor, &ends, question.to, notes).await?;
+async fn on_paper(executor: &Executor, question: &Question, notes: &Arc<Notes>) -> Result<Parts, QueryError> {
+    let then = known::state_with(executor, &[&question.source, &question.destination], question.to, notes).await?;
     let assumed = judged::assumed(&then, question);
     let judged = Judged::of(&then, &assumed.flow)?;
     let mut points = judged.points();
-    if let Some(now) = newest.and_then(|state| Judged::of(state, &assumed.flow).ok()) {
-        points.iter_mut().for_each(|point| now.compare(point));
-    }
+    compare_with_newest(executor, None, &assumed.flow, &mut points, notes).await?;
     for problem in &then.problems {
         notes.stale(problem.clone());
     }
@@ -208,6 +190,22 @@ async fn on_paper(
         protocol: Some(assumed.flow.protocol),
         assumption: assumed.text,
     })
+}
+
+/// Writes into points what the newest state says of them. Asked for after older states, it takes only what came since.
+async fn compare_with_newest(
+    executor: &Executor,
+    node: Option<&str>,
+    flow: &Flow,
+    points: &mut [WhyPoint],
+    notes: &Arc<Notes>,
+) -> Result<(), QueryError> {
+    if let Some(newest) = state::rebuild(executor, node, Moment::Newest, notes).await?
+        && let Ok(now) = Judged::of(&newest, flow)
+    {
+        points.iter_mut().for_each(|point| now.compare(point));
+    }
+    Ok(())
 }
 
 /// The engine's word for an end.

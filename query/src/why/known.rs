@@ -22,49 +22,34 @@ const SUGGESTIONS: usize = 3;
 /// Names that are compared.
 const MAX_NAMES: usize = 100_000;
 
-/// Refuses pods that are nowhere on record.
-pub(super) async fn all(
-    executor: &Executor,
-    ends: &[&Asked],
-    to: DateTime<Utc>,
-    notes: &Arc<Notes>,
-) -> Result<(), QueryError> {
-    for key in pods(ends) {
-        if changes(executor, key, to, notes).await?.is_empty() {
-            return Err(QueryError::UnknownPod {
-                message: format!("pod {key} is not on record until {}", to.format("%Y-%m-%d %H:%M:%S UTC")),
-                remedy: remedy(key, &names(executor, notes).await?),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The state in force at a time; or, where a pod was gone by then, the last one that had it.
+/// The state in force at a time; or, where a pod was gone by then, the last one that had it. Refuses pods that are
+/// nowhere on record.
 pub(super) async fn state_with(
     executor: &Executor,
     ends: &[&Asked],
     to: DateTime<Utc>,
     notes: &Arc<Notes>,
 ) -> Result<State, QueryError> {
-    let Some(state) = state::rebuild(executor, None, Moment::At(to), notes).await? else {
+    let state = state::rebuild(executor, None, Moment::At(to), notes).await?;
+    let mut last: Option<u64> = None;
+    for key in pods(ends) {
+        if state.as_ref().is_some_and(|state| state.snapshot.pods.contains_key(key)) {
+            continue;
+        }
+        let gone = match state.as_ref().and_then(|state| state.gone_since(key)) {
+            Some(number) => Some(number),
+            None => gone_long(executor, key, state.as_ref(), to, notes).await?,
+        };
+        if let Some(number) = gone {
+            last = Some(last.map_or(number, |last| last.min(number)));
+        }
+    }
+    let Some(state) = state else {
         return Err(QueryError::BadRequest {
             message: "no policy state is on record until then, and no packet either".into(),
             remedy: "choose a later at, or see that a collector writes into --data-dir".into(),
         });
     };
-    let mut last: Option<u64> = None;
-    for key in pods(ends).filter(|key| !state.snapshot.pods.contains_key(*key)) {
-        let gone = changes(executor, key, to, notes)
-            .await?
-            .into_iter()
-            .filter(|row| row.head.change == ChangeKind::Delete && *row.head.node == *state.node)
-            .map(|row| row.head.revision)
-            .max();
-        if let Some(revision) = gone {
-            last = Some(last.map_or(revision, |last| last.min(revision)));
-        }
-    }
     match last {
         None => Ok(state),
         Some(revision) => {
@@ -72,6 +57,27 @@ pub(super) async fn state_with(
             Ok(state::rebuild(executor, Some(&state.node), moment, notes).await?.unwrap_or(state))
         }
     }
+}
+
+/// The number of the state in which a pod was no longer there, by all that is on record of it. `None`: it was on another
+/// node's record only. Refuses a pod that is nowhere.
+async fn gone_long(
+    executor: &Executor,
+    key: &ObjectKey,
+    state: Option<&State>,
+    to: DateTime<Utc>,
+    notes: &Arc<Notes>,
+) -> Result<Option<u64>, QueryError> {
+    let changes = changes(executor, key, to, notes).await?;
+    if changes.is_empty() {
+        return Err(QueryError::UnknownPod {
+            message: format!("pod {key} is not on record until {}", to.format("%Y-%m-%d %H:%M:%S UTC")),
+            remedy: remedy(key, &names(executor, notes).await?),
+        });
+    }
+    let of_node = |row: &&EndpointChangeRow| state.is_some_and(|state| *row.head.node == *state.node);
+    let deletions = changes.iter().filter(|row| row.head.change == ChangeKind::Delete).filter(of_node);
+    Ok(deletions.map(|row| row.head.revision).max())
 }
 
 fn pods<'a>(ends: &'a [&Asked]) -> impl Iterator<Item = &'a ObjectKey> {
