@@ -7,8 +7,6 @@ mod access;
 mod collector;
 #[path = "service/postgres.rs"]
 mod postgres;
-#[path = "service/scratch.rs"]
-mod scratch;
 #[path = "service/sql.rs"]
 mod sql;
 #[path = "service/tables.rs"]

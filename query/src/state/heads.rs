@@ -69,7 +69,7 @@ impl Search<'_> {
             && best.as_ref().is_none_or(|best| self.rank(best).0 <= self.highest(next))
         {
             let (now, later) = rest.split_at(count.min(rest.len()));
-            let chosen = now.iter().map(|segment| Segment::clone(segment)).collect();
+            let chosen = now.iter().copied().cloned().collect();
             let mut rows = executor.scan(Table::Snapshots, chosen, self.condition(), notes).await?;
             while let Some(batch) = rows.next().await {
                 records::of_batch(Table::Snapshots, &batch?)?.iter().for_each(|row| self.consider(row, &mut best));
