@@ -88,7 +88,7 @@ impl ServiceError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } => true,
-            Self::Answer(answer) => matches!(answer.code.as_str(), "timeout" | "internal"),
+            Self::Answer(answer) => matches!(answer.code.as_str(), "timeout" | "busy" | "internal"),
             Self::TokenFile { .. }
             | Self::Token { .. }
             | Self::Unauthorized { .. }

@@ -183,7 +183,8 @@ pub struct SqlColumn {
 /// Every error that the service answers with, besides its HTTP status.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ErrorAnswer {
-    /// Closed list, kebab-case: `unknown-pod`, `bad-request`, `unauthorized`, `bad-sql`, `refused-sql`, `timeout`, `internal`.
+    /// Closed list, kebab-case: `unknown-pod`, `bad-request`, `unauthorized`, `bad-sql`, `refused-sql`, `timeout`, `busy`,
+    /// `internal`.
     pub code: String,
     pub message: String,
     /// What to do about it; empty where nothing helps.

@@ -24,7 +24,9 @@ pub mod session;
 pub mod state;
 pub mod tables;
 pub mod telemetry;
+pub mod threads;
 mod views;
+mod watch;
 pub mod why;
 
 pub use error::QueryError;

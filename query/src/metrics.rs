@@ -113,6 +113,13 @@ impl Metrics {
         self.seconds.observe(took.as_secs_f64());
     }
 
+    /// A statement that may end before it runs.
+    pub(crate) fn refused<T>(&self, result: &Result<T, QueryError>, took: Duration) {
+        if result.is_err() {
+            self.statement(result, took);
+        }
+    }
+
     pub(crate) fn rows(&self, rows: usize) {
         self.rows.inc_by(rows as u64);
     }

@@ -101,8 +101,8 @@ pub struct LimitOptions {
     /// Most rows of one HTTP answer; more are cut off and the answer says `truncated`.
     #[arg(long, env = "NETVERDICT_MAX_ROWS", default_value_t = 50_000, value_name = "ROWS")]
     pub max_rows: usize,
-    /// Most pairs of rows that a join without an equality may compare. Such a join cannot be stopped half-way, so a
-    /// larger one is refused before it starts.
+    /// Most pairs of rows that the joins of a statement may compare. A join without an equality that could be larger is
+    /// refused before it starts; any other ends when it is.
     #[arg(long, env = "NETVERDICT_MAX_JOIN_PAIRS", default_value_t = 50_000_000, value_name = "PAIRS")]
     pub max_join_pairs: u64,
     /// Threads that run statements; 0 is one for each processor. Sockets are served by others, so a heavy statement

@@ -3,6 +3,7 @@
 
 mod login;
 mod session;
+mod settings;
 
 use std::{
     path::{Path, PathBuf},

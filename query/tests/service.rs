@@ -5,6 +5,8 @@
 mod access;
 #[path = "service/collector.rs"]
 mod collector;
+#[path = "service/limits.rs"]
+mod limits;
 #[path = "service/postgres.rs"]
 mod postgres;
 #[path = "service/sql.rs"]

@@ -51,9 +51,10 @@ pub(super) async fn sql(State(api): State<Arc<Api>>, headers: HeaderMap, body: B
     })?;
     let format = Format::of(&question, &headers)?;
     let notes = Arc::new(Notes::default());
-    let plan = api.executor.plan(&question.query).await?;
+    let limit = api.executor.limit(None);
+    let plan = api.executor.plan(&question.query, limit).await?;
     let plan = if format == Format::Csv { flat(plan)? } else { plan };
-    let rows = api.executor.run(plan, None, Arc::clone(&notes)).await?;
+    let rows = api.executor.run(plan, limit, Arc::clone(&notes)).await?;
     let schema = Arc::clone(&rows.schema);
     let (batches, truncated) = rows.collect(api.max_rows).await?;
     let gaps = match notes.window() {

@@ -9,10 +9,7 @@ use datafusion::{
     common::ParamValues,
     logical_expr::LogicalPlan,
     prelude::SessionContext,
-    sql::{
-        parser::Statement as Parsed,
-        sqlparser::ast::{Set, Statement},
-    },
+    sql::{parser::Statement as Parsed, sqlparser::ast::Statement},
 };
 use datafusion_postgres::{
     DfSessionService, Parser, QueryHook,
@@ -26,7 +23,7 @@ use datafusion_postgres::{
             ClientInfo, ClientPortalStore, Type,
             portal::{Format, Portal},
             query::{ExtendedQueryHandler, SimpleQueryHandler},
-            results::{QueryResponse, Response, Tag},
+            results::{QueryResponse, Response},
             stmt::QueryParser,
             store::PortalStore,
         },
@@ -37,6 +34,7 @@ use datafusion_postgres::{
 };
 use futures::{Sink, StreamExt, stream};
 
+use super::settings::{self, Settings};
 use crate::{
     Executor, QueryError,
     execute::{Rows, flat},
@@ -45,27 +43,6 @@ use crate::{
 
 /// Statements in one message of the simple protocol.
 const MAX_STATEMENTS: usize = 16;
-/// What may be set without an effect beyond the connection. The first ones have one on it, the others are taken so
-/// that drivers that always set them can connect.
-const SETTABLE: [&str; 17] = [
-    "statement_timeout",
-    "application_name",
-    "bytea_output",
-    "datestyle",
-    "extra_float_digits",
-    "intervalstyle",
-    "search_path",
-    "timezone",
-    "client_encoding",
-    "client_min_messages",
-    "default_transaction_read_only",
-    "idle_in_transaction_session_timeout",
-    "lock_timeout",
-    "row_security",
-    "standard_conforming_strings",
-    "synchronize_seqscans",
-    "transaction_timeout",
-];
 
 /// As the parser stores it: its text, and what came of it.
 type Prepared = (String, Option<(Statement, LogicalPlan)>);
@@ -91,8 +68,11 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let own: Vec<Arc<dyn QueryHook>> =
-            vec![Arc::new(SettableOnly), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
+        let own: Vec<Arc<dyn QueryHook>> = vec![
+            Arc::new(Settings(shared.executor.clone())),
+            Arc::new(SetShowHook),
+            Arc::new(TransactionStatementHook),
+        ];
         let mut all = own.clone();
         all.push(Arc::new(Plan(shared.executor.clone())));
         let context = Arc::new(shared.executor.context().clone());
@@ -112,11 +92,10 @@ impl Session {
     }
 
     async fn run<C: ClientInfo>(&self, client: &C, plan: LogicalPlan, format: &Format) -> PgWireResult<Response> {
-        let timeout = client.metadata().get("statement_timeout_ms").and_then(|text| text.parse().ok());
-        let timeout = timeout.map(std::time::Duration::from_millis);
+        let limit = settings::limit(&self.shared.executor, client.metadata());
         let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
         let fields = Arc::new(arrow_schema_to_pg_fields(plan.schema().as_arrow(), format, Some(options))?);
-        let rows = self.shared.executor.run(plan, timeout, Arc::default()).await.map_err(to_client)?;
+        let rows = self.shared.executor.run(plan, limit, Arc::default()).await.map_err(to_client)?;
         let encoded = Arc::clone(&fields);
         let batches = stream::unfold(rows, |mut rows: Rows| async { Some((rows.next().await?, rows)) });
         let rows = batches.flat_map(move |batch| match batch {
@@ -151,7 +130,7 @@ impl SimpleQueryHandler for Session {
                 responses.push(response?);
                 continue;
             }
-            let plan = planned(&self.shared.executor, &statement).await?;
+            let plan = planned(&self.shared.executor, &statement, client).await?;
             responses.push(self.run(client, plan, &Format::UnifiedText).await?);
         }
         Ok(responses)
@@ -196,8 +175,13 @@ fn bind(plan: &LogicalPlan, portal: &Portal<Prepared>, wire: &[Type]) -> PgWireR
     plan.clone().replace_params_with_values(&values).map_err(planning)
 }
 
-async fn planned(executor: &Executor, statement: &Statement) -> PgWireResult<LogicalPlan> {
-    let plan = executor.plan_statement(Parsed::Statement(Box::new(statement.clone()))).await;
+async fn planned<C: ClientInfo + ?Sized>(
+    executor: &Executor,
+    statement: &Statement,
+    client: &C,
+) -> PgWireResult<LogicalPlan> {
+    let limit = settings::limit(executor, client.metadata());
+    let plan = executor.plan_statement(Parsed::Statement(Box::new(statement.clone())), limit).await;
     plan.and_then(flat).map_err(to_client)
 }
 
@@ -213,7 +197,7 @@ fn syntax(error: impl std::fmt::Display) -> PgWireError {
     to_client(QueryError::BadSql(error.to_string()))
 }
 
-fn to_client(error: QueryError) -> PgWireError {
+pub(super) fn to_client(error: QueryError) -> PgWireError {
     let mut info = ErrorInfo::new("ERROR".into(), error.sqlstate().into(), error.to_string());
     info.hint = Some(error.remedy().to_owned()).filter(|remedy| !remedy.is_empty());
     PgWireError::UserError(Box::new(info))
@@ -237,70 +221,9 @@ impl QueryHook for Plan {
         &self,
         statement: &Statement,
         _: &SessionContext,
-        _: &(dyn ClientInfo + Send + Sync),
+        client: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
-        Some(planned(&self.0, statement).await)
-    }
-
-    async fn handle_extended_query(
-        &self,
-        _: &Statement,
-        _: &LogicalPlan,
-        _: &ParamValues,
-        _: &SessionContext,
-        _: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
-        None
-    }
-}
-
-/// Stands before the hook that would pass any `SET` on to DataFusion, and with it limits and paths of the service.
-struct SettableOnly;
-
-impl SettableOnly {
-    /// `None` lets it pass.
-    fn check(statement: &Statement) -> Option<PgWireResult<Response>> {
-        let Statement::Set(set) = statement else { return None };
-        let name = match set {
-            Set::SetTimeZone { .. } => return None,
-            // Sessions only read, whatever they say of their transactions.
-            Set::SetTransaction { .. } | Set::SetNames { .. } => return Some(Ok(Response::Execution(Tag::new("SET")))),
-            Set::SingleAssignment { hivevar: false, variable, .. } => variable.to_string().to_lowercase(),
-            other => other.to_string(),
-        };
-        match SETTABLE.iter().position(|known| *known == name) {
-            Some(0..7) => None,
-            Some(_) => Some(Ok(Response::Execution(Tag::new("SET")))),
-            None => Some(Err(to_client(QueryError::RefusedSql {
-                message: format!("`{name}` cannot be set here"),
-                remedy: "limits of the service are set with its options",
-            }))),
-        }
-    }
-}
-
-#[async_trait]
-impl QueryHook for SettableOnly {
-    async fn handle_simple_query(
-        &self,
-        statement: &Statement,
-        _: &SessionContext,
-        _: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
-        Self::check(statement)
-    }
-
-    async fn handle_extended_parse_query(
-        &self,
-        statement: &Statement,
-        _: &SessionContext,
-        _: &(dyn ClientInfo + Send + Sync),
-    ) -> Option<PgWireResult<LogicalPlan>> {
-        // Those that pass get their plan from the next hook.
-        match Self::check(statement) {
-            Some(Err(error)) => Some(Err(error)),
-            Some(Ok(_)) | None => None,
-        }
+        Some(planned(&self.0, statement, client).await)
     }
 
     async fn handle_extended_query(

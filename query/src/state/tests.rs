@@ -17,7 +17,7 @@ use netverdict_flowlog::{
 use tempfile::TempDir;
 
 use super::{fold::Changes, *};
-use crate::{Options, execute::Threads, fresh::Collectors, metrics::Metrics, tables::Store};
+use crate::{Options, fresh::Collectors, metrics::Metrics, tables::Store, threads::Threads};
 
 const BOOT: &str = "7f9c24e5-2f0d-4b6e-9c55-0f6f3a1a2b3c";
 

@@ -9,7 +9,12 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use crate::world::{SECRET, Served, World, ago};
 
-async fn connect(served: &Served, user: &str, password: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
+pub(crate) async fn connect(
+    served: &Served,
+    user: &str,
+    password: &str,
+    database: &str,
+) -> Result<Client, tokio_postgres::Error> {
     let mut config = Config::new();
     config.host("127.0.0.1").port(served.postgres.port()).user(user).password(password).dbname(database);
     let (client, connection) = config.connect(NoTls).await?;
@@ -18,7 +23,7 @@ async fn connect(served: &Served, user: &str, password: &str, database: &str) ->
 }
 
 /// The rows of a statement in the simple protocol, `|` between columns.
-async fn text(client: &Client, statement: &str) -> Result<Vec<String>, String> {
+pub(crate) async fn text(client: &Client, statement: &str) -> Result<Vec<String>, String> {
     let messages = client.simple_query(statement).await.map_err(|error| {
         error
             .as_db_error()
