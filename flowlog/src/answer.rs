@@ -1,7 +1,10 @@
 //! What the query service answers over HTTP, shared with its clients. JSON; unknown fields are ignored by readers, so
 //! that an older client understands a newer service.
 
+mod gaps;
+
 use chrono::{DateTime, Utc};
+pub use gaps::merged;
 use netverdict_policy::{NearMiss, Reason, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -145,7 +148,11 @@ pub struct FlowLine {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FlowsAnswer {
+    /// The newest that fit, oldest first.
     pub flows: Vec<FlowLine>,
+    /// There are more that are older: as many as were asked for, or as the service gives at once, are here.
+    #[serde(default)]
+    pub truncated: bool,
     pub gaps: Vec<Gap>,
     pub stale: Vec<String>,
     /// Give it back as `after` to go on from here (`--follow`).

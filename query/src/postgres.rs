@@ -4,6 +4,7 @@
 mod login;
 mod session;
 mod settings;
+mod warnings;
 
 use std::{
     path::{Path, PathBuf},

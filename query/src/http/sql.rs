@@ -61,12 +61,10 @@ pub(super) async fn sql(State(api): State<Arc<Api>>, headers: HeaderMap, body: B
         Some(window) => gaps::touching(&api.executor, window, &notes).await?,
         None => Vec::new(),
     };
-    let mut stale = notes.reasons();
-    if notes.window().is_some() {
-        stale.extend(api.executor.store().collectors().problems().await);
-        stale.sort();
-        stale.dedup();
-    }
+    let stale = match notes.window() {
+        Some(_) => gaps::stale(&api.executor, &notes).await,
+        None => notes.reasons(),
+    };
     match format {
         Format::Json => Ok(Json(json(&schema, &batches, gaps, stale, truncated)?).into_response()),
         Format::Csv => {

@@ -1,7 +1,7 @@
 //! Statements of one connection, in the simple and the extended protocol. Everything that reads goes through the
 //! executor, with its guard and its deadline; what only concerns the session (`SET`, `SHOW`, `BEGIN`) is answered here.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Instant};
 
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
@@ -34,11 +34,15 @@ use datafusion_postgres::{
 };
 use futures::{Sink, StreamExt, stream};
 
-use super::settings::{self, Settings};
+use super::{
+    settings::{self, Settings},
+    warnings,
+};
 use crate::{
     Executor, QueryError,
     execute::{Rows, flat},
     guard::MAX_STATEMENT,
+    notes::Notes,
 };
 
 /// Statements in one message of the simple protocol.
@@ -80,6 +84,23 @@ impl Session {
         Self { shared, hooks: own, parser }
     }
 
+    /// The statements in a text. Those that cannot be taken apart are counted as one.
+    fn parse(&self, text: &str) -> PgWireResult<Vec<Statement>> {
+        let started = Instant::now();
+        let parsed = bounded(text).and_then(|()| {
+            let statements = self.shared.parser.parse(text).map_err(|error| QueryError::BadSql(error.to_string()))?;
+            match statements.len() {
+                0..=MAX_STATEMENTS => Ok(statements),
+                count => {
+                    let message = format!("expected at most {MAX_STATEMENTS} statements at once, found {count}");
+                    Err(QueryError::RefusedSql { message, remedy: "send them one by one" })
+                }
+            }
+        });
+        self.shared.executor.metrics().refused(&parsed, started.elapsed());
+        parsed.map_err(to_client)
+    }
+
     /// Answers of statements that only concern the session; `None` for all others.
     async fn aside(&self, statement: &Statement, client: &mut dyn HookClient) -> Option<PgWireResult<Response>> {
         let context = self.shared.executor.context();
@@ -91,11 +112,13 @@ impl Session {
         None
     }
 
-    async fn run<C: ClientInfo>(&self, client: &C, plan: LogicalPlan, format: &Format) -> PgWireResult<Response> {
+    async fn run(&self, client: &mut dyn HookClient, plan: LogicalPlan, format: &Format) -> PgWireResult<Response> {
         let limit = settings::limit(&self.shared.executor, client.metadata());
         let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
         let fields = Arc::new(arrow_schema_to_pg_fields(plan.schema().as_arrow(), format, Some(options))?);
-        let rows = self.shared.executor.run(plan, limit, Arc::default()).await.map_err(to_client)?;
+        let notes = Arc::new(Notes::default());
+        let rows = self.shared.executor.run(plan, limit, Arc::clone(&notes)).await.map_err(to_client)?;
+        warnings::tell(&self.shared.executor, &notes, limit, client).await?;
         let encoded = Arc::clone(&fields);
         let batches = stream::unfold(rows, |mut rows: Rows| async { Some((rows.next().await?, rows)) });
         let rows = batches.flat_map(move |batch| match batch {
@@ -115,14 +138,9 @@ impl SimpleQueryHandler for Session {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        bounded(text)?;
-        let statements = self.shared.parser.parse(text).map_err(syntax)?;
+        let statements = self.parse(text)?;
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
-        }
-        if statements.len() > MAX_STATEMENTS {
-            let message = format!("expected at most {MAX_STATEMENTS} statements at once, found {}", statements.len());
-            return Err(to_client(QueryError::RefusedSql { message, remedy: "send them one by one" }));
         }
         let mut responses = Vec::with_capacity(statements.len());
         for statement in statements {
@@ -185,16 +203,12 @@ async fn planned<C: ClientInfo + ?Sized>(
     plan.and_then(flat).map_err(to_client)
 }
 
-fn bounded(text: &str) -> PgWireResult<()> {
+fn bounded(text: &str) -> Result<(), QueryError> {
     if text.len() <= MAX_STATEMENT {
         return Ok(());
     }
     let message = format!("expected a statement of at most {MAX_STATEMENT} bytes, found {}", text.len());
-    Err(to_client(QueryError::RefusedSql { message, remedy: "ask in parts" }))
-}
-
-fn syntax(error: impl std::fmt::Display) -> PgWireError {
-    to_client(QueryError::BadSql(error.to_string()))
+    Err(QueryError::RefusedSql { message, remedy: "ask in parts" })
 }
 
 pub(super) fn to_client(error: QueryError) -> PgWireError {

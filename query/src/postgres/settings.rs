@@ -98,7 +98,7 @@ pub(super) struct Settings(pub(super) Executor);
 
 impl Settings {
     /// `None` lets it pass.
-    fn check(statement: &Statement) -> Option<PgWireResult<Response>> {
+    fn check(&self, statement: &Statement) -> Option<PgWireResult<Response>> {
         let Statement::Set(set) = statement else { return None };
         let name = match set {
             Set::SetTimeZone { .. } => return None,
@@ -110,10 +110,15 @@ impl Settings {
         match SETTABLE.iter().position(|known| *known == name) {
             Some(0..PASSED) => None,
             Some(_) => Some(Ok(Response::Execution(Tag::new("SET")))),
-            None => Some(Err(to_client(QueryError::RefusedSql {
-                message: format!("`{name}` cannot be set here"),
-                remedy: "limits of the service are set with its options",
-            }))),
+            None => {
+                let refused = QueryError::RefusedSql {
+                    message: format!("`{name}` cannot be set here"),
+                    remedy: "limits of the service are set with its options",
+                };
+                let result = Err(refused);
+                self.0.metrics().refused::<()>(&result, Duration::ZERO);
+                result.map_err(to_client).err().map(Err)
+            }
         }
     }
 }
@@ -140,7 +145,7 @@ impl QueryHook for Settings {
                 }
                 _ => None,
             },
-            statement => Self::check(statement),
+            statement => self.check(statement),
         }
     }
 
@@ -151,7 +156,7 @@ impl QueryHook for Settings {
         _: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
         // Those that pass get their plan from the next hook.
-        match Self::check(statement) {
+        match self.check(statement) {
             Some(Err(error)) => Some(Err(error)),
             Some(Ok(_)) | None => None,
         }
