@@ -22,6 +22,12 @@ pub struct WhyAnswer {
     pub protocol: String,
     /// In the order source egress, destination ingress; only ends that are pods.
     pub points: Vec<WhyPoint>,
+    /// What the newest state says of the connection as a whole; `None` where it cannot be evaluated.
+    #[serde(default)]
+    pub now: Option<Verdict>,
+    /// Over which other protocols and families there were packets between the ends that met another verdict.
+    #[serde(default)]
+    pub otherwise: Vec<WhyOtherwise>,
     /// What is known to be missing in the time asked about.
     pub gaps: Vec<Gap>,
     /// Why the answer may be out of date; empty when it is not.
@@ -38,6 +44,21 @@ pub struct WhyEnd {
     pub kind: String,
     pub addresses: Vec<String>,
     pub labels: std::collections::BTreeMap<String, String>,
+    /// When the pod was deleted; `None` where it is still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<DateTime<Utc>>,
+}
+
+/// What came of packets between the same ends over another protocol or family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyOtherwise {
+    pub protocol: String,
+    /// 4 or 6.
+    pub family: u8,
+    /// The newest.
+    pub verdict: Verdict,
+    pub count: u64,
+    pub last_seen: DateTime<Utc>,
 }
 
 /// One end's verdict.
@@ -66,7 +87,8 @@ pub struct WhyPoint {
     /// When the last packet on record was judged; `None` where none is.
     pub last_seen: Option<DateTime<Utc>>,
     pub first_seen: Option<DateTime<Utc>>,
-    /// Events on record in the time asked about.
+    /// Events on record in the time asked about that met this verdict here, over this protocol and family, and became what
+    /// this packet became. `first_seen` and `last_seen` are theirs.
     pub count: u64,
     /// The verdict that the newest snapshot gives; `None` where it cannot be evaluated.
     pub now: Option<Verdict>,

@@ -19,7 +19,7 @@ pub enum QueryError {
     /// The statement is understood, and not allowed.
     #[error("{message}")]
     RefusedSql { message: String, remedy: &'static str },
-    #[error("the statement did not end within {0:?}")]
+    #[error("it did not end within {0:?}")]
     Timeout(Duration),
     /// All threads for statements are taken by others.
     #[error("no thread for statements was free within {0:?}")]
@@ -74,7 +74,7 @@ impl QueryError {
             }
             Self::BadSql(_) => "",
             Self::RefusedSql { remedy, .. } => remedy,
-            Self::Timeout(_) => "narrow it with a condition on `time`, or raise --statement-timeout",
+            Self::Timeout(_) => "ask about less time (a condition on `time`, --since), or raise --statement-timeout",
             Self::Busy(_) => "ask again when others are done, or give the service more with --query-threads",
             Self::Resources(_) => "narrow it with a condition on `time`, or raise --memory-limit and --spill-limit",
             Self::Unreadable(_) => "ask again; if it stays, see the service's log",

@@ -85,8 +85,9 @@ async fn of_head(
 }
 
 impl State {
-    /// The number of the state in which a pod was no longer there. `None`: it is there, never was, or is gone for long.
-    pub fn gone_since(&self, pod: &ObjectKey) -> Option<u64> {
+    /// The number of the state in which a pod was no longer there, and when it went. `None`: it is there, never was, or is
+    /// gone for long.
+    pub fn gone_since(&self, pod: &ObjectKey) -> Option<(u64, DateTime<Utc>)> {
         self.fold.deleted(Table::Endpoints, EndpointKind::Pod.as_str(), pod)
     }
 

@@ -3,6 +3,8 @@
 
 #[path = "service/access.rs"]
 mod access;
+#[path = "service/answers.rs"]
+mod answers;
 #[path = "service/collector.rs"]
 mod collector;
 #[path = "service/limits.rs"]

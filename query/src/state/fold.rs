@@ -109,10 +109,10 @@ impl Fold {
         self.bytes = self.latest.values().map(|latest| latest.bytes).sum();
     }
 
-    /// The revision in which an object was deleted, if that is the latest of it and not forgotten.
-    pub(super) fn deleted(&self, table: Table, kind: &str, name: &ObjectKey) -> Option<u64> {
+    /// The revision in which an object was deleted, and when, if that is the latest of it and not forgotten.
+    pub(super) fn deleted(&self, table: Table, kind: &str, name: &ObjectKey) -> Option<(u64, DateTime<Utc>)> {
         let latest = self.latest.get(&(table, kind.to_owned(), name.clone()))?;
-        latest.object.is_none().then_some(latest.order.0)
+        latest.object.is_none().then_some((latest.order.0, latest.order.1))
     }
 
     pub(super) fn deletions(&self) -> usize {

@@ -322,7 +322,7 @@ async fn a_pod_that_is_gone_is_remembered_as_gone() {
     for _ in 0..2 {
         let state = record.newest().await;
         assert_eq!(pods(&state), ["pod-2=2"]);
-        assert_eq!(state.gone_since(&ObjectKey::new("shop", "pod-1")), Some(3));
+        assert_eq!(state.gone_since(&ObjectKey::new("shop", "pod-1")), Some((3, time(3))));
         assert_eq!(state.gone_since(&ObjectKey::new("shop", "pod-7")), None);
     }
 }
