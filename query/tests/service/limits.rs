@@ -84,9 +84,23 @@ async fn joins_with_an_equality_are_bounded_by_what_they_compare() {
     let small =
         "select count(*) from generate_series(1, 1000) a join generate_series(1, 1000) b on a.value % 2 = b.value % 2";
     assert_eq!(served.value(small).await, json!(500_000));
-    let outer = "select count(*), count(b.value) from generate_series(1, 10) a left join generate_series(6, 20) b on a.value = b.value";
-    let (_, body) = served.sql(outer).await;
-    assert_eq!(body["rows"], json!([[10, 5]]));
+    let (a, b) = ("generate_series(1, 10) a", "generate_series(6, 20) b");
+    for (statement, rows) in [
+        (format!("select count(*), count(b.value) from {a} left join {b} on a.value = b.value"), json!([[10, 5]])),
+        (format!("select count(*), count(a.value) from {a} full join {b} on a.value = b.value"), json!([[20, 10]])),
+        (format!("select count(*) from {a} left join {b} on a.value = b.value and b.value > 8"), json!([[10]])),
+        (format!("select count(*) from {a} where value in (select value from {b})"), json!([[5]])),
+        (format!("select count(*) from {a} where value not in (select value from {b})"), json!([[5]])),
+        (format!("select count(*) from {a} where value not in (select nullif(value, 7) from {b})"), json!([[0]])),
+        (format!("select count(*) from {a} where value < 3 or value in (select value from {b})"), json!([[7]])),
+        (
+            format!("select count(*) from {a} where not exists (select 1 from {b} where b.value = a.value)"),
+            json!([[5]]),
+        ),
+    ] {
+        let (_, body) = served.sql(&statement).await;
+        assert_eq!(body["rows"], rows, "{statement}: {body}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
