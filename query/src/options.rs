@@ -102,14 +102,21 @@ pub struct LimitOptions {
     /// Most rows of one HTTP answer; more are cut off and the answer says `truncated`.
     #[arg(long, env = "NETVERDICT_MAX_ROWS", default_value_t = 50_000, value_name = "ROWS")]
     pub max_rows: usize,
-    /// Most pairs of rows that a join without an equality may compare. Such a join cannot be stopped half-way, so a
-    /// larger one is refused before it starts.
+    /// Most pairs of rows that the joins of a statement may compare. A join without an equality that could be larger is
+    /// refused before it starts; any other ends when it is.
     #[arg(long, env = "NETVERDICT_MAX_JOIN_PAIRS", default_value_t = 50_000_000, value_name = "PAIRS")]
     pub max_join_pairs: u64,
     /// Threads that run statements; 0 is one for each processor. Sockets are served by others, so a heavy statement
     /// keeps nobody from logging in.
     #[arg(long, env = "NETVERDICT_QUERY_THREADS", default_value_t = 0, value_name = "THREADS")]
     pub query_threads: usize,
+    /// Most policy states that are kept, so that the next question about a node reads only what changed since. One for
+    /// each node that people ask about, and some for older moments; 0 keeps none.
+    #[arg(long, env = "NETVERDICT_KEPT_STATES", default_value_t = 16, value_name = "STATES")]
+    pub kept_states: usize,
+    /// Memory for kept policy states, in MiB; those used least recently go first. A state of 10 000 pods takes about 10.
+    #[arg(long, env = "NETVERDICT_KEPT_STATES_MEMORY", default_value_t = 256, value_name = "MIB")]
+    pub kept_states_memory: u64,
     /// Most PostgreSQL connections at once.
     #[arg(long, env = "NETVERDICT_POSTGRES_MAX_CONNECTIONS", default_value_t = 100, value_name = "CONNECTIONS")]
     pub max_connections: usize,

@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     service: ServiceOptions,
 }
 
+/// The service gives no more at once.
+const MOST: i64 = 10_000;
+
 /// Which records are wanted: all that is given has to hold.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Filters")]
@@ -64,11 +67,11 @@ struct Filter {
     /// Only what this policy had a part in: NAMESPACE/NAME, or NAME
     #[arg(long)]
     policy: Option<String>,
-    /// Look back so far: a span like 15m, or a time [default: as the service is set]
+    /// Look back so far: a span like 15m, or a time [default: 15m]
     #[arg(long, value_name = "SPAN|TIME", value_parser = Moment::parse)]
     since: Option<Moment>,
-    /// At most so many records, the newest [default: as the service is set]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    /// At most so many records, the newest: up to 10000 [default: 200]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST))]
     limit: Option<u32>,
 }
 
@@ -124,10 +127,11 @@ pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> a
                 let mut lines = Lines::new(arguments.output == Output::Wide, terminal.paint());
                 terminal.print(&lines.next(&answer.flows))?;
             }
-            for gap in &answer.gaps {
-                warn_gap(terminal, gap);
-            }
+            warn_gaps(terminal, &answer.gaps);
         }
+    }
+    if answer.truncated {
+        warn_cut(terminal, &answer);
     }
     Ok(Exit::Done)
 }
@@ -162,8 +166,18 @@ fn warn_stale(terminal: &mut Terminal, reason: &str) {
     terminal.warn(&format!("the answer may be out of date: {reason}"));
 }
 
-fn warn_gap(terminal: &mut Terminal, gap: &Gap) {
-    terminal.warn(&format!("known to be missing: {}", super::why::gap_line(gap)));
+fn warn_gaps(terminal: &mut Terminal, gaps: &[Gap]) {
+    for line in super::why::gap_lines(gaps) {
+        terminal.warn(&format!("known to be missing: {line}"));
+    }
+}
+
+fn warn_cut(terminal: &mut Terminal, answer: &FlowsAnswer) {
+    terminal.warn(&format!(
+        "there are more records: these are the newest {}; ask for more with --limit (up to {MOST}), or for others with \
+         --since and filters",
+        answer.flows.len()
+    ));
 }
 
 /// How long to wait when there was nothing new: a verdict is to be read within two seconds.
@@ -208,10 +222,10 @@ async fn follow(
                 for reason in answer.stale.iter().filter(|reason| told.insert((*reason).clone())) {
                     warn_stale(terminal, reason);
                 }
-                for gap in &answer.gaps {
-                    if told.insert(super::why::gap_line(gap)) {
-                        warn_gap(terminal, gap);
-                    }
+                let new: Vec<Gap> = answer.gaps.iter().filter(|gap| told.insert(gap.to_string())).cloned().collect();
+                warn_gaps(terminal, &new);
+                if answer.truncated {
+                    warn_cut(terminal, &answer);
                 }
                 let text = match output {
                     Output::Table | Output::Wide => lines.next(&answer.flows),
