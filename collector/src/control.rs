@@ -327,6 +327,7 @@ impl State {
                     seq: lane.seq,
                 };
                 self.tell_losses(&counters.losses);
+                self.metrics.flooded(counters.flooded);
                 let counts = counters.lanes.iter().filter(|lane| lane.seq > 0).map(count).collect();
                 // If nobody listens, whoever joins the drain says why.
                 let _ = self.messages.send(Message::Counters(at, counts));

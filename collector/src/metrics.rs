@@ -1,6 +1,9 @@
 //! What is counted, for Prometheus. Labels come from closed lists: never an address, a pod or the text of an error.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use netverdict_flowlog::{
     Table,
@@ -58,6 +61,7 @@ pub struct Metrics {
     rows: Family<TableLabel, Counter>,
     verdicts: Family<VerdictLabel, Counter>,
     lost: Family<CauseLabel, Counter>,
+    flooded: Counter,
     failures: Family<PartLabel, Counter>,
     troubles: Family<PartLabel, Gauge>,
     ring_used: Family<LaneLabel, Gauge>,
@@ -92,6 +96,7 @@ impl Default for Metrics {
             rows: Family::default(),
             verdicts: Family::default(),
             lost: Family::default(),
+            flooded: Counter::default(),
             failures: Family::default(),
             troubles: Family::default(),
             ring_used: Family::default(),
@@ -128,6 +133,11 @@ impl Metrics {
         r.register("rows", "Rows made, by table", self.rows.clone());
         r.register("verdict_events", "Events on record, by verdict and reason", self.verdicts.clone());
         r.register("lost_events", "Events known to be lost, by cause", self.lost.clone());
+        r.register(
+            "flooded_drops",
+            "Frames dropped that were not addressed to the pod: no flows of its, so no rows",
+            self.flooded.clone(),
+        );
         r.register("failures", "Failed attempts, by part", self.failures.clone());
         r.register("troubles", "What is wrong just now, by part; readyz says what", self.troubles.clone());
         r.register_with_unit("ring_used", "Bytes waiting in a ring", Unit::Bytes, self.ring_used.clone());
@@ -213,6 +223,11 @@ impl Metrics {
                 | Row::Setting(_) => {}
             }
         }
+    }
+
+    /// As the kernel counts them, which may forget some.
+    pub fn flooded(&self, total: u64) {
+        self.flooded.inner().fetch_max(total, Ordering::Relaxed);
     }
 
     fn lost(&self, cause: GapCause, events: u64) {

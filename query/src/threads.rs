@@ -14,8 +14,7 @@ use crate::{error::QueryError, execute::Limit, watch::Watch};
 /// How long a statement may wait for a thread: those that run then do not yield.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Dropping it does not wait for a statement that does
-/// not stop.
+/// The threads that statements run on. Dropping it does not wait for a statement that does not stop.
 #[derive(Debug)]
 pub struct Threads(Option<Runtime>);
 

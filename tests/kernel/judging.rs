@@ -133,6 +133,7 @@ fn frames_that_the_bridge_floods_are_no_flows_of_the_pods_that_they_are_not_for(
     assert!(sent_to(&cart) > before, "the bridge floods");
     let receivers: Vec<u32> = node.events().iter().filter(|e| e.destination_port == 7001).map(|e| e.ifindex).collect();
     assert_eq!(receivers, [node.ifindex(&web), node.ifindex(&pg)]);
+    assert!(node.probe().counters().unwrap().flooded > 0, "what is dropped at the isolated pod is counted");
     assert!(!arrives(&web, &locked, 4, 7002), "what is for the pod is judged");
     assert_eq!(node.events_to(&locked, 7002).len(), 1);
 }

@@ -33,7 +33,7 @@ pub mod name {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// `percpu_array[2]` by lane: [`super::LaneCounters`].
     pub const LANES: &str = "LANES";
-    /// `lru_hash`: host ifindex and lane ([`super::LossKey`]) → `u64` lost events, summed over CPUs.
+    /// `lru_hash`: host ifindex and lane or [`super::FLOODED`] ([`super::LossKey`]) → `u64` lost events, summed over CPUs.
     pub const LOSSES: &str = "LOSSES";
     /// Ring of [`crate::Lane::Denied`].
     pub const RING_DENIED: &str = "RING_DENIED";
@@ -336,6 +336,10 @@ layout! {
         lost: u64,
     }
 }
+
+/// In the place of a lane: frames that were dropped without a record, for neither the frame nor the packet was addressed to
+/// the pod.
+pub const FLOODED: u32 = 2;
 
 layout! {
     LossKey = 8 {

@@ -26,7 +26,7 @@ pub fn send(scene: &Scene<'_>, lane: Lane, fill: impl FnOnce(&mut VerdictEvent))
     let Some(mut entry) = ring.reserve::<VerdictEvent>(0) else {
         // SAFETY: as above.
         unsafe { (*counters).lost += 1 };
-        count_loss(lane, scene.ifindex);
+        count_loss(lane as u32, scene.ifindex);
         return;
     };
     // SAFETY: every field is a number, so zeroes are an event.
@@ -53,9 +53,10 @@ pub fn send(scene: &Scene<'_>, lane: Lane, fill: impl FnOnce(&mut VerdictEvent))
     });
 }
 
+/// `lane`: or what stands in its place.
 #[inline(always)]
-fn count_loss(lane: Lane, ifindex: u32) {
-    let key = LossKey { ifindex, lane: lane as u32 };
+pub fn count_loss(lane: u32, ifindex: u32) {
+    let key = LossKey { ifindex, lane };
     if maps::LOSSES.get_ptr(&key).is_none() {
         // Another CPU may be first; then it is theirs that we add to.
         let _ = maps::LOSSES.insert(&key, 0u64, u64::from(BPF_NOEXIST));

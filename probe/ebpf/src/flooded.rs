@@ -1,5 +1,6 @@
 //! Frames for somebody else: a bridge that does not know where a hardware address is floods them to every pod on it. The
-//! pod's own network stack ignores them, so they are judged, for whatever may be behind the pod, and never recorded.
+//! pod's own network stack ignores them. They are judged, for whatever may listen behind the pod, and never recorded; those
+//! that are dropped are counted.
 
 use aya_ebpf::programs::TcContext;
 

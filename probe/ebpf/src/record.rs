@@ -1,7 +1,7 @@
 //! Puts a ruling into an event. Where the ruling is of the other orientation the event is too: direction, ends and ports are
 //! those of the flow that was judged, not of the packet that was seen.
 
-use netverdict_abi::{Direction, Disposition, KernelReason, Lane, Verdict, event::flag, map::peer_flag};
+use netverdict_abi::{Direction, Disposition, KernelReason, Lane, Verdict, event::flag, map::FLOODED, map::peer_flag};
 
 use crate::{
     decide::find_peer,
@@ -15,6 +15,9 @@ use crate::{
 #[inline(never)]
 pub fn write(scene: &Scene<'_>, packet: &Packet, ruling: &Ruling, dropped: bool) -> Done {
     if flooded::is_flooded(scene, packet) {
+        if dropped {
+            emit::count_loss(FLOODED, scene.ifindex);
+        }
         return done();
     }
     let Ruling { answer, reversed, peer, .. } = ruling;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use netverdict_abi::{Lane, Mode, Settings};
+use netverdict_abi::{Lane, Mode, Settings, map::FLOODED};
 use netverdict_policy::{
     AttributionId, Decision,
     tables::{Change, IdFloor, Owner, OwnerId},
@@ -57,6 +57,8 @@ pub struct Counters {
     pub lanes: Vec<LaneCount>,
     /// Which interfaces the losses belong to, as far as the kernel remembers.
     pub losses: Vec<Loss>,
+    /// Frames that were dropped without a record, for they were not addressed to the pod; as far as the kernel remembers.
+    pub flooded: u64,
 }
 
 /// One CPU's account of a lane.
@@ -273,8 +275,10 @@ impl Probe {
             }
         }
         for (key, lost) in self.maps.losses()? {
+            if key.lane == FLOODED {
+                counters.flooded += lost;
             // A lane that is not in the list was written by nobody that this build knows.
-            if let Some(lane) = u8::try_from(key.lane).ok().and_then(|lane| Lane::try_from(lane).ok()) {
+            } else if let Some(lane) = u8::try_from(key.lane).ok().and_then(|lane| Lane::try_from(lane).ok()) {
                 counters.losses.push(Loss { ifindex: key.ifindex, lane, lost });
             }
         }
