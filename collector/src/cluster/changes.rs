@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -16,37 +16,66 @@ use netverdict_flowlog::row::{
 };
 use netverdict_manifest::Object;
 use netverdict_policy::{
-    AttributionId, Decision,
+    AttributionId, Decision, Snapshot,
     model::{Namespace, Node, Phase, Pod, Service},
     tables::{Owner, OwnerId},
 };
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
     clock,
-    cluster::ClusterState,
+    cluster::{ClusterState, assembly::Texts},
     input::Fact,
-    state::{self, StateError},
+    layered::{Edit, edits},
+    wal::{Chain, Frame, WalError},
 };
 
-const FILE: &str = "change-log.json";
+const FOLDER: &str = "change-log";
+
+#[derive(Debug, Error)]
+pub enum ChangesError {
+    #[error("what the change logs were told cannot be kept in the state directory")]
+    Log(#[from] WalError),
+    #[error("what the change logs were told cannot be written down")]
+    Content(#[from] serde_json::Error),
+}
 
 /// What the change logs say of the present.
 #[derive(Debug)]
 pub struct Changes {
-    path: PathBuf,
+    chain: Chain,
     node: Arc<str>,
     boot_id: Arc<str>,
     told: Told,
+    /// What was told since the last save.
+    unsaved: Unsaved,
+    /// The cluster of the last call, to pass over what has not changed since.
+    seen: Option<(Arc<Snapshot>, Arc<Texts>)>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 struct Told {
     boot_id: String,
     attributions: BTreeSet<AttributionId>,
     /// By kind, namespace and name.
     objects: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Unsaved {
+    attributions: BTreeSet<AttributionId>,
+    objects: BTreeSet<String>,
+}
+
+/// What was told, as a whole or since the record before.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    whole: bool,
+    boot_id: String,
+    attributions: Vec<AttributionId>,
+    objects: Vec<Edit<String, Entry>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,23 +84,41 @@ struct Entry {
     content: String,
     since_ns: i64,
     /// The row as a deletion has it: who it was, without what it held.
-    deletion: Fact,
+    deletion: Arc<Fact>,
 }
 
 impl Changes {
     /// `anew`: nothing that was told before is on record any more.
     ///
     /// # Errors
-    /// The file in the state directory cannot be read.
-    pub fn open(state_dir: &Path, node: Arc<str>, boot_id: Arc<str>, anew: bool) -> Result<Self, StateError> {
-        let path = state_dir.join(FILE);
-        let told: Option<Told> = if anew { None } else { state::load(&path)? };
-        let mut told = told.unwrap_or_default();
+    /// The state directory cannot be used.
+    pub fn open(state_dir: &Path, node: Arc<str>, boot_id: Arc<str>, anew: bool) -> Result<Self, ChangesError> {
+        let (chain, frames, _) = Chain::open(&state_dir.join(FOLDER))?;
+        let mut told = Told::default();
+        let mut damaged = 0;
+        for frame in frames {
+            match frame? {
+                Frame::Payload(_, payload) => match serde_json::from_slice(&payload) {
+                    Ok(record) => told.take(record),
+                    Err(_) => damaged += payload.len() as u64,
+                },
+                Frame::Damaged(_, bytes) => damaged += bytes,
+            }
+        }
+        if damaged > 0 {
+            tracing::error!(
+                damaged.bytes = damaged,
+                "what the change logs were told cannot all be read; some of it is told again, and deletions may be missing"
+            );
+        }
+        if anew {
+            told = Told::default();
+        }
         if told.boot_id != *boot_id {
             // A crash of the node may have taken with it what was told last.
             told.attributions.clear();
         }
-        Ok(Self { path, node, boot_id, told })
+        Ok(Self { chain, node, boot_id, told, unsaved: Unsaved::default(), seen: None })
     }
 
     /// Rows for everything in which the cluster differs from what was told.
@@ -92,34 +139,56 @@ impl Changes {
             boot_id: self.boot_id.clone(),
         };
         let again = std::mem::replace(&mut self.told.boot_id, self.boot_id.to_string()) != *self.boot_id;
-        let mut before = std::mem::take(&mut self.told.objects);
-        let mut facts = Vec::new();
-        for (key, mut fact) in describe(cluster, &head, owner_id) {
-            let content = content_of(&fact);
-            let known = before.remove(&key).filter(|known| known.content == content);
-            let since_ns = known.as_ref().map_or(time_ns, |known| known.since_ns);
-            if known.is_none() || again {
-                if let Some(head) = fact.head_mut() {
-                    head.time = clock::at(since_ns);
-                }
-                facts.push(fact.clone());
-            }
-            self.told.objects.insert(key, Entry { content, since_ns, deletion: emptied(fact) });
+        let seen = self.seen.replace((cluster.snapshot.clone(), cluster.policies.clone()));
+        let first = seen.is_none();
+        let mut objects = describe(&seen.unwrap_or_default(), cluster, &head, owner_id);
+        if first {
+            // What is gone since an earlier run is known by having been told.
+            let there: BTreeSet<&String> = objects.iter().map(|(key, _)| key).collect();
+            let gone = self.told.objects.keys().filter(|key| !there.contains(key));
+            let gone: Vec<_> = gone.map(|key| (key.clone(), None)).collect();
+            objects.extend(gone);
         }
-        for gone in before.into_values() {
-            let mut fact = gone.deletion;
-            if let Some(old) = fact.head_mut() {
-                *old = ChangeHead { change: ChangeKind::Delete, ..head.clone() };
+        let mut facts = Vec::new();
+        for (key, fact) in objects {
+            match fact {
+                Some(fact) => facts.extend(self.put(key, fact, time_ns, again)),
+                None => facts.extend(self.delete(key, &head)),
             }
-            facts.push(fact);
         }
         facts
     }
 
+    /// The row for an object that is there, unless it was told.
+    fn put(&mut self, key: String, mut fact: Fact, time_ns: i64, again: bool) -> Option<Fact> {
+        let content = content_of(&fact);
+        let known = self.told.objects.get(&key).filter(|known| known.content == content);
+        if known.is_some() && !again {
+            return None;
+        }
+        let since_ns = known.map_or(time_ns, |known| known.since_ns);
+        if let Some(head) = fact.head_mut() {
+            head.time = clock::at(since_ns);
+        }
+        self.unsaved.objects.insert(key.clone());
+        self.told.objects.insert(key, Entry { content, since_ns, deletion: Arc::new(emptied(fact.clone())) });
+        Some(fact)
+    }
+
+    /// The row for an object that is gone, if it was ever there.
+    fn delete(&mut self, key: String, head: &ChangeHead) -> Option<Fact> {
+        let mut fact = Arc::unwrap_or_clone(self.told.objects.remove(&key)?.deletion);
+        self.unsaved.objects.insert(key);
+        if let Some(old) = fact.head_mut() {
+            *old = ChangeHead { change: ChangeKind::Delete, ..head.clone() };
+        }
+        Some(fact)
+    }
+
     /// Rows for those of these attributions that were not told before.
     pub fn attributions(&mut self, meanings: &[(AttributionId, Decision)], time_ns: i64) -> Vec<Fact> {
-        let told = &mut self.told.attributions;
-        let new = meanings.iter().filter(|(id, _)| told.insert(*id));
+        let Self { told, unsaved, .. } = self;
+        let new = meanings.iter().filter(|(id, _)| told.attributions.insert(*id) && unsaved.attributions.insert(*id));
         let row = |(id, decision): &(AttributionId, Decision)| AttributionRow {
             time: clock::at(time_ns),
             node: self.node.clone(),
@@ -131,9 +200,52 @@ impl Changes {
     /// Remembers what was told; to be called once the rows are safe.
     ///
     /// # Errors
-    /// The file could not be written: a restart would tell again what was told.
-    pub fn save(&self) -> Result<(), StateError> {
-        state::save(&self.path, &self.told)
+    /// It could not be written: a restart would tell again what was told.
+    pub fn save(&mut self) -> Result<(), ChangesError> {
+        if self.unsaved.attributions.is_empty() && self.unsaved.objects.is_empty() {
+            return Ok(());
+        }
+        if self.chain.wants_whole() {
+            let Told { boot_id, attributions, objects } = &self.told;
+            let whole = Record {
+                whole: true,
+                boot_id: boot_id.clone(),
+                attributions: attributions.iter().copied().collect(),
+                objects: objects.iter().map(|(key, entry)| (key.clone(), Some(entry.clone()))).collect(),
+            };
+            self.chain.whole(&serde_json::to_vec(&whole)?)?;
+            self.chain.release_before_whole()?;
+        } else {
+            let entry = |key: &String| (key.clone(), self.told.objects.get(key).cloned());
+            let difference = Record {
+                whole: false,
+                boot_id: self.told.boot_id.clone(),
+                attributions: self.unsaved.attributions.iter().copied().collect(),
+                objects: self.unsaved.objects.iter().map(entry).collect(),
+            };
+            self.chain.difference(&serde_json::to_vec(&difference)?)?;
+        }
+        self.unsaved = Unsaved::default();
+        Ok(())
+    }
+}
+
+impl Told {
+    fn take(&mut self, record: Record) {
+        let Record { whole, boot_id, attributions, objects } = record;
+        if whole {
+            *self = Self::default();
+        } else if self.boot_id != boot_id {
+            self.attributions.clear();
+        }
+        self.boot_id = boot_id;
+        self.attributions.extend(attributions);
+        for (key, entry) in objects {
+            match entry {
+                Some(entry) => _ = self.objects.insert(key, entry),
+                None => _ = self.objects.remove(&key),
+            }
+        }
     }
 }
 
@@ -162,35 +274,42 @@ fn emptied(mut fact: Fact) -> Fact {
     fact
 }
 
-/// A row for everything that the cluster holds, by a key that is the object's own.
-fn describe<'a>(
-    cluster: &'a ClusterState,
-    head: &'a ChangeHead,
-    owner_id: impl Fn(&Owner) -> OwnerId + 'a,
-) -> impl Iterator<Item = (String, Fact)> + 'a {
-    let owner_id = std::rc::Rc::new(owner_id);
-    let (of_pods, of_nodes) = (owner_id.clone(), owner_id);
-    let snapshot = &cluster.snapshot;
-    let policies = cluster.policies.iter().map(move |object| {
-        let key = format!("policy/{}/{}/{}", object.kind, object.namespace, object.name);
-        (key, Fact::Policy(Box::new(policy(object, head))))
+/// Everything in which the cluster differs from what was seen of it: a row for what is there, by a key that is the
+/// object's own.
+fn describe(
+    (seen, texts): &(Arc<Snapshot>, Arc<Texts>),
+    cluster: &ClusterState,
+    head: &ChangeHead,
+    owner_id: impl Fn(&Owner) -> OwnerId,
+) -> Vec<Edit<String, Fact>> {
+    let now = &cluster.snapshot;
+    let policies = edits(texts.iter(), cluster.policies.iter(), Arc::ptr_eq).into_iter().map(|(key, object)| {
+        let row = object.map(|object| Fact::Policy(Box::new(policy(&object, head))));
+        (format!("policy/{}/{}/{}", key.kind, key.namespace, key.name), row)
     });
-    let pods = snapshot.pods.values().map(move |found| {
-        let owner = of_pods(&Owner::Pod { key: found.key(), uid: found.uid.clone() });
-        (format!("pod/{}/{}", found.namespace, found.name), Fact::Endpoint(Box::new(pod(found, owner, head))))
+    let pods = edits(seen.pods.iter(), now.pods.iter(), Arc::ptr_eq).into_iter().map(|(key, found)| {
+        let row = found.map(|found| {
+            let owner = owner_id(&Owner::Pod { key: found.key(), uid: found.uid.clone() });
+            Fact::Endpoint(Box::new(pod(&found, owner, head)))
+        });
+        (format!("pod/{}/{}", key.namespace, key.name), row)
     });
-    let nodes = snapshot.nodes.values().map(move |found| {
-        let owner = of_nodes(&Owner::Node { name: found.name.clone() });
-        (format!("node/{}", found.name), Fact::Endpoint(Box::new(node(found, owner, head))))
+    let nodes = edits(seen.nodes.iter(), now.nodes.iter(), Arc::ptr_eq).into_iter().map(|(name, found)| {
+        let row = found.map(|found| {
+            let owner = owner_id(&Owner::Node { name: found.name.clone() });
+            Fact::Endpoint(Box::new(node(&found, owner, head)))
+        });
+        (format!("node/{name}"), row)
     });
-    let namespaces = snapshot
-        .namespaces
-        .values()
-        .map(move |found| (format!("namespace/{}", found.name), Fact::Namespace(Box::new(namespace(found, head)))));
-    let services = snapshot.services.values().map(move |found| {
-        (format!("service/{}/{}", found.namespace, found.name), Fact::Service(Box::new(service(found, head))))
+    let namespaces = edits(seen.namespaces.iter(), now.namespaces.iter(), Arc::ptr_eq);
+    let namespaces = namespaces.into_iter().map(|(name, found)| {
+        (format!("namespace/{name}"), found.map(|found| Fact::Namespace(Box::new(namespace(&found, head)))))
     });
-    policies.chain(pods).chain(nodes).chain(namespaces).chain(services)
+    let services = edits(seen.services.iter(), now.services.iter(), Arc::ptr_eq).into_iter().map(|(key, found)| {
+        let row = found.map(|found| Fact::Service(Box::new(service(&found, head))));
+        (format!("service/{}/{}", key.namespace, key.name), row)
+    });
+    policies.chain(pods).chain(nodes).chain(namespaces).chain(services).collect()
 }
 
 fn policy(object: &Object, head: &ChangeHead) -> PolicyRow {

@@ -127,6 +127,15 @@ impl Log {
 
     /// Appends one record. On an error nothing of it is in the log.
     pub(crate) fn append(&mut self, parts: &[&[u8]]) -> Result<WalPosition, WalError> {
+        self.write(parts, false)
+    }
+
+    /// The same, and makes everything appended so far durable, whatever the policy.
+    pub(crate) fn append_durably(&mut self, parts: &[&[u8]]) -> Result<WalPosition, WalError> {
+        self.write(parts, true)
+    }
+
+    fn write(&mut self, parts: &[&[u8]], durably: bool) -> Result<WalPosition, WalError> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length > MAX_RECORD_BYTES {
             return Err(WalError::TooLarge { found: length });
@@ -139,12 +148,12 @@ impl Log {
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         frame(&mut buffer, parts);
-        let appended = self.append_frame(&buffer);
+        let appended = self.append_frame(&buffer, durably);
         self.buffer = buffer;
         appended
     }
 
-    fn append_frame(&mut self, frame: &[u8]) -> Result<WalPosition, WalError> {
+    fn append_frame(&mut self, frame: &[u8], durably: bool) -> Result<WalPosition, WalError> {
         let Some(active) = self.active.as_mut() else {
             return Err(WalError::io(&self.dir, io::ErrorKind::NotFound.into()));
         };
@@ -168,7 +177,7 @@ impl Log {
             FsyncPolicy::Interval(interval) => active.synced.elapsed() >= interval,
             FsyncPolicy::Batch => true,
         };
-        if due && let Err(error) = self.sync() {
+        if (due || durably) && let Err(error) = self.sync() {
             self.take_back(position.segment, position.offset - frame.len() as u64);
             return Err(error);
         }
@@ -251,6 +260,14 @@ impl Log {
         })?;
         self.active = Some(Active { file, number, length: HEADER_BYTES as u64, synced: Instant::now(), dirty: false });
         Ok(())
+    }
+
+    /// What is appended from here on begins a file.
+    pub(crate) fn next_file(&mut self) -> Result<(), WalError> {
+        match &self.active {
+            Some(active) if active.length > HEADER_BYTES as u64 => self.close(),
+            _ => Ok(()),
+        }
     }
 
     fn close(&mut self) -> Result<(), WalError> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::cluster::{assembly::Assembly, generations::Generations};
 
 const POD: &str = "{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u, labels: {app: web}}, spec: {nodeName: n}, status: {phase: Running}}";
 const POLICY: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a, namespace: shop}, spec: {podSelector: {}}}";
@@ -6,7 +7,10 @@ const POLICY: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, me
 fn cluster(texts: &[&str]) -> ClusterState {
     let (objects, findings) = netverdict_manifest::read(&texts.join("\n---\n"), "a.yaml");
     assert!(findings.is_empty(), "{findings:?}");
-    ClusterState::of(&objects, Vec::new(), 0)
+    let mut assembly = Assembly::default();
+    let folder = tempfile::tempdir().unwrap();
+    assembly.replace(Path::new("a.yaml"), objects, &mut Generations::open(folder.path()).unwrap());
+    ClusterState::of(&assembly, Vec::new())
 }
 
 struct Log(tempfile::TempDir);
