@@ -49,7 +49,7 @@ pub(crate) fn execute(cli: Cli, program: &Program, terminal: &mut Terminal) -> a
         Command::Flows(arguments) => block_on(flows::execute(&arguments, terminal)),
         Command::Sql(arguments) => block_on(sql::execute(&arguments, terminal)),
         Command::Eval(arguments) => eval::execute(&arguments, terminal),
-        Command::Lint(arguments) => lint::execute(&arguments, terminal),
+        Command::Lint(arguments) => block_on(lint::execute(&arguments, terminal)),
         Command::Probe(arguments) => probe::execute(&arguments, terminal),
         Command::Completion(arguments) => completion::execute(&arguments, program, terminal),
     }

@@ -3,10 +3,12 @@
 //! It decides nothing itself: verdicts come from the engine or from the record. Answers go to standard output, warnings
 //! and errors to standard error.
 
+mod cluster;
 mod command;
 mod exit;
 mod manifests;
 mod moment;
+mod objects;
 mod place;
 mod program;
 mod service;

@@ -42,6 +42,17 @@ impl Terminal {
         let _ = writeln!(io::stderr(), "{} {}", self.errors.yellow("warning:"), plain(text));
     }
 
+    /// What is being done, on a line that the next word replaces. Only for people who watch.
+    pub(crate) fn progress(&mut self, text: &str) {
+        if io::stderr().is_terminal() {
+            let _ = write!(io::stderr(), "\r\x1b[2K{}", plain(text));
+        }
+    }
+
+    pub(crate) fn end_progress(&mut self) {
+        self.progress("");
+    }
+
     pub(crate) fn error(&mut self, error: &anyhow::Error) {
         let text = format!("{error:#}");
         let _ = writeln!(io::stderr(), "{} {}", self.errors.red("error:"), plain_lines(&text));

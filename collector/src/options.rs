@@ -165,7 +165,7 @@ pub struct ListenOptions {
     pub rows_address: SocketAddr,
     /// File with the token for the rows port; made with mode 0600 if it is not there. Default: `collector.token` in
     /// the state directory.
-    #[arg(long, env = "NETVERDICT_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, env = "NETVERDICT_COLLECTOR_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Written once everything serves, as JSON: `{"admin":"127.0.0.1:9470","rows":"127.0.0.1:9471"}`.
     #[arg(long, env = "NETVERDICT_READY_FILE", value_name = "FILE")]

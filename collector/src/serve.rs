@@ -98,13 +98,10 @@ async fn rows(
         let remedy = format!("ask for one of {}", names.join(", "));
         return refusal(StatusCode::BAD_REQUEST, "bad-request", "no such table", &remedy);
     };
-    let Ok(_place) = port.places.acquire().await else { return internal("no place to answer") };
     let store = port.served.store.clone();
-    let made = tokio::task::spawn_blocking(move || fresh(&store, table, from, to)).await;
-    let (segment, bytes) = match made {
-        Ok(Ok(made)) => made,
-        Ok(Err(error)) => return internal(&error),
-        Err(error) => return internal(&error.to_string()),
+    let (segment, bytes) = match in_a_place(port.places, move || fresh(&store, table, from, to)).await {
+        Ok(made) => made,
+        Err(error) => return internal(&error),
     };
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.apache.arrow.stream"));
@@ -120,6 +117,20 @@ async fn rows(
         }
     }
     (headers, bytes).into_response()
+}
+
+/// Runs `work` on a thread of its own once there is a place. The place is taken until the work has ended, also where
+/// nobody waits for the answer any more: a thread cannot be called off.
+async fn in_a_place<T: Send + 'static>(
+    places: Arc<Semaphore>,
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let place = places.acquire_owned().await.map_err(|error| error.to_string())?;
+    let worked = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        work()
+    });
+    worked.await.map_err(|error| error.to_string())?
 }
 
 fn fresh(
@@ -166,4 +177,28 @@ fn internal(message: &str) -> Response {
 
 fn refusal(status: StatusCode, code: &str, message: &str, remedy: &str) -> Response {
     (status, Json(ErrorAnswer { code: code.into(), message: message.into(), remedy: remedy.into() })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_awaits_keeps_its_place_until_it_is_made() {
+        let places = Arc::new(Semaphore::new(1));
+        let (started, is_started) = tokio::sync::oneshot::channel();
+        let (end, awaits_end) = mpsc::channel::<()>();
+        let abandoned = tokio::spawn(in_a_place(places.clone(), move || {
+            let _ = started.send(());
+            awaits_end.recv().map_err(|error| error.to_string())
+        }));
+        is_started.await.unwrap();
+        abandoned.abort();
+        assert!(abandoned.await.unwrap_err().is_cancelled());
+        assert_eq!(places.available_permits(), 0, "the work goes on");
+        end.send(()).unwrap();
+        assert_eq!(in_a_place(places, || Ok(7)).await, Ok(7));
+    }
 }

@@ -110,7 +110,7 @@ pub struct LimitOptions {
     #[arg(long, env = "NETVERDICT_QUERY_THREADS", default_value_t = 0, value_name = "THREADS")]
     pub query_threads: usize,
     /// Most PostgreSQL connections at once.
-    #[arg(long, env = "NETVERDICT_MAX_CONNECTIONS", default_value_t = 100, value_name = "CONNECTIONS")]
+    #[arg(long, env = "NETVERDICT_POSTGRES_MAX_CONNECTIONS", default_value_t = 100, value_name = "CONNECTIONS")]
     pub max_connections: usize,
 }
 

@@ -112,6 +112,32 @@ fn address_that_a_pod_gave_itself_is_spoofed_and_makes_it_no_other_pod() {
 }
 
 #[test]
+fn frames_that_the_bridge_floods_are_no_flows_of_the_pods_that_they_are_not_for() {
+    let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg", "shop/cart", "db/locked"]) else { return };
+    let (web, pg, cart, locked) =
+        (node.pod("shop/web"), node.pod("db/pg"), node.pod("shop/cart"), node.pod("db/locked"));
+    node.publish_and_attach(&Plan::new(1, node.topology.pods()).isolate("db/locked").complete());
+    assert!(arrives(&web, &pg, 4, 7000), "both know the other's hardware address");
+    // The bridge forgets where that is, and does not learn it again.
+    let learning_off = ["link", "set", pg.host_interface.as_str(), "type", "bridge_slave", "learning", "off"];
+    assert!(std::process::Command::new("ip").args(learning_off).status().unwrap().success());
+    let port = std::path::Path::new("/sys/class/net").join(&pg.host_interface).join("brport");
+    std::fs::write(port.join("flush"), "1").unwrap();
+    let sent_to = |pod: &netverdict_tests::topology::PodNetwork| {
+        let count = format!("/sys/class/net/{}/statistics/tx_packets", pod.host_interface);
+        std::fs::read_to_string(count).unwrap().trim().parse::<u64>().unwrap()
+    };
+    node.forget_events();
+    let before = sent_to(&cart);
+    assert!(arrives(&web, &pg, 4, 7001));
+    assert!(sent_to(&cart) > before, "the bridge floods");
+    let receivers: Vec<u32> = node.events().iter().filter(|e| e.destination_port == 7001).map(|e| e.ifindex).collect();
+    assert_eq!(receivers, [node.ifindex(&web), node.ifindex(&pg)]);
+    assert!(!arrives(&web, &locked, 4, 7002), "what is for the pod is judged");
+    assert_eq!(node.events_to(&locked, 7002).len(), 1);
+}
+
+#[test]
 fn test_runs_judge_as_traffic_does() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));

@@ -1,6 +1,10 @@
 //! Daemons come and go; enforcement stays, until somebody says otherwise.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    process::Command,
+};
 
 use netverdict_abi::{ABI_VERSION, Mode, map::name};
 use netverdict_policy::{AttributionId, tables::OwnerId};
@@ -100,6 +104,21 @@ fn programs_of_another_abi_version_judge_until_ours_are_ready() {
     assert_eq!(node.publish_and_attach(&next), revision + 1);
     assert!(arrives(&web, &pg, 4, 7001), "ours alone judge now");
     assert!(!root.join("v0").exists());
+}
+
+#[test]
+fn pins_that_another_user_could_replace_are_refused() {
+    let Some(mut node) = Node::start(Mode::Enforce, &["db/pg"]) else { return };
+    let root = node.options.pin_root.clone();
+    node.stop();
+    let refused = |probe: Result<_, ProbeError>| matches!(probe, Err(ProbeError::NotOurs { path }) if path == root);
+    chown(&root, Some(65_534), None).unwrap();
+    assert!(refused(Probe::start(node.options.clone()).map(drop)), "it is another's");
+    chown(&root, Some(0), None).unwrap();
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(refused(Probe::start(node.options.clone()).map(drop)), "all may write to it");
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(node.start_again().taken_over);
 }
 
 #[test]

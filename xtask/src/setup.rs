@@ -4,6 +4,8 @@
 //! Two roads lead to a BPF toolchain: Debian's packages with a ready-made `core` for BPF, or a rustup nightly with
 //! `rust-src`. What is there already is used; Debian's is tried first, since its compiler and linker are of one LLVM.
 
+mod kubernetes;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -12,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+pub use self::kubernetes::kubernetes;
 use crate::command::{output, quietly, succeeds, target, which};
 
 const BPF_LINKER_VERSION: &str = "0.13.0";
@@ -76,22 +79,23 @@ pub fn run(options: &Options) -> Result<()> {
         println!("ip (iproute2): {}", shown(which("ip")));
         println!("psql: {}", shown(which("psql")));
         println!("python with duckdb and pyarrow: {}", shown(python().filter(|p| has_duckdb(p))));
+        println!("Kubernetes API server: {}", shown(kubernetes::found()));
         return Ok(());
     }
     println!("BPF toolchain: {}", describe(&bpf_toolchain()?));
-    match network_tools() {
-        Ok(path) => println!("ip (iproute2): {}", path.display()),
-        Err(error) => println!("ip (iproute2): {error:#}"),
-    }
-    match reader_tools() {
-        Ok(path) => println!("python with duckdb and pyarrow: {}", path.display()),
-        Err(error) => println!("python with duckdb and pyarrow: {error:#}"),
-    }
-    match psql() {
-        Ok(path) => println!("psql: {}", path.display()),
-        Err(error) => println!("psql: {error:#}"),
-    }
+    tell("ip (iproute2)", network_tools());
+    tell("python with duckdb and pyarrow", reader_tools());
+    tell("psql", psql());
+    tell("Kubernetes API server", kubernetes());
     Ok(())
+}
+
+/// What only some suites need: without it the others run.
+fn tell(name: &str, found: Result<PathBuf>) {
+    match found {
+        Ok(path) => println!("{name}: {}", path.display()),
+        Err(error) => println!("{name}: {error:#}"),
+    }
 }
 
 /// The toolchain that is there, or one that is installed now.

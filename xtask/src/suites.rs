@@ -32,6 +32,8 @@ enum Need {
     Kernel,
     /// Python with duckdb and pyarrow.
     Readers,
+    /// A Kubernetes API server and its store.
+    Cluster,
 }
 
 struct Suite {
@@ -48,6 +50,11 @@ const SUITES: &[Suite] = &[
         name: "conformance",
         about: "every case of the semantics through the evaluator and the compiled tables",
         need: Need::Nothing,
+    },
+    Suite {
+        name: "cluster",
+        about: "a real Kubernetes API server is read: objects, rights, pages, what it does not serve",
+        need: Need::Cluster,
     },
     Suite { name: "readers", about: "DuckDB and pyarrow read what we write", need: Need::Readers },
     Suite {
@@ -119,6 +126,10 @@ fn prepare(need: Need) -> Result<Vec<(&'static str, String)>, String> {
                 ("NETVERDICT_BPF_OBJECT", object.display().to_string()),
                 ("NETVERDICT_REQUIRE_KERNEL", "1".to_owned()),
             ])
+        }
+        Need::Cluster => {
+            let programs = setup::kubernetes().map_err(|error| format!("{error:#}"))?;
+            Ok(vec![("NETVERDICT_KUBERNETES", programs.display().to_string())])
         }
         Need::Readers => {
             let python = setup::reader_tools().map_err(|error| format!("{error:#}"))?;

@@ -1,5 +1,5 @@
-//! `eval`: what policies would decide, without any cluster: for people one flow with the walk through the tiers, for
-//! programs many cases as JSON lines.
+//! `eval`: what policies decide, or would: for people one flow with the walk through the tiers, for programs many cases
+//! as JSON lines.
 
 mod answer;
 mod batch;
@@ -8,62 +8,77 @@ mod walk;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
-use netverdict_manifest::Severity;
-use netverdict_policy::{End, EvaluateError, Family, Flow, Snapshot, evaluate, model::Protocol};
+use clap::{Arg, Args, ValueEnum};
+use netverdict_policy::{
+    End, EvaluateError, Family, Flow, Snapshot, evaluate, evaluate::usual_family, model::Protocol,
+};
 
-use super::json;
+use super::{block_on, json};
 use crate::{
     exit::Exit,
-    manifests,
+    objects::{ObjectsOrigin, Sources},
     place::{Destination, Place, namespace_name},
     terminal::Terminal,
 };
 
-/// Evaluates flows against manifests: who would decide, before anything is applied
+/// Evaluates flows against manifests or a cluster: who would decide, before anything is applied
 #[derive(Args, Debug)]
-#[command(after_help = AFTER_HELP)]
+#[command(
+    after_help = AFTER_HELP,
+    mut_arg("filename", needs_a_flow),
+    mut_arg("kubeconfig", needs_a_flow),
+    mut_arg("context", needs_a_flow)
+)]
 pub(crate) struct Arguments {
     /// File of cases, a JSON object a line; - or nothing reads standard input
-    #[arg(conflicts_with_all = ["filename", "from", "to"])]
+    #[arg(conflicts_with_all = ["filename", "kubeconfig", "context", "from", "to"])]
     cases: Option<PathBuf>,
-    /// Files or folders with manifests, - for standard input; may be given several times
-    #[arg(short, long = "filename", num_args = 1.., value_name = "PATH", requires = "from", requires = "to")]
-    filename: Vec<PathBuf>,
+    #[command(flatten)]
+    sources: Sources,
     /// Where the connection comes from: NAMESPACE/POD, POD, or an address
-    #[arg(long, value_name = "SOURCE", value_parser = Place::parse, requires = "filename")]
+    #[arg(long, value_name = "SOURCE", value_parser = Place::parse, requires = "to")]
     from: Option<Place>,
     /// Where it goes to: NAMESPACE/POD, POD, an address or [IPv6 address], then :PORT and /PROTOCOL
-    #[arg(long, value_name = "DESTINATION[:PORT][/PROTOCOL]", value_parser = Destination::parse, requires = "filename")]
+    #[arg(long, value_name = "DESTINATION[:PORT][/PROTOCOL]", value_parser = Destination::parse, requires = "from")]
     to: Option<Destination>,
-    /// Namespace of pods that are named without one
-    #[arg(short, long, env = "NETVERDICT_NAMESPACE", default_value = "default", value_parser = namespace_name)]
-    namespace: String,
-    /// Which of the pods' addresses the flow uses
-    #[arg(long, value_enum, default_value_t = FamilyArgument::V4)]
-    family: FamilyArgument,
+    /// Namespace of pods that are named without one [default: that of the kubeconfig's context, else `default`]
+    #[arg(short, long, env = "NETVERDICT_NAMESPACE", value_parser = namespace_name)]
+    namespace: Option<String>,
+    /// Which of the pods' addresses the flow uses [default: 4, or 6 where an end has no other]
+    #[arg(long, value_enum)]
+    family: Option<FamilyArgument>,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     /// Exit with 0 if allowed, 3 if denied, 4 if not known
-    #[arg(long, requires = "filename")]
+    #[arg(long, requires = "from")]
     exit_status: bool,
+}
+
+/// Cases bring their own objects.
+fn needs_a_flow(argument: Arg) -> Arg {
+    argument.requires("from").requires("to")
 }
 
 const AFTER_HELP: &str = "\
 Examples:
-  Would these manifests let the web pod reach the database?
+  May the web pod reach the database, as the cluster of the current context is now?
+    {program} eval --from shop/web --to db/pg:5432
+  And would it, once this policy is applied?
+    {program} eval -f policy.yaml --context production --from shop/web --to db/pg:5432
+  Would these manifests let it, without any cluster?
     {program} eval -f policies/ -f pods.yaml --from shop/web --to db/pg:5432
-  What a cluster holds now
-    kubectl get pods,namespaces,nodes,networkpolicies -A -o json |
-      {program} eval -f - --from shop/web --to 203.0.113.10:443
   Many cases at once, answered line by line
     {program} eval cases.jsonl > verdicts.jsonl
+
+With --from and --to and without -f it reads the cluster that kubectl would ask. With -f and --kubeconfig or
+--context it lays the manifests over that cluster: an object that both have is the manifests'.
 
 A case is one line:
   {\"id\": \"1\", \"objects\": [Kubernetes objects], \"flows\": [{\"source\": {\"pod\": \"ns/name\"} or {\"ip\": \"...\"},
    \"destination\": {...}, \"protocol\": \"TCP\", \"port\": 80, \"family\": 4}]}
-Without a port, a flow is allowed only if every port is. A case that cannot be read is answered by a line with
+Without a port, a flow is allowed only if every port is; without a family it is IPv4, or IPv6 where an end has no
+other address. A case that cannot be read is answered by a line with
 `error`, a flow by a verdict `unknown` with its own `error`; all others go on.
 Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; with --exit-status:
 0 allowed, 3 denied, 4 unknown.";
@@ -84,38 +99,64 @@ enum FamilyArgument {
 
 pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
     match (&arguments.from, &arguments.to) {
-        (Some(from), Some(to)) => one(arguments, from, to, terminal),
+        (Some(from), Some(to)) => block_on(one(arguments, from, to, terminal)),
         // clap lets neither pass without the other.
         _ => batch::execute(arguments.cases.as_deref(), terminal),
     }
 }
 
 /// One flow, for people.
-fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &mut Terminal) -> anyhow::Result<Exit> {
-    let manifests = manifests::read(&arguments.filename)?;
-    let reading = netverdict_manifest::snapshot(&manifests.objects);
+async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &mut Terminal) -> anyhow::Result<Exit> {
+    let given = arguments.sources.read(terminal).await?;
+    let reading = netverdict_manifest::snapshot(&given.objects);
     // What is not enforced as written changes the answer; the rest is for `lint`.
-    for finding in manifests.findings.iter().chain(&reading.findings).filter(|f| f.severity == Severity::Error) {
+    for finding in given.findings.iter().chain(&reading.findings).filter(|finding| finding.changes_verdicts()) {
         terminal.warn(&finding.to_string());
     }
-    let flow = Flow {
-        source: end(from, &arguments.namespace),
-        destination: end(&to.place, &arguments.namespace),
-        protocol: to.protocol.unwrap_or(Protocol::TCP),
-        port: to.port,
-        family: match arguments.family {
-            FamilyArgument::V4 => Family::V4,
-            FamilyArgument::V6 => Family::V6,
-        },
-    };
-    let evaluation = evaluate(&reading.snapshot, &flow).map_err(|error| with_remedy(error, &reading.snapshot));
+    let namespace = arguments.namespace.as_deref().or(given.namespace.as_deref()).unwrap_or("default");
+    let (source, destination) = (end(from, namespace), end(&to.place, namespace));
+    let chosen = arguments.family.map(|family| match family {
+        FamilyArgument::V4 => Family::V4,
+        FamilyArgument::V6 => Family::V6,
+    });
+    let flow = flow_between(&reading.snapshot, source, destination, to.protocol, to.port, chosen)?;
+    let evaluation =
+        evaluate(&reading.snapshot, &flow).map_err(|error| with_remedy(error, &reading.snapshot, given.origin));
     let evaluation = evaluation.context("cannot evaluate the flow")?;
     let text = match arguments.output {
-        Output::Table => walk::explain(&flow, &evaluation, terminal.paint()),
+        Output::Table => walk::explain(&reading.snapshot, &flow, &evaluation, terminal.paint()),
         Output::Json => json(&answer::FlowAnswer::of(&evaluation))?,
     };
     terminal.print(&text)?;
     Ok(if arguments.exit_status { Exit::of(evaluation.verdict) } else { Exit::Done })
+}
+
+/// What is not given is what is usual: TCP, and the family that the ends have.
+fn flow_between(
+    snapshot: &Snapshot,
+    source: End,
+    destination: End,
+    protocol: Option<Protocol>,
+    port: Option<u16>,
+    family: Option<Family>,
+) -> anyhow::Result<Flow> {
+    let of_address = [&source, &destination].into_iter().find_map(|end| match end {
+        End::Address(address) => Some(Family::of(*address)),
+        End::Pod(_) => None,
+    });
+    let family = match (family, of_address) {
+        (Some(family), Some(found)) if family != found => {
+            anyhow::bail!("the family is {}, but an end has an {} address", family.as_str(), found.as_str())
+        }
+        (Some(family), _) => family,
+        (None, _) => usual_family(snapshot, [&source, &destination]),
+    };
+    let protocol = match (protocol.unwrap_or(Protocol::TCP), family) {
+        (Protocol::ICMP, Family::V6) => Protocol::ICMPV6,
+        (protocol, _) => protocol,
+    };
+    // A port of a protocol that has none means nothing, as in a record.
+    Ok(Flow { source, destination, protocol, port: port.filter(|_| protocol.has_ports()), family })
 }
 
 fn end(place: &Place, namespace: &str) -> End {
@@ -125,10 +166,11 @@ fn end(place: &Place, namespace: &str) -> End {
     }
 }
 
-fn with_remedy(error: EvaluateError, snapshot: &Snapshot) -> anyhow::Error {
+fn with_remedy(error: EvaluateError, snapshot: &Snapshot, origin: ObjectsOrigin) -> anyhow::Error {
+    let holders = origin.words();
     let remedy = match &error {
         EvaluateError::UnknownPod(_) if snapshot.pods.is_empty() => {
-            "the manifests hold no pods; add them with -f, for instance from `kubectl get pods -A -o yaml`".to_owned()
+            format!("{holders} no pods; add them with -f, or read a cluster with --kubeconfig or --context")
         }
         EvaluateError::UnknownPod(wanted) => {
             let similar = |name: &str| name.contains(&wanted.name) || wanted.name.contains(name);
@@ -142,7 +184,7 @@ fn with_remedy(error: EvaluateError, snapshot: &Snapshot) -> anyhow::Error {
                 near.extend(snapshot.pods.keys());
             }
             let names: Vec<_> = near.iter().take(5).map(ToString::to_string).collect();
-            format!("the manifests hold, among others, {}", names.join(", "))
+            format!("{holders}, among others, {}", names.join(", "))
         }
         EvaluateError::ContestedAddress { .. } | EvaluateError::FamilyMismatch { .. } => return error.into(),
     };

@@ -1,24 +1,21 @@
-//! `lint -f FILE|FOLDER`: what people get wrong in manifests.
-
-use std::path::PathBuf;
+//! `lint`: what people get wrong in manifests, and in what a cluster holds.
 
 use clap::{Args, ValueEnum};
-use netverdict_manifest::{Finding, Severity};
+use netverdict_manifest::{Finding, Origin, Severity};
 
 use super::json;
 use crate::{
     exit::Exit,
-    manifests,
+    objects::{ObjectsOrigin, Sources},
     terminal::{Paint, Terminal, plain},
 };
 
-/// Finds what is wrong, or seldom meant, in manifests
+/// Finds what is wrong, or seldom meant, in manifests or in a cluster
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
-    /// Files or folders with manifests, - for standard input; may be given several times
-    #[arg(short, long = "filename", required = true, num_args = 1.., value_name = "PATH")]
-    filename: Vec<PathBuf>,
+    #[command(flatten)]
+    sources: Sources,
     /// How to print the findings
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -30,10 +27,14 @@ Examples:
     {program} lint -f policies/ -f pods.yaml
   What a chart would install
     helm template chart | {program} lint -f -
-  What a cluster holds
-    kubectl get networkpolicies,pods,namespaces -A -o json | {program} lint -f -
+  What the cluster of the current context holds
+    {program} lint
+  A policy before it is applied, with the cluster's pods, namespaces and other policies in view
+    {program} lint -f policy.yaml --context production
 
-Of what other objects there are it knows only from what it is given: without pods, every selector matches nothing.
+Without -f it reads the cluster that kubectl would ask. With -f and --kubeconfig or --context it lays the manifests
+over that cluster and tells what it finds about the manifests. With -f alone it knows nothing but the manifests:
+without pods among them it says nothing of selectors that match none.
 Exit codes: 0 nothing of severity error was found (warnings may have been), 1 an error was found, or it
 failed, 2 the arguments were not understood.";
 
@@ -43,17 +44,23 @@ enum Output {
     Json,
 }
 
-pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
-    let manifests = manifests::read(&arguments.filename)?;
-    let reading = netverdict_manifest::snapshot(&manifests.objects);
+pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
+    let mut given = arguments.sources.read(terminal).await?;
+    let reading = netverdict_manifest::snapshot(&given.objects);
     let among = netverdict_manifest::lint(&reading);
-    let mut findings = manifests.findings;
+    let mut findings = given.findings;
     findings.extend(reading.findings);
     findings.extend(among);
+    if given.origin == ObjectsOrigin::ManifestsOverCluster {
+        // The cluster is there to judge the manifests by.
+        let api = Origin::Api.to_string();
+        findings.retain(|finding| finding.origin.as_deref() != Some(&api));
+        given.objects.retain(|object| object.origin != Origin::Api);
+    }
     // By severity, worst first; within one in the order of the files.
     findings.sort_by_key(|finding| finding.severity);
     match arguments.output {
-        Output::Table => terminal.print(&report(&findings, manifests.objects.len(), terminal.paint()))?,
+        Output::Table => terminal.print(&report(&findings, given.objects.len(), terminal.paint()))?,
         Output::Json => terminal.print(&json(&findings)?)?,
     }
     let failed = findings.iter().any(|finding| finding.severity == Severity::Error);

@@ -124,10 +124,27 @@ pub struct Point {
 /// What both ends conclude. A point that a packet would never reach is judged all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Denied if any point denies, else unknown if any point does not know, else allowed.
+    /// Denied if any point denies, else unknown if any point does not know or the destination is a Service's address,
+    /// else allowed.
     pub verdict: Verdict,
     /// Source egress before destination ingress; only for ends that are pods and take part.
     pub points: Vec<Point>,
+    /// Addresses that a point would have to know. Its verdict is unknown for want of one.
+    pub missing: Vec<MissingAddress>,
+}
+
+/// An address that policies ask for and a pod does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingAddress {
+    pub pod: ObjectKey,
+    pub family: Family,
+}
+
+impl fmt::Display for MissingAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pod, family } = self;
+        write!(f, "policies ask for the {} address of {pod}, which has none in its status.podIPs", family.as_str())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -157,16 +174,23 @@ pub fn evaluate(snapshot: &Snapshot, flow: &Flow) -> Result<Evaluation, Evaluate
             subjects.push((name, pod, peer));
         }
     }
-    let points: Vec<Point> = subjects
-        .into_iter()
-        .filter(|(_, pod, _)| pod.takes_part())
-        .map(|(name, pod, peer)| {
-            let facts = Facts::of(snapshot, peer, None, family);
-            let question = Question::new(snapshot, pod, name.direction(), &facts, flow.protocol, flow.port);
-            Point { name, subject: pod.key(), decision: question.decide(), near_misses: question.near_misses() }
-        })
-        .collect();
-    Ok(Evaluation { verdict: conjunction(points.iter().map(|p| p.decision.verdict)), points })
+    let (mut points, mut missing) = (Vec::with_capacity(subjects.len()), Vec::new());
+    for (name, pod, peer) in subjects.into_iter().filter(|(_, pod, _)| pod.takes_part()) {
+        let facts = Facts::of(snapshot, peer, None, family);
+        let question = Question::new(snapshot, pod, name.direction(), &facts, flow.protocol, flow.port);
+        let (mut decision, mut near_misses) = (question.decide(), question.near_misses());
+        if let End::Pod(peer) = peer
+            && question.hangs_on_an_address(&decision)
+        {
+            missing.push(MissingAddress { pod: peer.clone(), family });
+            (decision, near_misses) = (unknown_endpoint(), Vec::new());
+        }
+        points.push(Point { name, subject: pod.key(), decision, near_misses });
+    }
+    // Also where no end is a pod that could be judged: who answers for a Service is not known (§2.3).
+    let unresolved = Facts::of(snapshot, &flow.destination, None, family).service.then_some(Verdict::Unknown);
+    let verdict = conjunction(points.iter().map(|point| point.decision.verdict).chain(unresolved));
+    Ok(Evaluation { verdict, points, missing })
 }
 
 /// Judges one end only. `None` when the subject is no pod that takes part.
@@ -252,6 +276,17 @@ impl<'a> Question<'a> {
         }
         let staged = (self.in_force.len() < self.policies.len()).then(|| self.judge(&self.policies));
         self.judge(&self.in_force).with_staged(staged)
+    }
+
+    /// Whether the other end has no address, and one might make another decision of this.
+    fn hangs_on_an_address(&self, decision: &Decision) -> bool {
+        self.peer.address.is_none()
+            && [tiers::Match::Possible, tiers::Match::Certain].into_iter().any(|unread| {
+                let peer = self.peer.assuming(unread);
+                let (policies, in_force) = (self.policies.clone(), self.in_force.clone());
+                let other = Question { peer: &peer, policies, in_force, ..*self }.decide();
+                (other.verdict, other.verdict_if_enforced) != (decision.verdict, decision.verdict_if_enforced)
+            })
     }
 
     /// A flow whose port is not known is judged as the most restricted of all ports (E-15): blame goes to what denies the
@@ -357,6 +392,23 @@ pub(crate) fn self_traffic() -> Decision {
 /// The backend of a Service is not known at the source (§2.3).
 pub(crate) fn service_not_resolved() -> Decision {
     Judgement::plain(Verdict::Unknown, Reason::ServiceNotResolved).with_staged(None)
+}
+
+/// What its address would say is not known.
+fn unknown_endpoint() -> Decision {
+    Judgement::plain(Verdict::Unknown, Reason::UnknownEndpoint).with_staged(None)
+}
+
+/// The family of a flow between two ends for which none was chosen: IPv6 where a pod has addresses of that family alone,
+/// else IPv4.
+pub fn usual_family(snapshot: &Snapshot, ends: [&End; 2]) -> Family {
+    let only_v6 = |end: &End| match end {
+        End::Pod(key) => snapshot.pods.get(key).is_some_and(|pod| {
+            !pod.addresses.is_empty() && pod.addresses.iter().all(|address| Family::of(*address) == Family::V6)
+        }),
+        End::Address(address) => Family::of(*address) == Family::V6,
+    };
+    if ends.into_iter().any(only_v6) { Family::V6 } else { Family::V4 }
 }
 
 fn conjunction(verdicts: impl Iterator<Item = Verdict>) -> Verdict {

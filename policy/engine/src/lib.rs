@@ -23,7 +23,8 @@ pub use decision::{
     AttributionId, Confidence, Decision, Direction, FailedDimension, NearMiss, Reason, Reference, Role, Verdict,
 };
 pub use evaluate::{
-    End, EvaluateError, Evaluation, Family, Flow, Point, PointName, evaluate, evaluate_point, near_misses,
+    End, EvaluateError, Evaluation, Family, Flow, MissingAddress, Point, PointName, evaluate, evaluate_point,
+    near_misses, usual_family,
 };
 pub use model::{ObjectKey, Pod, Policy, Snapshot};
 pub use tables::{Change, Tables};

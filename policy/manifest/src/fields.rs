@@ -90,15 +90,15 @@ impl<'v> Fields<'v> {
         }
     }
 
-    /// Older YAML has more spellings than JSON; `kubectl` takes them.
+    /// Older YAML has more spellings than JSON; `kubectl` takes them. Quoted words are text to it as they are to us.
     pub(crate) fn boolean(&mut self, name: &'static str) -> Read<Option<bool>> {
         let path = self.path(name);
         match self.value(name) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(*value)),
             Some(value) => match value.as_str().map(str::to_ascii_lowercase).as_deref() {
-                Some("true" | "yes" | "on") => Ok(Some(true)),
-                Some("false" | "no" | "off") => Ok(Some(false)),
+                Some("yes" | "on") => Ok(Some(true)),
+                Some("no" | "off") => Ok(Some(false)),
                 _ => Err(wrong_type(path, "true or false", value)),
             },
         }

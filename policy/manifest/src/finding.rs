@@ -74,6 +74,13 @@ pub struct Finding {
     pub remedy: String,
 }
 
+impl Finding {
+    /// Whether an object counts for nothing, or not as it is written: whoever is told a verdict has to be told this too.
+    pub fn changes_verdicts(&self) -> bool {
+        self.severity == Severity::Error || [code::FOREIGN_POLICY, code::DUPLICATE_OBJECT].contains(&self.code)
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.severity)?;
@@ -208,6 +215,7 @@ codes! {
     INVALID_OBJECT = "invalid-object": "apiVersion, kind or metadata cannot be read; the object is ignored.";
     INVALID_KIND = "invalid-kind": "The kind is a misspelt policy kind; the object is not enforced.";
     UNKNOWN_KIND = "unknown-kind": "The kind says nothing about network policy; the object is ignored.";
+    FOREIGN_POLICY = "foreign-policy": "A policy of another system, which is not evaluated.";
     UNKNOWN_VERSION = "unknown-version": "A policy kind with an apiVersion that is not known; the object is not enforced.";
     DUPLICATE_OBJECT = "duplicate-object": "The same kind, namespace and name twice; the last one counts.";
     IMPLIED_NAMESPACE = "implied-namespace": "Pods or policies name a namespace that no object defines.";
@@ -240,7 +248,7 @@ codes! {
     // across objects
     SELECTS_NOTHING = "selects-nothing": "A policy's subject or a peer matches no pod, namespace or node.";
     NAMED_PORT_NOWHERE = "named-port-nowhere": "No pod that the rule is about has a port of that name and protocol.";
-    DNS_CUT_OFF = "dns-cut-off": "Pods isolated for egress that no rule lets ask port 53.";
+    DNS_CUT_OFF = "dns-cut-off": "Pods that policies keep from port 53 of every name server.";
     UNREACHABLE_RULE = "unreachable-rule": "An earlier rule matches all that this one does.";
     SAME_PRIORITY = "same-priority": "Policies of one tier share a priority: their order is undefined.";
     BLOCK_NAMES_PODS = "block-names-pods": "A block of addresses names pods, whose addresses change.";

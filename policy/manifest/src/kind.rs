@@ -58,6 +58,12 @@ pub static KINDS: &[&dyn PolicyKind] = &[
     &baseline_admin_network_policy::BaselineAdminNetworkPolicy,
 ];
 
+/// Every kind that is read, as (apiVersion, kind): what has to be asked of a cluster.
+pub fn kinds_read() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let core = ["Namespace", "Node", "Pod", "Service"].into_iter().map(|kind| ("v1", kind));
+    core.chain(KINDS.iter().map(|kind| (kind.api_version(), kind.kind())))
+}
+
 /// What an object is to us.
 pub(crate) enum Known {
     Namespace,
@@ -69,7 +75,25 @@ pub(crate) enum Known {
     OtherVersion(&'static dyn PolicyKind),
     /// Not a kind that anybody has, and nearly a policy kind.
     Misspelt(&'static dyn PolicyKind),
+    /// A policy of another system, which decides beside ours.
+    Foreign,
     Other,
+}
+
+/// Where NetworkPolicy began.
+const FORMER_GROUP: &str = "extensions";
+
+/// Kinds of other systems that decide who may connect, beyond those that end in `NetworkPolicy`.
+const FOREIGN_KINDS: &[(&str, &[&str])] = &[
+    ("security.istio.io", &["AuthorizationPolicy", "PeerAuthentication"]),
+    ("policy.linkerd.io", &["AuthorizationPolicy", "Server", "ServerAuthorization"]),
+    ("kuma.io", &["MeshTrafficPermission"]),
+    ("consul.hashicorp.com", &["ServiceIntentions"]),
+];
+
+/// Empty for the core group, which is named by its version alone.
+pub(crate) fn group_of(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
 pub(crate) fn known(api_version: &str, kind: &str) -> Known {
@@ -80,8 +104,17 @@ pub(crate) fn known(api_version: &str, kind: &str) -> Known {
         ("v1", "Service") => return Known::Service,
         _ => {}
     }
+    let group = group_of(api_version);
     if let Some(policy) = KINDS.iter().find(|known| known.kind() == kind) {
-        return if policy.api_version() == api_version { Known::Policy(*policy) } else { Known::OtherVersion(*policy) };
+        return match group {
+            _ if policy.api_version() == api_version => Known::Policy(*policy),
+            _ if group == group_of(policy.api_version()) || group == FORMER_GROUP => Known::OtherVersion(*policy),
+            _ => Known::Foreign,
+        };
+    }
+    let foreign = kind.ends_with("NetworkPolicy") && group.contains('.');
+    if foreign || FOREIGN_KINDS.iter().any(|(of, kinds)| *of == group && kinds.contains(&kind)) {
+        return Known::Foreign;
     }
     let bare = |kind: &str| kind.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let letters = bare(kind);
@@ -97,7 +130,7 @@ pub(crate) fn scope(api_version: &str, kind: &str) -> Option<Scope> {
         Known::Namespace | Known::Node => Some(Scope::Cluster),
         Known::Pod | Known::Service => Some(Scope::Namespace),
         Known::Policy(kind) | Known::OtherVersion(kind) | Known::Misspelt(kind) => Some(kind.scope()),
-        Known::Other => None,
+        Known::Foreign | Known::Other => None,
     }
 }
 
@@ -125,6 +158,18 @@ pub fn policy(object: &Object) -> (Option<Policy>, Vec<Finding>) {
             ));
             // What else is wrong in it is worth saying; it is not enforced for all that.
             kind.read(object, &mut report);
+            None
+        }
+        Known::Foreign => {
+            report.warning(Invalid::new(
+                code::FOREIGN_POLICY,
+                "kind",
+                format!(
+                    "{} {} is a policy of another system; it counts for nothing here",
+                    object.api_version, object.kind
+                ),
+                "ask that system too: what it denies may be allowed by all that is known here",
+            ));
             None
         }
         Known::Namespace | Known::Node | Known::Pod | Known::Service | Known::Other => {

@@ -4,7 +4,7 @@
 //! unknown field changes what a rule means, so it has to be noticed (N-13, C-9). It does no I/O and evaluates nothing.
 //!
 //! The way through: text → [`read`] → [`Object`]s → [`snapshot`] → [`Reading`] → [`lint`]. Those who watch an API take
-//! [`object_from_value`] and the functions per kind: [`policy`], [`pod`], [`namespace`], [`node`], [`service`].
+//! [`object_from_value`] or [`objects_from_value`] and the functions per kind: [`policy`], [`pod`], [`namespace`], [`node`], [`service`].
 //!
 //! # What happens to what cannot be read
 //!
@@ -30,8 +30,8 @@ mod selector;
 mod snapshot;
 
 pub use finding::{Finding, Invalid, ObjectRef, Report, Severity, code};
-pub use kind::{KINDS, PolicyKind, Scope, namespace, node, pod, policy, service};
+pub use kind::{KINDS, PolicyKind, Scope, kinds_read, namespace, node, pod, policy, service};
 pub use lint::lint;
-pub use object::{Object, Origin, content_hash, object_from_value, text};
-pub use read::read;
+pub use object::{Identity, Object, Origin, content_hash, object_from_value, text};
+pub use read::{objects_from_value, read};
 pub use snapshot::{Reading, implied_namespace, snapshot};

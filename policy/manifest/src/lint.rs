@@ -37,7 +37,7 @@ pub fn lint(reading: &Reading) -> Vec<Finding> {
         hosts::check(&lint, policy, &mut report);
         ports::check(&lint, policy, &mut report);
         addresses::check(&lint, policy, &mut report);
-        dns.check(&lint, policy, &mut report);
+        dns.check(policy, &mut report);
         for remark in order.remove(&policy.key).unwrap_or_default() {
             match remark {
                 order::Remark::Unreachable(invalid) => report.warning(invalid),
@@ -90,7 +90,7 @@ impl Lint<'_> {
             Direction::Ingress => "from",
             Direction::Egress => "to",
         };
-        let list = format!("{}.{field}", rule_path(rule));
+        let list = format!("{}.{field}", rule_path(rule.direction, rule.index));
         let written = self.written(policy, rule).and_then(|rule| rule.get(field)).and_then(Value::as_array);
         let mut before = 0;
         for (index, peer) in written.into_iter().flatten().enumerate() {
@@ -107,7 +107,7 @@ impl Lint<'_> {
         let field = self
             .written(policy, rule)
             .and_then(|rule| ["ports", "protocols"].into_iter().find(|f| rule.get(f).is_some()));
-        format!("{}.{}[{position}]", rule_path(rule), field.unwrap_or("ports"))
+        format!("{}.{}[{position}]", rule_path(rule.direction, rule.index), field.unwrap_or("ports"))
     }
 }
 
@@ -124,8 +124,8 @@ fn peers_of(peer: &Value) -> usize {
     usize::from(other || selects != has("ipBlock"))
 }
 
-fn rule_path(rule: &Rule) -> String {
-    format!("spec.{}[{}]", rule.direction.as_str(), rule.index)
+fn rule_path(direction: Direction, index: u32) -> String {
+    format!("spec.{}[{index}]", direction.as_str())
 }
 
 /// Path of the subject.

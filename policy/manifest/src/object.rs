@@ -63,7 +63,16 @@ pub struct Object {
     pub origin: Origin,
 }
 
+/// Group, kind, namespace and name: see [`Object::identity`].
+pub type Identity<'a> = (&'a str, &'a str, &'a str, &'a str);
+
 impl Object {
+    /// Equal for what a cluster keeps as one object: in any version of its group it is the same, and a `Service` of another
+    /// group is another.
+    pub fn identity(&self) -> Identity<'_> {
+        (kind::group_of(&self.api_version), &self.kind, &self.namespace, &self.name)
+    }
+
     pub fn reference(&self) -> ObjectRef {
         ObjectRef {
             api_version: self.api_version.clone(),
@@ -105,6 +114,7 @@ pub fn object_from_value(value: Value, origin: Origin) -> Result<Object, Finding
                 name: text("/metadata/name"),
             };
             let Invalid { field, message, remedy, .. } = *invalid;
+            let message = format!("{message}; the object is ignored");
             Err(Finding {
                 severity: Severity::Error,
                 code: code::INVALID_OBJECT,

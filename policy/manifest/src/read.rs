@@ -23,7 +23,7 @@ const MOST_NESTED_LISTS: usize = 4;
 ///
 /// Every document and list item that cannot be read becomes a finding; all others are returned, in order.
 pub fn read(text: &str, origin: &str) -> (Vec<Object>, Vec<Finding>) {
-    let mut reader = Reader { path: origin, objects: Vec::new(), findings: Vec::new() };
+    let mut reader = Reader { path: Some(origin), objects: Vec::new(), findings: Vec::new() };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > MOST_BYTES {
         reader.refuse(0, code::TOO_LARGE, format!("the text has {} bytes", text.len()), "split it into several files");
@@ -49,8 +49,18 @@ pub fn read(text: &str, origin: &str) -> (Vec<Object>, Vec<Finding>) {
     (reader.objects, reader.findings)
 }
 
+/// Takes what an API hands over: an object, or a list of them.
+///
+/// Every item that cannot be read becomes a finding; all others are returned, in order.
+pub fn objects_from_value(value: Value) -> (Vec<Object>, Vec<Finding>) {
+    let mut reader = Reader { path: None, objects: Vec::new(), findings: Vec::new() };
+    reader.object(value, 1, None, &mut 0, MOST_NESTED_LISTS);
+    (reader.objects, reader.findings)
+}
+
 struct Reader<'a> {
-    path: &'a str,
+    /// `None` where an API handed over what is read.
+    path: Option<&'a str>,
     objects: Vec<Object>,
     findings: Vec<Finding>,
 }
@@ -82,7 +92,7 @@ impl Reader<'_> {
     fn object(&mut self, mut value: Value, document: usize, item: Option<usize>, next_item: &mut usize, nested: usize) {
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
         let Some(item_kind) = kind.strip_suffix("List").filter(|_| value.get("items").is_some()) else {
-            return self.push(value, Origin::File { path: self.path.to_owned(), document, item });
+            return self.push(value, self.origin(document, item));
         };
         let item_kind = item_kind.to_owned();
         let api_version = value.get("apiVersion").cloned();
@@ -125,11 +135,18 @@ impl Reader<'_> {
         }
     }
 
+    fn origin(&self, document: usize, item: Option<usize>) -> Origin {
+        match self.path {
+            Some(path) => Origin::File { path: path.to_owned(), document, item },
+            None => Origin::Api,
+        }
+    }
+
     /// `document` 0 stands for the text as a whole.
     fn refuse(&mut self, document: usize, code: &'static str, message: String, remedy: &str) {
-        let origin = match document {
-            0 => self.path.to_owned(),
-            document => Origin::File { path: self.path.to_owned(), document, item: None }.to_string(),
+        let origin = match (document, self.path) {
+            (0, Some(path)) => path.to_owned(),
+            _ => self.origin(document, None).to_string(),
         };
         self.findings.push(Finding {
             severity: Severity::Error,

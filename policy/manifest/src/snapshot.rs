@@ -11,7 +11,7 @@ use netverdict_policy::model::{Namespace, ObjectKey, Snapshot};
 use crate::{
     finding::{Finding, Invalid, ObjectRef, Report, Severity, code},
     kind::{self, Known},
-    object::{Object, derived_uid},
+    object::{Identity, Object, derived_uid},
 };
 
 /// All that a set of objects says.
@@ -30,7 +30,7 @@ pub fn snapshot(objects: &[Object]) -> Reading {
     let last = last_of_each(objects);
     for (index, object) in objects.iter().enumerate() {
         let known = kind::known(&object.api_version, &object.kind);
-        if let Some(later) = last.get(&identity(object)).filter(|later| **later != index) {
+        if let Some(later) = last.get(&object.identity()).filter(|later| **later != index) {
             if !matches!(known, Known::Other) {
                 reading.findings.extend(duplicate(object, &objects[*later]));
             }
@@ -74,7 +74,7 @@ impl Reading {
                 self.snapshot.services.extend(service.map(|service| (key(), Arc::new(service))));
                 findings
             }
-            Known::Policy(_) | Known::OtherVersion(_) | Known::Misspelt(_) | Known::Other => {
+            Known::Policy(_) | Known::OtherVersion(_) | Known::Misspelt(_) | Known::Foreign | Known::Other => {
                 let (policy, findings) = kind::policy(object);
                 if let Some(policy) = policy {
                     self.snapshot.policies.insert(policy.key.clone(), Arc::new(policy));
@@ -111,16 +111,8 @@ impl Reading {
     }
 }
 
-type Identity<'a> = (&'a str, &'a str, &'a str, &'a str);
-
-/// Versions of a group are the same object; a `Service` of another group is another.
-fn identity(object: &Object) -> Identity<'_> {
-    let group = object.api_version.rsplit_once('/').map_or("", |(group, _)| group);
-    (group, &object.kind, &object.namespace, &object.name)
-}
-
 fn last_of_each(objects: &[Object]) -> BTreeMap<Identity<'_>, usize> {
-    objects.iter().enumerate().map(|(index, object)| (identity(object), index)).collect()
+    objects.iter().enumerate().map(|(index, object)| (object.identity(), index)).collect()
 }
 
 fn duplicate(object: &Object, later: &Object) -> Vec<Finding> {

@@ -10,6 +10,7 @@ mod atomic;
 mod connections;
 mod decide;
 mod emit;
+mod flooded;
 mod fragments;
 mod judge;
 mod maps;

@@ -5,7 +5,7 @@ use netverdict_abi::OwnAddressKey;
 
 use crate::{
     maps,
-    packet::{Packet, bytes, protocol, v4_words},
+    packet::{Packet, Words, bytes, protocol, v4_words},
 };
 
 const DHCP_CLIENT: u16 = 68;
@@ -15,15 +15,18 @@ const DHCP_SERVER: u16 = 67;
 /// asking a DHCP server.
 #[inline(always)]
 pub fn is_own(packet: &Packet, ifindex: u32) -> bool {
-    let key = OwnAddressKey { ifindex, address: bytes(packet.source) };
-    if maps::OWN_ADDRESSES.get_ptr(&key).is_some() {
-        return true;
-    }
-    is_unspecified(packet)
+    has(ifindex, packet.source)
+        || is_unspecified(packet)
         || (packet.source == v4_words(0)
             && packet.protocol == protocol::UDP
             && packet.source_port == DHCP_CLIENT
             && packet.destination_port == DHCP_SERVER)
+}
+
+/// Whether user space lists the address as one of the pod's.
+#[inline(always)]
+pub fn has(ifindex: u32, address: Words) -> bool {
+    maps::OWN_ADDRESSES.get_ptr(&OwnAddressKey { ifindex, address: bytes(address) }).is_some()
 }
 
 /// Neighbour discovery may also come from a link-local address that user space has not seen yet.

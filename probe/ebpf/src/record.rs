@@ -5,7 +5,7 @@ use netverdict_abi::{Direction, Disposition, KernelReason, Lane, Verdict, event:
 
 use crate::{
     decide::find_peer,
-    emit,
+    emit, flooded,
     judge::Ruling,
     packet::{Fragment, Packet, bytes, protocol},
     scene::Scene,
@@ -14,6 +14,9 @@ use crate::{
 
 #[inline(never)]
 pub fn write(scene: &Scene<'_>, packet: &Packet, ruling: &Ruling, dropped: bool) -> Done {
+    if flooded::is_flooded(scene, packet) {
+        return done();
+    }
     let Ruling { answer, reversed, peer, .. } = ruling;
     let endpoint_owner = scene.endpoint.map_or(0, |endpoint| endpoint.owner);
     let mut own = endpoint_owner;

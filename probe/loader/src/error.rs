@@ -18,6 +18,10 @@ pub enum ProbeError {
     Load { reason: String },
     #[error("{path} is on no BPF file system: run `mount -t bpf bpf /sys/fs/bpf`, and mount it into the container")]
     NoBpfFileSystem { path: PathBuf, source: io::Error },
+    #[error(
+        "{path} is a symbolic link, or another user may write to it, who could put other pins in place of ours: remove it, or choose another folder"
+    )]
+    NotOurs { path: PathBuf },
     #[error("another probe holds {path}: end it first, or wait longer for it")]
     Locked { path: PathBuf },
     #[error("pinned map {name} has {found}, expected {expected}: run `netverdict detach` and start again")]

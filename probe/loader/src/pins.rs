@@ -4,8 +4,9 @@
 //! lock is on the root folder itself, so that it holds between containers that mount the same file system.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -13,9 +14,10 @@ use std::{
 
 use netverdict_abi::ABI_VERSION;
 use rustix::{
-    fs::{FlockOperation, flock, fstat, stat, statfs},
+    fs::{FlockOperation, flock, fstat, lstat, statfs},
     io::Errno,
     mount::{MountFlags, mount},
+    process::geteuid,
 };
 
 use crate::error::ProbeError;
@@ -23,6 +25,9 @@ use crate::error::ProbeError;
 /// `statfs(2)`: BPF_FS_MAGIC.
 const BPF_FS: u64 = 0xcafe_4a11;
 const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// Mode bits of the group and of all others.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+const FOLDER_MODE: u32 = 0o755;
 /// How often to try a lock that another probe holds.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
@@ -69,7 +74,7 @@ impl Pins {
 
     pub(crate) fn create(&self) -> Result<(), ProbeError> {
         for folder in [self.programs(), self.maps(), self.links()] {
-            fs::create_dir_all(&folder).map_err(|source| failed(&folder, "create folder", source))?;
+            create_folder(&folder)?;
         }
         Ok(())
     }
@@ -130,8 +135,12 @@ impl Lock {
             Err(error) => return Err(failed(root, "lock", error.into())),
         }
         let held = fstat(&folder).map_err(|error| failed(root, "inspect", error.into()))?;
-        // The folder may have been removed, and made again, between opening and locking it.
-        let still_there = stat(root).is_ok_and(|now| (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino));
+        // Its owner could move the pins away, and put others in their place.
+        if (held.st_uid != 0 && held.st_uid != geteuid().as_raw()) || held.st_mode & WRITABLE_BY_OTHERS != 0 {
+            return Err(ProbeError::NotOurs { path: root.to_owned() });
+        }
+        // The folder may have been removed, and made again, between opening and locking it. A symbolic link is none.
+        let still_there = lstat(root).is_ok_and(|now| (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino));
         Ok(still_there.then_some(Self { _folder: folder }))
     }
 }
@@ -143,13 +152,22 @@ fn prepare(root: &Path) -> Result<(), ProbeError> {
         mount("bpf", MOUNT_POINT, "bpf", MountFlags::empty(), None)
             .map_err(|error| no_file_system(root, error.into()))?;
     }
-    fs::create_dir_all(root).map_err(|source| failed(root, "create folder", source))?;
+    if fs::symlink_metadata(root).is_ok_and(|found| found.is_symlink()) {
+        return Err(ProbeError::NotOurs { path: root.to_owned() });
+    }
+    create_folder(root)?;
     if is_bpf(root) {
         Ok(())
     } else {
         let found = io::Error::other("it is of another kind");
         Err(no_file_system(root, found))
     }
+}
+
+/// With its parents; nobody else may write to it, whatever the umask.
+fn create_folder(folder: &Path) -> Result<(), ProbeError> {
+    let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder);
+    made.map_err(|source| failed(folder, "create folder", source))
 }
 
 fn is_bpf(path: &Path) -> bool {

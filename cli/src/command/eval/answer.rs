@@ -1,6 +1,6 @@
 //! The shape of an evaluated flow for programs. A contract: fields are added, never renamed or removed.
 
-use netverdict_policy::{Evaluation, NearMiss, Point, Reference, Verdict};
+use netverdict_policy::{Confidence, Evaluation, NearMiss, Point, Reference, Verdict};
 use serde::Serialize;
 
 /// One flow's verdict.
@@ -9,7 +9,7 @@ pub(super) struct FlowAnswer {
     verdict: Verdict,
     /// Source egress before destination ingress; only ends that are pods, and not on the host's network.
     points: Vec<PointAnswer>,
-    /// Why the flow could not be evaluated; the verdict is then unknown.
+    /// Why the flow could not be evaluated, or not at one of the points; the verdict is then unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -24,6 +24,12 @@ struct PointAnswer {
     passed: Vec<PolicyAnswer>,
     /// With every audited policy enforced; null unless one takes part.
     verdict_if_enforced: Option<Verdict>,
+    /// Who would decide then; left out unless one takes part.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    staged: Vec<PolicyAnswer>,
+    /// Left out where it is exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confidence: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,7 +55,8 @@ struct NearMissAnswer {
 impl FlowAnswer {
     pub(super) fn of(evaluation: &Evaluation) -> Self {
         let points = evaluation.points.iter().map(PointAnswer::of).collect();
-        Self { verdict: evaluation.verdict, points, error: None }
+        let missing = evaluation.missing.first().filter(|_| evaluation.verdict == Verdict::Unknown);
+        Self { verdict: evaluation.verdict, points, error: missing.map(ToString::to_string) }
     }
 
     pub(super) fn failed(error: String) -> Self {
@@ -68,6 +75,8 @@ impl PointAnswer {
             near_miss: near_misses.iter().map(NearMissAnswer::of).collect(),
             passed: decision.passed().map(PolicyAnswer::of).collect(),
             verdict_if_enforced: decision.verdict_if_enforced,
+            staged: decision.staged().map(PolicyAnswer::of).collect(),
+            confidence: (decision.confidence != Confidence::Exact).then(|| decision.confidence.as_str()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Cases as JSON lines, answered one by one: what cannot be read is answered too, and stops nothing.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, Read as _, Write},
     net::IpAddr,
@@ -8,18 +9,20 @@ use std::{
 };
 
 use anyhow::Context;
-use netverdict_manifest::{Origin, Severity};
-use netverdict_policy::{End, Family, Flow, ObjectKey, Snapshot, evaluate, model::Protocol};
+use netverdict_manifest::Finding;
+use netverdict_policy::{End, Family, Flow, ObjectKey, Snapshot, evaluate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::answer::FlowAnswer;
+use super::{answer::FlowAnswer, flow_between};
 use crate::{exit::Exit, place::parse_protocol, terminal::Terminal};
 
 /// Longer lines are answered by an error and skipped: some 10⁵ objects.
 const LONGEST_LINE: u64 = 256 << 20;
-/// A case's findings that are told on standard error.
+/// A case's findings that are told, in its answer and on standard error.
 const MOST_FINDINGS: usize = 20;
+/// Some programs begin a text with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 #[derive(Deserialize)]
 struct Case {
@@ -28,10 +31,13 @@ struct Case {
     #[serde(default)]
     objects: Vec<Value>,
     flows: Vec<Value>,
+    /// A misspelt `objects` is told, and notes that a case carries along stop nothing.
+    #[serde(flatten)]
+    unknown: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "expected a flow, an object with source and destination")]
 struct FlowText {
     source: EndText,
     destination: EndText,
@@ -44,7 +50,7 @@ struct FlowText {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "expected {\"pod\": \"namespace/name\"} or {\"ip\": \"...\"}")]
 enum EndText {
     Pod(String),
     Ip(IpAddr),
@@ -54,6 +60,9 @@ enum EndText {
 struct CaseAnswer {
     id: Value,
     flows: Vec<FlowAnswer>,
+    /// What of the objects counts for nothing, or not as it is written; left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<Finding>,
 }
 
 #[derive(Serialize)]
@@ -97,8 +106,10 @@ fn answer_all(mut input: impl BufRead, mut output: impl Write, warn: &mut dyn Fn
             input.skip_until(b'\n')?;
             let error = format!("line {number} is longer than {} MiB; split the case", LONGEST_LINE >> 20);
             write_line(&mut output, &ErrorLine { id: Value::Null, error })?;
-        } else if !line.trim_ascii().is_empty() {
-            match answer(&line, warn) {
+        } else if let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line).trim_ascii()
+            && !line.is_empty()
+        {
+            match answer(line, warn) {
                 Ok(answer) => write_line(&mut output, &answer)?,
                 Err((id, error)) => {
                     write_line(&mut output, &ErrorLine { id, error: format!("line {number}: {error}") })?;
@@ -122,68 +133,59 @@ fn answer(line: &[u8], warn: &mut dyn FnMut(&str)) -> Result<CaseAnswer, (Value,
         return Err((Value::Null, "expected an object with id, objects and flows".to_owned()));
     }
     let id = value.get("id").cloned().unwrap_or_default();
-    let Case { id, objects, flows } = serde_json::from_value(value).map_err(|error| (id, error.to_string()))?;
-    let snapshot = snapshot(&id, objects, warn);
+    let Case { id, objects, flows, unknown } =
+        serde_json::from_value(value).map_err(|error| (id, error.to_string()))?;
+    if let Some(name) = unknown.keys().find(|name| name.starts_with("object")) {
+        warn(&format!("case {id}: `{name}` means nothing; the objects are in `objects`"));
+    }
+    let (snapshot, findings) = snapshot(&id, objects, warn);
     let flows = flows.into_iter().map(|flow| answer_flow(&snapshot, flow)).collect();
-    Ok(CaseAnswer { id, flows })
+    Ok(CaseAnswer { id, flows, findings })
 }
 
-/// What cannot be read is told on standard error: the verdicts do not depend on it being what it was meant to be.
-fn snapshot(id: &Value, objects: Vec<Value>, warn: &mut dyn FnMut(&str)) -> Snapshot {
+/// With what of the objects counts for nothing, or not as it is written. People are told on standard error.
+fn snapshot(id: &Value, objects: Vec<Value>, warn: &mut dyn FnMut(&str)) -> (Snapshot, Vec<Finding>) {
     let mut findings = Vec::new();
     let mut read = Vec::with_capacity(objects.len());
     for value in objects {
-        match netverdict_manifest::object_from_value(value, Origin::Api) {
-            Ok(object) => read.push(object),
-            Err(finding) => findings.push(finding),
-        }
+        let (objects, unreadable) = netverdict_manifest::objects_from_value(value);
+        read.extend(objects);
+        findings.extend(unreadable);
     }
     let reading = netverdict_manifest::snapshot(&read);
     findings.extend(reading.findings);
-    findings.retain(|finding| finding.severity == Severity::Error);
+    findings.retain(Finding::changes_verdicts);
     for finding in findings.iter().take(MOST_FINDINGS) {
         warn(&format!("case {id}: {finding}"));
     }
     if let Some(more) = findings.len().checked_sub(MOST_FINDINGS).filter(|more| *more > 0) {
-        warn(&format!("case {id}: {more} more errors in its objects"));
+        warn(&format!("case {id}: {more} more objects or fields of it do not count as they are written"));
     }
-    reading.snapshot
+    findings.truncate(MOST_FINDINGS);
+    (reading.snapshot, findings)
 }
 
 fn answer_flow(snapshot: &Snapshot, flow: Value) -> FlowAnswer {
-    let read = serde_json::from_value(flow).map_err(|error| error.to_string()).and_then(|text| read_flow(&text));
+    let read = serde_json::from_value(flow).map_err(|error| error.to_string());
+    let read = read.and_then(|text| read_flow(&text, snapshot));
     let evaluated = read.and_then(|flow| evaluate(snapshot, &flow).map_err(|error| error.to_string()));
     evaluated.map_or_else(FlowAnswer::failed, |evaluation| FlowAnswer::of(&evaluation))
 }
 
-fn read_flow(text: &FlowText) -> Result<Flow, String> {
+fn read_flow(text: &FlowText, snapshot: &Snapshot) -> Result<Flow, String> {
     let FlowText { source, destination, protocol, port, family } = text;
     let (source, destination) = (end(source)?, end(destination)?);
-    let of_ends = [&source, &destination].into_iter().find_map(|end| match end {
-        End::Address(address) => Some(Family::of(*address)),
-        End::Pod(_) => None,
-    });
-    let family = match (family, of_ends) {
-        (None, of_ends) => of_ends.unwrap_or_default(),
-        (Some(4), None | Some(Family::V4)) => Family::V4,
-        (Some(6), None | Some(Family::V6)) => Family::V6,
-        (Some(number @ (4 | 6)), Some(found)) => {
-            return Err(format!("family is {number}, but an end has an {} address", found.as_str()));
-        }
-        (Some(other), _) => return Err(format!("family: expected 4 or 6, found {other}")),
+    let chosen = match family {
+        None => None,
+        Some(4) => Some(Family::V4),
+        Some(6) => Some(Family::V6),
+        Some(other) => return Err(format!("family: expected 4 or 6, found {other}")),
     };
-    let protocol = match protocol {
-        None => Protocol::TCP,
-        Some(text) => match (parse_protocol(text).map_err(|error| format!("protocol: {error}"))?, family) {
-            (Protocol::ICMP, Family::V6) => Protocol::ICMPV6,
-            (protocol, _) => protocol,
-        },
-    };
+    let protocol = protocol.as_deref().map(parse_protocol).transpose().map_err(|error| format!("protocol: {error}"))?;
     if *port == Some(0) {
         return Err("port: expected 1 to 65535, found 0".to_owned());
     }
-    // A port of a protocol that has none means nothing, as in a record.
-    Ok(Flow { source, destination, protocol, port: port.filter(|_| protocol.has_ports()), family })
+    flow_between(snapshot, source, destination, protocol, *port, chosen).map_err(|error| error.to_string())
 }
 
 fn end(text: &EndText) -> Result<End, String> {

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use netverdict_policy::{
-    Direction, Evaluation, Flow, Point, Reason, Reference, Role, Verdict, evaluate::PointName, model::Tier,
+    Direction, End, Evaluation, Flow, Point, Reason, Reference, Role, Snapshot, Verdict, evaluate::PointName,
+    model::Tier,
 };
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
 const TIERS: [Tier; 3] = [Tier::Admin, Tier::NetworkPolicy, Tier::Baseline];
 
 /// Several lines, ending with a newline.
-pub(super) fn explain(flow: &Flow, evaluation: &Evaluation, paint: Paint) -> String {
+pub(super) fn explain(snapshot: &Snapshot, flow: &Flow, evaluation: &Evaluation, paint: Paint) -> String {
     let mut text = format!("{}\n", paint.bold(&paint.verdict(evaluation.verdict, &plain(&sentence(flow, evaluation)))));
     let mut denied = false;
     for point in &evaluation.points {
@@ -27,13 +28,31 @@ pub(super) fn explain(flow: &Flow, evaluation: &Evaluation, paint: Paint) -> Str
         }
         denied |= decision.verdict == Verdict::Denied;
     }
+    for (point, end) in [(PointName::SourceEgress, &flow.source), (PointName::DestinationIngress, &flow.destination)] {
+        if let Some(why) = why_not_judged(snapshot, end) {
+            let _ = writeln!(text, "\n{} of {end}: not judged\n  {:<15} {}", point_text(point), "no tier", plain(why));
+        }
+    }
     text
+}
+
+/// Why an end that is a pod has no point.
+fn why_not_judged(snapshot: &Snapshot, end: &End) -> Option<&'static str> {
+    let End::Pod(key) = end else { return None };
+    let pod = snapshot.pods.get(key).filter(|pod| !pod.takes_part())?;
+    Some(match pod.finished() {
+        true => "the pod has finished: no policy applies to it, and its address may be another's by now",
+        false => "the pod is on its host's network: no policy applies to it, and its traffic is the node's",
+    })
 }
 
 /// The first point that denies speaks for all; else the first that does not know.
 fn sentence(flow: &Flow, evaluation: &Evaluation) -> String {
     let ends = format!("{} to {}{}", flow.source, flow.destination, port_text(flow));
     let telling = evaluation.points.iter().find(|point| point.decision.verdict == evaluation.verdict);
+    if telling.is_none() && evaluation.verdict == Verdict::Unknown {
+        return format!("unknown: {ends}; {}", reason_text(Reason::ServiceNotResolved));
+    }
     let Some(point) = telling.filter(|_| evaluation.verdict != Verdict::Allowed) else {
         let deciders: Vec<_> =
             evaluation.points.iter().flat_map(|point| point.decision.decided_by()).map(short).collect();
@@ -46,7 +65,10 @@ fn sentence(flow: &Flow, evaluation: &Evaluation) -> String {
     let deciders: Vec<_> = decision.decided_by().map(short).collect();
     let by = if deciders.is_empty() { String::new() } else { format!(" by {}", deciders.join(", ")) };
     let mut sentence = format!("{} at {}{by}: {ends}", decision.verdict, point_text(point.name));
-    let _ = write!(sentence, "; {}", reason_text(decision.reason));
+    match evaluation.missing.first().filter(|_| decision.reason == Reason::UnknownEndpoint) {
+        Some(missing) => _ = write!(sentence, "; {missing}"),
+        None => _ = write!(sentence, "; {}", reason_text(decision.reason)),
+    }
     // The rule that got furthest is the one worth repairing.
     if let Some(near) = point.near_misses.iter().find(|near| near.rule_index.is_some()) {
         let _ = write!(sentence, "; nearest: {} — {}", near_miss_name(near), near_miss_detail(near));
@@ -57,7 +79,7 @@ fn sentence(flow: &Flow, evaluation: &Evaluation) -> String {
 fn port_text(flow: &Flow) -> String {
     match flow.port {
         Some(port) => format!(" port {port}/{}", flow.protocol),
-        None if flow.protocol.has_ports() => format!(" on every {} port", flow.protocol),
+        None if flow.protocol.has_ports() => format!(" on all {} ports at once", flow.protocol),
         None => format!(" by {}", flow.protocol),
     }
 }

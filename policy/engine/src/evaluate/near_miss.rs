@@ -217,7 +217,7 @@ fn port_miss(question: &Question<'_>, term: &PortMatch, claim: Option<&Claim<'_>
     if let Some(own) = own.filter(|own| *own != protocol) {
         return Miss::new(Passed::Family, FailedDimension::Protocol, format!("protocol {protocol} is not {own}"));
     }
-    let port = question.port.map_or_else(|| "unknown port of a fragment".to_owned(), |port| format!("port {port}"));
+    let port = question.port.map_or_else(|| "not every port".to_owned(), |port| format!("port {port}"));
     let (failed, detail) = match term {
         PortMatch::Protocol(_) => (FailedDimension::Port, format!("{port} of {protocol}")),
         PortMatch::Range { first, last, .. } if first == last => {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::{End, Family, selector, tiers::Match};
 use crate::{
     address,
@@ -9,6 +11,7 @@ use crate::{
 };
 
 /// What rules can read of the other end.
+#[derive(Clone)]
 pub(crate) struct Facts<'a> {
     /// Canonical. `None` where a pod has none of the family.
     pub(crate) address: Option<IpAddr>,
@@ -19,9 +22,12 @@ pub(crate) struct Facts<'a> {
     pub(crate) service: bool,
     /// In a pod range, and nobody owns it.
     pub(crate) unknown_pod: bool,
+    /// Whether it is in a block, or has a name, where there is no address to tell by.
+    unread: Match,
 }
 
 /// An owner of an address.
+#[derive(Clone)]
 pub(crate) enum Claim<'a> {
     /// It takes part.
     Pod(&'a Pod),
@@ -78,13 +84,42 @@ impl<'a> Facts<'a> {
 
     fn nobody(address: Option<IpAddr>, family: Family) -> Self {
         let family = address.map_or(family, Family::of);
-        Self { address, family, claims: Vec::new(), service: false, unknown_pod: false }
+        Self { address, family, claims: Vec::new(), service: false, unknown_pod: false, unread: Match::No }
     }
 
     /// Each owner in order; `None` once where there is none.
     pub(crate) fn claims(&self) -> impl Iterator<Item = Option<&Claim<'a>>> {
         let nobody = self.claims.is_empty().then_some(None);
         self.claims.iter().map(Some).chain(nobody)
+    }
+
+    /// Taken for someone whose address matches the rules so, where it has none to tell by.
+    pub(crate) fn assuming(&self, unread: Match) -> Self {
+        Self { unread, ..self.clone() }
+    }
+
+    fn in_block(&self, snapshot: &Snapshot, cidr: IpNet, except: &[IpNet]) -> Match {
+        match self.address {
+            Some(own) => (address::holds(cidr, own) && !except.iter().any(|hole| address::holds(*hole, own))).into(),
+            None if self.may_be_in(snapshot, cidr) => self.unread,
+            None => Match::No,
+        }
+    }
+
+    /// Whether an end without an address can get one of the block. Those of one host or link alone are no pod's.
+    fn may_be_in(&self, snapshot: &Snapshot, cidr: IpNet) -> bool {
+        let cidr = address::canonical_block(cidr);
+        let network = cidr.network();
+        let assignable = !network.is_loopback()
+            && !network.is_multicast()
+            && match network {
+                IpAddr::V4(v4) => !v4.is_link_local(),
+                IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+            };
+        let mut ranges = pod_ranges(snapshot).filter(|range| Family::of(range.network()) == self.family).peekable();
+        let is_pod = matches!(self.claims.as_slice(), [Claim::Pod(_)]);
+        let overlaps = |range: &IpNet| range.contains(&cidr) || cidr.contains(range);
+        Family::of(network) == self.family && assignable && (!is_pod || ranges.peek().is_none() || ranges.any(overlaps))
     }
 
     /// Whether the subject talks to itself: nobody else claims its address.
@@ -102,15 +137,12 @@ pub(crate) fn matches(snapshot: &Snapshot, term: &Peer, facts: &Facts<'_>, claim
             // Selectors match pods only (E-4).
             _ => Match::No,
         },
-        Peer::Block { cidr, except } => facts
-            .address
-            .is_some_and(|own| address::holds(*cidr, own) && !except.iter().any(|e| address::holds(*e, own)))
-            .into(),
+        Peer::Block { cidr, except } => facts.in_block(snapshot, *cidr, except),
         Peer::Nodes(labels) => match claim {
             Some(Claim::Node { node: Some(node), .. }) => selector::matches(labels, &node.labels).into(),
             _ => Match::No,
         },
-        Peer::Name(pattern) => facts.address.is_some_and(|own| has_name(snapshot, pattern, own)).into(),
+        Peer::Name(pattern) => facts.address.map_or(facts.unread, |own| has_name(snapshot, pattern, own).into()),
     }
 }
 
@@ -137,8 +169,11 @@ fn is_service(snapshot: &Snapshot, address: IpAddr) -> bool {
 }
 
 fn in_pod_range(snapshot: &Snapshot, address: IpAddr) -> bool {
-    let of_nodes = snapshot.nodes.values().flat_map(|node| &node.pod_ranges);
-    snapshot.pod_ranges.iter().chain(of_nodes).any(|range| address::holds(*range, address))
+    pod_ranges(snapshot).any(|range| address::holds(*range, address))
+}
+
+fn pod_ranges(snapshot: &Snapshot) -> impl Iterator<Item = &IpNet> {
+    snapshot.pod_ranges.iter().chain(snapshot.nodes.values().flat_map(|node| &node.pod_ranges))
 }
 
 fn has_name(snapshot: &Snapshot, pattern: &NamePattern, address: IpAddr) -> bool {

@@ -3,7 +3,7 @@
 use crate::{
     build::*,
     decision::{Confidence, FailedDimension, Role, Verdict},
-    evaluate::{EvaluateError, Evaluation, Family, Point, PointName, evaluate},
+    evaluate::{EvaluateError, Evaluation, Family, Flow, Point, PointName, evaluate, usual_family},
     model::{NamespaceScope, Operator, Peer, Phase, PortMatch, Protocol, Requirement, Selector, Snapshot},
 };
 
@@ -352,7 +352,9 @@ fn a_services_address_is_not_judged_at_the_source() {
         .policy(network_policy("x/deny").isolate_egress())
         .policy(network_policy("y/deny").isolate_ingress());
     check_egress(cluster.clone(), &[("x/a -> 10.96.1.1:80/tcp", "unknown service_not_resolved")]);
-    assert_eq!(judge(&cluster.snapshot(), "x/a -> 10.96.1.1:80/tcp").verdict, Verdict::Unknown);
+    assert_eq!(judge(&cluster.clone().snapshot(), "x/a -> 10.96.1.1:80/tcp").verdict, Verdict::Unknown);
+    let from_outside = judge(&cluster.snapshot(), "203.0.113.7 -> 10.96.1.1:80/tcp");
+    assert_eq!((from_outside.verdict, from_outside.points.len()), (Verdict::Unknown, 0));
 }
 
 #[test]
@@ -466,6 +468,12 @@ mod tiers {
         let ingress = point(&evaluation, PointName::DestinationIngress);
         assert_eq!(told(ingress), "allowed explicit_accept a#0 b#0");
         assert_eq!(ingress.decision.confidence, Confidence::Ambiguous);
+        let passed = fixture().policy(admin("b", 7).ingress(deny())).policy(admin("a", 7).ingress(pass())).snapshot();
+        let evaluation = judge(&passed, "y/a -> x/a:80/tcp");
+        let ingress = point(&evaluation, PointName::DestinationIngress);
+        assert_eq!(told(ingress), "allowed no_policy", "whoever would have denied has not allowed");
+        assert_eq!(ingress.decision.confidence, Confidence::Ambiguous);
+        assert_eq!(ingress.decision.passed().map(|by| by.policy.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         let agreed = fixture().policy(admin("b", 7).ingress(deny())).policy(admin("a", 7).ingress(deny()));
         check_ingress(agreed, &[("y/a -> x/a:80/tcp", "denied explicit_deny a#0")]);
     }
@@ -600,5 +608,63 @@ mod doubt {
     fn ends_of_two_families_are_an_error() {
         let judged = evaluate(&fixture().snapshot(), &flow("10.0.1.1 -> [fd00::2:1]:80/tcp"));
         assert!(matches!(judged, Err(EvaluateError::FamilyMismatch { .. })));
+    }
+}
+
+#[test]
+fn a_missing_address_is_told_where_a_verdict_hangs_on_it() {
+    let v4_only = || fixture().pod(pod("x/four").labels(&[("pod", "four")]).at(&["10.0.1.9"]).on("n1"));
+    let policy = |rule: RuleBuilder| v4_only().policy(admin("p", 1).ingress(rule)).snapshot();
+    let by_v6 =
+        |snapshot: &Snapshot| evaluate(snapshot, &Flow { family: Family::V6, ..flow("x/four -> y/a:80/tcp") }).unwrap();
+    let v6 = |snapshot: &Snapshot| {
+        let evaluation = by_v6(snapshot);
+        let missing: Vec<_> = evaluation.missing.iter().map(|missing| missing.pod.to_string()).collect();
+        (told(point(&evaluation, PointName::DestinationIngress)), missing)
+    };
+    let unknown = ("unknown unknown_endpoint".to_owned(), vec!["x/four".to_owned()]);
+    let known = |told: &str| (told.to_owned(), Vec::<String>::new());
+    assert_eq!(v6(&v4_only().snapshot()), known("allowed no_policy"));
+    assert_eq!(v6(&policy(deny().peer(net("2001:db8::/32", &[])))), unknown);
+    assert_eq!(v6(&policy(deny().peer(domain("example.com")))), unknown);
+    assert_eq!(v6(&policy(deny().port(tcp(81)).peer(net("::/0", &[])))), known("allowed no_policy"));
+    assert_eq!(v6(&policy(deny())), known("denied explicit_deny p#0"));
+    let selected = deny().peer(pods_in("x", &[("pod", "four")])).peer(net("::/0", &[]));
+    assert_eq!(v6(&policy(selected)), known("denied explicit_deny p#0"));
+    // Whether it is passed on or accepted makes no difference.
+    let alike = || accept().peer(net("::/0", &[]));
+    assert_eq!(v6(&policy(alike())), known("allowed no_policy"));
+    let isolated = network_policy("y/p").isolate_ingress().ingress(alike());
+    assert_eq!(v6(&v4_only().policy(isolated).snapshot()), unknown);
+    // What can never be its address says nothing.
+    for block in ["fe80::/10", "10.0.0.0/8", "ff00::/8"] {
+        assert_eq!(v6(&policy(deny().peer(net(block, &[])))), known("allowed no_policy"), "{block}");
+    }
+    let ranged = |range| v4_only().pod_range(range).policy(admin("p", 1).ingress(deny().peer(net("fd00::/16", &[]))));
+    assert_eq!(v6(&ranged("fd00:1::/64").snapshot()), unknown);
+    assert_eq!(v6(&ranged("fd01::/64").snapshot()), known("allowed no_policy"));
+    assert_eq!(v6(&ranged("10.0.0.0/8").snapshot()), unknown);
+    // The address that it has is read.
+    let evaluation = judge(&policy(deny().peer(net("10.0.1.0/24", &[]))), "x/four -> y/a:80/tcp");
+    assert_eq!((evaluation.verdict, evaluation.missing), (Verdict::Denied, vec![]));
+    // Another point that denies has the last word.
+    let egress = v4_only()
+        .policy(admin("p", 1).ingress(deny().peer(net("::/0", &[]))))
+        .policy(network_policy("x/closed").isolate_egress());
+    assert_eq!(by_v6(&egress.snapshot()).verdict, Verdict::Denied);
+}
+
+#[test]
+fn the_usual_family_is_one_that_the_ends_have() {
+    let snapshot = fixture().pod(pod("x/six").at(&["fd00::9"])).pod(pod("x/none")).snapshot();
+    for (source, destination, expected) in [
+        ("x/a", "x/b", Family::V4),
+        ("x/six", "x/a", Family::V6),
+        ("x/a", "x/six", Family::V6),
+        ("x/none", "x/a", Family::V4),
+        ("x/a", "2001:db8::1", Family::V6),
+        ("x/ghost", "x/a", Family::V4),
+    ] {
+        assert_eq!(usual_family(&snapshot, [&end(source), &end(destination)]), expected, "{source} {destination}");
     }
 }

@@ -171,16 +171,18 @@ impl<'a, M: Fn(usize, usize) -> Match> Walk<'a, M> {
             .collect();
         let tie = rivals.iter().any(|rival| rival.action() != hit.action());
         self.tie |= tie;
-        let tied = rivals.iter().filter(|_| tie).map(|rival| refer(rival.policy, Some(rival.rule), Role::Decided));
+        // Where the flow is passed on nobody here has decided, so the tied rules stand with the one that passed it.
+        let role = if hit.action() == Action::Pass { Role::Passed } else { Role::Decided };
+        let tied = rivals.iter().filter(|_| tie).map(|rival| refer(rival.policy, Some(rival.rule), role));
         match hit.action() {
             Action::Pass => {
-                self.passed.push(refer(hit.policy, Some(hit.rule), Role::Passed));
+                self.passed.push(refer(hit.policy, Some(hit.rule), role));
                 self.passed.extend(tied);
                 None
             }
             action @ (Action::Accept | Action::Deny) => {
                 let verdict = if action == Action::Accept { Verdict::Allowed } else { Verdict::Denied };
-                let deciders = [refer(hit.policy, Some(hit.rule), Role::Decided)].into_iter().chain(tied).collect();
+                let deciders = [refer(hit.policy, Some(hit.rule), role)].into_iter().chain(tied).collect();
                 Some(self.conclude(verdict, hit.reason(tier), Some(tier), deciders))
             }
         }

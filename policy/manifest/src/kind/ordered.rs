@@ -230,7 +230,15 @@ fn read_peers(
     check_length(list.items.len(), dialect.most_items, &list.path, report);
     let mut peers = Vec::new();
     for (path, value) in list.iter() {
-        peers.extend(faults.take(read_peer(value, path, direction, action, report), report).into_iter().flatten());
+        match read_peer(value, path, direction, action, report) {
+            Ok(peer) => peers.extend(peer),
+            // In a rule that accepts, what cannot be read matches nothing, and the peers beside it do (C-9).
+            Err(invalid) if action == Action::Accept && list.items.len() > 1 => {
+                let message = format!("{}; the peer matches nothing", invalid.message);
+                report.error(Invalid { message, ..*invalid });
+            }
+            Err(invalid) => faults.add(*invalid, report),
+        }
     }
     Some(peers)
 }

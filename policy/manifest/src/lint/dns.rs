@@ -1,151 +1,262 @@
-//! Pods that an egress policy leaves without DNS: the first thing that breaks, and seldom what was meant.
+//! Pods that policies leave without DNS: the first thing that breaks, and seldom what was meant.
 //!
-//! A pod is cut off where network policies isolate it for egress and none of their rules can match port 53 of a
-//! name server. Where the reading knows no name server, every peer may be one.
+//! A pod is cut off where the walk through the tiers ends in a denial for port 53 of every name server. What is not
+//! certain counts in the pod's favour: a rule that may mean a name server accepts it, and does not deny it. Where the
+//! reading knows no name server, every peer may be one; where it knows no pods, the subject of each policy stands for
+//! those that it selects.
+
+mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netverdict_policy::model::{Direction, ObjectKey, Peer, Pod, Policy, PortMatch, Protocol, Rule, Tier};
+use netverdict_policy::model::{
+    Action, Direction, Labels, NamespaceScope, Pod, Policy, PolicyKey, Protocol, Selector, Subject, Tier,
+};
 
-use super::{Lint, remark};
+use self::servers::{Chance, Servers};
+use super::{Lint, order::selects_everything, remark, rule_path};
 use crate::{
     finding::{Report, code},
     selector::matches,
 };
 
-const PORT: u16 = 53;
+/// What a pod can ask by.
+const PROTOCOLS: [Protocol; 2] = [Protocol::UDP, Protocol::TCP];
 
-/// How clusters label their name servers.
-const NAME_SERVER_LABELS: [(&str, &str); 3] =
-    [("k8s-app", "kube-dns"), ("k8s-app", "coredns"), ("app.kubernetes.io/name", "coredns")];
-
-/// Which of the two a pod, or a policy, can ask by.
-#[derive(Clone, Copy, Default)]
-struct Reach {
-    udp: bool,
-    tcp: bool,
+/// A policy that decides about egress, audited ones left out.
+struct Speaker<'a> {
+    policy: &'a Policy,
+    /// Its subject's, by name.
+    namespaces: BTreeSet<&'a str>,
+    rules: Vec<Said>,
 }
+
+/// What a rule of egress says of the name servers.
+struct Said {
+    index: u32,
+    action: Action,
+    /// That it means a question, by each of [`PROTOCOLS`].
+    chances: [Chance; 2],
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+enum Asker<'a> {
+    Pod(&'a Pod),
+    /// Whoever is selected by a policy's subject.
+    Subject(&'a Subject),
+}
+
+/// Why someone cannot ask.
+enum Cut<'a> {
+    /// These isolate it, and none of their rules can mean a name server.
+    Isolated(Vec<&'a Policy>),
+    Denied(&'a PolicyKey, u32),
+}
+
+/// Where the walk through an ordered tier ends.
+enum Step<'a> {
+    Accepted,
+    Denied(&'a PolicyKey, u32),
+    Passed,
+}
+
+/// A policy, and its rule where it is of an ordered tier.
+type Culprit<'a> = (&'a PolicyKey, Option<u32>);
+
+/// Those that cannot ask, by each protocol, as they are called in a message.
+type Victims = [Vec<String>; 2];
 
 /// What is known of DNS in a reading.
 pub(super) struct Names<'a> {
-    servers: Vec<&'a Pod>,
-    /// Isolating policies by namespace: those that count.
-    policies: BTreeMap<&'a str, Vec<(&'a Policy, Reach)>>,
-    /// Pods that cannot ask by UDP, and those that cannot by TCP.
-    without_udp: BTreeSet<ObjectKey>,
-    without_tcp: BTreeSet<ObjectKey>,
+    /// Of the ordered tiers, in order of evaluation.
+    ordered: Vec<Speaker<'a>>,
+    /// Of the network policy tier, by namespace.
+    isolating: BTreeMap<&'a str, Vec<Speaker<'a>>>,
+    cut_off: BTreeMap<Culprit<'a>, Victims>,
 }
 
 impl<'a> Names<'a> {
     pub(super) fn of(lint: &Lint<'a>) -> Self {
-        let is_server =
-            |pod: &&Pod| NAME_SERVER_LABELS.iter().any(|(key, value)| pod.labels.get(*key).is_some_and(|v| v == value));
-        let servers: Vec<&Pod> = lint.population.pods().filter(is_server).collect();
-        let mut names =
-            Self { servers, policies: BTreeMap::new(), without_udp: BTreeSet::new(), without_tcp: BTreeSet::new() };
-        for policy in lint.snapshot.policies.values() {
-            if policy.tier == Tier::NetworkPolicy && policy.isolates.egress && !lint.is_audited(policy) {
-                let reach = names.reach(lint, policy);
-                names.policies.entry(&policy.key.namespace).or_default().push((policy, reach));
+        let servers = Servers::of(lint);
+        let mut names = Self { ordered: Vec::new(), isolating: BTreeMap::new(), cut_off: BTreeMap::new() };
+        for policy in lint.snapshot.policies.values().filter(|policy| !lint.is_audited(policy)) {
+            let speaker = Speaker::of(lint, &servers, policy);
+            match policy.tier {
+                Tier::Admin | Tier::Baseline => names.ordered.push(speaker),
+                Tier::NetworkPolicy if policy.isolates.egress => {
+                    names.isolating.entry(&policy.key.namespace).or_default().push(speaker);
+                }
+                Tier::NetworkPolicy => {}
             }
         }
-        for pod in lint.population.pods() {
-            let Some(policies) = names.policies.get(pod.namespace.as_str()) else { continue };
-            let mut selecting =
-                policies.iter().filter(|(policy, _)| matches(&policy.subject.pods, &pod.labels)).peekable();
-            if selecting.peek().is_none() {
-                continue;
-            }
-            let reach = union(selecting.map(|(_, reach)| *reach));
-            if !reach.udp {
-                names.without_udp.insert(pod.key());
-            }
-            if !reach.tcp {
-                names.without_tcp.insert(pod.key());
-            }
+        names.ordered.sort_by_key(|Speaker { policy, .. }| (policy.tier, policy.priority, &policy.key.name));
+        if lint.population.is_empty() {
+            names.ask_for_subjects();
+        } else {
+            names.ask_for_pods(lint);
         }
         names
     }
 
-    pub(super) fn check(&self, lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
-        let isolating = self.policies.get(policy.key.namespace.as_str()).into_iter().flatten();
-        if !isolating.clone().any(|(other, _)| other.key == policy.key) {
-            return;
-        }
-        let (udp, tcp) = if lint.population.is_empty() {
-            // Without pods: what the policies say that select at least the same ones.
-            let wider = isolating.filter(|(other, _)| {
-                other.subject.pods == policy.subject.pods || other.subject.pods.requirements.is_empty()
-            });
-            let reach = union(wider.map(|(_, reach)| *reach));
-            ((!reach.udp).then(|| "the pods".to_owned()), (!reach.tcp).then(|| "the pods".to_owned()))
-        } else {
-            let pods: Vec<ObjectKey> =
-                lint.population.select(&policy.subject.namespaces, &policy.subject.pods).map(Pod::key).collect();
-            (some_of(&pods, &self.without_udp), some_of(&pods, &self.without_tcp))
-        };
-        match (udp, tcp) {
-            (Some(pods), _) => {
-                let message = format!("no rule of any policy lets {pods} ask for names: port 53 is closed");
-                let remedy = "add an egress rule for UDP and TCP port 53 to the name servers";
-                report.warning(remark(code::DNS_CUT_OFF, "spec.egress", message, remedy));
-            }
-            (None, Some(pods)) => {
+    pub(super) fn check(&self, policy: &'a Policy, report: &mut Report) {
+        let of_policy = self.cut_off.range((&policy.key, None)..=(&policy.key, Some(u32::MAX)));
+        for ((_, index), [by_udp, by_tcp]) in of_policy {
+            let (field, who, before) = match index {
+                None => ("spec.egress".to_owned(), "no rule of any policy lets", ""),
+                Some(index) => (rule_path(Direction::Egress, *index), "the rule does not let", " before this one"),
+            };
+            if let Some(pods) = some_of(by_udp) {
+                let message = format!("{who} {pods} ask for names: port 53 is closed");
+                let remedy = format!("add an egress rule for UDP and TCP port 53 to the name servers{before}");
+                report.warning(remark(code::DNS_CUT_OFF, field, message, &remedy));
+            } else if let Some(pods) = some_of(by_tcp) {
                 let message = format!("{pods} may ask for names by UDP alone: answers that do not fit a datagram fail");
-                report.info(remark(code::DNS_CUT_OFF, "spec.egress", message, "add TCP port 53 to the rule"));
+                let remedy = format!("add an egress rule for TCP port 53 to the name servers{before}");
+                report.info(remark(code::DNS_CUT_OFF, field, message, &remedy));
             }
-            (None, None) => {}
         }
     }
 
-    fn reach(&self, lint: &Lint<'_>, policy: &Policy) -> Reach {
-        let egress = policy.rules.iter().filter(|rule| rule.direction == Direction::Egress && rule.fault.is_none());
-        let to_servers: Vec<&Rule> = egress.filter(|rule| self.may_name_a_server(lint, rule)).collect();
-        let by = |protocol: Protocol| to_servers.iter().any(|rule| self.names_port(rule, protocol));
-        Reach { udp: by(Protocol::UDP), tcp: by(Protocol::TCP) }
+    fn ask_for_pods(&mut self, lint: &Lint<'a>) {
+        // Policies tell pods apart by no more than this.
+        let mut alike: BTreeMap<(&str, &Labels), Vec<&'a Pod>> = BTreeMap::new();
+        for pod in lint.population.pods() {
+            alike.entry((&pod.namespace, &pod.labels)).or_default().push(pod);
+        }
+        for pods in alike.values() {
+            for (protocol, cut) in self.ask(Asker::Pod(pods[0])) {
+                for culprit in cut.culprits() {
+                    let victims = &mut self.cut_off.entry(culprit).or_default()[protocol];
+                    victims.extend(pods.iter().map(|pod| format!("the pod {}", pod.key())));
+                }
+            }
+        }
     }
 
-    fn may_name_a_server(&self, lint: &Lint<'_>, rule: &Rule) -> bool {
-        let Some(peers) = &rule.peers else { return true };
-        peers.iter().any(|peer| match peer {
-            Peer::Pods { .. } if self.servers.is_empty() => true,
-            Peer::Pods { namespaces, pods } => {
-                let scope = lint.population.namespaces(namespaces);
-                let selected = |pod: &&Pod| scope.contains(pod.namespace.as_str()) && matches(pods, &pod.labels);
-                self.servers.iter().any(selected)
+    fn ask_for_subjects(&mut self) {
+        let speakers = self.ordered.iter().chain(self.isolating.values().flatten());
+        let policies: Vec<&'a Policy> = speakers.map(|speaker| speaker.policy).collect();
+        for policy in policies {
+            for (protocol, cut) in self.ask(Asker::Subject(&policy.subject)) {
+                // Others are asked for their own subjects.
+                for culprit in cut.culprits().into_iter().filter(|(key, _)| *key == &policy.key) {
+                    self.cut_off.entry(culprit).or_default()[protocol] = vec!["the pods".to_owned()];
+                }
             }
-            // A node's own cache, or a server outside.
-            Peer::Block { .. } | Peer::Nodes(_) | Peer::Name(_) => true,
-        })
+        }
     }
 
-    fn names_port(&self, rule: &Rule, protocol: Protocol) -> bool {
-        let Some(ports) = &rule.ports else { return true };
-        ports.iter().any(|port| match port {
-            PortMatch::Protocol(this) => *this == protocol,
-            PortMatch::Range { protocol: this, first, last } => *this == protocol && (*first..=*last).contains(&PORT),
-            PortMatch::Named { protocol: this, name } => {
-                let has = |pod: &&Pod| {
-                    pod.container_ports
-                        .iter()
-                        .any(|port| port.name == *name && port.protocol == protocol && port.port == PORT)
-                };
-                this.is_none_or(|this| this == protocol) && (self.servers.is_empty() || self.servers.iter().any(has))
-            }
-        })
+    /// What cuts them off, by position in [`PROTOCOLS`].
+    fn ask(&self, asker: Asker<'_>) -> Vec<(usize, Cut<'a>)> {
+        let selecting = |speaker: &&Speaker<'a>| speaker.selects(asker);
+        let ordered: Vec<&Speaker<'a>> = self.ordered.iter().filter(selecting).collect();
+        let baseline = ordered.partition_point(|speaker| speaker.policy.tier == Tier::Admin);
+        let (admin, baseline) = ordered.split_at(baseline);
+        let isolating = asker.namespace().and_then(|namespace| self.isolating.get(namespace));
+        let isolating: Vec<&Speaker<'a>> = isolating.into_iter().flatten().filter(selecting).collect();
+        (0..PROTOCOLS.len())
+            .filter_map(|protocol| Some((protocol, walk(admin, &isolating, baseline, protocol)?)))
+            .collect()
     }
 }
 
-fn union(all: impl Iterator<Item = Reach>) -> Reach {
-    all.fold(Reach::default(), |sum, reach| Reach { udp: sum.udp || reach.udp, tcp: sum.tcp || reach.tcp })
+/// `None` where nothing keeps the asker from a name server.
+fn walk<'a>(
+    admin: &[&Speaker<'a>],
+    isolating: &[&Speaker<'a>],
+    baseline: &[&Speaker<'a>],
+    protocol: usize,
+) -> Option<Cut<'a>> {
+    match ordered_tier(admin, protocol) {
+        Step::Accepted => return None,
+        Step::Denied(policy, index) => return Some(Cut::Denied(policy, index)),
+        Step::Passed => {}
+    }
+    if !isolating.is_empty() {
+        let mut chances = isolating.iter().flat_map(|speaker| &speaker.rules).map(|said| said.chances[protocol]);
+        let open = chances.any(|chance| chance > Chance::No);
+        return (!open).then(|| Cut::Isolated(isolating.iter().map(|speaker| speaker.policy).collect()));
+    }
+    match ordered_tier(baseline, protocol) {
+        Step::Denied(policy, index) => Some(Cut::Denied(policy, index)),
+        Step::Accepted | Step::Passed => None,
+    }
+}
+
+fn ordered_tier<'a>(speakers: &[&Speaker<'a>], protocol: usize) -> Step<'a> {
+    let mut may_pass = false;
+    for speaker in speakers {
+        for said in &speaker.rules {
+            match (said.action, said.chances[protocol]) {
+                (Action::Accept, Chance::Maybe | Chance::Certain) => return Step::Accepted,
+                (Action::Deny, Chance::Certain) if may_pass => return Step::Passed,
+                (Action::Deny, Chance::Certain) => return Step::Denied(&speaker.policy.key, said.index),
+                (Action::Pass, Chance::Certain) => return Step::Passed,
+                (Action::Pass, Chance::Maybe) => may_pass = true,
+                (Action::Deny, Chance::Maybe) | (_, Chance::No) => {}
+            }
+        }
+    }
+    Step::Passed
+}
+
+impl<'a> Speaker<'a> {
+    fn of(lint: &Lint<'a>, servers: &Servers<'_>, policy: &'a Policy) -> Self {
+        let egress = policy.rules.iter().filter(|rule| rule.direction == Direction::Egress);
+        let rules = egress.filter_map(|rule| {
+            let (action, chances) = match (&rule.fault, rule.action) {
+                (None, action) => (action, PROTOCOLS.map(|protocol| servers.chance(lint, rule, protocol))),
+                (Some(_), Action::Accept) => return None,
+                // It denies everything (C-9).
+                (Some(_), Action::Deny | Action::Pass) => (Action::Deny, [Chance::Certain; 2]),
+            };
+            Some(Said { index: rule.index, action, chances })
+        });
+        Self { policy, namespaces: lint.population.namespaces(&policy.subject.namespaces), rules: rules.collect() }
+    }
+
+    /// Certainly: a subject is selected by one that is at least as wide.
+    fn selects(&self, asker: Asker<'_>) -> bool {
+        let subject = &self.policy.subject;
+        match asker {
+            Asker::Pod(pod) => self.namespaces.contains(pod.namespace.as_str()) && matches(&subject.pods, &pod.labels),
+            Asker::Subject(narrow) => {
+                let every_pod = |Selector { requirements }: &Selector| requirements.is_empty();
+                selects_everything(subject)
+                    || subject.namespaces == narrow.namespaces
+                        && (subject.pods == narrow.pods || every_pod(&subject.pods))
+            }
+        }
+    }
+}
+
+impl Asker<'_> {
+    /// That network policies for it are in.
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Pod(pod) => Some(&pod.namespace),
+            Self::Subject(Subject { namespaces: NamespaceScope::Named(name), .. }) => Some(name),
+            Self::Subject(_) => None,
+        }
+    }
+}
+
+impl<'a> Cut<'a> {
+    fn culprits(self) -> Vec<Culprit<'a>> {
+        match self {
+            Self::Isolated(policies) => policies.into_iter().map(|policy| (&policy.key, None)).collect(),
+            Self::Denied(policy, index) => vec![(policy, Some(index))],
+        }
+    }
 }
 
 /// For the message: how many, and one of them.
-fn some_of(pods: &[ObjectKey], without: &BTreeSet<ObjectKey>) -> Option<String> {
-    let cut: Vec<&ObjectKey> = pods.iter().filter(|pod| without.contains(pod)).collect();
-    match cut.as_slice() {
+fn some_of(who: &[String]) -> Option<String> {
+    match who {
         [] => None,
-        [pod] => Some(format!("the pod {pod}")),
-        [first, rest @ ..] => Some(format!("the pod {first} and {} others", rest.len())),
+        [only] => Some(only.clone()),
+        [first, _] => Some(format!("{first} and one other")),
+        [first, rest @ ..] => Some(format!("{first} and {} others", rest.len())),
     }
 }

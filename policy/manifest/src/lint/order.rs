@@ -59,12 +59,15 @@ fn unreachable<'a>(policies: &[&'a Policy]) -> Vec<(&'a Policy, Invalid)> {
                 match candidates.find(|(_, before)| before.direction == rule.direction && covers(before, rule)) {
                     Some((other, before)) => {
                         let place = match other.key == policy.key {
-                            true => rule_path(before),
-                            false => format!("{} of {}", rule_path(before), other.key),
+                            true => rule_path(before.direction, before.index),
+                            false => format!("{} of {}", rule_path(before.direction, before.index), other.key),
                         };
                         let message = format!("the rule never decides: {place} matches all that it does");
                         let remedy = "move it before that rule, or remove it";
-                        found.push((*policy, remark(code::UNREACHABLE_RULE, rule_path(rule), message, remedy)));
+                        found.push((
+                            *policy,
+                            remark(code::UNREACHABLE_RULE, rule_path(rule.direction, rule.index), message, remedy),
+                        ));
                     }
                     // One that is covered covers nothing that its own cover does not.
                     None if selects_everything(&policy.subject) => earlier.of_everything.push((policy, rule)),
@@ -76,7 +79,7 @@ fn unreachable<'a>(policies: &[&'a Policy]) -> Vec<(&'a Policy, Invalid)> {
     found
 }
 
-fn selects_everything(subject: &Subject) -> bool {
+pub(super) fn selects_everything(subject: &Subject) -> bool {
     let all = matches!(&subject.namespaces, NamespaceScope::Selected(selector) if selector.requirements.is_empty());
     all && subject.pods.requirements.is_empty()
 }

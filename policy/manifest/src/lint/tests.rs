@@ -146,6 +146,82 @@ fn dns_that_another_policy_opens_is_open() {
 }
 
 #[test]
+fn dns_that_a_rule_of_an_ordered_tier_denies_is_found() {
+    let subject = "subject: {namespaces: {matchLabels: {team: a}}}";
+    let port_53 = "protocols: [{udp: {destinationPort: {number: 53}}}, {tcp: {destinationPort: {number: 53}}}]";
+    let udp_53 = "protocols: [{udp: {destinationPort: {number: 53}}}]";
+    let servers = "to: [{pods: {podSelector: {matchLabels: {k8s-app: kube-dns}}}}]";
+    let deny_all = "{action: Deny, to: [{namespaces: {}}]}";
+    for (rules, expected) in [
+        (deny_all.to_owned(), Some(("warning", "spec.egress[0]"))),
+        (format!("{{action: Accept, {servers}, {port_53}}}, {deny_all}"), None),
+        (format!("{{action: Accept, {servers}, {udp_53}}}, {deny_all}"), Some(("info", "spec.egress[1]"))),
+        (format!("{{action: Pass, {servers}}}, {deny_all}"), None),
+        (format!("{{action: Pass, {servers}, {udp_53}}}, {deny_all}"), Some(("info", "spec.egress[1]"))),
+        (format!("{deny_all}, {{action: Accept, {servers}, {port_53}}}"), Some(("warning", "spec.egress[0]"))),
+        // May be a node's own cache.
+        (format!("{{action: Accept, to: [{{networks: [169.254.20.10/32]}}]}}, {deny_all}"), None),
+        ("{action: Deny, to: [{networks: [192.0.2.0/24]}]}".to_owned(), None),
+        ("{action: Deny, to: [{networks: [0.0.0.0/0]}]}".to_owned(), Some(("warning", "spec.egress[0]"))),
+        ("{action: Deny, to: [{pods: {podSelector: {matchLabels: {pod: a}}}}]}".to_owned(), None),
+        ("{action: Deny, too: []}".to_owned(), Some(("warning", "spec.egress[0]"))),
+    ] {
+        for tier in ["Admin", "Baseline"] {
+            let policy = cluster_policy("c", 1, &format!("{subject}, egress: [{rules}]")).replace("Admin", tier);
+            let (objects, _) = read(&format!("{CLUSTER}{policy}"), "f");
+            let found = lint(&snapshot(&objects));
+            let dns = found.iter().find(|finding| finding.code == code::DNS_CUT_OFF);
+            let got = dns.map(|finding| (finding.severity.as_str(), finding.field.as_str()));
+            assert_eq!(got, expected, "{tier} {rules} {found:#?}");
+        }
+    }
+}
+
+#[test]
+fn dns_is_cut_off_by_the_tier_that_decides() {
+    let cut_off_by = |policies: &str| {
+        let found = findings(policies);
+        let dns = found.into_iter().filter(|finding| finding.code == code::DNS_CUT_OFF);
+        dns.map(|finding| finding.object.map_or(String::new(), |object| object.name)).collect::<Vec<_>>()
+    };
+    let subject = "subject: {namespaces: {matchLabels: {team: a}}}";
+    let rule = |action: &str| format!("{subject}, egress: [{{action: {action}, to: [{{namespaces: {{}}}}]}}]");
+    let isolating = network_policy("{podSelector: {matchLabels: {pod: a}}, policyTypes: [Egress]}");
+    let opening = network_policy("{podSelector: {matchLabels: {pod: a}}, policyTypes: [Egress], egress: [{}]}");
+    let admin = |action: &str| cluster_policy("c", 1, &rule(action));
+    let baseline = |action: &str| admin(action).replace("Admin", "Baseline");
+    assert_eq!(cut_off_by(&isolating), ["p"]);
+    assert_eq!(cut_off_by(&format!("{isolating}{}", admin("Accept"))), [""; 0]);
+    assert_eq!(cut_off_by(&format!("{isolating}{}", admin("Pass"))), ["p"]);
+    assert_eq!(cut_off_by(&format!("{isolating}{}", admin("Deny"))), ["c"]);
+    assert_eq!(cut_off_by(&format!("{isolating}{}", baseline("Accept"))), ["p"]);
+    assert_eq!(cut_off_by(&format!("{opening}{}", baseline("Deny"))), [""; 0]);
+    assert_eq!(cut_off_by(&format!("{}{}", admin("Pass"), baseline("Deny").replace("name: c", "name: d"))), ["d"]);
+    let audited = admin("Deny").replace("name: c", "name: c, annotations: {netverdict.io/mode: audit}");
+    assert_eq!(cut_off_by(&audited), [""; 0]);
+}
+
+#[test]
+fn without_pods_a_policys_subject_stands_for_them() {
+    let cut_off_by = |policies: &str| {
+        let (objects, _) = read(policies, "f");
+        let found = lint(&snapshot(&objects)).into_iter().filter(|finding| finding.code == code::DNS_CUT_OFF);
+        found.map(|finding| finding.object.map_or(String::new(), |object| object.name)).collect::<Vec<_>>()
+    };
+    let isolating = network_policy("{podSelector: {matchLabels: {pod: a}}, policyTypes: [Egress]}");
+    let admin = |namespaces: &str, action: &str| {
+        let rule = format!("egress: [{{action: {action}, to: [{{namespaces: {{}}}}]}}]");
+        cluster_policy("c", 1, &format!("subject: {{namespaces: {namespaces}}}, {rule}"))
+    };
+    assert_eq!(cut_off_by(&isolating), ["p"]);
+    assert_eq!(cut_off_by(&format!("{isolating}{}", admin("{}", "Accept"))), [""; 0]);
+    // Whether it selects the same pods is not known.
+    assert_eq!(cut_off_by(&format!("{isolating}{}", admin("{matchLabels: {team: a}}", "Accept"))), ["p"]);
+    assert_eq!(cut_off_by(&admin("{matchLabels: {team: a}}", "Deny")), ["c"]);
+    assert_eq!(cut_off_by(&format!("{isolating}{}", admin("{}", "Deny"))), ["c"]);
+}
+
+#[test]
 fn rules_that_an_earlier_one_leaves_nothing_are_found() {
     let subject = "subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: dns}}}";
     let deny_all = "{action: Deny, from: [{namespaces: {}}]}";

@@ -97,7 +97,7 @@ fn a_flow_that_cannot_be_evaluated_is_unknown_and_the_rest_go_on() {
         "65536",
         "expected 1 to 65535",
         "expected tcp, udp",
-        "family is 6",
+        "family is IPv6",
         "different address families",
         "unknown field `dest`",
         "invalid type",
@@ -107,6 +107,34 @@ fn a_flow_that_cannot_be_evaluated_is_unknown_and_the_rest_go_on() {
     }
     assert_eq!(answers[10]["verdict"], "denied");
     assert_eq!(answers[10].get("error"), None);
+}
+
+#[test]
+fn a_missing_address_is_told_where_a_verdict_hangs_on_it() {
+    let six = pod("x", "six", "fd00::6");
+    let deny = json!({"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "p"}, "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+        "egress": [{"action": "Deny", "to": [{"networks": ["203.0.113.0/24", "2001:db8::/32"]}]}]}});
+    let flow = |family: Value| {
+        let mut flow = json!({"source": {"pod": "x/six"}, "destination": {"pod": "y/six"}, "port": 80});
+        if !family.is_null() {
+            flow["family"] = family;
+        }
+        flow
+    };
+    let mut other = six.clone();
+    other["metadata"]["namespace"] = json!("y");
+    let objects = json!([six, other, deny]);
+    let line = json!({"objects": objects, "flows": [flow(json!(4)), flow(json!(6)), flow(Value::Null)]}).to_string();
+    let (lines, _) = run(format!("{line}\n").as_bytes());
+    let flows = &lines[0]["flows"];
+    assert_eq!(
+        (&flows[0]["verdict"], &flows[0]["points"][0]["reason"]),
+        (&json!("unknown"), &json!("unknown_endpoint"))
+    );
+    assert!(flows[0]["error"].as_str().is_some_and(|error| error.contains("IPv4 address of y/six")), "{flows}");
+    assert_eq!((&flows[1]["verdict"], flows[1].get("error")), (&json!("allowed"), None));
+    assert_eq!(flows[1], flows[2]);
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! What a person reads.
 
 use netverdict_policy::{
-    build::{accept, admin, baseline, cluster, flow, network_policy, pass, pod, pods, pods_in, tcp},
+    build::{accept, admin, baseline, cluster, deny, flow, net, network_policy, pass, pod, pods, pods_in, tcp},
     evaluate,
+    model::Phase,
 };
 
 use super::*;
 
-fn check(snapshot: &netverdict_policy::Snapshot, text: &str, expected: &str) {
+fn check(snapshot: &Snapshot, text: &str, expected: &str) {
     let flow = flow(text);
     let evaluation = evaluate(snapshot, &flow).unwrap();
-    assert_eq!(explain(&flow, &evaluation, Paint::default()), expected);
+    assert_eq!(explain(snapshot, &flow, &evaluation, Paint::default()), expected);
 }
 
 fn shop() -> netverdict_policy::build::Cluster {
@@ -98,7 +99,7 @@ destination ingress of db/pg: allowed
     );
     let text = {
         let flow = flow("shop/web -> db/pg:5432/tcp");
-        explain(&flow, &evaluate(&snapshot, &flow).unwrap(), Paint::default())
+        explain(&snapshot, &flow, &evaluate(&snapshot, &flow).unwrap(), Paint::default())
     };
     let steps = "\
   admin           passed on by ClusterNetworkPolicy tenants rule 0 \"leave-it-to-tenants\"
@@ -107,4 +108,49 @@ destination ingress of db/pg: allowed
   if enforced     denied, by NetworkPolicy db/trial
 ";
     assert!(text.ends_with(steps), "{text}");
+}
+
+#[test]
+fn an_end_that_is_not_judged_says_why() {
+    let snapshot = shop()
+        .pod(pod("shop/agent").at(&["10.1.0.1"]).on("n1").host_network())
+        .pod(pod("shop/job").at(&["10.0.1.9"]).phase(Phase::Succeeded))
+        .snapshot();
+    check(
+        &snapshot,
+        "shop/job -> shop/agent:80/tcp",
+        "\
+allowed: shop/job to shop/agent port 80/TCP; no policy takes part
+
+source egress of shop/job: not judged
+  no tier         the pod has finished: no policy applies to it, and its address may be another's by now
+
+destination ingress of shop/agent: not judged
+  no tier         the pod is on its host's network: no policy applies to it, and its traffic is the node's
+",
+    );
+}
+
+#[test]
+fn a_missing_address_is_told() {
+    let snapshot = shop()
+        .pod(pod("shop/new").labels(&[("app", "new")]))
+        .policy(admin("servers", 1).egress(deny().peer(net("198.51.100.0/24", &[]))))
+        .snapshot();
+    check(
+        &snapshot,
+        "shop/web -> shop/new:80/tcp",
+        "\
+unknown at source egress: shop/web to shop/new port 80/TCP; policies ask for the IPv4 address of shop/new, which has none in its status.podIPs
+
+source egress of shop/web: unknown
+  no tier         an end is not known
+
+destination ingress of shop/new: allowed
+  admin           no rule matches
+  network policy  none isolates shop/new for ingress
+  baseline        no rule matches
+  default         allowed
+",
+    );
 }

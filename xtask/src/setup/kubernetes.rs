@@ -1,0 +1,66 @@
+//! A real API server and its store, built from source by Go: nothing is installed, and one version is pinned by a
+//! `go.sum`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::tools;
+use crate::command::{quietly, root, succeeds, which};
+
+/// As `tests/cluster/kubernetes/go.mod` has it.
+const VERSION: &str = "v1.33.13";
+const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
+/// Files that programs are made as, and their packages.
+const PROGRAMS: [(&str, &str); 2] =
+    [("etcd", "go.etcd.io/etcd/server/v3"), ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")];
+
+/// A folder with `kube-apiserver` and `etcd`, which are built now if they are not there.
+pub fn kubernetes() -> Result<PathBuf> {
+    let folder = folder();
+    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !works(&folder.join(program))).collect();
+    if missing.is_empty() {
+        return Ok(folder);
+    }
+    let Some(go) = which("go") else {
+        bail!(
+            "`go` is missing: install Go 1.24 or newer (https://go.dev/doc/install), which builds a Kubernetes API server"
+        )
+    };
+    std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
+    for (program, package) in missing {
+        println!("building {program} for Kubernetes {VERSION} into {} (some minutes)", folder.display());
+        build(&go, package, &folder.join(program)).with_context(|| format!("{program} could not be built"))?;
+    }
+    Ok(folder)
+}
+
+/// The folder, if all is there.
+pub(super) fn found() -> Option<PathBuf> {
+    Some(folder()).filter(|folder| PROGRAMS.iter().all(|(program, _)| works(&folder.join(program))))
+}
+
+fn build(go: &Path, package: &str, program: &Path) -> Result<()> {
+    let (major, minor) = ("1", VERSION.split('.').nth(1).unwrap_or_default());
+    let named = |name: &str, value: &str| format!("-X {VERSION_PACKAGE}.{name}={value}");
+    // An API server that does not know its version serves no beta kinds.
+    let flags = [named("gitVersion", VERSION), named("gitMajor", major), named("gitMinor", minor)].join(" ");
+    let mut command = Command::new(go);
+    command
+        .current_dir(root().join("tests/cluster/kubernetes"))
+        .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", &format!("-s -w {flags}"), "-o"])
+        .args([program.as_os_str(), package.as_ref()])
+        .env("CGO_ENABLED", "0");
+    quietly(&mut command)
+}
+
+fn works(program: &Path) -> bool {
+    program.is_file() && succeeds(Command::new(program).arg("--version"))
+}
+
+fn folder() -> PathBuf {
+    tools().join(format!("kubernetes-{VERSION}"))
+}
