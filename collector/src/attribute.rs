@@ -124,12 +124,11 @@ impl Attributor {
     }
 
     fn whole(&mut self, state: &SnapshotState) -> Arc<Snapshot> {
-        if let Some((_, known)) = self.whole.iter().find(|(number, _)| *number == state.number) {
-            return known.clone();
-        }
-        let snapshot = state.snapshot();
+        let known = self.whole.iter().position(|(number, _)| *number == state.number);
+        let known = known.and_then(|index| self.whole.remove(index));
+        let (number, snapshot) = known.unwrap_or_else(|| (state.number, state.snapshot()));
         self.whole.truncate(MOST_WHOLE - 1);
-        self.whole.push_front((state.number, snapshot.clone()));
+        self.whole.push_front((number, snapshot.clone()));
         snapshot
     }
 }

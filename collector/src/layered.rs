@@ -79,7 +79,11 @@ impl<K: Ord + Clone, V: Clone> Layered<K, V> {
         let layered = Self { ground: self.ground.clone(), layer: Arc::new(layer) };
         // A layer of n entries is copied n times while it grows to that, n² / 2 entries in all; a ground is copied once.
         let thick = layered.ground.len().saturating_mul(2).isqrt().max(THIN);
-        if layered.layer.len() > thick { layered.iter().map(cloned).collect::<BTreeMap<_, _>>().into() } else { layered }
+        if layered.layer.len() > thick {
+            layered.iter().map(cloned).collect::<BTreeMap<_, _>>().into()
+        } else {
+            layered
+        }
     }
 
     /// What leads from here to other entries, which are in order of their keys.
@@ -151,13 +155,14 @@ mod tests {
                 layered.push(layered[layered.len() - 1].with(step.iter().copied()));
                 plain.push(next);
             }
+            let first = &plain[0];
             for (layered, plain) in layered.iter().zip(&plain) {
                 prop_assert_eq!(&layered.to_map(), plain);
                 for key in 0..200 {
                     prop_assert_eq!(layered.get(&key), plain.get(&key));
                 }
-                let edits = layered.edits_to(plain[0].iter());
-                prop_assert_eq!(&layered.with(edits).to_map(), &plain[0]);
+                let edits = layered.edits_to(first.iter());
+                prop_assert_eq!(&layered.with(edits).to_map(), first);
             }
         }
     }

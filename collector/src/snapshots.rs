@@ -4,6 +4,7 @@
 //! A log holds one state as a whole and those after it by what changed: what a change of the cluster costs is what it
 //! changes. A state is durable before it is published, and its files go when nothing in them is needed any more.
 
+mod former;
 mod log;
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
 use netverdict_policy::{Compiler, Snapshot, tables::IdFloor};
 use thiserror::Error;
 
-use self::log::{Contents, Epoch, Record};
+use self::{
+    former::Former,
+    log::{Contents, Epoch, Record},
+};
 use crate::{
     input::Meanings,
     meaning::{Difference, SnapshotState},
@@ -24,6 +28,8 @@ use crate::{
 };
 
 const FOLDER: &str = "snapshots";
+/// Of the records. One that an earlier release would read wrongly gets another number: it is then not read at all.
+const LAYOUT: u8 = 1;
 const NUMBER_FILE: &str = "snapshot-number.json";
 /// Numbers that are set aside at once: so many are passed over at most, after the log was damaged.
 const SET_ASIDE: u64 = 100;
@@ -33,7 +39,7 @@ pub enum SnapshotsError {
     #[error("snapshot cannot be kept in the state directory")]
     Log(#[from] WalError),
     #[error(transparent)]
-    Number(#[from] StateError),
+    File(#[from] StateError),
     #[error("snapshot cannot be written down")]
     Content(#[from] serde_json::Error),
 }
@@ -55,6 +61,7 @@ struct Kept {
     newest: SnapshotState,
     /// Of earlier runs, and not forgotten since.
     found: Contents,
+    former: Former,
     epochs: VecDeque<Epoch>,
 }
 
@@ -64,8 +71,10 @@ impl Snapshots {
     /// # Errors
     /// The state directory cannot be used.
     pub fn open(state_dir: &Path) -> Result<Self, SnapshotsError> {
-        let (chain, frames, recovered) = Chain::open(&state_dir.join(FOLDER))?;
-        let mut found = Contents::read(frames)?;
+        let folder = state_dir.join(FOLDER);
+        let (chain, links, recovered) = Chain::open(&folder, LAYOUT)?;
+        let (former, states) = Former::read(&folder)?;
+        let mut found = Contents::read(links, states)?;
         if found.damaged > 0 || found.lost > 0 {
             tracing::error!(
                 damaged.bytes = found.damaged,
@@ -76,11 +85,11 @@ impl Snapshots {
         let number_path = state_dir.join(NUMBER_FILE);
         let set_aside = state::load::<u64>(&number_path)?.unwrap_or(0);
         let whole = found.damaged == 0 && found.lost == 0 && recovered.torn_bytes == 0 && found.highest > 0;
-        // Of a log with holes nobody knows which numbers it named.
-        let used = if whole { found.highest } else { set_aside.max(found.highest) };
         let newest = found.states.last_key_value().map_or_else(SnapshotState::nothing, |(_, state)| state.clone());
+        // Of a log with holes nobody knows which numbers it named.
+        let used = if whole { found.highest } else { set_aside.max(found.highest).max(newest.number) };
         let epochs = std::mem::take(&mut found.epochs).into();
-        let kept = Kept { chain, number_path, used, set_aside, newest, found, epochs };
+        let kept = Kept { chain, number_path, used, set_aside, newest, found, former, epochs };
         Ok(Self { kept: Arc::new(Mutex::new(kept)) })
     }
 
@@ -128,13 +137,14 @@ impl Snapshots {
     /// A file cannot be removed; it is tried again the next time.
     pub fn forget_through(&self, number: u64) -> Result<(), SnapshotsError> {
         let mut kept = self.lock();
-        kept.found.states = kept.found.states.split_off(&(number + 1));
+        kept.found.states = kept.found.states.split_off(&number.saturating_add(1));
         let mut through: Option<WalPosition> = None;
         // The last one is still written to.
         while kept.epochs.len() > 1 && kept.epochs.front().is_some_and(|epoch| epoch.last_number <= number) {
             through = kept.epochs.pop_front().map(|epoch| epoch.end);
         }
-        through.map_or(Ok(()), |through| kept.chain.release(through)).map_err(Into::into)
+        through.map_or(Ok(()), |through| kept.chain.release(through))?;
+        Ok(kept.former.forget_through(number)?)
     }
 
     /// Those of a boot that earlier runs kept and that came into force, the oldest first. `revisions`: (revision,
@@ -162,7 +172,7 @@ impl Kept {
     fn next_number(&mut self) -> Result<u64, StateError> {
         let next = self.used + 1;
         if next > self.set_aside {
-            state::save(&self.number_path, &(next + SET_ASIDE))?;
+            state::save_durably(&self.number_path, &(next + SET_ASIDE))?;
             self.set_aside = next + SET_ASIDE;
         }
         self.used = next;

@@ -37,7 +37,7 @@ pub struct Assembly {
 
 type Place = (Arc<Path>, usize);
 
-/// Versions of a group are the same object; a `Service` of another group is another.
+/// What [`Object::identity`] says, to keep.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Identity {
     group: String,
@@ -192,13 +192,8 @@ impl Assembly {
 
 impl Identity {
     fn of(object: &Object) -> Self {
-        let group = object.api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        Self {
-            group: group.to_owned(),
-            kind: object.kind.clone(),
-            namespace: object.namespace.clone(),
-            name: object.name.clone(),
-        }
+        let (group, kind, namespace, name) = object.identity();
+        Self { group: group.into(), kind: kind.into(), namespace: namespace.into(), name: name.into() }
     }
 
     fn of_namespace(name: &str) -> Self {
@@ -242,3 +237,6 @@ fn is_last<K: std::hash::Hash + Eq + ?Sized, Q: std::hash::Hash + Eq + std::borr
     }
     last
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -29,15 +29,22 @@ use crate::{
     cluster::{ClusterState, assembly::Texts},
     input::Fact,
     layered::{Edit, edits},
+    state::{self, StateError},
     wal::{Chain, Frame, WalError},
 };
 
 const FOLDER: &str = "change-log";
+/// Where it all was, as a whole, before it was a log.
+const FORMER_FILE: &str = "change-log.json";
+/// Of the records. One that an earlier release would read wrongly gets another number: it is then not read at all.
+const LAYOUT: u8 = 1;
 
 #[derive(Debug, Error)]
 pub enum ChangesError {
     #[error("what the change logs were told cannot be kept in the state directory")]
     Log(#[from] WalError),
+    #[error(transparent)]
+    File(#[from] StateError),
     #[error("what the change logs were told cannot be written down")]
     Content(#[from] serde_json::Error),
 }
@@ -46,6 +53,7 @@ pub enum ChangesError {
 #[derive(Debug)]
 pub struct Changes {
     chain: Chain,
+    former: PathBuf,
     node: Arc<str>,
     boot_id: Arc<str>,
     told: Told,
@@ -55,7 +63,7 @@ pub struct Changes {
     seen: Option<(Arc<Snapshot>, Arc<Texts>)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize)]
 struct Told {
     boot_id: String,
     attributions: BTreeSet<AttributionId>,
@@ -93,10 +101,11 @@ impl Changes {
     /// # Errors
     /// The state directory cannot be used.
     pub fn open(state_dir: &Path, node: Arc<str>, boot_id: Arc<str>, anew: bool) -> Result<Self, ChangesError> {
-        let (chain, frames, _) = Chain::open(&state_dir.join(FOLDER))?;
-        let mut told = Told::default();
+        let (chain, links, _) = Chain::open(&state_dir.join(FOLDER), LAYOUT)?;
+        let former = state_dir.join(FORMER_FILE);
+        let mut told = if anew { Told::default() } else { state::load(&former)?.unwrap_or_default() };
         let mut damaged = 0;
-        for frame in frames {
+        for frame in links {
             match frame? {
                 Frame::Payload(_, payload) => match serde_json::from_slice(&payload) {
                     Ok(record) => told.take(record),
@@ -118,7 +127,7 @@ impl Changes {
             // A crash of the node may have taken with it what was told last.
             told.attributions.clear();
         }
-        Ok(Self { chain, node, boot_id, told, unsaved: Unsaved::default(), seen: None })
+        Ok(Self { chain, former, node, boot_id, told, unsaved: Unsaved::default(), seen: None })
     }
 
     /// Rows for everything in which the cluster differs from what was told.
@@ -215,6 +224,7 @@ impl Changes {
             };
             self.chain.whole(&serde_json::to_vec(&whole)?)?;
             self.chain.release_before_whole()?;
+            state::remove(&self.former)?;
         } else {
             let entry = |key: &String| (key.clone(), self.told.objects.get(key).cloned());
             let difference = Record {

@@ -83,13 +83,7 @@ pub struct Difference {
 impl SnapshotState {
     /// The state after this one, of a snapshot and of what its compiler made of it; and what leads there. `anew`:
     /// another compiler made this one, and the ids of both may not mean the same.
-    pub fn next(
-        &self,
-        number: u64,
-        snapshot: &Arc<Snapshot>,
-        compiler: &Compiler,
-        anew: bool,
-    ) -> (Self, Difference) {
+    pub fn next(&self, number: u64, snapshot: &Arc<Snapshot>, compiler: &Compiler, anew: bool) -> (Self, Difference) {
         let difference = self.content.difference_to(snapshot, compiler, anew);
         let mut next = self.apply(number, &difference);
         next.whole = Arc::downgrade(snapshot);
@@ -107,11 +101,11 @@ impl SnapshotState {
         Self { number, revision: 0, content: self.content.apply(difference), whole: Weak::new(), ..self.clone() }
     }
 
-    /// The state that a difference from nothing is. What is as it is here is shared.
+    /// The same state, sharing with another what is equal in both.
     #[must_use]
-    pub fn apply_whole(&self, number: u64, difference: Difference) -> Self {
-        let whole = Content::default().apply(&difference);
-        self.apply(number, &self.content.difference(&whole))
+    pub fn sharing_with(&self, other: &Self) -> Self {
+        let content = other.content.apply(&other.content.difference(&self.content));
+        Self { content, ..self.clone() }
     }
 
     /// What leads here from nothing.

@@ -6,7 +6,6 @@ use netverdict_policy::{AttributionId, FailedDimension, ObjectKey, Verdict};
 
 use super::*;
 use crate::{
-    meaning::SnapshotState,
     scene::{SECOND, Scene, batch, session},
     sequence::KernelCount,
 };
@@ -235,7 +234,9 @@ fn snapshots_are_forgotten_once_the_rings_were_seen_empty_behind_them() {
     let scene = Scene::new();
     let mut pipeline = pipeline(&scene);
     assert_eq!(pipeline.drained_revision(), 0);
-    take(&mut pipeline, Input::Snapshot(Arc::new(SnapshotState { number: 2, revision: 0, ..scene.state.clone() })));
+    let mut announced = scene.state.clone();
+    (announced.number, announced.revision) = (2, 0);
+    take(&mut pipeline, Input::Snapshot(Arc::new(announced)));
     take(&mut pipeline, Input::Published { number: 2, revision: 11 });
     assert_eq!(pipeline.forget_snapshots_before(pipeline.drained_revision()), None);
     take(&mut pipeline, Input::Counted(Vec::new()));

@@ -20,7 +20,8 @@ use crate::{
 pub(super) enum Record {
     State {
         number: u64,
-        /// The state that it is a difference from; `None` where it is one from nothing.
+        /// The state that it is a difference from; `None` where it is one from nothing. Its number stands for its content:
+        /// none is given out twice.
         from: Option<u64>,
         boot_id: Arc<str>,
         seen_ns: i64,
@@ -59,8 +60,12 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    pub(super) fn read(frames: impl Iterator<Item = Result<Frame, WalError>>) -> Result<Self, WalError> {
-        let mut contents = Self::default();
+    /// `states`: of what the log comes after.
+    pub(super) fn read(
+        frames: impl Iterator<Item = Result<Frame, WalError>>,
+        states: BTreeMap<u64, SnapshotState>,
+    ) -> Result<Self, WalError> {
+        let mut contents = Self { states, ..Self::default() };
         for frame in frames {
             let position = match frame? {
                 Frame::Payload(position, payload) => {
@@ -90,8 +95,9 @@ impl Contents {
                 let state = match from {
                     None => {
                         self.epochs.push(Epoch { last_number: number, end });
-                        let before = self.states.last_key_value().map(|(_, state)| state.clone());
-                        Some(before.unwrap_or_else(SnapshotState::nothing).apply_whole(number, *difference))
+                        let whole = SnapshotState::nothing().apply(number, &difference);
+                        let before = self.states.last_key_value().map(|(_, before)| before);
+                        Some(before.map_or_else(|| whole.clone(), |before| whole.sharing_with(before)))
                     }
                     Some(from) => self.states.get(&from).map(|from| from.apply(number, &difference)),
                 };

@@ -90,6 +90,9 @@ impl Log {
     ) -> Result<(Self, Recovered), WalError> {
         let io = |source| WalError::io(dir, source);
         fs::create_dir_all(dir).map_err(io)?;
+        // Of no use are durable files in a folder that a loss of power takes.
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        parent.map_or(Ok(()), sync_folder).map_err(io)?;
         let mut closed = Vec::new();
         for entry in fs::read_dir(dir).map_err(io)? {
             let entry = entry.map_err(io)?;
@@ -177,7 +180,9 @@ impl Log {
             FsyncPolicy::Interval(interval) => active.synced.elapsed() >= interval,
             FsyncPolicy::Batch => true,
         };
-        if (due || durably) && let Err(error) = self.sync() {
+        if (due || durably)
+            && let Err(error) = self.sync()
+        {
             self.take_back(position.segment, position.offset - frame.len() as u64);
             return Err(error);
         }
