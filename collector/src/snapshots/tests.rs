@@ -482,7 +482,7 @@ fn snapshots_of_the_former_layout_are_read_until_they_are_forgotten() {
     let state = |number: u64| WholeState {
         number,
         boot_id: "b".into(),
-        snapshot: Arc::new(Snapshot { audit_all: number % 2 == 0, ..Snapshot::clone(&small().snapshot()) }),
+        snapshot: Arc::new(Snapshot { audit_all: number.is_multiple_of(2), ..Snapshot::clone(&small().snapshot()) }),
         ..WholeState::default()
     };
     for (number, name) in [(3, "3-7.json"), (4, "4-8.json"), (5, "5.json"), (6, "6.json")] {
