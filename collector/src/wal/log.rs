@@ -26,6 +26,9 @@ pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// Bytes of one payload at most; longer ones are refused, for a reader would not take them.
 pub const MAX_RECORD_BYTES: usize = 256 << 20;
 
+/// Memory that is kept from one record to the next.
+const MOST_BUFFER: usize = 4 << 20;
+
 const MAGIC: &[u8; 8] = b"NVLOG001";
 const HEADER_BYTES: usize = 16;
 const FRAME_BYTES: usize = 8;
@@ -152,6 +155,8 @@ impl Log {
         let mut buffer = std::mem::take(&mut self.buffer);
         frame(&mut buffer, parts);
         let appended = self.append_frame(&buffer, durably);
+        buffer.clear();
+        buffer.shrink_to(MOST_BUFFER);
         self.buffer = buffer;
         appended
     }
