@@ -1,20 +1,20 @@
 //! What the engine costs: compiling a large cluster for one node, following its changes, and answering single
-//! questions. One run prints one table; it needs no kernel and no rights.
+//! questions. One run prints its tables; it needs no kernel and no rights.
 //!
 //! The cluster is dense on purpose: every namespace is isolated both ways and no policy is the copy of another.
 
-use std::{hint::black_box, sync::Arc, time::Duration};
+use std::{hint::black_box, net::IpAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use netverdict_benches::{Draws, median, memory, timed};
 use netverdict_policy::{
-    Change, Compiler, Direction, End, Family, ObjectKey, Snapshot,
+    Change, Compiler, Direction, End, Family, Snapshot,
     build::{
-        Cluster, accept, admin, cluster, deny, key, net, network_policy, pass, pod, pods, pods_in, port_named, range,
-        tcp,
+        Cluster, PolicyBuilder, accept, admin, baseline, cluster, deny, key, net, network_policy, pass, pod, pods,
+        pods_in, port_named, range, tcp,
     },
     evaluate_point,
-    model::Protocol,
+    model::{Pod, Protocol},
     tables::IdFloor,
 };
 
@@ -32,7 +32,7 @@ const EVALUATIONS: usize = 500;
 
 fn main() -> Result<()> {
     let before = memory("VmRSS")?;
-    let mut snapshot = Arc::new(snapshot());
+    let snapshot = Arc::new(snapshot());
     let with_snapshot = memory("VmRSS")?;
     let mut compiler = Compiler::new(NODE, IdFloor::default());
     let (_, first) = timed(|| compiler.compile(&snapshot));
@@ -52,16 +52,12 @@ fn main() -> Result<()> {
         ("columns", tables.columns.len()),
     ];
     let counts = (snapshot.pods.len(), snapshot.policies.len(), tables.subjects.len());
-    let relabelled = relabelled(&mut compiler, &mut snapshot)?;
-    let policy_changed = policy_changed(&mut compiler, &mut snapshot)?;
     let lookup = lookup(&compiler);
     let evaluation = evaluation(&compiler, &snapshot);
 
     println!("{} pods, {NAMESPACES} namespaces, {} policies; node with {} pods", counts.0, counts.1, counts.2);
     println!("processor time, medians\n");
     line("full compile", median(compilations).as_secs_f64(), "s");
-    line("one pod relabelled", milliseconds(relabelled), "ms");
-    line("one policy changed", milliseconds(policy_changed), "ms");
     line("lookup", nanoseconds(lookup, LOOKUPS), "ns");
     line("evaluate_point", nanoseconds(evaluation, EVALUATIONS) / 1e3, "µs");
     line("memory of the snapshot", mebibytes(with_snapshot.saturating_sub(before)), "MiB");
@@ -69,51 +65,127 @@ fn main() -> Result<()> {
     line("peak memory of this process", mebibytes(memory("VmHWM")?), "MiB");
     println!("\nentries");
     sizes.iter().for_each(|(table, entries)| println!("  {table:<32}{entries:>10}"));
+    changes("dual stack", &mut compiler, &snapshot)?;
+    let snapshot = Arc::new(without_v6(&snapshot));
+    let mut compiler = Compiler::new(NODE, IdFloor::default());
+    compiler.compile(&snapshot);
+    changes("IPv4 only", &mut compiler, &snapshot)
+}
+
+/// A kind of change: an edit that is another each time, by its number.
+type Kind = (&'static str, fn(&mut Snapshot, usize));
+
+const KINDS: &[Kind] = &[
+    ("pod of the node added", |snapshot, number| {
+        let namespace = local(snapshot, number).namespace.clone();
+        let new = pod(&format!("{namespace}/new")).labels(&[("app", "app-1")]).at(&["10.200.0.1"]).on(NODE).finish();
+        snapshot.pods.insert(new.key(), Arc::new(new));
+    }),
+    ("pod of another node added", |snapshot, number| {
+        let new = pod(&format!("ns-{number}/new")).labels(&[("app", "app-1")]).at(&["10.200.0.1"]).on("n4").finish();
+        snapshot.pods.insert(new.key(), Arc::new(new));
+    }),
+    ("pod relabelled", |snapshot, number| {
+        let changed = key(&format!("ns-{}/pod-{}", 7 + number * 11, number % 20));
+        let app = format!("app-{}", (number + 1) % 4);
+        let pod = Arc::make_mut(snapshot.pods.get_mut(&changed).expect("the pod is there"));
+        pod.labels.insert("app".into(), app);
+    }),
+    ("namespace relabelled", |snapshot, number| {
+        let namespace = snapshot.namespaces.get_mut(&format!("ns-{}", number * 13)).expect("the namespace is there");
+        Arc::make_mut(namespace).labels.insert("team".into(), format!("t{}", number + 3));
+    }),
+    ("network policy for a few pods", |snapshot, number| {
+        let Pod { namespace, labels, .. } = &**local(snapshot, number);
+        let few = network_policy(&format!("{namespace}/new")).select(&[("app", &labels["app"])]);
+        put(snapshot, few.ingress(accept().peer(pods(&[("team", "t1")], &[])).port(tcp(7_000))));
+    }),
+    ("network policy for its namespace", |snapshot, number| {
+        let all = network_policy(&format!("{}/new", local(snapshot, number).namespace));
+        put(snapshot, all.ingress(accept().peer(pods(&[], &[])).port(tcp(7_000))));
+    }),
+    ("network policy gets another peer", |snapshot, number| {
+        let (namespace, own) = (local(snapshot, number).namespace.clone(), format!("t{}", number % 20));
+        let policy = network_policy(&format!("{namespace}/team"))
+            .ingress(accept().peer(pods(&[("team", &own)], &[])).port(port_named(Protocol::TCP, "http")))
+            .ingress(accept().peer(pods_in("ns-1", &[("app", "app-3")])).port(tcp(9_000)));
+        put(snapshot, policy);
+    }),
+    ("network policy, block without pods", |snapshot, number| {
+        let policy = network_policy(&format!("{}/new", local(snapshot, number).namespace));
+        put(snapshot, policy.egress(accept().peer(net("192.0.2.0/24", &[])).port(tcp(7_000))));
+    }),
+    ("network policy, block of all IPv4 pods", |snapshot, number| {
+        let policy = network_policy(&format!("{}/new", local(snapshot, number).namespace));
+        put(snapshot, policy.ingress(accept().peer(net("10.0.0.0/8", &[])).port(tcp(7_000))));
+    }),
+    ("network policy, block that parts the pods", |snapshot, number| {
+        let policy = network_policy(&format!("{}/new", local(snapshot, number).namespace));
+        put(snapshot, policy.ingress(accept().peer(net("10.1.0.0/20", &[])).port(tcp(7_000))));
+    }),
+    ("admin policy passes a team", |snapshot, number| {
+        put(snapshot, admin("new", 10).ingress(pass().peer(pods(&[("team", &format!("t{}", 7 + number % 5))], &[]))));
+    }),
+    ("admin policy denies a block", |snapshot, _| {
+        put(snapshot, admin("new", -1).egress(deny().peer(net("192.0.2.0/24", &[]))));
+    }),
+    ("admin policy, block that parts the pods", |snapshot, _| {
+        put(snapshot, admin("new", 10).ingress(deny().peer(net("10.1.0.0/20", &[])).port(tcp(7))));
+    }),
+    ("admin policy isolates every pod", |snapshot, _| {
+        let all = || deny().peer(pods(&[], &[]));
+        put(snapshot, admin("new", 10).ingress(all()).egress(all()));
+    }),
+    ("admin policy, a port of every pod", |snapshot, _| {
+        let all = || deny().peer(pods(&[], &[])).port(tcp(7));
+        put(snapshot, admin("new", -1).ingress(all()).egress(all()));
+    }),
+    ("baseline policy isolates every pod", |snapshot, _| {
+        put(snapshot, baseline("new", 0).ingress(deny()).egress(deny()));
+    }),
+];
+
+/// One of the node's pods, each time another.
+fn local(snapshot: &Snapshot, number: usize) -> &Arc<Pod> {
+    let local = snapshot.pods.values().filter(|pod| pod.node == NODE);
+    local.cycle().nth(number * 7).expect("the node has pods")
+}
+
+fn put(snapshot: &mut Snapshot, policy: PolicyBuilder) {
+    let policy = policy.finish();
+    snapshot.policies.insert(policy.key.clone(), Arc::new(policy));
+}
+
+/// Each kind of change, and back again.
+fn changes(families: &str, compiler: &mut Compiler, base: &Arc<Snapshot>) -> Result<()> {
+    println!("\nchanges, {families}: compile and difference, and entries written or deleted; then back again");
+    for (title, edit) in KINDS {
+        let (mut there, mut back) = (Vec::new(), Vec::new());
+        for number in 0..CHANGES {
+            let mut next = Snapshot::clone(base);
+            edit(&mut next, number);
+            anyhow::ensure!(next != **base, "{title} changes nothing");
+            let next = Arc::new(next);
+            there.push(follow(compiler, &next));
+            back.push(follow(compiler, base));
+        }
+        let middle = |times: Vec<(Duration, usize)>| {
+            let (times, writes): (Vec<_>, Vec<_>) = times.into_iter().unzip();
+            format!("{:>9.2} ms{:>7}", milliseconds(median(times)), median(writes))
+        };
+        println!("  {title:<40}{}{}", middle(there), middle(back));
+    }
     Ok(())
 }
 
-/// Pods of all nodes in turn get the labels of another workload of their namespace.
-fn relabelled(compiler: &mut Compiler, snapshot: &mut Arc<Snapshot>) -> Result<Duration> {
-    let mut times = Vec::new();
-    for number in 0..CHANGES {
-        let changed = key(&format!("ns-{}/pod-{}", 7 + number * 11, number % 20));
-        let mut next = Snapshot::clone(snapshot);
-        let pod = Arc::make_mut(next.pods.get_mut(&changed).context("the pod is there")?);
-        let app = format!("app-{}", (number + 1) % 4);
-        let app = if pod.labels.get("app") == Some(&app) { "app-of-nobody".to_owned() } else { app };
-        pod.labels.insert("app".into(), app);
-        times.push(follow(compiler, snapshot, next).0);
-    }
-    Ok(median(times))
-}
-
-/// Policies that select pods of the node get one more peer.
-fn policy_changed(compiler: &mut Compiler, snapshot: &mut Arc<Snapshot>) -> Result<Duration> {
-    let local: Vec<ObjectKey> = compiler.tables().subjects.keys().cloned().collect();
-    let mut times = Vec::new();
-    for number in 0..CHANGES {
-        let namespace = &local[number * 7 % local.len()].namespace;
-        let name = format!("{namespace}/team");
-        let own = format!("t{}", number % 20);
-        let policy = network_policy(&name)
-            .ingress(accept().peer(pods(&[("team", &own)], &[])).port(port_named(Protocol::TCP, "http")))
-            .ingress(accept().peer(pods_in("ns-1", &[("app", "app-3")])).port(tcp(9_000)))
-            .finish();
-        let mut next = Snapshot::clone(snapshot);
-        next.policies.insert(policy.key.clone(), Arc::new(policy)).context("the policy was there")?;
-        let (time, change) = follow(compiler, snapshot, next);
-        anyhow::ensure!(!change.is_empty(), "policy {name} changed and the tables did not");
-        times.push(time);
-    }
-    Ok(median(times))
-}
-
-/// Copying the snapshot is its watcher's work, and not measured.
-fn follow(compiler: &mut Compiler, snapshot: &mut Arc<Snapshot>, next: Snapshot) -> (Duration, Change) {
-    let next = Arc::new(next);
-    let (change, time) = timed(|| compiler.compile(&next));
-    *snapshot = next;
-    (time, change)
+/// The time that a compiler takes, and how many entries of the tables are to be written or deleted. Copying
+/// and dropping snapshots is their watcher's work, and not measured.
+fn follow(compiler: &mut Compiler, next: &Arc<Snapshot>) -> (Duration, usize) {
+    let (Change { put, delete, .. }, time) = timed(|| compiler.compile(next));
+    let written = [put.addresses.len(), put.blocks.len(), put.subjects.len(), put.pairs.len(), put.columns.len()];
+    let deleted =
+        [delete.addresses.len(), delete.blocks.len(), delete.subjects.len(), delete.pairs.len(), delete.columns.len()];
+    (time, written.into_iter().chain(deleted).sum())
 }
 
 /// A run of lookups in the tables, drawn over all subjects and addresses.
@@ -169,6 +241,14 @@ fn snapshot() -> Snapshot {
         );
     }
     all.snapshot()
+}
+
+fn without_v6(snapshot: &Snapshot) -> Snapshot {
+    let mut snapshot = snapshot.clone();
+    snapshot.pod_ranges.retain(|range| range.addr().is_ipv4());
+    snapshot.pods.values_mut().for_each(|pod| Arc::make_mut(pod).addresses.retain(IpAddr::is_ipv4));
+    snapshot.nodes.values_mut().for_each(|node| Arc::make_mut(node).addresses.retain(IpAddr::is_ipv4));
+    snapshot
 }
 
 fn with_pod(all: Cluster, number: usize) -> Cluster {

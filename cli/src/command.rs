@@ -14,7 +14,7 @@ use crate::{exit::Exit, program::Program, terminal::Terminal};
 
 /// Which network policy decided, as it stood at that moment
 #[derive(Parser, Debug)]
-#[command(version, about, after_help = AFTER_HELP, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(version, about, after_help = AFTER_HELP, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -70,6 +70,10 @@ pub(crate) enum ServiceError {
         "{server} answered {status}, and not as a query service does: {beginning}\n  check --server; its HTTP port is wanted, 9480 unless set otherwise"
     )]
     NotAService { server: Url, status: StatusCode, beginning: String },
+    #[error(
+        "{server} answered {status}: the question took too long, or the service behind a proxy is not there\n  ask about less time with --since, or again later"
+    )]
+    GaveUp { server: Url, status: StatusCode },
     #[error("cannot understand what {server} answered: {reason}\n  its version may be too far from this tool's")]
     NotUnderstood { server: Url, reason: String },
     #[error("{server} answered with more than {} MiB\n  ask for less with --limit or LIMIT", MOST_BYTES >> 20)]
@@ -87,8 +91,8 @@ impl ServiceError {
     /// Whether asking again may help: the service is starting, or the network was away.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
-            Self::Answer(answer) => matches!(answer.code.as_str(), "timeout" | "internal"),
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::GaveUp { .. } => true,
+            Self::Answer(answer) => matches!(answer.code.as_str(), "timeout" | "busy" | "internal"),
             Self::TokenFile { .. }
             | Self::Token { .. }
             | Self::Unauthorized { .. }
@@ -99,6 +103,8 @@ impl ServiceError {
     }
 }
 
+const GIVEN_UP: [StatusCode; 3] =
+    [StatusCode::GATEWAY_TIMEOUT, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The service gives up on a question long before.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -176,6 +182,8 @@ impl Service {
         }
         match serde_json::from_slice(&body) {
             Ok(answer) => Err(ServiceError::Answer(answer)),
+            // A proxy's words, or none.
+            Err(_) if GIVEN_UP.contains(&status) => Err(ServiceError::GaveUp { server: self.server.clone(), status }),
             Err(_) => {
                 let beginning = String::from_utf8_lossy(&body).chars().take(200).collect();
                 Err(ServiceError::NotAService { server: self.server.clone(), status, beginning })

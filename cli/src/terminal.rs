@@ -6,6 +6,7 @@ use std::{
 };
 
 use netverdict_policy::Verdict;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The process's output.
 #[derive(Debug)]
@@ -34,6 +35,15 @@ impl Terminal {
         let mut output = io::stdout().lock();
         output.write_all(text.as_bytes())?;
         output.flush()
+    }
+
+    /// Whether nobody reads standard output any more, as after `head`: known before there is anything to write.
+    pub(crate) fn reader_is_gone(&self) -> bool {
+        let output = io::stdout();
+        let mut polled = [PollFd::new(&output, PollFlags::empty())];
+        // Asked for nothing, a pipe tells that its other end is closed. A terminal that hangs up tells so too.
+        let gone = PollFlags::ERR | PollFlags::HUP;
+        poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().intersects(gone)
     }
 
     /// What the reader ought to know about the answer.

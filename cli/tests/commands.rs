@@ -6,11 +6,13 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
 };
+
+use tempfile::TempDir;
 
 const PODS: &str = "
 apiVersion: v1
@@ -144,63 +146,96 @@ fn nothing_pinned_is_told() {
     assert!(errors.starts_with("error: "), "{errors}");
 }
 
-#[test]
-fn following_ends_cleanly_at_ctrl_c() {
-    let flow = r#"{"time":"2026-05-01T12:00:00Z","node":"n1","verdict":"denied","verdict_if_enforced":null,
-        "disposition":"dropped","direction":"ingress","reason":"isolated_no_match","source":"shop/web",
-        "source_ip":"10.0.1.2","source_port":40000,"destination":"db/pg","destination_ip":"10.0.2.2",
-        "destination_port":5432,"protocol":"TCP","decided_by":["db/default-deny"],"near_miss":[],"count":1}"#;
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = format!("http://{}", listener.local_addr().unwrap());
-    let (asked, questions) = mpsc::channel();
-    let flow = flow.to_owned();
-    // Ends with the process: it waits for a question that never comes.
-    thread::spawn(move || {
-        for (number, stream) in listener.incoming().enumerate() {
-            let flows = if number == 0 { flow.as_str() } else { "" };
-            let body =
-                format!(r#"{{"flows":[{flows}],"gaps":[],"stale":["collector n1 is away"],"cursor":"c{number}"}}"#);
-            if asked.send(answer(stream.unwrap(), &body)).is_err() {
-                return;
+/// A `flows --follow` that has one record to print, and what it asks the service.
+struct Following {
+    child: Child,
+    questions: mpsc::Receiver<String>,
+    _folder: TempDir,
+}
+
+impl Following {
+    fn start() -> Self {
+        let flow = r#"{"time":"2026-05-01T12:00:00Z","node":"n1","verdict":"denied","verdict_if_enforced":null,
+            "disposition":"dropped","direction":"ingress","reason":"isolated_no_match","source":"shop/web",
+            "source_ip":"10.0.1.2","source_port":40000,"destination":"db/pg","destination_ip":"10.0.2.2",
+            "destination_port":5432,"protocol":"TCP","decided_by":["db/default-deny"],"near_miss":[],"count":1}"#;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, questions) = mpsc::channel();
+        let flow = flow.to_owned();
+        // Ends with the process: it waits for a question that never comes.
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let flows = if number == 0 { flow.as_str() } else { "" };
+                let body =
+                    format!(r#"{{"flows":[{flows}],"gaps":[],"stale":["collector n1 is away"],"cursor":"c{number}"}}"#);
+                if asked.send(answer(stream.unwrap(), &body)).is_err() {
+                    return;
+                }
             }
-        }
-    });
-    let folder = tempfile::tempdir().unwrap();
-    let token = folder.path().join("token");
-    fs::write(&token, "secret").unwrap();
-    let child = netverdict()
-        .args([
-            "flows",
-            "--follow",
-            "-o",
-            "json",
-            "--since",
-            "2026-05-01T11:00:00Z",
-            "--limit",
-            "5",
-            "--server",
-            &server,
-        ])
-        .arg("--token-file")
-        .arg(&token)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let next = || questions.recv_timeout(Duration::from_secs(30)).unwrap();
-    assert_eq!(next(), "GET /v1/flows?since=2026-05-01T11%3A00%3A00.000000Z&limit=5 HTTP/1.1");
-    assert_eq!(next(), "GET /v1/flows?after=c0 HTTP/1.1");
-    assert_eq!(next(), "GET /v1/flows?after=c1 HTTP/1.1");
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    assert_eq!(status.code(), Some(0));
-    let lines: Vec<serde_json::Value> =
-        String::from_utf8(stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 1);
-    assert_eq!(lines[0]["destination"], "db/pg");
-    let errors = String::from_utf8(stderr).unwrap();
-    assert_eq!(errors.matches("collector n1 is away").count(), 1, "{errors}");
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("token");
+        fs::write(&token, "secret").unwrap();
+        let child = netverdict()
+            .args([
+                "flows",
+                "--follow",
+                "-o",
+                "json",
+                "--since",
+                "2026-05-01T11:00:00Z",
+                "--limit",
+                "5",
+                "--server",
+                &server,
+            ])
+            .arg("--token-file")
+            .arg(&token)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, questions, _folder: folder }
+    }
+
+    fn next_question(&self) -> String {
+        self.questions.recv_timeout(Duration::from_secs(30)).unwrap()
+    }
+
+    fn send(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+#[test]
+fn following_ends_cleanly_at_ctrl_c_and_sigterm() {
+    for signal in ["-INT", "-TERM"] {
+        let following = Following::start();
+        assert_eq!(following.next_question(), "GET /v1/flows?since=2026-05-01T11%3A00%3A00.000000Z&limit=5 HTTP/1.1");
+        assert_eq!(following.next_question(), "GET /v1/flows?after=c0 HTTP/1.1");
+        assert_eq!(following.next_question(), "GET /v1/flows?after=c1 HTTP/1.1");
+        following.send(signal);
+        let Output { status, stdout, stderr } = following.child.wait_with_output().unwrap();
+        assert_eq!(status.code(), Some(0), "{signal}");
+        let lines: Vec<serde_json::Value> =
+            String::from_utf8(stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0]["destination"], "db/pg");
+        let errors = String::from_utf8(stderr).unwrap();
+        assert_eq!(errors.matches("collector n1 is away").count(), 1, "{errors}");
+    }
+}
+
+#[test]
+fn following_ends_when_its_reader_does_though_nothing_comes() {
+    let mut following = Following::start();
+    let mut line = String::new();
+    BufReader::new(following.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("db/pg"), "{line}");
+    // The reader is dropped; no further record comes.
+    assert_eq!(following.child.wait().unwrap().code(), Some(0));
 }
 
 /// Gives back the request's first line.

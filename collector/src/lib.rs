@@ -38,7 +38,6 @@ pub mod snapshots;
 pub mod state;
 pub mod stop;
 pub mod store;
-pub mod telemetry;
 pub mod token;
 pub mod wal;
 pub mod write;

@@ -6,10 +6,12 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use netverdict_collector::{
     daemon,
-    options::{Command, Options, ReplayOptions, TelemetryOptions},
+    options::{Command, Options, ReplayOptions},
     replay,
-    telemetry::Telemetry,
 };
+use netverdict_telemetry::{Service, Telemetry, TelemetryOptions};
+
+const SERVICE: Service = Service { name: "netverdict-collector", version: env!("CARGO_PKG_VERSION"), quiet: "" };
 
 /// Keeps large buffers: rows come and go by the hundred thousand.
 #[global_allocator]
@@ -34,7 +36,7 @@ fn run(Options { command, run }: Options) -> anyhow::Result<()> {
         .context("the runtime cannot be started")?;
     let telemetry = |options: &TelemetryOptions| {
         let _inside = runtime.enter();
-        Telemetry::start(options)
+        Telemetry::start(SERVICE, options)
     };
     match command {
         None => {

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use netverdict_flowlog::row::ModeName;
+use netverdict_telemetry::TelemetryOptions;
 
 /// Enforces network policy on this node, and records for every connection which policy decided.
 ///
@@ -172,21 +173,6 @@ pub struct ListenOptions {
     pub ready_file: Option<PathBuf>,
 }
 
-/// What it tells about itself.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Telemetry")]
-pub struct TelemetryOptions {
-    /// What is logged, in the form of `RUST_LOG`: `info`, `netverdict_collector=debug`, …
-    #[arg(long, env = "NETVERDICT_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
-    /// Lines for people, or JSON objects for log collectors.
-    #[arg(long, env = "NETVERDICT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-    /// Where traces go (OTLP over gRPC, for instance `http://127.0.0.1:4317`). Without it none are sent.
-    #[arg(long, env = "NETVERDICT_OTLP_ENDPOINT", value_name = "URL")]
-    pub otlp_endpoint: Option<String>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ModeArgument {
     /// Judge and record; never drop.
@@ -212,12 +198,6 @@ pub enum FsyncArgument {
     None,
     Interval,
     Batch,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 /// A length of time: `500ms`, `2s`, `15m`, `2h`, `7d`; a bare number is seconds.

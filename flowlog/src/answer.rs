@@ -1,7 +1,10 @@
 //! What the query service answers over HTTP, shared with its clients. JSON; unknown fields are ignored by readers, so
 //! that an older client understands a newer service.
 
+mod gaps;
+
 use chrono::{DateTime, Utc};
+pub use gaps::merged;
 use netverdict_policy::{NearMiss, Reason, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +22,12 @@ pub struct WhyAnswer {
     pub protocol: String,
     /// In the order source egress, destination ingress; only ends that are pods.
     pub points: Vec<WhyPoint>,
+    /// What the newest state says of the connection as a whole; `None` where it cannot be evaluated.
+    #[serde(default)]
+    pub now: Option<Verdict>,
+    /// Over which other protocols and families there were packets between the ends that met another verdict.
+    #[serde(default)]
+    pub otherwise: Vec<WhyOtherwise>,
     /// What is known to be missing in the time asked about.
     pub gaps: Vec<Gap>,
     /// Why the answer may be out of date; empty when it is not.
@@ -35,6 +44,21 @@ pub struct WhyEnd {
     pub kind: String,
     pub addresses: Vec<String>,
     pub labels: std::collections::BTreeMap<String, String>,
+    /// When the pod was deleted; `None` where it is still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<DateTime<Utc>>,
+}
+
+/// What came of packets between the same ends over another protocol or family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyOtherwise {
+    pub protocol: String,
+    /// 4 or 6.
+    pub family: u8,
+    /// The newest.
+    pub verdict: Verdict,
+    pub count: u64,
+    pub last_seen: DateTime<Utc>,
 }
 
 /// One end's verdict.
@@ -63,7 +87,8 @@ pub struct WhyPoint {
     /// When the last packet on record was judged; `None` where none is.
     pub last_seen: Option<DateTime<Utc>>,
     pub first_seen: Option<DateTime<Utc>>,
-    /// Events on record in the time asked about.
+    /// Events on record in the time asked about that met this verdict here, over this protocol and family, and became what
+    /// this packet became. `first_seen` and `last_seen` are theirs.
     pub count: u64,
     /// The verdict that the newest snapshot gives; `None` where it cannot be evaluated.
     pub now: Option<Verdict>,
@@ -145,7 +170,11 @@ pub struct FlowLine {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FlowsAnswer {
+    /// The newest that fit, oldest first.
     pub flows: Vec<FlowLine>,
+    /// There are more that are older: as many as were asked for, or as the service gives at once, are here.
+    #[serde(default)]
+    pub truncated: bool,
     pub gaps: Vec<Gap>,
     pub stale: Vec<String>,
     /// Give it back as `after` to go on from here (`--follow`).
@@ -183,7 +212,8 @@ pub struct SqlColumn {
 /// Every error that the service answers with, besides its HTTP status.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ErrorAnswer {
-    /// Closed list, kebab-case: `unknown-pod`, `bad-request`, `unauthorized`, `bad-sql`, `refused-sql`, `timeout`, `internal`.
+    /// Closed list, kebab-case: `unknown-pod`, `bad-request`, `unauthorized`, `bad-sql`, `refused-sql`, `timeout`, `busy`,
+    /// `internal`.
     pub code: String,
     pub message: String,
     /// What to do about it; empty where nothing helps.

@@ -19,8 +19,11 @@ pub enum QueryError {
     /// The statement is understood, and not allowed.
     #[error("{message}")]
     RefusedSql { message: String, remedy: &'static str },
-    #[error("the statement did not end within {0:?}")]
+    #[error("it did not end within {0:?}")]
     Timeout(Duration),
+    /// All threads for statements are taken by others.
+    #[error("no thread for statements was free within {0:?}")]
+    Busy(Duration),
     /// It needs more memory or temporary space than there may be.
     #[error("{0}")]
     Resources(String),
@@ -42,6 +45,7 @@ impl QueryError {
             Self::BadSql(_) => "bad-sql",
             Self::RefusedSql { .. } | Self::Resources(_) => "refused-sql",
             Self::Timeout(_) => "timeout",
+            Self::Busy(_) => "busy",
             Self::Unreadable(_) | Self::Internal(_) => "internal",
         }
     }
@@ -54,6 +58,7 @@ impl QueryError {
             Self::BadSql(_) => "42601",
             Self::RefusedSql { .. } => "42501",
             Self::Timeout(_) => "57014",
+            Self::Busy(_) => "53300",
             Self::Resources(_) => "53200",
             Self::Unreadable(_) => "58030",
             Self::Internal(_) => "XX000",
@@ -69,7 +74,8 @@ impl QueryError {
             }
             Self::BadSql(_) => "",
             Self::RefusedSql { remedy, .. } => remedy,
-            Self::Timeout(_) => "narrow it with a condition on `time`, or raise --statement-timeout",
+            Self::Timeout(_) => "ask about less time (a condition on `time`, --since), or raise --statement-timeout",
+            Self::Busy(_) => "ask again when others are done, or give the service more with --query-threads",
             Self::Resources(_) => "narrow it with a condition on `time`, or raise --memory-limit and --spill-limit",
             Self::Unreadable(_) => "ask again; if it stays, see the service's log",
             Self::Internal(_) => "see the service's log",

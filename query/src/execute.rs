@@ -1,5 +1,8 @@
 //! Runs statements: on threads of their own, read-only, with a deadline, a memory limit and a stream of rows at the
 //! end. It knows nothing of who asks or how answers are spelled.
+//!
+//! Nobody waits without end: a statement that is not taken up by a thread in time is refused, and one that is ends at
+//! its deadline (`watch`).
 
 use std::{
     sync::Arc,
@@ -9,6 +12,7 @@ use std::{
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{
     common::Column,
+    datasource::provider_as_source,
     execution::{SendableRecordBatchStream, SessionStateBuilder},
     logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
     physical_plan::execute_stream,
@@ -16,48 +20,31 @@ use datafusion::{
     sql::parser::Statement,
 };
 use futures::StreamExt as _;
+use netverdict_flowlog::Table;
 use tokio::{
-    runtime::{Builder, Handle, Runtime},
     sync::{mpsc, oneshot},
-    task::AbortHandle,
     time::timeout_at,
 };
 
 use crate::{
-    cells, error::QueryError, functions, guard, metrics::Metrics, notes::Notes, options::LimitOptions, session,
-    tables::Store,
+    cells,
+    error::QueryError,
+    functions, guard,
+    metrics::Metrics,
+    notes::Notes,
+    options::LimitOptions,
+    session,
+    state::States,
+    tables::{ChosenFiles, Segment, Store},
+    threads::{Threads, Work},
+    watch::{self, Watch},
 };
 
-/// Threads for statements, apart from those that serve sockets. Dropping it does not wait for a statement that does
-/// not stop.
-#[derive(Debug)]
-pub struct Threads(Option<Runtime>);
-
-impl Threads {
-    /// `count` threads; 0 is one for each processor.
-    ///
-    /// # Errors
-    /// When the system gives none.
-    pub fn start(count: usize) -> std::io::Result<Self> {
-        let mut builder = Builder::new_multi_thread();
-        if count > 0 {
-            builder.worker_threads(count);
-        }
-        // DataFusion's recursion through plans and views is deep in debug builds.
-        Ok(Self(Some(builder.thread_name("statement").thread_stack_size(8 << 20).enable_all().build()?)))
-    }
-
-    fn handle(&self) -> Handle {
-        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
+/// The time that a statement has.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    pub(crate) deadline: tokio::time::Instant,
+    pub(crate) timeout: Duration,
 }
 
 /// Runs statements. Cheap to clone.
@@ -66,6 +53,7 @@ pub struct Executor {
     context: SessionContext,
     threads: Arc<Threads>,
     store: Arc<Store>,
+    states: Arc<States>,
     metrics: Arc<Metrics>,
     statement_timeout: Duration,
     max_join_pairs: u64,
@@ -78,7 +66,7 @@ pub struct Rows {
     deadline: tokio::time::Instant,
     timeout: Duration,
     metrics: Arc<Metrics>,
-    _task: AbortOnDrop,
+    _work: Work,
 }
 
 enum Message {
@@ -86,14 +74,6 @@ enum Message {
     Failed(QueryError),
     /// Told apart from a statement that died.
     End,
-}
-
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Rows {
@@ -147,6 +127,7 @@ impl Executor {
             context,
             threads: Arc::new(threads),
             store,
+            states: Arc::new(States::new(limits, Arc::clone(&metrics))),
             metrics,
             statement_timeout: limits.statement_timeout,
             max_join_pairs: limits.max_join_pairs,
@@ -155,6 +136,11 @@ impl Executor {
 
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Policy states that were asked for before.
+    pub(crate) fn states(&self) -> &States {
+        &self.states
     }
 
     pub fn metrics(&self) -> &Arc<Metrics> {
@@ -166,56 +152,75 @@ impl Executor {
         &self.context
     }
 
+    /// The time that a statement has from now on; the service's own limit holds besides.
+    pub fn limit(&self, timeout: Option<Duration>) -> Limit {
+        let timeout = timeout.map_or(self.statement_timeout, |timeout| timeout.min(self.statement_timeout));
+        Limit { deadline: tokio::time::Instant::now() + timeout, timeout }
+    }
+
     /// Plans one read-only statement.
     ///
     /// # Errors
     /// When it cannot be understood or is not allowed.
-    pub async fn plan(&self, text: &str) -> Result<LogicalPlan, QueryError> {
-        self.plan_statement(guard::single_statement(text)?).await
+    pub async fn plan(&self, text: &str, limit: Limit) -> Result<LogicalPlan, QueryError> {
+        let started = Instant::now();
+        let statement = guard::single_statement(text);
+        self.metrics.refused(&statement, started.elapsed());
+        self.plan_statement(statement?, limit).await
     }
 
     /// Plans a parsed statement.
     ///
     /// # Errors
     /// As [`Self::plan`].
-    pub async fn plan_statement(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
+    pub async fn plan_statement(&self, statement: Statement, limit: Limit) -> Result<LogicalPlan, QueryError> {
+        let started = Instant::now();
         let context = self.context.clone();
-        let planned = self.threads.handle().spawn(async move {
-            let plan = context.state().statement_to_plan(statement).await?;
-            guard::read_only(&plan)?;
-            Ok(plan)
-        });
-        planned.await.unwrap_or_else(|_| Err(QueryError::Internal("the statement died while it was planned".into())))
+        let (done, planned) = oneshot::channel();
+        let plan = async move {
+            let plan = async {
+                let plan = context.state().statement_to_plan(statement).await?;
+                guard::read_only(&plan)?;
+                Ok(plan)
+            };
+            // Whoever asked may have gone.
+            let _ = done.send(plan.await);
+        };
+        let result = async {
+            let _work = self.threads.begin(plan, limit, None).await?;
+            match timeout_at(limit.deadline, planned).await {
+                Ok(Ok(planned)) => planned,
+                Ok(Err(_)) => Err(QueryError::Internal("the statement died while it was planned".into())),
+                Err(_) => Err(QueryError::Timeout(limit.timeout)),
+            }
+        };
+        let result = result.await;
+        self.metrics.refused(&result, started.elapsed());
+        result
     }
 
-    /// Runs a plan until its first rows. `timeout` is from now to the last row; the service's own limit holds besides.
+    /// Runs a plan until its first rows.
     ///
     /// # Errors
     /// When it cannot run, is refused, or fails before its first rows.
-    pub async fn run(
-        &self,
-        plan: LogicalPlan,
-        timeout: Option<Duration>,
-        notes: Arc<Notes>,
-    ) -> Result<Rows, QueryError> {
+    pub async fn run(&self, plan: LogicalPlan, limit: Limit, notes: Arc<Notes>) -> Result<Rows, QueryError> {
         let started = Instant::now();
-        let result = self.start(plan, timeout, notes).await;
+        let result = self.start(plan, limit, notes).await;
         self.metrics.statement(&result, started.elapsed());
         result
     }
 
-    async fn start(&self, plan: LogicalPlan, timeout: Option<Duration>, notes: Arc<Notes>) -> Result<Rows, QueryError> {
-        let timeout = timeout.map_or(self.statement_timeout, |timeout| timeout.min(self.statement_timeout));
-        let deadline = tokio::time::Instant::now() + timeout;
+    async fn start(&self, plan: LogicalPlan, limit: Limit, notes: Arc<Notes>) -> Result<Rows, QueryError> {
+        let Limit { deadline, timeout } = limit;
         let (sender, receiver) = mpsc::channel(2);
         let (ready, started) = oneshot::channel();
-        let run = Run { executor: self.clone(), plan, notes };
-        let task = self.threads.handle().spawn(run.drive(ready, sender));
-        let task = AbortOnDrop(task.abort_handle());
+        let watch = Watch::new(deadline.into_std(), timeout, self.max_join_pairs);
+        let run = Run { executor: self.clone(), plan, notes, watch: Arc::clone(&watch) };
+        let work = self.threads.begin(run.drive(ready, sender), limit, Some(watch)).await?;
         match timeout_at(deadline, started).await {
             Ok(Ok(schema)) => {
                 let metrics = Arc::clone(&self.metrics);
-                Ok(Rows { schema: schema?, receiver, deadline, timeout, metrics, _task: task })
+                Ok(Rows { schema: schema?, receiver, deadline, timeout, metrics, _work: work })
             }
             Ok(Err(_)) => Err(QueryError::Internal("the statement died before its first rows".into())),
             Err(_) => Err(QueryError::Timeout(timeout)),
@@ -232,8 +237,25 @@ impl Executor {
         max_rows: usize,
         notes: &Arc<Notes>,
     ) -> Result<(Vec<RecordBatch>, bool), QueryError> {
-        let plan = self.plan(text).await?;
-        self.run(plan, None, Arc::clone(notes)).await?.collect(max_rows).await
+        let limit = self.limit(None);
+        let plan = self.plan(text, limit).await?;
+        self.run(plan, limit, Arc::clone(notes)).await?.collect(max_rows).await
+    }
+
+    /// Rows of files that were chosen beforehand, as far as a condition holds for them.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) async fn scan(
+        &self,
+        table: Table,
+        segments: Vec<Segment>,
+        condition: Expr,
+        notes: &Arc<Notes>,
+    ) -> Result<Rows, QueryError> {
+        let files = provider_as_source(Arc::new(ChosenFiles::new(table, Arc::clone(&self.store), segments)));
+        let plan = LogicalPlanBuilder::scan(table.name(), files, None)?.filter(condition)?.build()?;
+        self.run(plan, self.limit(None), Arc::clone(notes)).await
     }
 
     /// A session whose scans write into `notes`.
@@ -249,6 +271,7 @@ struct Run {
     executor: Executor,
     plan: LogicalPlan,
     notes: Arc<Notes>,
+    watch: Arc<Watch>,
 }
 
 impl Run {
@@ -278,7 +301,7 @@ impl Run {
             batch = match stream.next().await.transpose() {
                 Ok(batch) => batch,
                 Err(error) => {
-                    let error = QueryError::from(error);
+                    let error = self.watch.reason().unwrap_or_else(|| error.into());
                     if let QueryError::Unreadable(_) = error {
                         self.executor.store.examine(self.notes.files()).await;
                     }
@@ -295,9 +318,9 @@ impl Run {
         let state = context.state();
         let physical = state.create_physical_plan(&self.plan).await?;
         guard::bounded_joins(&physical, self.executor.max_join_pairs)?;
-        let mut stream = execute_stream(physical, state.task_ctx())?;
-        let batch = stream.next().await.transpose()?;
-        Ok((stream, batch))
+        let mut stream = execute_stream(watch::watched(physical, &self.watch)?, state.task_ctx())?;
+        let batch = stream.next().await.transpose();
+        Ok((stream, batch.map_err(|error| self.watch.reason().unwrap_or_else(|| error.into()))?))
     }
 }
 

@@ -129,19 +129,21 @@ pub async fn answer(
     };
     conditions.push(format!("time >= {} AND time <= {}", literal(from), literal(to)));
     // What a follower has seen already is among the newest, too.
-    let fetched = if cursor.is_some() { MAX_LIMIT * 2 } else { limit };
+    let fetched = if cursor.is_some() { MAX_LIMIT * 2 } else { limit + 1 };
     let notes = Arc::new(Notes::default());
     let tail = format!("ORDER BY {order} LIMIT {fetched}");
     let rows = records::rows(executor, Table::Flows, &conditions.join(" AND "), &tail, &notes).await?;
     let mut rows: Vec<FlowRow> = of_kind!(rows, Flow);
+    // Who goes on from a cursor gets the rest with the next answer.
+    let truncated = cursor.is_none() && rows.len() > limit;
+    if truncated {
+        rows.truncate(limit);
+    }
     rows.reverse();
     let (rows, cursor) = followers.unseen(rows, cursor, limit, now);
     let gaps = gaps::touching(executor, Window::between(from, to), &notes).await?;
-    let mut stale = notes.reasons();
-    stale.extend(executor.store().collectors().problems().await);
-    stale.sort();
-    stale.dedup();
-    Ok(FlowsAnswer { flows: rows.iter().map(line).collect(), gaps, stale, cursor: cursor.text() })
+    let stale = gaps::stale(executor, &notes).await;
+    Ok(FlowsAnswer { flows: rows.iter().map(line).collect(), truncated, gaps, stale, cursor: cursor.text() })
 }
 
 impl Followers {

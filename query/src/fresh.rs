@@ -39,6 +39,8 @@ pub struct FreshRows {
     pub batches: Vec<RecordBatch>,
     /// `None` when the collector did not say.
     pub boundary: Option<Boundary>,
+    /// The collector was asked then, or later.
+    pub asked: Instant,
 }
 
 /// Files of this node and boot with this segment or a later one hold rows that the collector served already.
@@ -74,7 +76,7 @@ pub type Statuses = Vec<(Url, Result<CollectorStatus, String>)>;
 
 #[derive(Default)]
 struct Kept {
-    rows: HashMap<(Url, Table, Window), (Instant, Arc<FreshRows>)>,
+    rows: HashMap<(Url, Table, Window), Arc<FreshRows>>,
     statuses: Option<(Instant, Arc<Statuses>)>,
 }
 
@@ -110,9 +112,14 @@ impl Collectors {
     /// Rows of a table inside a window. Whoever adds files must list them after this, and leave out those behind a
     /// boundary.
     pub async fn rows(self: &Arc<Self>, table: Table, window: Window) -> FreshAnswer {
+        self.rows_since(table, window, None).await
+    }
+
+    /// The same; with `since`, no collector's answer is older.
+    pub async fn rows_since(self: &Arc<Self>, table: Table, window: Window, since: Option<Instant>) -> FreshAnswer {
         let each = self.urls.iter().map(|url| {
             let (collectors, url) = (Arc::clone(self), url.clone());
-            self.network.spawn(async move { collectors.rows_of(url, table, window).await })
+            self.network.spawn(async move { collectors.rows_of(url, table, window, since).await })
         });
         let mut answer = FreshAnswer::default();
         for (url, rows) in self.urls.iter().zip(join_all(each).await) {
@@ -126,24 +133,31 @@ impl Collectors {
         answer
     }
 
-    async fn rows_of(&self, url: Url, table: Table, window: Window) -> Result<Arc<FreshRows>, String> {
+    async fn rows_of(
+        &self,
+        url: Url,
+        table: Table,
+        window: Window,
+        since: Option<Instant>,
+    ) -> Result<Arc<FreshRows>, String> {
         let key = (url, table, window);
-        if let Some((when, rows)) = self.kept().rows.get(&key)
-            && when.elapsed() < KEPT
+        if let Some(rows) = self.kept().rows.get(&key)
+            && rows.asked.elapsed() < KEPT
+            && since.is_none_or(|since| rows.asked >= since)
         {
             return Ok(Arc::clone(rows));
         }
-        let asked = Instant::now();
         let rows = self.fetch(&key.0, table, window).await;
         self.metrics.fresh(rows.is_ok());
         let rows = Arc::new(rows?);
         let mut kept = self.kept();
-        kept.rows.retain(|_, (when, _)| when.elapsed() < KEPT);
-        kept.rows.insert(key, (asked, Arc::clone(&rows)));
+        kept.rows.retain(|_, rows| rows.asked.elapsed() < KEPT);
+        kept.rows.insert(key, Arc::clone(&rows));
         Ok(rows)
     }
 
     async fn fetch(&self, url: &Url, table: Table, window: Window) -> Result<FreshRows, String> {
+        let asked = Instant::now();
         let mut query = vec![("table", table.name().to_owned())];
         let bounds = [("from", window.from_time()), ("to", window.to_time())];
         query.extend(bounds.into_iter().filter_map(|(name, time)| Some((name, rfc3339(time?)))));
@@ -158,7 +172,7 @@ impl Collectors {
         let batches = StreamReader::try_new(Cursor::new(bytes), None)
             .and_then(Iterator::collect)
             .map_err(|error| format!("its rows cannot be read: {error}"))?;
-        Ok(FreshRows { batches, boundary })
+        Ok(FreshRows { batches, boundary, asked })
     }
 
     /// How each collector is, or why that is not known.

@@ -1,4 +1,4 @@
-//! Gaps in the record that touch a time: what an answer over that time cannot know.
+//! What an answer over a time cannot know: gaps in the record that touch it, and what is not up to date.
 
 use std::sync::Arc;
 
@@ -31,6 +31,15 @@ pub async fn touching(executor: &Executor, window: Window, notes: &Arc<Notes>) -
     let mut gaps: Vec<Gap> = of_kind!(rows, Gap).into_iter().map(gap).collect();
     gaps.reverse();
     Ok(gaps)
+}
+
+/// Why an answer may be out of date: what turned up while it was made, and what collectors say of themselves.
+pub(crate) async fn stale(executor: &Executor, notes: &Notes) -> Vec<String> {
+    let mut stale = notes.reasons();
+    stale.extend(executor.store().collectors().problems().await);
+    stale.sort();
+    stale.dedup();
+    stale
 }
 
 fn gap(row: GapRow) -> Gap {

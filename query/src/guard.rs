@@ -1,9 +1,9 @@
 //! What a statement may do: read, within limits. Statements are checked when they are planned, and joins again when it
 //! is known how they would run.
 //!
-//! A join without an equality compares every pair of rows and never pauses, so no deadline stops it. It is refused
-//! when the pairs could be more than `--max-join-pairs`: the rows of each side are estimated from the files' footers
-//! as the most that could come, before any condition.
+//! A join without an equality compares every pair of rows, so how many there will be can be told beforehand: it is
+//! refused when they could be more than `--max-join-pairs`. The rows of each side are estimated from the files' footers
+//! as the most that could come, before any condition. What other joins compare is counted while they run (`watch`).
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ pub fn read_only(plan: &LogicalPlan) -> Result<(), QueryError> {
         })
 }
 
-/// Refuses joins that no deadline could stop.
+/// Refuses joins that are too large from the start.
 ///
 /// # Errors
 /// When a join without an equality may compare more than `max_pairs` pairs.

@@ -13,19 +13,21 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Query, Request, State, rejection::QueryRejection},
     http::{StatusCode, header},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::answer::ErrorAnswer;
+use netverdict_telemetry::continue_trace;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer, trace::TraceLayer};
+use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
+use tracing::Span;
 
 use crate::{Executor, QueryError, flows::Followers, guard::MAX_STATEMENT, secret::Secret};
 
-/// What is added to the longest statement before a request is given up as a whole: a question asks several.
+/// What is added to the longest statement before a request is given up as a whole: its answer is put together.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What all requests share.
@@ -61,10 +63,24 @@ pub fn router(api: Arc<Api>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&api), authorized));
     open.merge(closed)
         .layer(DefaultBodyLimit::max(MAX_STATEMENT * 2))
-        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, patience))
+        .layer(from_fn(move |request, next| patient(patience, request, next)))
         .layer(CatchPanicLayer::new())
-        .layer(TraceLayer::new_for_http())
+        .layer(TraceLayer::new_for_http().make_span_with(span_of))
         .with_state(api)
+}
+
+/// Named as OpenTelemetry's conventions for HTTP say. Without the query: it may name pods.
+fn span_of(request: &Request) -> Span {
+    let (method, path) = (request.method(), request.uri().path());
+    let span = tracing::info_span!(
+        "request",
+        otel.name = format!("{method} {path}"),
+        otel.kind = "server",
+        http.request.method = %method,
+        url.path = path,
+    );
+    continue_trace(&span, request.headers());
+    span
 }
 
 /// Serves until `stop`; requests that are being answered may end.
@@ -74,6 +90,20 @@ pub fn router(api: Arc<Api>) -> Router {
 pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: CancellationToken) -> anyhow::Result<()> {
     axum::serve(listener, router(api)).with_graceful_shutdown(stop.cancelled_owned()).await?;
     Ok(())
+}
+
+/// The last resort: what takes longer is no question of a statement.
+async fn patient(patience: Duration, request: Request, next: Next) -> Response {
+    let answered = tokio::time::timeout(patience, next.run(request)).await;
+    answered.unwrap_or_else(|_| QueryError::Timeout(patience).into_response())
+}
+
+impl Api {
+    /// A question may ask several statements, and has the time of one.
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
+        let timeout = self.statement_timeout;
+        tokio::time::timeout(timeout, answer).await.unwrap_or(Err(QueryError::Timeout(timeout)))
+    }
 }
 
 async fn authorized(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
@@ -102,6 +132,7 @@ impl IntoResponse for QueryError {
             Self::RefusedSql { .. } => StatusCode::FORBIDDEN,
             Self::Resources(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreadable(_) | Self::Internal(_) => {
                 tracing::error!(error = %self, "request failed");
                 StatusCode::INTERNAL_SERVER_ERROR

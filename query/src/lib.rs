@@ -23,8 +23,9 @@ pub mod serve;
 pub mod session;
 pub mod state;
 pub mod tables;
-pub mod telemetry;
+pub mod threads;
 mod views;
+mod watch;
 pub mod why;
 
 pub use error::QueryError;

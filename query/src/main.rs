@@ -1,14 +1,18 @@
 //! The read service's process.
 
 use clap::Parser as _;
-use netverdict_query::{Options, serve::Service, telemetry::Telemetry};
+use netverdict_query::{Options, serve};
+use netverdict_telemetry::{Service, Telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+const SERVICE: Service =
+    Service { name: "netverdict-query", version: env!("CARGO_PKG_VERSION"), quiet: "datafusion_postgres=warn" };
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let telemetry = Telemetry::start(&options.telemetry)?;
+    let telemetry = Telemetry::start(SERVICE, &options.telemetry)?;
     tracing::info!(?options, "starting");
     let stop = CancellationToken::new();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -21,7 +25,7 @@ async fn main() -> anyhow::Result<()> {
         }
         told.cancel();
     });
-    let result = match Service::start(&options, stop.clone()).await {
+    let result = match serve::Service::start(&options, stop.clone()).await {
         Ok(service) => service.run().await,
         Err(error) => Err(error),
     };

@@ -17,7 +17,7 @@ use crate::error::QueryError;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
-    /// `ok`, or a code of `ErrorAnswer`.
+    /// `ok` or a code of `ErrorAnswer`; of policy states `hit`, `extended` or `miss`.
     outcome: &'static str,
 }
 
@@ -27,6 +27,17 @@ struct Protocol {
     protocol: &'static str,
 }
 
+/// How a policy state came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// It was kept.
+    Kept,
+    /// From one that was kept, and what came since.
+    Extended,
+    /// From all that is on record.
+    Read,
+}
+
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -34,6 +45,9 @@ pub struct Metrics {
     seconds: Histogram,
     rows: Counter,
     fresh: Family<Outcome, Counter>,
+    states: Family<Outcome, Counter>,
+    kept_states: Gauge,
+    kept_state_bytes: Gauge,
     refused_logins: Family<Protocol, Counter>,
     /// Files that cannot be read, each counted once.
     pub skipped_files: Counter,
@@ -42,18 +56,32 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let metrics = Self {
+        let mut metrics = Self {
             registry: Registry::with_prefix("netverdict_query"),
             statements: Family::default(),
             seconds: Histogram::new(exponential_buckets(0.001, 2.5, 13)),
             rows: Counter::default(),
             fresh: Family::default(),
+            states: Family::default(),
+            kept_states: Gauge::default(),
+            kept_state_bytes: Gauge::default(),
             refused_logins: Family::default(),
             skipped_files: Counter::default(),
             connections: Gauge::default(),
         };
-        let Self { mut registry, statements, seconds, rows, fresh, refused_logins, skipped_files, connections } =
-            metrics;
+        let Self {
+            registry,
+            statements,
+            seconds,
+            rows,
+            fresh,
+            states,
+            kept_states,
+            kept_state_bytes,
+            refused_logins,
+            skipped_files,
+            connections,
+        } = &mut metrics;
         registry.register("statements", "Statements that ended, by outcome", statements.clone());
         registry.register_with_unit(
             "statement",
@@ -63,10 +91,18 @@ impl Default for Metrics {
         );
         registry.register("rows", "Rows that left the executor", rows.clone());
         registry.register("fresh_requests", "Requests to collectors for rows not yet in files", fresh.clone());
+        registry.register("states", "Policy states asked for: hit, extended by what came since, miss", states.clone());
+        registry.register("kept_states", "Policy states that are kept", kept_states.clone());
+        registry.register_with_unit(
+            "kept_states_memory",
+            "About the memory of the policy states that are kept",
+            Unit::Bytes,
+            kept_state_bytes.clone(),
+        );
         registry.register("refused_logins", "Wrong tokens and passwords", refused_logins.clone());
         registry.register("skipped_files", "Files found unreadable", skipped_files.clone());
         registry.register("postgres_connections", "Open PostgreSQL connections", connections.clone());
-        Self { registry, statements, seconds, rows, fresh, refused_logins, skipped_files, connections }
+        metrics
     }
 }
 
@@ -77,12 +113,33 @@ impl Metrics {
         self.seconds.observe(took.as_secs_f64());
     }
 
+    /// A statement that may end before it runs.
+    pub(crate) fn refused<T>(&self, result: &Result<T, QueryError>, took: Duration) {
+        if result.is_err() {
+            self.statement(result, took);
+        }
+    }
+
     pub(crate) fn rows(&self, rows: usize) {
         self.rows.inc_by(rows as u64);
     }
 
     pub(crate) fn fresh(&self, ok: bool) {
         self.fresh.get_or_create(&Outcome { outcome: if ok { "ok" } else { "failed" } }).inc();
+    }
+
+    pub(crate) fn state(&self, came: Came) {
+        let outcome = match came {
+            Came::Kept => "hit",
+            Came::Extended => "extended",
+            Came::Read => "miss",
+        };
+        self.states.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn kept_states(&self, states: usize, bytes: usize) {
+        self.kept_states.set(i64::try_from(states).unwrap_or(i64::MAX));
+        self.kept_state_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn refused_login(&self, protocol: &'static str) {

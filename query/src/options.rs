@@ -3,7 +3,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Parser};
+use netverdict_telemetry::TelemetryOptions;
 
 /// Answers which policy decided, over HTTP and the PostgreSQL protocol.
 ///
@@ -101,38 +102,24 @@ pub struct LimitOptions {
     /// Most rows of one HTTP answer; more are cut off and the answer says `truncated`.
     #[arg(long, env = "NETVERDICT_MAX_ROWS", default_value_t = 50_000, value_name = "ROWS")]
     pub max_rows: usize,
-    /// Most pairs of rows that a join without an equality may compare. Such a join cannot be stopped half-way, so a
-    /// larger one is refused before it starts.
+    /// Most pairs of rows that the joins of a statement may compare. A join without an equality that could be larger is
+    /// refused before it starts; any other ends when it is.
     #[arg(long, env = "NETVERDICT_MAX_JOIN_PAIRS", default_value_t = 50_000_000, value_name = "PAIRS")]
     pub max_join_pairs: u64,
     /// Threads that run statements; 0 is one for each processor. Sockets are served by others, so a heavy statement
     /// keeps nobody from logging in.
     #[arg(long, env = "NETVERDICT_QUERY_THREADS", default_value_t = 0, value_name = "THREADS")]
     pub query_threads: usize,
+    /// Most policy states that are kept, so that the next question about a node reads only what changed since. One for
+    /// each node that people ask about, and some for older moments; 0 keeps none.
+    #[arg(long, env = "NETVERDICT_KEPT_STATES", default_value_t = 16, value_name = "STATES")]
+    pub kept_states: usize,
+    /// Memory for kept policy states, in MiB; those used least recently go first. A state of 10 000 pods takes about 10.
+    #[arg(long, env = "NETVERDICT_KEPT_STATES_MEMORY", default_value_t = 256, value_name = "MIB")]
+    pub kept_states_memory: u64,
     /// Most PostgreSQL connections at once.
     #[arg(long, env = "NETVERDICT_POSTGRES_MAX_CONNECTIONS", default_value_t = 100, value_name = "CONNECTIONS")]
     pub max_connections: usize,
-}
-
-/// What it tells about itself.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Telemetry")]
-pub struct TelemetryOptions {
-    /// What is logged, in the form of `RUST_LOG`: `info`, `netverdict_query=debug`, …
-    #[arg(long, env = "NETVERDICT_LOG", default_value = "info,datafusion_postgres=warn", value_name = "FILTER")]
-    pub log: String,
-    /// Lines for people, or JSON objects for log collectors.
-    #[arg(long, env = "NETVERDICT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-    /// Where traces go (OTLP over gRPC, for instance `http://127.0.0.1:4317`). Without it none are sent.
-    #[arg(long, env = "NETVERDICT_OTLP_ENDPOINT", value_name = "URL")]
-    pub otlp_endpoint: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 /// A length of time as people write it: `500ms`, `2s`, `15m`, `2h`, `7d`; a bare number is seconds.

@@ -3,6 +3,8 @@
 
 mod login;
 mod session;
+mod settings;
+mod warnings;
 
 use std::{
     path::{Path, PathBuf},

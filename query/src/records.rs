@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use chrono::{DateTime, SecondsFormat, Utc};
 use netverdict_flowlog::{Table, read, row::Row};
 
@@ -28,9 +29,15 @@ pub async fn rows(
     }
     let mut rows = Vec::new();
     for batch in &batches {
-        rows.extend(read::rows(table, batch).map_err(|error| QueryError::Unreadable(error.to_string()))?);
+        rows.extend(of_batch(table, batch)?);
     }
     Ok(rows)
+}
+
+/// # Errors
+/// When a value is none that the record can hold.
+pub(crate) fn of_batch(table: Table, batch: &RecordBatch) -> Result<Vec<Row>, QueryError> {
+    read::rows(table, batch).map_err(|error| QueryError::Unreadable(error.to_string()))
 }
 
 /// Rows of one kind.

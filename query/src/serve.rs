@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Executor,
-    execute::Threads,
     flows::Followers,
     fresh::Collectors,
     http::{self, Api},
@@ -19,6 +18,7 @@ use crate::{
     postgres::{self, Tls},
     secret::Secret,
     tables::Store,
+    threads::Threads,
 };
 
 /// How long requests may go on once the service is told to stop.

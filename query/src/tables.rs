@@ -3,7 +3,9 @@
 //! Order matters: fresh rows are fetched first and files listed after, so that a segment that is written in between is
 //! seen in the rows; files from that segment on are then left out.
 
+mod chosen;
 mod files;
+mod footer;
 mod scan;
 mod window;
 
@@ -25,7 +27,10 @@ use datafusion::{
 };
 use netverdict_flowlog::{Table, schema::hive_fields};
 
+pub(crate) use chosen::ChosenFiles;
 pub use files::Store;
+pub(crate) use files::{FileId, Listing, Segment};
+pub(crate) use footer::number_column;
 pub use window::Window;
 
 use crate::{fresh::FreshAnswer, notes::Notes};
@@ -106,7 +111,8 @@ impl TableProvider for RecordTable {
             notes.stale(problem);
         }
         let boundaries: Vec<_> = rows.iter().filter_map(|rows| rows.boundary.clone()).collect();
-        let files = self.store.list(self.table, window, &boundaries, &notes).await?;
+        let files = self.store.list(self.table, window, &boundaries, &notes).await?.segments;
+        files.iter().for_each(|segment| notes.read(&segment.object));
         let batches = rows
             .iter()
             .flat_map(|rows| &rows.batches)

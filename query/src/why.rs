@@ -6,15 +6,20 @@ mod blame;
 mod judged;
 mod known;
 mod sentence;
+mod totals;
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::answer::{WhyAnswer, WhyEnd, WhyPoint};
-use netverdict_policy::{End, Flow, Verdict, evaluate::Family, model::Protocol};
+use netverdict_policy::{End, Flow, ObjectKey, Verdict, evaluate::Family, model::Protocol};
 use serde::Deserialize;
 
-use self::{attempt::Attempt, judged::Judged};
+use self::{
+    attempt::Attempt,
+    judged::{Judged, Path},
+    sentence::Beside,
+};
 use crate::{
     Executor, QueryError, gaps,
     notes::Notes,
@@ -24,6 +29,8 @@ use crate::{
 };
 
 const USUAL: Duration = Duration::from_secs(15 * 60);
+/// Who asks may have a clock that is ahead.
+const AHEAD: Duration = Duration::from_secs(60);
 
 /// As they stand in the address.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -60,6 +67,12 @@ impl Question {
     pub fn of(parameters: &Parameters, now: DateTime<Utc>) -> Result<Self, QueryError> {
         let Parameters { source, destination, port, protocol, since, at } = parameters;
         let (from, to) = question::range(since, at, USUAL, now)?;
+        if to > now + AHEAD {
+            return Err(QueryError::BadRequest {
+                message: format!("the time asked about, {}, has not come yet", to.format("%Y-%m-%d %H:%M:%S UTC")),
+                remedy: "leave at out to ask about now".into(),
+            });
+        }
         let protocol = question::protocol(protocol)?;
         if let (Some(port), Some(protocol)) = (port, protocol.filter(|protocol| !protocol.has_ports())) {
             return Err(QueryError::BadRequest {
@@ -86,21 +99,20 @@ impl Question {
 pub async fn answer(executor: &Executor, question: &Question) -> Result<WhyAnswer, QueryError> {
     let notes = Arc::new(Notes::default());
     let seen = attempt::find(executor, question, &notes).await?;
-    let newest = state::rebuild(executor, seen.as_ref().map(Attempt::node), Moment::Newest, &notes).await?;
     let parts = match &seen {
-        Some(attempt) => on_record(executor, attempt, newest.as_ref(), &notes).await?,
-        None => on_paper(executor, question, newest.as_ref(), &notes).await?,
+        Some(attempt) => on_record(executor, attempt, &notes).await?,
+        None => on_paper(executor, question, &notes).await?,
     };
-    let Parts { mut points, source, destination, port, protocol, assumption } = parts;
+    let Parts { mut points, mut source, mut destination, port, protocol, assumption, newest } = parts;
+    for end in [&mut source, &mut destination] {
+        end.deleted = newest.gone.iter().find(|(pod, _)| pod.to_string() == end.name).map(|(_, time)| *time);
+    }
     blame::complete(executor, &mut points, &notes).await?;
     let verdict = verdict(&points);
     let mut gaps = gaps::touching(executor, Window::between(question.from, question.to), &notes).await?;
     // What is missing of another pod is no part of this answer; what names no endpoint may be of these.
     gaps.retain(|gap| gap.endpoint.is_empty() || gap.endpoint == source.name || gap.endpoint == destination.name);
-    let mut stale = notes.reasons();
-    stale.extend(executor.store().collectors().problems().await);
-    stale.sort();
-    stale.dedup();
+    let stale = gaps::stale(executor, &notes).await;
     let mut answer = WhyAnswer {
         sentence: String::new(),
         verdict,
@@ -109,13 +121,20 @@ pub async fn answer(executor: &Executor, question: &Question) -> Result<WhyAnswe
         port,
         protocol: protocol.map(|protocol| protocol.to_string()).unwrap_or_default(),
         points,
+        now: newest.path.as_ref().map(|path| path.verdict),
+        otherwise: seen.as_ref().map(|attempt| attempt.otherwise(verdict)).unwrap_or_default(),
         gaps,
         stale,
         from: question.from,
         to: question.to,
     };
-    let denied_before = seen.as_ref().and_then(|attempt| attempt.denied_before(verdict));
-    answer.sentence = sentence::sentence(&answer, question.now, &assumption, denied_before);
+    let beside = Beside {
+        assumption,
+        denied_before: seen.as_ref().and_then(|attempt| attempt.denied_before(verdict)),
+        family: seen.as_ref().map(Attempt::family),
+        newest: newest.path,
+    };
+    answer.sentence = sentence::sentence(&answer, question.now, &beside);
     Ok(answer)
 }
 
@@ -128,6 +147,16 @@ struct Parts {
     protocol: Option<Protocol>,
     /// What was assumed because it was not asked, for people; empty where nothing was.
     assumption: String,
+    newest: Newest,
+}
+
+/// What the newest state says.
+#[derive(Default)]
+struct Newest {
+    /// Of the connection as a whole; `None` where it cannot be evaluated.
+    path: Option<Path>,
+    /// Pods of the connection that it does not have, and when they went.
+    gone: Vec<(ObjectKey, DateTime<Utc>)>,
 }
 
 /// The first denying point's verdict, else unknown where any point is, else allowed. What a packet never reached does
@@ -140,14 +169,8 @@ fn verdict(points: &[WhyPoint]) -> Verdict {
         .unwrap_or(Verdict::Allowed)
 }
 
-async fn on_record(
-    executor: &Executor,
-    attempt: &Attempt,
-    newest: Option<&State>,
-    notes: &Arc<Notes>,
-) -> Result<Parts, QueryError> {
+async fn on_record(executor: &Executor, attempt: &Attempt, notes: &Arc<Notes>) -> Result<Parts, QueryError> {
     let flow = attempt.flow();
-    let now = newest.and_then(|state| Judged::of(state, &flow).ok());
     let mut points: Vec<WhyPoint> = attempt.points();
     // The ends of which no packet is on record are judged by the state that judged the others.
     if !attempt.missing_points().is_empty() {
@@ -168,9 +191,7 @@ async fn on_record(
         }
     }
     points.sort_by_key(|point| point.point != judged::SOURCE_EGRESS);
-    if let Some(now) = now {
-        points.iter_mut().for_each(|point| now.compare(point));
-    }
+    let newest = compare_with_newest(executor, Some(attempt.node()), &flow, &mut points, notes).await?;
     let (source, destination) = attempt.ends();
     Ok(Parts {
         points,
@@ -179,24 +200,16 @@ async fn on_record(
         port: attempt.port(),
         protocol: Some(attempt.protocol()),
         assumption: String::new(),
+        newest,
     })
 }
 
-async fn on_paper(
-    executor: &Executor,
-    question: &Question,
-    newest: Option<&State>,
-    notes: &Arc<Notes>,
-) -> Result<Parts, QueryError> {
-    let ends = [&question.source, &question.destination];
-    known::all(executor, &ends, question.to, notes).await?;
-    let then = known::state_with(executor, &ends, question.to, notes).await?;
+async fn on_paper(executor: &Executor, question: &Question, notes: &Arc<Notes>) -> Result<Parts, QueryError> {
+    let then = known::state_with(executor, &[&question.source, &question.destination], question.to, notes).await?;
     let assumed = judged::assumed(&then, question);
     let judged = Judged::of(&then, &assumed.flow)?;
     let mut points = judged.points();
-    if let Some(now) = newest.and_then(|state| Judged::of(state, &assumed.flow).ok()) {
-        points.iter_mut().for_each(|point| now.compare(point));
-    }
+    let newest = compare_with_newest(executor, None, &assumed.flow, &mut points, notes).await?;
     for problem in &then.problems {
         notes.stale(problem.clone());
     }
@@ -207,7 +220,35 @@ async fn on_paper(
         port: assumed.flow.port,
         protocol: Some(assumed.flow.protocol),
         assumption: assumed.text,
+        newest,
     })
+}
+
+/// What the newest state says, also written into the points. Asked for after older states, it takes only what came since.
+async fn compare_with_newest(
+    executor: &Executor,
+    node: Option<&str>,
+    flow: &Flow,
+    points: &mut [WhyPoint],
+    notes: &Arc<Notes>,
+) -> Result<Newest, QueryError> {
+    let Some(newest) = state::rebuild(executor, node, Moment::Newest, notes).await? else {
+        return Ok(Newest::default());
+    };
+    let mut gone = Vec::new();
+    for end in [&flow.source, &flow.destination] {
+        if let End::Pod(pod) = end
+            && !newest.snapshot.pods.contains_key(pod)
+            && let Some(time) = known::deleted(executor, &newest, pod, Utc::now(), notes).await?
+        {
+            gone.push((pod.clone(), time));
+        }
+    }
+    let path = Judged::of(&newest, flow).ok().map(|now| {
+        points.iter_mut().for_each(|point| now.compare(point));
+        now.path()
+    });
+    Ok(Newest { path, gone })
 }
 
 /// The engine's word for an end.

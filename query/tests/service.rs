@@ -3,8 +3,12 @@
 
 #[path = "service/access.rs"]
 mod access;
+#[path = "service/answers.rs"]
+mod answers;
 #[path = "service/collector.rs"]
 mod collector;
+#[path = "service/limits.rs"]
+mod limits;
 #[path = "service/postgres.rs"]
 mod postgres;
 #[path = "service/sql.rs"]

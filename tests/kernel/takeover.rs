@@ -72,7 +72,8 @@ fn other_programs_are_replaced_over_the_same_maps() {
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
     node.publish_and_attach(&Plan::new(1, node.topology.pods()).isolate("db/pg").complete());
     let root = node.options.pin_root.clone();
-    let tags = || status(&root).unwrap().programs.into_iter().map(|program| program.tag).collect::<Vec<_>>();
+    let state = node.options.state_dir.clone();
+    let tags = || status(&root, &state).unwrap().programs.into_iter().map(|program| program.tag).collect::<Vec<_>>();
     let before = tags();
     node.stop();
     // As an upgrade finds it: something else is pinned under the name.
@@ -99,7 +100,7 @@ fn programs_of_another_abi_version_judge_until_ours_are_ready() {
     assert!(!restored.taken_over);
     assert_eq!((restored.revision, restored.bindings.len()), (revision, 0), "revisions go on within a boot");
     assert!(!arrives(&web, &pg, 4, 7000), "the old programs still judge");
-    assert_eq!(status(&root).unwrap().other_versions, [root.join("v0").display().to_string()]);
+    assert_eq!(status(&root, &node.options.state_dir).unwrap().other_versions, [root.join("v0").display().to_string()]);
     let next = Plan::new(2, &pods).complete();
     assert_eq!(node.publish_and_attach(&next), revision + 1);
     assert!(arrives(&web, &pg, 4, 7001), "ours alone judge now");
@@ -126,9 +127,9 @@ fn second_probe_is_refused_while_the_first_lives() {
     let Some(mut node) = Node::start(Mode::Observe, &[]) else { return };
     assert!(matches!(Probe::start(node.options.clone()), Err(ProbeError::Locked { .. })));
     assert!(matches!(detach_all(&node.options.pin_root), Err(ProbeError::Locked { .. })));
-    assert!(status(&node.options.pin_root).unwrap().running);
+    assert!(status(&node.options.pin_root, &node.options.state_dir).unwrap().running);
     node.stop();
-    assert!(!status(&node.options.pin_root).unwrap().running);
+    assert!(!status(&node.options.pin_root, &node.options.state_dir).unwrap().running);
     assert!(node.start_again().taken_over);
 }
 
@@ -144,7 +145,7 @@ fn interface_that_went_meanwhile_is_forgotten() {
     let restored = node.start_again();
     let bound: Vec<_> = restored.bindings.iter().map(|endpoint| endpoint.pod.clone()).collect();
     assert_eq!(bound, [key(&pg)]);
-    let status = status(&node.options.pin_root).unwrap();
+    let status = status(&node.options.pin_root, &node.options.state_dir).unwrap();
     assert!(status.endpoints.iter().all(|endpoint| endpoint.ifindex != gone), "{:?}", status.endpoints);
     assert_eq!(status.endpoints.len(), 1);
 }
@@ -176,11 +177,14 @@ fn detaching_everything_leaves_nothing() {
     node.publish_and_attach(&Plan::new(1, node.topology.pods()).isolate("db/pg").complete());
     let root = node.options.pin_root.clone();
 
-    let report = status(&root).unwrap();
+    let report = status(&root, &node.options.state_dir).unwrap();
     assert_eq!((report.abi_version, report.mode, report.revision), (ABI_VERSION, "enforce", 1));
     assert_eq!(report.endpoints.len(), 2);
     assert!(report.endpoints.iter().all(|endpoint| endpoint.ready && endpoint.from_pod && endpoint.to_pod));
     assert!(report.endpoints.iter().all(|endpoint| endpoint.interface.is_some()));
+    let mut pods: Vec<_> = report.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_deref()).collect();
+    pods.sort_unstable();
+    assert_eq!(pods, ["db/pg", "shop/web"]);
     assert!(report.maps.iter().any(|map| map.map == "ADDRESSES" && map.used == Some(4)));
     serde_json::to_string(&report).unwrap();
 
@@ -191,6 +195,6 @@ fn detaching_everything_leaves_nothing() {
     assert_eq!((removed.links, removed.programs), (4, 3));
     assert!(arrives(&web, &pg, 4, 7002));
     assert!(!root.exists());
-    assert!(matches!(status(&root), Err(ProbeError::NothingPinned { .. })));
+    assert!(matches!(status(&root, &node.options.state_dir), Err(ProbeError::NothingPinned { .. })));
     assert_eq!(detach_all(&root).unwrap(), netverdict_probe::Removed::default(), "nothing left to remove");
 }

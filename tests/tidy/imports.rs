@@ -13,12 +13,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("netverdict-policy", &[]),
     ("netverdict-manifest", &["netverdict-policy"]),
     ("netverdict-flowlog", &["netverdict-policy"]),
+    ("netverdict-telemetry", &[]),
     ("netverdict-probe", &["netverdict-abi", "netverdict-policy"]),
     (
         "netverdict-collector",
-        &["netverdict-abi", "netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-probe"],
+        &[
+            "netverdict-abi",
+            "netverdict-flowlog",
+            "netverdict-manifest",
+            "netverdict-policy",
+            "netverdict-probe",
+            "netverdict-telemetry",
+        ],
     ),
-    ("netverdict-query", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy"]),
+    ("netverdict-query", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-telemetry"]),
     ("netverdict", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-probe"]),
 ];
 

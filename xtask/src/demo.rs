@@ -402,6 +402,12 @@ fn print_connections(place: &Place, query: &Serving) -> Result<()> {
     let postgres: SocketAddr = query.address("postgres")?.parse()?;
     println!("\nLook for yourself:");
     println!(
+        "  {} why shop/jobs db/pg:5432 --server {} --token-file {}",
+        place.program("netverdict").get_program().display(),
+        query.url("http")?,
+        place.secret().display()
+    );
+    println!(
         "  PGPASSWORD=$(cat {}) psql -h {} -p {} -U netverdict netverdict \\\n    -c 'select time, source, destination, port, policies from denials order by time desc limit 5'",
         place.secret().display(),
         postgres.ip(),

@@ -138,7 +138,8 @@ impl Place {
     /// How many endpoints have complete tables and both programs.
     pub fn ready_endpoints(&self) -> Result<usize> {
         let mut command = self.program("netverdict");
-        let status = output(command.args(["probe", "status", "-o", "json", "--pin-root"]).arg(self.pins()))?;
+        command.args(["probe", "status", "-o", "json", "--pin-root"]).arg(self.pins());
+        let status = output(command.arg("--state-dir").arg(self.state()))?;
         let status: Value = serde_json::from_str(&status)?;
         let endpoints = status["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
         Ok(endpoints.iter().filter(|endpoint| endpoint["ready"] == true).count())

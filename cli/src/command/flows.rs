@@ -7,6 +7,7 @@ use std::{collections::HashSet, time::Duration};
 use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use netverdict_flowlog::answer::{FlowsAnswer, Gap};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{json, why::time_text, yaml};
 use crate::{
@@ -34,6 +35,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     service: ServiceOptions,
 }
+
+/// The service gives no more at once.
+const MOST: i64 = 10_000;
 
 /// Which records are wanted: all that is given has to hold.
 #[derive(Args, Clone, Debug)]
@@ -63,11 +67,11 @@ struct Filter {
     /// Only what this policy had a part in: NAMESPACE/NAME, or NAME
     #[arg(long)]
     policy: Option<String>,
-    /// Look back so far: a span like 15m, or a time [default: as the service is set]
+    /// Look back so far: a span like 15m, or a time [default: 15m]
     #[arg(long, value_name = "SPAN|TIME", value_parser = Moment::parse)]
     since: Option<Moment>,
-    /// At most so many records, the newest [default: as the service is set]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    /// At most so many records, the newest: up to 10000 [default: 200]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST))]
     limit: Option<u32>,
 }
 
@@ -82,7 +86,7 @@ Examples:
   For a program, one object a line
     {program} flows --follow -o json | jq .source
 
-Exit codes: 0 done (Ctrl-C while following included), 1 it failed, 2 the arguments were not understood.";
+Exit codes: 0 done (Ctrl-C and SIGTERM while following included), 1 it failed, 2 the arguments were not understood.";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -123,10 +127,11 @@ pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> a
                 let mut lines = Lines::new(arguments.output == Output::Wide, terminal.paint());
                 terminal.print(&lines.next(&answer.flows))?;
             }
-            for gap in &answer.gaps {
-                warn_gap(terminal, gap);
-            }
+            warn_gaps(terminal, &answer.gaps);
         }
+    }
+    if answer.truncated {
+        warn_cut(terminal, &answer);
     }
     Ok(Exit::Done)
 }
@@ -161,14 +166,36 @@ fn warn_stale(terminal: &mut Terminal, reason: &str) {
     terminal.warn(&format!("the answer may be out of date: {reason}"));
 }
 
-fn warn_gap(terminal: &mut Terminal, gap: &Gap) {
-    terminal.warn(&format!("known to be missing: {}", super::why::gap_line(gap)));
+fn warn_gaps(terminal: &mut Terminal, gaps: &[Gap]) {
+    for line in super::why::gap_lines(gaps) {
+        terminal.warn(&format!("known to be missing: {line}"));
+    }
+}
+
+fn warn_cut(terminal: &mut Terminal, answer: &FlowsAnswer) {
+    terminal.warn(&format!(
+        "there are more records: these are the newest {}; ask for more with --limit (up to {MOST}), or for others with \
+         --since and filters",
+        answer.flows.len()
+    ));
 }
 
 /// How long to wait when there was nothing new: a verdict is to be read within two seconds.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long to wait when the service did not answer.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// Resolves at Ctrl-C, and where the process is asked to end.
+async fn asked_to_end() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        },
+        // Then SIGTERM does what it does by itself.
+        Err(_) => _ = tokio::signal::ctrl_c().await,
+    }
+}
 
 /// Prints what comes until Ctrl-C, or until nobody reads. A service that goes away is asked again; one that refuses
 /// is not.
@@ -180,12 +207,12 @@ async fn follow(
 ) -> anyhow::Result<Exit> {
     let mut lines = Lines::new(output == Output::Wide, terminal.paint());
     let mut told = HashSet::new();
-    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut interrupted = std::pin::pin!(asked_to_end());
     let mut away = false;
     loop {
         let asked = tokio::select! {
             asked = ask(service, &parameters) => asked,
-            _ = &mut interrupted => return Ok(Exit::Done),
+            () = &mut interrupted => return Ok(Exit::Done),
         };
         let pause = match asked {
             Ok(answer) => {
@@ -195,10 +222,10 @@ async fn follow(
                 for reason in answer.stale.iter().filter(|reason| told.insert((*reason).clone())) {
                     warn_stale(terminal, reason);
                 }
-                for gap in &answer.gaps {
-                    if told.insert(super::why::gap_line(gap)) {
-                        warn_gap(terminal, gap);
-                    }
+                let new: Vec<Gap> = answer.gaps.iter().filter(|gap| told.insert(gap.to_string())).cloned().collect();
+                warn_gaps(terminal, &new);
+                if answer.truncated {
+                    warn_cut(terminal, &answer);
                 }
                 let text = match output {
                     Output::Table | Output::Wide => lines.next(&answer.flows),
@@ -222,7 +249,10 @@ async fn follow(
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = &mut interrupted => return Ok(Exit::Done),
+            () = &mut interrupted => return Ok(Exit::Done),
+        }
+        if terminal.reader_is_gone() {
+            return Ok(Exit::Done);
         }
     }
 }

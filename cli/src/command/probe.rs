@@ -15,7 +15,7 @@ use crate::{
 
 /// Looks at the probe of this node, or takes it out of the kernel; as root
 #[derive(Args, Debug)]
-#[command(after_help = AFTER_HELP, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = AFTER_HELP, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -36,6 +36,10 @@ enum Action {
     Status {
         #[command(flatten)]
         pins: Pins,
+        /// Folder in which the collector keeps its state: it tells whose the interfaces are
+        // Where the collector keeps it unless told otherwise.
+        #[arg(long, env = "NETVERDICT_STATE_DIR", default_value = "/var/lib/netverdict/state", value_name = "PATH")]
+        state_dir: PathBuf,
         /// How to print
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -67,8 +71,8 @@ enum Output {
 
 pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
     match &arguments.action {
-        Action::Status { pins, output } => {
-            let status = netverdict_probe::status(&pins.pin_root).or_else(|error| explain(error, pins))?;
+        Action::Status { pins, state_dir, output } => {
+            let status = netverdict_probe::status(&pins.pin_root, state_dir).or_else(|error| explain(error, pins))?;
             let text = match output {
                 Output::Table => describe(&status, terminal.paint()),
                 Output::Json => json(&status)?,
@@ -119,7 +123,8 @@ fn describe(status: &Status, paint: Paint) -> String {
         let _ = writeln!(text, "{} another version is pinned at {other}", paint.yellow("careful:"));
     }
     let ready = endpoints.iter().filter(|endpoint| endpoint.ready).count();
-    let _ = writeln!(text, "{} endpoints, {ready} with their policies in force\n", endpoints.len());
+    let plural = if endpoints.len() == 1 { "" } else { "s" };
+    let _ = writeln!(text, "{} endpoint{plural}, {ready} with policies in force\n", endpoints.len());
     if !endpoints.is_empty() {
         let rows: Vec<_> = endpoints
             .iter()
@@ -133,13 +138,13 @@ fn describe(status: &Status, paint: Paint) -> String {
                 vec![
                     Cell::new(endpoint.interface.as_deref().unwrap_or("gone")),
                     Cell::new(endpoint.ifindex.to_string()),
-                    Cell::new(endpoint.owner.to_string()),
+                    Cell::new(endpoint.pod.as_deref().unwrap_or("-")),
                     Cell::new(attached),
                     Cell::new(if endpoint.ready { "yes" } else { "no" }),
                 ]
             })
             .collect();
-        text.push_str(&Columns::table(&["INTERFACE", "INDEX", "OWNER", "ATTACHED", "READY"], &rows, paint));
+        text.push_str(&Columns::table(&["INTERFACE", "INDEX", "POD", "ATTACHED", "READY"], &rows, paint));
         text.push('\n');
     }
     let rows: Vec<_> = programs
@@ -184,6 +189,7 @@ mod tests {
             endpoints: vec![EndpointStatus {
                 ifindex: 3,
                 interface: Some("veth0".to_owned()),
+                pod: Some("db/pg".to_owned()),
                 ready: true,
                 owner: 5,
                 from_pod: true,
@@ -196,10 +202,10 @@ mod tests {
 mode enforce, policy revision 7, ABI version 1
 no collector holds the probe: the kernel goes on judging by the policies that it has
 careful: another version is pinned at /sys/fs/bpf/netverdict/v0
-1 endpoints, 1 with their policies in force
+1 endpoint, 1 with policies in force
 
-INTERFACE  INDEX  OWNER  ATTACHED           READY
-veth0      3      5      from the pod only  yes
+INTERFACE  INDEX  POD    ATTACHED           READY
+veth0      3      db/pg  from the pod only  yes
 
 PROGRAM   ID  TAG
 from_pod  12  ab01
@@ -215,7 +221,7 @@ columns  -     10
     fn nothing_pinned_is_an_error_that_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let pins = Pins { pin_root: folder.path().join("absent") };
-        let found = netverdict_probe::status(&pins.pin_root).or_else(|error| explain(error, &pins));
+        let found = netverdict_probe::status(&pins.pin_root, folder.path()).or_else(|error| explain(error, &pins));
         let error = found.unwrap_err().to_string();
         assert!(error.starts_with("nothing is pinned at ") && error.contains("absent"), "{error}");
     }

@@ -82,8 +82,8 @@ pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> a
     for reason in &answer.stale {
         terminal.warn(&format!("the answer may be out of date: {reason}"));
     }
-    for gap in &answer.gaps {
-        terminal.warn(&format!("known to be missing: {}", super::why::gap_line(gap)));
+    for line in super::why::gap_lines(&answer.gaps) {
+        terminal.warn(&format!("known to be missing: {line}"));
     }
     if answer.truncated {
         let shown = answer.rows.len();

@@ -2,7 +2,7 @@
 
 mod explain;
 
-pub(super) use explain::{gap_line, near_miss_detail, near_miss_name, reason_text};
+pub(super) use explain::{gap_lines, near_miss_detail, near_miss_name, reason_text};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, ValueEnum};
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// Namespace of pods that are named without one
     #[arg(short, long, env = "NETVERDICT_NAMESPACE", default_value = "default", value_parser = namespace_name)]
     namespace: String,
-    /// Look back so far from then: a span like 15m, or a time [default: as the service is set]
+    /// Look back so far from then: a span like 15m, or a time [default: 15m]
     #[arg(long, value_name = "SPAN|TIME", value_parser = Moment::parse)]
     since: Option<Moment>,
     /// Ask about a moment in the past: a time, or a span like 2h for two hours ago

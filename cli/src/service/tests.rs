@@ -74,6 +74,16 @@ fn another_service_on_the_port_is_recognised() {
 }
 
 #[test]
+fn a_question_that_took_too_long_is_told_as_that() {
+    for (body, status) in [("", "504 Gateway Timeout"), ("<html>504</html>", "503 Service Unavailable")] {
+        let error = ask(status, body).1.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("took too long") && text.contains("--since") && !text.contains("--server"), "{text}");
+        assert!(error.may_pass());
+    }
+}
+
+#[test]
 fn nobody_listening_is_told_with_what_to_start() {
     // Bound but not listening: refused for as long as it is held, and no other test can be given the port meanwhile.
     let silent = tokio::net::TcpSocket::new_v4().unwrap();

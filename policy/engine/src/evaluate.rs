@@ -275,7 +275,7 @@ impl<'a> Question<'a> {
             return service_not_resolved();
         }
         let staged = (self.in_force.len() < self.policies.len()).then(|| self.judge(&self.policies));
-        self.judge(&self.in_force).with_staged(staged)
+        self.judge(&self.in_force).with_staged(staged.as_ref())
     }
 
     /// Whether the other end has no address, and one might make another decision of this.
@@ -291,7 +291,7 @@ impl<'a> Question<'a> {
 
     /// A flow whose port is not known is judged as the most restricted of all ports (E-15): blame goes to what denies the
     /// lowest denied port, or, where all are allowed, to what allows port 1.
-    fn judge(&self, policies: &[&Policy]) -> Judgement {
+    fn judge(&self, policies: &[&'a Policy]) -> Judgement<'a> {
         if self.port.is_none() && self.protocol.has_ports() {
             let ports = self.telling_ports(policies);
             return Judgement::safest(ports.into_iter().map(|port| self.judge_port(policies, Some(port))));
@@ -300,11 +300,11 @@ impl<'a> Question<'a> {
     }
 
     /// An address that several claim is judged as each of them.
-    fn judge_port(&self, policies: &[&Policy], port: Option<u16>) -> Judgement {
+    fn judge_port(&self, policies: &[&'a Policy], port: Option<u16>) -> Judgement<'a> {
         Judgement::safest(self.peer.claims().map(|claim| self.judge_claim(policies, claim, port)))
     }
 
-    fn judge_claim(&self, policies: &[&Policy], claim: Option<&Claim<'_>>, port: Option<u16>) -> Judgement {
+    fn judge_claim(&self, policies: &[&'a Policy], claim: Option<&Claim<'_>>, port: Option<u16>) -> Judgement<'a> {
         let own_node = claim.is_some_and(|claim| claim.is_node_of(self.subject));
         tiers::judge(policies, self.direction, own_node, |policy, rule| {
             self.rule_matches(&policies[policy].rules[rule], claim, port)
@@ -366,7 +366,7 @@ impl<'a> Question<'a> {
     }
 
     /// Of several owners of the peer's address, the first as which it is denied.
-    fn denied_claim(&self, policies: &[&Policy]) -> Option<&Claim<'a>> {
+    fn denied_claim(&self, policies: &[&'a Policy]) -> Option<&Claim<'a>> {
         let denied = |claim: &Option<&Claim<'a>>| {
             let port = self.port.or_else(|| self.protocol.has_ports().then_some(1));
             self.judge_claim(policies, *claim, port).reason == Reason::IsolatedNoMatch

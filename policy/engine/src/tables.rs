@@ -105,6 +105,15 @@ pub struct Column {
 }
 
 impl Column {
+    /// All that it holds; some more than once.
+    pub fn outcomes(&self) -> impl Iterator<Item = Outcome> {
+        let of_space = |space: &'_ PortSpace| {
+            let ports = space.ports.values().chain(space.prefixes.values()).copied();
+            ports.chain([space.default, space.fragment]).collect::<Vec<_>>()
+        };
+        [&self.tcp, &self.udp, &self.sctp].into_iter().flat_map(of_space).chain([self.other])
+    }
+
     /// The part for a protocol with ports; `None` for the others.
     pub fn port_space(&self, protocol: Protocol) -> Option<&PortSpace> {
         match protocol {
@@ -150,9 +159,9 @@ pub struct Change {
     pub complete: bool,
     pub put: Tables,
     pub delete: Deleted,
-    /// Decisions that were not in the catalogue before.
+    /// Decisions that were not in the catalogue before, or had been forgotten.
     pub attributions: Vec<(AttributionId, Decision)>,
-    /// Owners that were not in the catalogue before.
+    /// Owners that were not in the catalogue before; one that had been forgotten has another id.
     pub owners: Vec<(OwnerId, Owner)>,
 }
 

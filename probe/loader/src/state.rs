@@ -120,6 +120,12 @@ impl StateFile {
     }
 }
 
+/// Which pods the interfaces belong to, without taking the file over: a probe may be writing it.
+pub(crate) fn bindings(folder: &Path) -> Result<BTreeMap<u32, BoundEndpoint>, ProbeError> {
+    let boot = fs::read_to_string(BOOT_ID).map_err(|source| failed(Path::new(BOOT_ID), "read", source))?;
+    read(&folder.join(FILE), boot.trim()).map(|state| state.bindings)
+}
+
 /// The state of this boot in a file; nothing if there is no file or it is of another boot.
 fn read(path: &Path, boot: &str) -> Result<State, ProbeError> {
     let mut state = State::default();

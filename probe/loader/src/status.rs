@@ -1,18 +1,20 @@
 //! A look from outside: what is pinned, how full it is, and how to remove it all. Needs no running probe and disturbs
 //! none.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use netverdict_abi::{ABI_VERSION, Lane, Mode, map::name};
 use serde::Serialize;
 
 use crate::{
+    endpoint::BoundEndpoint,
     error::ProbeError,
     links::{self, Hook},
     maps::{self, Maps, Store, Table},
     pins::{self, Lock, Pins},
     programs,
     ring::{self, Fill},
+    state,
 };
 
 /// A probe that has just ended may seem to hold the lock: a process that it was starting has, until it becomes another
@@ -61,6 +63,8 @@ pub struct EndpointStatus {
     pub ifindex: u32,
     /// `None`: it is not in this network namespace, or gone.
     pub interface: Option<String>,
+    /// `namespace/name`; `None` where the state file does not tell.
+    pub pod: Option<String>,
     /// Whether its tables are complete.
     pub ready: bool,
     /// Owner id of its pod; 0 before it is ready.
@@ -78,11 +82,12 @@ pub struct Removed {
     pub maps: u32,
 }
 
-/// Reads what is pinned. Works while a probe runs; what changes meanwhile may be told half.
+/// Reads what is pinned, and from the probe's state file, where there is one, whose the interfaces are. Works while a probe
+/// runs; what changes meanwhile may be told half.
 ///
 /// # Errors
-/// [`ProbeError::NothingPinned`], or a map cannot be read.
-pub fn status(pin_root: &Path) -> Result<Status, ProbeError> {
+/// [`ProbeError::NothingPinned`], or a map or the state file cannot be read.
+pub fn status(pin_root: &Path, state_dir: &Path) -> Result<Status, ProbeError> {
     let pins = Pins::of(pin_root);
     if !programs::are_complete(&pins) {
         return Err(ProbeError::NothingPinned { path: pins.version_folder().to_owned() });
@@ -105,7 +110,7 @@ pub fn status(pin_root: &Path) -> Result<Status, ProbeError> {
         running: Lock::is_held(pin_root)?,
         programs: program_status(&pins)?,
         maps: occupied,
-        endpoints: endpoint_status(&pins, &maps)?,
+        endpoints: endpoint_status(&pins, &maps, &state::bindings(state_dir)?)?,
     })
 }
 
@@ -163,7 +168,11 @@ fn program_status(pins: &Pins) -> Result<Vec<ProgramStatus>, ProbeError> {
         .collect()
 }
 
-fn endpoint_status(pins: &Pins, maps: &Maps) -> Result<Vec<EndpointStatus>, ProbeError> {
+fn endpoint_status(
+    pins: &Pins,
+    maps: &Maps,
+    bindings: &BTreeMap<u32, BoundEndpoint>,
+) -> Result<Vec<EndpointStatus>, ProbeError> {
     let pinned = links::pinned(pins)?;
     let mut indices = maps.endpoints.keys()?;
     indices.extend(pinned.iter().map(|pin| pin.ifindex));
@@ -177,6 +186,7 @@ fn endpoint_status(pins: &Pins, maps: &Maps) -> Result<Vec<EndpointStatus>, Prob
             Ok(EndpointStatus {
                 ifindex,
                 interface: links::interface_name(ifindex),
+                pod: bindings.get(&ifindex).map(|endpoint| endpoint.pod.to_string()),
                 ready: record.ready != 0,
                 owner: record.owner,
                 from_pod: has(ifindex, Hook::FromPod),

@@ -20,5 +20,6 @@ pub(super) async fn flows(
     query: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<FlowsAnswer>, QueryError> {
     let parameters = parameters(query)?;
-    Ok(Json(flows::answer(&api.executor, &api.followers, &parameters, Utc::now()).await?))
+    let answer = flows::answer(&api.executor, &api.followers, &parameters, Utc::now());
+    Ok(Json(api.in_time(answer).await?))
 }

@@ -51,21 +51,20 @@ pub(super) async fn sql(State(api): State<Arc<Api>>, headers: HeaderMap, body: B
     })?;
     let format = Format::of(&question, &headers)?;
     let notes = Arc::new(Notes::default());
-    let plan = api.executor.plan(&question.query).await?;
+    let limit = api.executor.limit(None);
+    let plan = api.executor.plan(&question.query, limit).await?;
     let plan = if format == Format::Csv { flat(plan)? } else { plan };
-    let rows = api.executor.run(plan, None, Arc::clone(&notes)).await?;
+    let rows = api.executor.run(plan, limit, Arc::clone(&notes)).await?;
     let schema = Arc::clone(&rows.schema);
     let (batches, truncated) = rows.collect(api.max_rows).await?;
     let gaps = match notes.window() {
         Some(window) => gaps::touching(&api.executor, window, &notes).await?,
         None => Vec::new(),
     };
-    let mut stale = notes.reasons();
-    if notes.window().is_some() {
-        stale.extend(api.executor.store().collectors().problems().await);
-        stale.sort();
-        stale.dedup();
-    }
+    let stale = match notes.window() {
+        Some(_) => gaps::stale(&api.executor, &notes).await,
+        None => notes.reasons(),
+    };
     match format {
         Format::Json => Ok(Json(json(&schema, &batches, gaps, stale, truncated)?).into_response()),
         Format::Csv => {

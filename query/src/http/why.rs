@@ -20,5 +20,5 @@ pub(super) async fn why(
     query: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<WhyAnswer>, QueryError> {
     let question = Question::of(&parameters(query)?, Utc::now())?;
-    Ok(Json(crate::why::answer(&api.executor, &question).await?))
+    Ok(Json(api.in_time(Box::pin(crate::why::answer(&api.executor, &question))).await?))
 }

@@ -1,7 +1,7 @@
 //! Statements of one connection, in the simple and the extended protocol. Everything that reads goes through the
 //! executor, with its guard and its deadline; what only concerns the session (`SET`, `SHOW`, `BEGIN`) is answered here.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Instant};
 
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
@@ -9,10 +9,7 @@ use datafusion::{
     common::ParamValues,
     logical_expr::LogicalPlan,
     prelude::SessionContext,
-    sql::{
-        parser::Statement as Parsed,
-        sqlparser::ast::{Set, Statement},
-    },
+    sql::{parser::Statement as Parsed, sqlparser::ast::Statement},
 };
 use datafusion_postgres::{
     DfSessionService, Parser, QueryHook,
@@ -26,7 +23,7 @@ use datafusion_postgres::{
             ClientInfo, ClientPortalStore, Type,
             portal::{Format, Portal},
             query::{ExtendedQueryHandler, SimpleQueryHandler},
-            results::{QueryResponse, Response, Tag},
+            results::{QueryResponse, Response},
             stmt::QueryParser,
             store::PortalStore,
         },
@@ -37,35 +34,19 @@ use datafusion_postgres::{
 };
 use futures::{Sink, StreamExt, stream};
 
+use super::{
+    settings::{self, Settings},
+    warnings,
+};
 use crate::{
     Executor, QueryError,
     execute::{Rows, flat},
     guard::MAX_STATEMENT,
+    notes::Notes,
 };
 
 /// Statements in one message of the simple protocol.
 const MAX_STATEMENTS: usize = 16;
-/// What may be set without an effect beyond the connection. The first ones have one on it, the others are taken so
-/// that drivers that always set them can connect.
-const SETTABLE: [&str; 17] = [
-    "statement_timeout",
-    "application_name",
-    "bytea_output",
-    "datestyle",
-    "extra_float_digits",
-    "intervalstyle",
-    "search_path",
-    "timezone",
-    "client_encoding",
-    "client_min_messages",
-    "default_transaction_read_only",
-    "idle_in_transaction_session_timeout",
-    "lock_timeout",
-    "row_security",
-    "standard_conforming_strings",
-    "synchronize_seqscans",
-    "transaction_timeout",
-];
 
 /// As the parser stores it: its text, and what came of it.
 type Prepared = (String, Option<(Statement, LogicalPlan)>);
@@ -91,13 +72,33 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let own: Vec<Arc<dyn QueryHook>> =
-            vec![Arc::new(SettableOnly), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
+        let own: Vec<Arc<dyn QueryHook>> = vec![
+            Arc::new(Settings(shared.executor.clone())),
+            Arc::new(SetShowHook),
+            Arc::new(TransactionStatementHook),
+        ];
         let mut all = own.clone();
         all.push(Arc::new(Plan(shared.executor.clone())));
         let context = Arc::new(shared.executor.context().clone());
         let parser = DfSessionService::new_with_hooks(context, all).query_parser();
         Self { shared, hooks: own, parser }
+    }
+
+    /// The statements in a text. Those that cannot be taken apart are counted as one.
+    fn parse(&self, text: &str) -> PgWireResult<Vec<Statement>> {
+        let started = Instant::now();
+        let parsed = bounded(text).and_then(|()| {
+            let statements = self.shared.parser.parse(text).map_err(|error| QueryError::BadSql(error.to_string()))?;
+            match statements.len() {
+                0..=MAX_STATEMENTS => Ok(statements),
+                count => {
+                    let message = format!("expected at most {MAX_STATEMENTS} statements at once, found {count}");
+                    Err(QueryError::RefusedSql { message, remedy: "send them one by one" })
+                }
+            }
+        });
+        self.shared.executor.metrics().refused(&parsed, started.elapsed());
+        parsed.map_err(to_client)
     }
 
     /// Answers of statements that only concern the session; `None` for all others.
@@ -111,12 +112,13 @@ impl Session {
         None
     }
 
-    async fn run<C: ClientInfo>(&self, client: &C, plan: LogicalPlan, format: &Format) -> PgWireResult<Response> {
-        let timeout = client.metadata().get("statement_timeout_ms").and_then(|text| text.parse().ok());
-        let timeout = timeout.map(std::time::Duration::from_millis);
+    async fn run(&self, client: &mut dyn HookClient, plan: LogicalPlan, format: &Format) -> PgWireResult<Response> {
+        let limit = settings::limit(&self.shared.executor, client.metadata());
         let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
         let fields = Arc::new(arrow_schema_to_pg_fields(plan.schema().as_arrow(), format, Some(options))?);
-        let rows = self.shared.executor.run(plan, timeout, Arc::default()).await.map_err(to_client)?;
+        let notes = Arc::new(Notes::default());
+        let rows = self.shared.executor.run(plan, limit, Arc::clone(&notes)).await.map_err(to_client)?;
+        warnings::tell(&self.shared.executor, &notes, limit, client).await?;
         let encoded = Arc::clone(&fields);
         let batches = stream::unfold(rows, |mut rows: Rows| async { Some((rows.next().await?, rows)) });
         let rows = batches.flat_map(move |batch| match batch {
@@ -136,14 +138,9 @@ impl SimpleQueryHandler for Session {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        bounded(text)?;
-        let statements = self.shared.parser.parse(text).map_err(syntax)?;
+        let statements = self.parse(text)?;
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
-        }
-        if statements.len() > MAX_STATEMENTS {
-            let message = format!("expected at most {MAX_STATEMENTS} statements at once, found {}", statements.len());
-            return Err(to_client(QueryError::RefusedSql { message, remedy: "send them one by one" }));
         }
         let mut responses = Vec::with_capacity(statements.len());
         for statement in statements {
@@ -151,7 +148,7 @@ impl SimpleQueryHandler for Session {
                 responses.push(response?);
                 continue;
             }
-            let plan = planned(&self.shared.executor, &statement).await?;
+            let plan = planned(&self.shared.executor, &statement, client).await?;
             responses.push(self.run(client, plan, &Format::UnifiedText).await?);
         }
         Ok(responses)
@@ -196,24 +193,25 @@ fn bind(plan: &LogicalPlan, portal: &Portal<Prepared>, wire: &[Type]) -> PgWireR
     plan.clone().replace_params_with_values(&values).map_err(planning)
 }
 
-async fn planned(executor: &Executor, statement: &Statement) -> PgWireResult<LogicalPlan> {
-    let plan = executor.plan_statement(Parsed::Statement(Box::new(statement.clone()))).await;
+async fn planned<C: ClientInfo + ?Sized>(
+    executor: &Executor,
+    statement: &Statement,
+    client: &C,
+) -> PgWireResult<LogicalPlan> {
+    let limit = settings::limit(executor, client.metadata());
+    let plan = executor.plan_statement(Parsed::Statement(Box::new(statement.clone())), limit).await;
     plan.and_then(flat).map_err(to_client)
 }
 
-fn bounded(text: &str) -> PgWireResult<()> {
+fn bounded(text: &str) -> Result<(), QueryError> {
     if text.len() <= MAX_STATEMENT {
         return Ok(());
     }
     let message = format!("expected a statement of at most {MAX_STATEMENT} bytes, found {}", text.len());
-    Err(to_client(QueryError::RefusedSql { message, remedy: "ask in parts" }))
+    Err(QueryError::RefusedSql { message, remedy: "ask in parts" })
 }
 
-fn syntax(error: impl std::fmt::Display) -> PgWireError {
-    to_client(QueryError::BadSql(error.to_string()))
-}
-
-fn to_client(error: QueryError) -> PgWireError {
+pub(super) fn to_client(error: QueryError) -> PgWireError {
     let mut info = ErrorInfo::new("ERROR".into(), error.sqlstate().into(), error.to_string());
     info.hint = Some(error.remedy().to_owned()).filter(|remedy| !remedy.is_empty());
     PgWireError::UserError(Box::new(info))
@@ -237,70 +235,9 @@ impl QueryHook for Plan {
         &self,
         statement: &Statement,
         _: &SessionContext,
-        _: &(dyn ClientInfo + Send + Sync),
+        client: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
-        Some(planned(&self.0, statement).await)
-    }
-
-    async fn handle_extended_query(
-        &self,
-        _: &Statement,
-        _: &LogicalPlan,
-        _: &ParamValues,
-        _: &SessionContext,
-        _: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
-        None
-    }
-}
-
-/// Stands before the hook that would pass any `SET` on to DataFusion, and with it limits and paths of the service.
-struct SettableOnly;
-
-impl SettableOnly {
-    /// `None` lets it pass.
-    fn check(statement: &Statement) -> Option<PgWireResult<Response>> {
-        let Statement::Set(set) = statement else { return None };
-        let name = match set {
-            Set::SetTimeZone { .. } => return None,
-            // Sessions only read, whatever they say of their transactions.
-            Set::SetTransaction { .. } | Set::SetNames { .. } => return Some(Ok(Response::Execution(Tag::new("SET")))),
-            Set::SingleAssignment { hivevar: false, variable, .. } => variable.to_string().to_lowercase(),
-            other => other.to_string(),
-        };
-        match SETTABLE.iter().position(|known| *known == name) {
-            Some(0..7) => None,
-            Some(_) => Some(Ok(Response::Execution(Tag::new("SET")))),
-            None => Some(Err(to_client(QueryError::RefusedSql {
-                message: format!("`{name}` cannot be set here"),
-                remedy: "limits of the service are set with its options",
-            }))),
-        }
-    }
-}
-
-#[async_trait]
-impl QueryHook for SettableOnly {
-    async fn handle_simple_query(
-        &self,
-        statement: &Statement,
-        _: &SessionContext,
-        _: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
-        Self::check(statement)
-    }
-
-    async fn handle_extended_parse_query(
-        &self,
-        statement: &Statement,
-        _: &SessionContext,
-        _: &(dyn ClientInfo + Send + Sync),
-    ) -> Option<PgWireResult<LogicalPlan>> {
-        // Those that pass get their plan from the next hook.
-        match Self::check(statement) {
-            Some(Err(error)) => Some(Err(error)),
-            Some(Ok(_)) | None => None,
-        }
+        Some(planned(&self.0, statement, client).await)
     }
 
     async fn handle_extended_query(

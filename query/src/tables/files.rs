@@ -6,7 +6,10 @@ use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     path::Path as FilePath,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use datafusion::{
@@ -15,14 +18,11 @@ use datafusion::{
     execution::object_store::ObjectStoreUrl,
 };
 use futures::{FutureExt as _, StreamExt as _, stream};
-use netverdict_flowlog::{FORMAT_VERSION, Table, path::SegmentPath, schema::VERSION};
+use netverdict_flowlog::{Table, path::SegmentPath};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path};
-use parquet::{
-    arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
-    file::metadata::{PageIndexPolicy, ParquetMetaData},
-};
+use parquet::{arrow::arrow_reader::ParquetRecordBatchReaderBuilder, file::metadata::PageIndexPolicy};
 
-use super::Window;
+use super::{Window, footer::Contents};
 use crate::{
     fresh::{Boundary, Collectors},
     metrics::Metrics,
@@ -50,21 +50,34 @@ pub struct Store {
     collectors: Arc<Collectors>,
     metrics: Arc<Metrics>,
     known: Mutex<HashMap<Path, Known>>,
+    last_id: AtomicU64,
 }
+
+/// Names a file for as long as this process runs. Whatever takes a file's place has another.
+pub(crate) type FileId = u64;
 
 /// What is known of a file.
 #[derive(Clone, Debug)]
 struct Known {
     size: u64,
     modified: chrono::DateTime<chrono::Utc>,
+    /// Tells files apart that were written within one tick of the clock.
+    tag: Option<String>,
+    id: FileId,
     state: State,
+}
+
+impl Known {
+    fn is(&self, object: &ObjectMeta) -> bool {
+        self.size == object.size && self.modified == object.last_modified && self.tag == object.e_tag
+    }
 }
 
 #[derive(Clone, Debug)]
 enum State {
     /// `examined`: all of it has been read once.
     Readable {
-        rows: usize,
+        contents: Arc<Contents>,
         examined: bool,
     },
     Unreadable {
@@ -77,8 +90,17 @@ enum State {
 pub(crate) struct Segment {
     pub path: SegmentPath,
     pub object: ObjectMeta,
-    /// As the footer says.
-    pub rows: usize,
+    pub id: FileId,
+    pub contents: Arc<Contents>,
+}
+
+/// The files of a table.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// To be read, oldest first.
+    pub segments: Vec<Segment>,
+    /// Those whose rows a collector has served already, as far as they were looked into before.
+    pub served: Vec<FileId>,
 }
 
 impl Store {
@@ -98,7 +120,8 @@ impl Store {
         std::fs::create_dir_all(directory).map_err(|error| failed(error.into()))?;
         let objects = LocalFileSystem::new_with_prefix(directory).map_err(|error| failed(error.into()))?;
         let url = ObjectStoreUrl::parse("netverdict://record").map_err(|error| failed(error.into()))?;
-        Ok(Self { objects: Arc::new(objects), url, collectors, metrics, known: Mutex::default() })
+        let (known, last_id) = (Mutex::default(), AtomicU64::default());
+        Ok(Self { objects: Arc::new(objects), url, collectors, metrics, known, last_id })
     }
 
     pub(crate) fn collectors(&self) -> &Arc<Collectors> {
@@ -143,7 +166,7 @@ impl Store {
         window: Window,
         boundaries: &[Boundary],
         notes: &Notes,
-    ) -> Result<Vec<Segment>> {
+    ) -> Result<Listing> {
         let mut found = Vec::new();
         for cluster in self.folders(&Path::from(table.name())).await? {
             for date in self.folders(&cluster).await? {
@@ -152,31 +175,41 @@ impl Store {
                 }
             }
         }
-        found.retain(|(path, _)| {
-            !boundaries.iter().any(|boundary| {
+        let (served, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|(path, _)| {
+            boundaries.iter().any(|boundary| {
                 path.segment() >= boundary.segment && path.node() == boundary.node && path.boot() == boundary.boot
             })
         });
         let mut segments: Vec<Segment> = stream::iter(found)
-            .map(|(path, object)| async move { (self.check(&object).await, path, object) })
+            .map(|(path, object)| async move { (self.check(table, &object).await, path, object) })
             .buffer_unordered(CHECKS_AT_ONCE)
-            .filter_map(|(state, path, object)| async move {
+            .filter_map(|(known, path, object)| async move {
+                let Known { id, state, .. } = known?;
                 match state {
-                    Some(State::Readable { rows, .. }) => Some(Segment { path, object, rows }),
-                    Some(State::Unreadable { reason }) => {
-                        notes.stale(format!("file {path} cannot be read and is left out: {reason}"));
+                    State::Readable { contents, .. } => Some(Segment { path, object, id, contents }),
+                    State::Unreadable { reason } => {
+                        left_out(notes, &path, &reason);
                         None
                     }
-                    None => None,
                 }
             })
             .collect()
             .await;
         segments.sort_by(|a, b| a.path.cmp(&b.path));
-        for segment in &segments {
-            notes.read(&segment.object);
-        }
-        Ok(segments)
+        let served = served.iter().filter_map(|(_, object)| Some(self.recall(object)?.id)).collect();
+        Ok(Listing { segments, served })
+    }
+
+    /// Those of these files that have not been found unreadable since they were listed; the others are noted.
+    pub(crate) fn still_readable(&self, segments: &[Segment], notes: &Notes) -> Vec<Segment> {
+        let readable = |segment: &&Segment| match self.recall(&segment.object) {
+            Some(Known { state: State::Unreadable { reason }, .. }) => {
+                left_out(notes, &segment.path, &reason);
+                false
+            }
+            _ => true,
+        };
+        segments.iter().filter(readable).cloned().collect()
     }
 
     async fn folders(&self, path: &Path) -> Result<Vec<Path>> {
@@ -206,16 +239,19 @@ impl Store {
     }
 
     /// What is known of a file, finding it out if need be. `None`: it is gone.
-    async fn check(&self, object: &ObjectMeta) -> Option<State> {
-        if let Some(state) = self.recall(object) {
-            return Some(state);
+    async fn check(&self, table: Table, object: &ObjectMeta) -> Option<Known> {
+        if let Some(known) = self.recall(object) {
+            return Some(known);
         }
         let reader = DFParquetMetadata::new(self.objects.as_ref(), object)
             .with_page_index_policy(Some(PageIndexPolicy::Optional));
         // A footer that claims more than the file holds makes the reader panic: that too is a file that cannot be read.
         let state = match AssertUnwindSafe(reader.fetch_metadata()).catch_unwind().await {
             Err(_panic) => State::Unreadable { reason: "its footer is damaged".into() },
-            Ok(Ok(footer)) => judge(&footer),
+            Ok(Ok(footer)) => match Contents::of(table, &footer) {
+                Ok(contents) => State::Readable { contents: Arc::new(contents), examined: false },
+                Err(reason) => State::Unreadable { reason: reason.into() },
+            },
             Ok(Err(error)) => match error.find_root() {
                 DataFusionError::ObjectStore(inner) if matches!(**inner, object_store::Error::NotFound { .. }) => {
                     return None;
@@ -223,19 +259,17 @@ impl Store {
                 _ => State::Unreadable { reason: error.strip_backtrace().into() },
             },
         };
-        self.remember(object, state.clone());
-        Some(state)
+        Some(self.remember(object, state))
     }
 
     /// Reads files from end to end, each once in its life, and remembers those that cannot be.
     pub(crate) async fn examine(&self, files: Vec<ObjectMeta>) {
         for object in files {
-            let done = match self.recall(&object) {
-                Some(State::Unreadable { .. }) => true,
-                Some(State::Readable { examined, .. }) => examined,
-                None => false,
+            // What was not listed before is not read by any statement.
+            let Some(Known { state: State::Readable { contents, examined: false }, .. }) = self.recall(&object) else {
+                continue;
             };
-            if done || object.size > MAX_EXAMINED {
+            if object.size > MAX_EXAMINED {
                 continue;
             }
             let Ok(bytes) = (match self.objects.get(&object.location).await {
@@ -245,52 +279,43 @@ impl Store {
                 // Gone, or not to be had now: the next listing will tell.
                 continue;
             };
-            let read = tokio::task::spawn_blocking(move || -> std::result::Result<usize, String> {
-                let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+            let read = tokio::task::spawn_blocking(move || -> std::result::Result<(), String> {
+                let mut reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
                     .and_then(ParquetRecordBatchReaderBuilder::build)
                     .map_err(|error| error.to_string())?;
-                reader.map(|batch| batch.map(|batch| batch.num_rows()).map_err(|error| error.to_string())).sum()
+                reader.try_for_each(|batch| batch.map(|_| ()).map_err(|error| error.to_string()))
             });
             // A decoder that panics on damaged bytes has found them damaged.
             let state = match read.await.unwrap_or_else(|_| Err("its pages are damaged".into())) {
-                Ok(rows) => State::Readable { rows, examined: true },
+                Ok(()) => State::Readable { contents, examined: true },
                 Err(reason) => State::Unreadable { reason: reason.into() },
             };
             self.remember(&object, state);
         }
     }
 
-    fn recall(&self, object: &ObjectMeta) -> Option<State> {
+    fn recall(&self, object: &ObjectMeta) -> Option<Known> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Known { size, modified, state } = known.get(&object.location)?;
-        (*size == object.size && *modified == object.last_modified).then(|| state.clone())
+        known.get(&object.location).filter(|known| known.is(object)).cloned()
     }
 
-    fn remember(&self, object: &ObjectMeta, state: State) {
+    fn remember(&self, object: &ObjectMeta, state: State) -> Known {
         if let State::Unreadable { reason } = &state {
             tracing::warn!(file = %object.location, %reason, "file left out");
             self.metrics.skipped_files.inc();
         }
-        let known = Known { size: object.size, modified: object.last_modified, state };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(object.location.clone(), known);
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = all.get(&object.location).filter(|known| known.is(object)).map(|known| known.id);
+        let id = same.unwrap_or_else(|| self.last_id.fetch_add(1, Ordering::Relaxed));
+        let (size, modified, tag) = (object.size, object.last_modified, object.e_tag.clone());
+        let known = Known { size, modified, tag, id, state };
+        all.insert(object.location.clone(), known.clone());
+        known
     }
 }
 
-fn judge(footer: &ParquetMetaData) -> State {
-    let entries = footer.file_metadata().key_value_metadata();
-    let version =
-        entries.into_iter().flatten().find(|entry| entry.key == VERSION).and_then(|entry| entry.value.as_deref());
-    match version.map(str::parse::<u32>) {
-        // Without one it is another tool's work on our rows, which is as good as the first version.
-        None => {}
-        Some(Ok(version)) if version <= FORMAT_VERSION => {}
-        Some(_) => {
-            let found = version.unwrap_or_default();
-            let reason = format!("its format_version is {found}, this service reads up to {FORMAT_VERSION}: update it");
-            return State::Unreadable { reason: reason.into() };
-        }
-    }
-    State::Readable { rows: usize::try_from(footer.file_metadata().num_rows()).unwrap_or_default(), examined: false }
+fn left_out(notes: &Notes, path: &SegmentPath, reason: &str) {
+    notes.stale(format!("file {path} cannot be read and is left out: {reason}"));
 }
 
 /// Whether an hour's folder (`…/date=YYYY-MM-DD/hour=HH`) has a part in a window. What does not read as one is looked

@@ -40,7 +40,7 @@ pub(super) fn files(
         .with_reorder_filters(true)
         .with_enable_page_index(true)
         .with_bloom_filter_on_read(true);
-    let rows = segments.iter().map(|segment| segment.rows).sum();
+    let rows = segments.iter().map(|segment| segment.contents.rows).sum();
     let groups = groups(segments, state.config().target_partitions());
     let config = FileScanConfigBuilder::new(store.url().clone(), Arc::new(source))
         .with_file_groups(groups)
@@ -54,17 +54,17 @@ pub(super) fn files(
 fn groups(mut segments: Vec<Segment>, count: usize) -> Vec<FileGroup> {
     let count = count.clamp(1, segments.len());
     let mut groups: Vec<(usize, Vec<PartitionedFile>)> = vec![(0, Vec::new()); count];
-    segments.sort_by_key(|segment| std::cmp::Reverse(segment.rows));
+    segments.sort_by_key(|segment| std::cmp::Reverse(segment.contents.rows));
     for segment in segments {
         let Some((rows, files)) = groups.iter_mut().min_by_key(|(rows, _)| *rows) else { continue };
-        *rows += segment.rows + 1;
+        *rows += segment.contents.rows + 1;
         files.push(partitioned(segment));
     }
     groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
 }
 
 fn partitioned(segment: Segment) -> PartitionedFile {
-    let Segment { path, object, rows: _ } = segment;
+    let Segment { path, object, id: _, contents: _ } = segment;
     let hour = path.hour();
     let values = [path.cluster().to_owned(), hour.date(), hour.hour()];
     PartitionedFile::new_from_meta(object)

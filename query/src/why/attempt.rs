@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::{
     Table,
-    answer::{WhyEnd, WhyPoint},
+    answer::{WhyEnd, WhyOtherwise, WhyPoint},
     row::{DispositionName, EndpointKind, EndpointRow, FlowRow, RecordType},
 };
 use netverdict_policy::{
@@ -14,9 +14,11 @@ use netverdict_policy::{
     evaluate::{Family, PointName},
     model::Protocol,
 };
-use serde::Deserialize;
 
-use super::{Question, blame};
+use super::{
+    Question, blame,
+    totals::{DeniedBefore, Totals},
+};
 use crate::{
     Executor, QueryError, cells,
     flows::{end_condition, end_name, port_condition},
@@ -27,6 +29,8 @@ use crate::{
 /// Seconds within which records of a source port at two nodes are of one attempt, where its destination was translated
 /// in between.
 const TOGETHER: i64 = 10;
+/// Protocols, families, directions, verdicts and dispositions together: more cannot be.
+const MOST_TOTALS: usize = 10_000;
 
 pub(super) struct Attempt {
     /// The newest record of it.
@@ -34,25 +38,10 @@ pub(super) struct Attempt {
     /// At either end, the newest; at least one is there.
     egress: Option<FlowRow>,
     ingress: Option<FlowRow>,
-    totals: Vec<Total>,
+    totals: Totals,
 }
 
-/// All that is on record between the ends, by direction and verdict.
-#[derive(Clone, Debug, Deserialize)]
-struct Total {
-    direction: String,
-    verdict: String,
-    events: u64,
-    first: DateTime<Utc>,
-    last: DateTime<Utc>,
-}
-
-/// Denials before the newest attempt: how many events, and when the last was.
-pub(super) struct DeniedBefore {
-    pub events: u64,
-    pub last: DateTime<Utc>,
-}
-
+/// The newest attempt of the protocol that is asked about. Where none is named, that is TCP if there is any.
 pub(super) async fn find(
     executor: &Executor,
     question: &Question,
@@ -64,59 +53,90 @@ pub(super) async fn find(
         end_condition("destination", &question.destination),
     ];
     conditions.extend(question.port.map(port_condition));
-    conditions.extend(question.protocol.map(|Protocol(number)| format!("protocol = {number}")));
-    let between = conditions.join(" AND ");
+    let any = conditions.join(" AND ");
+    let with = |Protocol(number): Protocol| format!("{any} AND protocol = {number}");
+    let of_protocol = question.protocol.map_or_else(|| any.clone(), with);
+    let totals = totals(executor, &of_protocol, notes).await?;
+    let meant = match question.protocol {
+        None if totals.has(Protocol::TCP) => with(Protocol::TCP),
+        _ => of_protocol,
+    };
+    let Some(newest) = last(executor, &meant, notes).await? else { return Ok(None) };
+    let other = other_end(executor, question, &newest, notes).await?;
+    let (egress, ingress) = match newest.direction {
+        Direction::Egress => (Some(newest.clone()), other),
+        Direction::Ingress => (other, Some(newest.clone())),
+    };
+    Ok(Some(Attempt { newest, egress, ingress, totals }))
+}
+
+/// The newest record where a condition holds. A close tells the verdict of its beginning: it counts only where that is
+/// not on record.
+async fn last(executor: &Executor, condition: &str, notes: &Arc<Notes>) -> Result<Option<FlowRow>, QueryError> {
     let tail = format!(
         "ORDER BY CASE WHEN record_type = '{}' THEN 1 ELSE 0 END, last_time DESC, time DESC, seq DESC LIMIT 1",
         RecordType::Close.as_str()
     );
-    let mut newest: Vec<FlowRow> = of_kind!(records::rows(executor, Table::Flows, &between, &tail, notes).await?, Flow);
-    let Some(newest) = newest.pop() else { return Ok(None) };
-    let mut rows: Vec<FlowRow> =
-        of_kind!(records::rows(executor, Table::Flows, &same_flow(&newest, question), "", notes).await?, Flow);
-    rows.retain(|row| is_part(row, &newest));
-    // A close tells the verdict of its beginning: it counts only where that is not on record.
-    rows.sort_by_key(|row| (row.record_type != RecordType::Close, row.last_time, row.seq));
-    let last = |direction| rows.iter().rev().find(|row| row.direction == direction).cloned();
-    let (egress, ingress) = (last(Direction::Egress), last(Direction::Ingress));
-    let totals = totals(executor, &between, notes).await?;
-    Ok(Some(Attempt { newest, egress, ingress, totals }))
+    let mut rows = of_kind!(records::rows(executor, Table::Flows, condition, &tail, notes).await?, Flow);
+    Ok(rows.pop())
 }
 
-/// Records of the same source port and protocol, wherever they went: `is_part` looks closer.
-fn same_flow(newest: &FlowRow, question: &Question) -> String {
-    let port = match newest.source_port {
-        0 => "source_port IS NULL".to_owned(),
-        port => format!("source_port = {port}"),
+/// The newest record of the same connection at the other end: of the same 5-tuple; or of the same source port at about
+/// the same time with a Service's address at one end, which was translated before the other.
+async fn other_end(
+    executor: &Executor,
+    question: &Question,
+    newest: &FlowRow,
+    notes: &Arc<Notes>,
+) -> Result<Option<FlowRow>, QueryError> {
+    let port = |column: &str, port: u16| match port {
+        0 => format!("{column} IS NULL"),
+        port => format!("{column} = {port}"),
     };
-    format!(
-        "time >= {} AND time <= {} AND source_ip = '{}' AND {port} AND protocol = {}",
+    let direction = match newest.direction {
+        Direction::Egress => Direction::Ingress,
+        Direction::Ingress => Direction::Egress,
+    };
+    let of_socket = format!(
+        "time >= {} AND time <= {} AND source_ip = '{}' AND {} AND protocol = {} AND direction = '{}'",
         literal(question.from),
         literal(question.to),
         newest.source_ip,
-        newest.protocol
-    )
-}
-
-/// The same 5-tuple; or the same source port at about the same time with a Service's address at one end, which was
-/// translated before the other.
-fn is_part(row: &FlowRow, newest: &FlowRow) -> bool {
-    if row.destination_ip == newest.destination_ip && row.destination_port == newest.destination_port {
-        return true;
+        port("source_port", newest.source_port),
+        newest.protocol,
+        direction.as_str(),
+    );
+    let same = format!(
+        "{of_socket} AND destination_ip = '{}' AND {}",
+        newest.destination_ip,
+        port("destination_port", newest.destination_port)
+    );
+    if let Some(row) = last(executor, &same, notes).await? {
+        return Ok(Some(row));
     }
-    let to_service = [row, newest].iter().any(|row| row.destination.kind == EndpointKind::Service);
-    let apart = (row.last_time - newest.last_time).num_seconds().abs();
-    to_service && newest.source_port != 0 && row.direction != newest.direction && apart <= TOGETHER
+    if newest.source_port == 0 {
+        return Ok(None);
+    }
+    let together = chrono::Duration::seconds(TOGETHER);
+    let mut translated = format!(
+        "{of_socket} AND last_time >= {} AND last_time <= {}",
+        literal(newest.last_time - together),
+        literal(newest.last_time + together)
+    );
+    if newest.destination.kind != EndpointKind::Service {
+        translated += &format!(" AND destination_kind = '{}'", EndpointKind::Service.as_str());
+    }
+    last(executor, &translated, notes).await
 }
 
-async fn totals(executor: &Executor, between: &str, notes: &Arc<Notes>) -> Result<Vec<Total>, QueryError> {
+async fn totals(executor: &Executor, between: &str, notes: &Arc<Notes>) -> Result<Totals, QueryError> {
     let text = format!(
-        "SELECT direction, verdict, sum(count) AS events, min(first_time) AS first, max(last_time) AS last \
-         FROM record.flows WHERE {between} AND record_type <> '{}' GROUP BY direction, verdict",
+        "SELECT protocol, family, direction, verdict, disposition, record_type = '{}' AS closes, sum(count) AS events, \
+         min(first_time) AS first, max(last_time) AS last FROM record.flows WHERE {between} GROUP BY 1, 2, 3, 4, 5, 6",
         RecordType::Close.as_str()
     );
-    let (batches, _) = executor.query(&text, 100, notes).await?;
-    Ok(cells::typed_rows(&batches)?)
+    let (batches, _) = executor.query(&text, MOST_TOTALS, notes).await?;
+    Ok(Totals(cells::typed_rows(&batches)?))
 }
 
 impl Attempt {
@@ -140,6 +160,11 @@ impl Attempt {
 
     pub(super) fn port(&self) -> Option<u16> {
         Some(self.furthest().destination_port).filter(|port| *port != 0)
+    }
+
+    /// 4 or 6.
+    pub(super) fn family(&self) -> u8 {
+        self.newest.family
     }
 
     pub(super) fn protocol(&self) -> Protocol {
@@ -192,8 +217,7 @@ impl Attempt {
     fn point(&self, row: &FlowRow) -> WhyPoint {
         let decision: Option<&Decision> = row.attribution.as_ref().map(|attribution| &attribution.decision);
         let deciders = |role: fn(&Decision) -> Vec<_>| decision.map(role).unwrap_or_default();
-        let of = |total: &&Total| total.direction == row.direction.as_str();
-        let totals = || self.totals.iter().filter(of);
+        let totals = self.totals.of(row);
         let name = match row.direction {
             Direction::Egress => PointName::SourceEgress,
             Direction::Ingress => PointName::DestinationIngress,
@@ -214,9 +238,9 @@ impl Attempt {
             near_misses: row.near_misses.to_vec(),
             snapshot: row.snapshot,
             attribution_id: row.attribution_id.0.cast_signed(),
-            last_seen: totals().map(|total| total.last).max().or(Some(row.last_time)),
-            first_seen: totals().map(|total| total.first).min().or(Some(row.first_time)),
-            count: totals().map(|total| total.events).sum::<u64>().max(row.count),
+            last_seen: Some(totals.last.max(row.last_time)),
+            first_seen: Some(totals.first.min(row.first_time)),
+            count: totals.events.max(row.count),
             now: None,
             now_decided_by: Vec::new(),
             node: row.node.to_string(),
@@ -225,14 +249,14 @@ impl Attempt {
         }
     }
 
-    /// Denials between the ends, if the newest attempt was none.
+    /// Denials of the same kind before the newest attempt, if that was none.
     pub(super) fn denied_before(&self, verdict: Verdict) -> Option<DeniedBefore> {
-        if verdict == Verdict::Denied {
-            return None;
-        }
-        let denied = || self.totals.iter().filter(|total| total.verdict == Verdict::Denied.as_str());
-        let last = denied().map(|total| total.last).max()?;
-        Some(DeniedBefore { events: denied().map(|total| total.events).sum(), last })
+        if verdict == Verdict::Denied { None } else { self.totals.denied_before(&self.newest) }
+    }
+
+    /// What was seen over other protocols and families, where that came out otherwise.
+    pub(super) fn otherwise(&self, verdict: Verdict) -> Vec<WhyOtherwise> {
+        self.totals.otherwise(&self.newest, verdict)
     }
 }
 
@@ -242,5 +266,6 @@ fn end(end: &EndpointRow, address: String) -> WhyEnd {
         kind: end.kind.as_str().into(),
         addresses: vec![address],
         labels: end.labels.clone(),
+        deleted: None,
     }
 }

@@ -5,7 +5,7 @@ use netverdict_flowlog::{
     row::{Method, ModeName},
 };
 use netverdict_policy::{
-    End, Evaluation, Flow,
+    End, Evaluation, Flow, Verdict,
     evaluate::{EvaluateError, Point, PointName, evaluate},
     model::Protocol,
 };
@@ -43,7 +43,7 @@ impl<'a> Judged<'a> {
             self.evaluation.points.iter().map(|point| self.as_answer(point, stopped)).collect();
         // What a first end denies does not come to the second.
         let denied = points.first().is_some_and(|point| {
-            point.point == SOURCE_EGRESS && point.verdict == netverdict_policy::Verdict::Denied && !self.audit_only()
+            point.point == SOURCE_EGRESS && point.verdict == Verdict::Denied && !self.audit_only()
         });
         points.iter_mut().skip(1).for_each(|point| point.hypothetical = denied);
         points
@@ -67,6 +67,15 @@ impl<'a> Judged<'a> {
         if !unchanged {
             point.now_decided_by = deciders;
         }
+    }
+
+    /// What it says of the connection as a whole.
+    pub(super) fn path(&self) -> Path {
+        let points = self.points();
+        let verdict = super::verdict(&points);
+        let deciding = points.into_iter().find(|point| !point.hypothetical && point.verdict == verdict);
+        let (point, decided_by) = deciding.map(|point| (point.point, point.decided_by)).unwrap_or_default();
+        Path { verdict, point, decided_by }
     }
 
     fn audit_only(&self) -> bool {
@@ -101,6 +110,15 @@ impl<'a> Judged<'a> {
             identity_window_open: false,
         }
     }
+}
+
+/// The verdict on a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Path {
+    pub verdict: Verdict,
+    /// Which end says so; empty where none is a pod.
+    pub point: String,
+    pub decided_by: Vec<Decider>,
 }
 
 /// A flow that a question leaves partly open.
@@ -140,6 +158,7 @@ pub(super) fn end(state: &State, end: &End) -> WhyEnd {
                 kind: "pod".into(),
                 addresses: pod.map(|pod| pod.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default(),
                 labels: pod.map(|pod| pod.labels.clone()).unwrap_or_default(),
+                deleted: None,
             }
         }
         End::Address(address) => {
@@ -161,6 +180,7 @@ pub(super) fn end(state: &State, end: &End) -> WhyEnd {
                 kind: kind.into(),
                 addresses: vec![address.to_string()],
                 labels: pod.map(|pod| pod.labels.clone()).unwrap_or_default(),
+                deleted: None,
             }
         }
     }

@@ -22,49 +22,42 @@ const SUGGESTIONS: usize = 3;
 /// Names that are compared.
 const MAX_NAMES: usize = 100_000;
 
-/// Refuses pods that are nowhere on record.
-pub(super) async fn all(
-    executor: &Executor,
-    ends: &[&Asked],
-    to: DateTime<Utc>,
-    notes: &Arc<Notes>,
-) -> Result<(), QueryError> {
-    for key in pods(ends) {
-        if changes(executor, key, to, notes).await?.is_empty() {
-            return Err(QueryError::UnknownPod {
-                message: format!("pod {key} is not on record until {}", to.format("%Y-%m-%d %H:%M:%S UTC")),
-                remedy: remedy(key, &names(executor, notes).await?),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The state in force at a time; or, where a pod was gone by then, the last one that had it.
+/// The state in force at a time; or, where a pod was gone by then, the last one that had it. Refuses pods that are
+/// nowhere on record.
 pub(super) async fn state_with(
     executor: &Executor,
     ends: &[&Asked],
     to: DateTime<Utc>,
     notes: &Arc<Notes>,
 ) -> Result<State, QueryError> {
-    let Some(state) = state::rebuild(executor, None, Moment::At(to), notes).await? else {
+    let state = state::rebuild(executor, None, Moment::At(to), notes).await?;
+    if state.is_none()
+        && let Some(first) = first(executor, "record.snapshots WHERE true", notes).await?
+    {
+        return Err(QueryError::BadRequest {
+            message: format!("the record begins at {}: nothing is known of {}", stamp(first), stamp(to)),
+            remedy: "ask about a later time".into(),
+        });
+    }
+    let mut last: Option<u64> = None;
+    for key in pods(ends) {
+        if state.as_ref().is_some_and(|state| state.snapshot.pods.contains_key(key)) {
+            continue;
+        }
+        let gone = match state.as_ref().and_then(|state| state.gone_since(key)) {
+            Some(gone) => Some(gone),
+            None => gone_long(executor, key, state.as_ref(), to, notes).await?,
+        };
+        if let Some((number, _)) = gone {
+            last = Some(last.map_or(number, |last| last.min(number)));
+        }
+    }
+    let Some(state) = state else {
         return Err(QueryError::BadRequest {
             message: "no policy state is on record until then, and no packet either".into(),
             remedy: "choose a later at, or see that a collector writes into --data-dir".into(),
         });
     };
-    let mut last: Option<u64> = None;
-    for key in pods(ends).filter(|key| !state.snapshot.pods.contains_key(*key)) {
-        let gone = changes(executor, key, to, notes)
-            .await?
-            .into_iter()
-            .filter(|row| row.head.change == ChangeKind::Delete && *row.head.node == *state.node)
-            .map(|row| row.head.revision)
-            .max();
-        if let Some(revision) = gone {
-            last = Some(last.map_or(revision, |last| last.min(revision)));
-        }
-    }
     match last {
         None => Ok(state),
         Some(revision) => {
@@ -72,6 +65,73 @@ pub(super) async fn state_with(
             Ok(state::rebuild(executor, Some(&state.node), moment, notes).await?.unwrap_or(state))
         }
     }
+}
+
+/// When a pod went that the newest state does not have. `None`: it was on another node's record only.
+pub(super) async fn deleted(
+    executor: &Executor,
+    newest: &State,
+    pod: &ObjectKey,
+    now: DateTime<Utc>,
+    notes: &Arc<Notes>,
+) -> Result<Option<DateTime<Utc>>, QueryError> {
+    if let Some((_, time)) = newest.gone_since(pod) {
+        return Ok(Some(time));
+    }
+    Ok(last_deletion(&changes(executor, pod, now, notes).await?, Some(newest)).map(|(_, time)| time))
+}
+
+/// The number of the state in which a pod was no longer there, and when, by all that is on record of it. `None`: it was on
+/// another node's record only. Refuses a pod that is nowhere.
+async fn gone_long(
+    executor: &Executor,
+    key: &ObjectKey,
+    state: Option<&State>,
+    to: DateTime<Utc>,
+    notes: &Arc<Notes>,
+) -> Result<Option<(u64, DateTime<Utc>)>, QueryError> {
+    let changes = changes(executor, key, to, notes).await?;
+    if changes.is_empty() {
+        let later = format!("record.endpoints WHERE {}", of_pod(key));
+        return Err(match first(executor, &later, notes).await? {
+            Some(first) => QueryError::UnknownPod {
+                message: format!("pod {key} is on record from {} on, not at {}", stamp(first), stamp(to)),
+                remedy: "ask about a later time".into(),
+            },
+            None => QueryError::UnknownPod {
+                message: format!("pod {key} is not on record until {}", stamp(to)),
+                remedy: remedy(key, &names(executor, notes).await?),
+            },
+        });
+    }
+    Ok(last_deletion(&changes, state))
+}
+
+/// By the record of the node of a state.
+fn last_deletion(changes: &[EndpointChangeRow], state: Option<&State>) -> Option<(u64, DateTime<Utc>)> {
+    let of_node = |row: &&EndpointChangeRow| state.is_some_and(|state| *row.head.node == *state.node);
+    let deletions = changes.iter().filter(|row| row.head.change == ChangeKind::Delete).filter(of_node);
+    deletions.map(|row| (row.head.revision, row.head.time)).max()
+}
+
+/// The first time in a table, as far as a condition holds.
+async fn first(executor: &Executor, rows: &str, notes: &Arc<Notes>) -> Result<Option<DateTime<Utc>>, QueryError> {
+    #[derive(serde::Deserialize)]
+    struct First {
+        first: Option<DateTime<Utc>>,
+    }
+    let (batches, _) = executor.query(&format!("SELECT min(time) AS first FROM {rows}"), 1, notes).await?;
+    let found: Vec<First> = cells::typed_rows(&batches)?;
+    Ok(found.into_iter().find_map(|First { first }| first))
+}
+
+fn stamp(time: DateTime<Utc>) -> impl std::fmt::Display {
+    time.format("%Y-%m-%d %H:%M:%S UTC")
+}
+
+fn of_pod(key: &ObjectKey) -> String {
+    let (namespace, name) = (quoted(&key.namespace), quoted(&key.name));
+    format!("kind = '{}' AND namespace = {namespace} AND name = {name}", EndpointKind::Pod.as_str())
 }
 
 fn pods<'a>(ends: &'a [&Asked]) -> impl Iterator<Item = &'a ObjectKey> {
@@ -87,13 +147,7 @@ async fn changes(
     to: DateTime<Utc>,
     notes: &Arc<Notes>,
 ) -> Result<Vec<EndpointChangeRow>, QueryError> {
-    let condition = format!(
-        "kind = '{}' AND namespace = {} AND name = {} AND time <= {}",
-        EndpointKind::Pod.as_str(),
-        quoted(&key.namespace),
-        quoted(&key.name),
-        literal(to)
-    );
+    let condition = format!("{} AND time <= {}", of_pod(key), literal(to));
     Ok(of_kind!(records::rows(executor, Table::Endpoints, &condition, "", notes).await?, Endpoint))
 }
 

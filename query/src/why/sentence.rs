@@ -5,20 +5,31 @@ mod tests;
 
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::{
-    answer::{Decider, Since, WhyAnswer, WhyPoint},
+    answer::{Decider, Since, WhyAnswer, WhyPoint, merged},
     row::{DispositionName, Method, ModeName},
 };
 use netverdict_policy::{FailedDimension, NearMiss, ObjectKey, Reason, Role, Verdict};
 
-use super::{attempt::DeniedBefore, judged::SOURCE_EGRESS};
+use super::{
+    judged::{Path, SOURCE_EGRESS},
+    totals::DeniedBefore,
+};
 
-/// The sentence for an answer that is otherwise complete. `assumption` is what was assumed because it was not asked.
-pub(super) fn sentence(
-    answer: &WhyAnswer,
-    now: DateTime<Utc>,
-    assumption: &str,
-    denied_before: Option<DeniedBefore>,
-) -> String {
+/// What the sentence tells and the answer does not hold.
+#[derive(Default)]
+pub(super) struct Beside {
+    /// What was assumed because it was not asked; empty where nothing was.
+    pub assumption: String,
+    pub denied_before: Option<DeniedBefore>,
+    /// Of the attempt on record: 4 or 6.
+    pub family: Option<u8>,
+    /// What the newest state says of the connection as a whole.
+    pub newest: Option<Path>,
+}
+
+/// The sentence for an answer that is otherwise complete.
+pub(super) fn sentence(answer: &WhyAnswer, now: DateTime<Utc>, beside: &Beside) -> String {
+    let Beside { assumption, denied_before, family, newest } = beside;
     let on_record = answer.points.iter().any(|point| point.last_seen.is_some());
     let mut text = String::new();
     if !on_record {
@@ -37,7 +48,7 @@ pub(super) fn sentence(
                 text += "it would be ";
             }
             text += &denied(answer, point);
-            text += &aftermath(point, now);
+            text += &aftermath(point, now, newest.as_ref());
         }
         (Verdict::Unknown, Some(point)) => {
             text += &format!("unknown at {}: {}", place(point), unknown_because(point));
@@ -45,7 +56,7 @@ pub(super) fn sentence(
         }
         (Verdict::Allowed, Some(_)) => {
             text += if on_record { "not policy: " } else { "it is not policy: " };
-            text += &allowed(answer, now);
+            text += &allowed(answer, now, newest.as_ref());
         }
         (_, None) => {
             text += "not policy: neither end is a pod that policies can select; look at the application, DNS or routing"
@@ -55,12 +66,22 @@ pub(super) fn sentence(
         text += &format!("; before that, {} were denied, the last {}", events(before.events), ago(before.last, now));
     }
     if let Some(other) = answer.points.iter().find(|point| point.hypothetical && point.verdict == Verdict::Denied) {
-        text += &format!("; {} would deny it too, by {}", place(other), names(&other.decided_by));
+        let verb = match newest {
+            // It was told of that end already.
+            Some(path) if path.verdict == Verdict::Denied && path.point == other.point => None,
+            Some(path) if path.verdict == Verdict::Allowed => Some("would have denied"),
+            _ => Some("would deny"),
+        };
+        if let Some(verb) = verb {
+            text += &format!("; {} {verb} it too, by {}", place(other), names(&other.decided_by));
+        }
     }
+    text += &otherwise(answer, *family, now);
+    text += &deleted(answer, on_record, now);
     if answer.points.iter().any(|point| point.identity_window_open) {
         text += "; who owned an address was changing just then, so the attribution may be off";
     }
-    text += &match answer.gaps.len() {
+    text += &match merged(&answer.gaps).len() {
         0 => String::new(),
         1 => "; a gap in the record touches this time".to_owned(),
         count => format!("; {count} gaps in the record touch this time"),
@@ -113,8 +134,41 @@ fn denied(answer: &WhyAnswer, point: &WhyPoint) -> String {
     text
 }
 
+/// What was seen over other protocols and families.
+fn otherwise(answer: &WhyAnswer, family: Option<u8>, now: DateTime<Utc>) -> String {
+    let each = answer.otherwise.iter().map(|other| {
+        let over = match (other.protocol == answer.protocol, Some(other.family) == family) {
+            (true, _) => format!("IPv{}", other.family),
+            (false, true) => other.protocol.clone(),
+            (false, false) => format!("{} on IPv{}", other.protocol, other.family),
+        };
+        let verdict = match other.verdict {
+            Verdict::Unknown => "the verdict is unknown".to_owned(),
+            verdict => format!("it was {verdict}"),
+        };
+        format!("; over {over} {verdict}: {}, the last {}", events(other.count), ago(other.last_seen, now))
+    });
+    each.collect()
+}
+
+/// Which pods are no longer there.
+fn deleted(answer: &WhyAnswer, on_record: bool, now: DateTime<Utc>) -> String {
+    let mut text = String::new();
+    for end in [&answer.source, &answer.destination] {
+        let Some(time) = end.deleted else { continue };
+        text += &format!("; {} was deleted at {} UTC, {}", end.name, time.format("%Y-%m-%d %H:%M:%S"), ago(time, now));
+        if !on_record && time <= answer.to {
+            text += ": this is what was in force before that";
+        }
+        if answer.source.name == answer.destination.name {
+            break;
+        }
+    }
+    text
+}
+
 /// When it was, what has become of the policies, and what they would say now.
-fn aftermath(point: &WhyPoint, now: DateTime<Utc>) -> String {
+fn aftermath(point: &WhyPoint, now: DateTime<Utc>, newest: Option<&Path>) -> String {
     let mut text = seen(point, now);
     for (since, verb) in [(Since::Deleted, "deleted"), (Since::Changed, "changed")] {
         let mut such: Vec<String> =
@@ -124,35 +178,47 @@ fn aftermath(point: &WhyPoint, now: DateTime<Utc>) -> String {
             text += &format!("; {} {verb} since", joined(&such, if such.len() == 1 { "was" } else { "were" }));
         }
     }
-    match point.now {
-        Some(Verdict::Denied) if !point.now_decided_by.is_empty() && !point.decided_by.is_empty() => {
-            text += &format!("; it would still be denied now, by {}", names(&point.now_decided_by));
-        }
-        Some(Verdict::Denied) | None => {}
-        Some(Verdict::Allowed) if point.now_decided_by.is_empty() => text += "; it would be allowed now",
-        Some(Verdict::Allowed) => text += &format!("; it would be allowed now, by {}", names(&point.now_decided_by)),
-        Some(Verdict::Unknown) => text += "; what would be said now is unknown",
+    // Policies did not drop it, so they do not tell what would become of it now.
+    if matches!(point.reason, Reason::SpoofedSource | Reason::OtherDrop) {
+        return text;
     }
+    let Some(newest) = newest else { return text };
+    text += &match newest.verdict {
+        Verdict::Denied if newest.point != point.point => {
+            let (there, by) = (newest.point.replace('-', " "), by(&newest.decided_by));
+            format!("; {} would allow it now, but {there} would deny it{by}", place(point))
+        }
+        Verdict::Denied if point.now_decided_by.is_empty() || point.decided_by.is_empty() => String::new(),
+        Verdict::Denied => format!("; it would still be denied now{}", by(&point.now_decided_by)),
+        Verdict::Allowed => format!("; it would be allowed now{}", by(&point.now_decided_by)),
+        Verdict::Unknown => "; what would be said now is unknown".to_owned(),
+    };
     text
 }
 
-fn allowed(answer: &WhyAnswer, now: DateTime<Utc>) -> String {
+/// `, by db/allow-api rule 0`; nothing for nobody.
+fn by(deciders: &[Decider]) -> String {
+    if deciders.is_empty() { String::new() } else { format!(", by {}", names(deciders)) }
+}
+
+fn allowed(answer: &WhyAnswer, now: DateTime<Utc>, newest: Option<&Path>) -> String {
     let real = || answer.points.iter().filter(|point| !point.hypothetical);
-    let mut by: Vec<String> = real().flat_map(|point| &point.decided_by).map(name).collect();
-    by.dedup();
-    let mut text = if by.is_empty() {
+    let mut deciders: Vec<String> = real().flat_map(|point| &point.decided_by).map(name).collect();
+    deciders.dedup();
+    let mut text = if deciders.is_empty() {
         let mut why: Vec<&str> = real().map(|point| why_allowed(point.reason)).collect();
         why.dedup();
         format!("allowed, for {}", why.join(", and "))
     } else {
-        format!("allowed by {}", by.join(", "))
+        format!("allowed by {}", deciders.join(", "))
     };
     text += "; policy does not stop it: look at the application, DNS or routing";
     if let Some(last) = real().max_by_key(|point| point.last_seen) {
         text += &seen(last, now);
     }
-    if let Some(point) = real().find(|point| point.now.is_some_and(|now| now == Verdict::Denied)) {
-        text += &format!("; but it would be denied now at {}, by {}", place(point), names(&point.now_decided_by));
+    if let Some(newest) = newest.filter(|newest| newest.verdict == Verdict::Denied) {
+        let place = newest.point.replace('-', " ");
+        text += &format!("; but it would be denied now at {place}{}", by(&newest.decided_by));
     }
     if let Some(point) = real().find(|point| point.verdict_if_enforced == Some(Verdict::Denied)) {
         text += &format!("; {} would deny it if it were enforced", names(&point.staged));

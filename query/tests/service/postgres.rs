@@ -5,11 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, SimpleQueryMessage};
 
-use crate::world::{SECRET, Served, World, ago};
+use crate::world::{SECRET, Served, World, ago, gap};
 
-async fn connect(served: &Served, user: &str, password: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
+pub(crate) async fn connect(
+    served: &Served,
+    user: &str,
+    password: &str,
+    database: &str,
+) -> Result<Client, tokio_postgres::Error> {
     let mut config = Config::new();
     config.host("127.0.0.1").port(served.postgres.port()).user(user).password(password).dbname(database);
     let (client, connection) = config.connect(NoTls).await?;
@@ -18,7 +23,7 @@ async fn connect(served: &Served, user: &str, password: &str, database: &str) ->
 }
 
 /// The rows of a statement in the simple protocol, `|` between columns.
-async fn text(client: &Client, statement: &str) -> Result<Vec<String>, String> {
+pub(crate) async fn text(client: &Client, statement: &str) -> Result<Vec<String>, String> {
     let messages = client.simple_query(statement).await.map_err(|error| {
         error
             .as_db_error()
@@ -167,4 +172,67 @@ async fn a_login_needs_the_password() {
         assert!(connect(&served, user, password, database).await.is_err(), "{user} {database}");
     }
     assert!(connect(&served, "netverdict", SECRET, "netverdict").await.is_ok());
+}
+
+/// What the service says beside the rows.
+async fn warnings(served: &Served, statement: &str) -> Vec<String> {
+    let mut config = Config::new();
+    config.host("127.0.0.1").port(served.postgres.port()).user("netverdict").password(SECRET).dbname("netverdict");
+    let (client, mut connection) = config.connect(NoTls).await.expect("a login");
+    let told = tokio::spawn(async move {
+        let mut told = Vec::new();
+        while let Some(message) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            if let Ok(AsyncMessage::Notice(notice)) = message {
+                told.push(format!("{} {}: {}", notice.severity(), notice.code().code(), notice.message()));
+            }
+        }
+        told
+    });
+    assert!(text(&client, statement).await.is_ok());
+    client.query(statement, &[]).await.expect("the extended protocol");
+    drop(client);
+    told.await.expect("told")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_and_what_is_out_of_date_are_warnings() {
+    let mut world = World::new().await;
+    let mut rows = world.attempt("shop/web", "db/pg", 5432, ago(60));
+    rows.push(gap(ago(120), ago(100)));
+    rows.push(gap(ago(5_000), ago(4_000)));
+    world.write(2, &rows);
+    world.collector.next_segment();
+    let served = world.serve_with(&["--collector", "http://127.0.0.1:1"]).await;
+    let told = warnings(&served, "select count(*) from flows where time > now() - interval '10 minutes'").await;
+    // In the simple protocol and in the extended one.
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(
+        told[0].starts_with("WARNING 01000: the answer may be out of date: collector http://127.0.0.1:1/"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].starts_with("WARNING 01000: known to be missing: ring full on node demo-node, 7 events"),
+        "{told:?}"
+    );
+    assert_eq!(warnings(&served, "select 1").await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_fail_before_they_run_are_counted() {
+    let world = World::new().await;
+    let served = world.serve().await;
+    let client = connect(&served, "netverdict", SECRET, "netverdict").await.expect("a login");
+    for statement in
+        ["selec 1", "select nothing from flows", "drop table flows", "set datafusion.execution.batch_size = 1"]
+    {
+        assert!(text(&client, statement).await.is_err(), "{statement}");
+    }
+    for statement in ["selec 1", "select * from nothing", "drop table flows"] {
+        assert_ne!(served.sql(statement).await.0, 200, "{statement}");
+    }
+    let metrics = served.raw(served.client().get(format!("{}/metrics", served.http))).await.text().await.expect("text");
+    for (outcome, count) in [("bad-sql", 4), ("refused-sql", 3)] {
+        let line = format!("netverdict_query_statements_total{{outcome=\"{outcome}\"}} {count}");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
 }

@@ -133,7 +133,10 @@ async fn flows_are_filtered_and_followed() {
         assert_eq!((status, body["code"].as_str()), (400, Some("bad-request")), "{bad}: {body}");
     }
 
+    let (_, body) = served.get("/v1/flows?limit=4").await;
+    assert_eq!((lines(&body).len(), &body["truncated"]), (4, &json!(false)));
     let (_, body) = served.get("/v1/flows?limit=1").await;
+    assert_eq!((lines(&body), &body["truncated"]), (vec!["shop/api ingress allowed".into()], &json!(true)));
     let mut cursor = body["cursor"].as_str().expect("a cursor").to_owned();
     world.seen("shop/web", "db/pg", 5432, ago(0));
     let mut told = Vec::new();

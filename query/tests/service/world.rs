@@ -191,11 +191,22 @@ impl World {
 
     /// Records of an attempt as both ends see it; the first that denies is the last that sees it.
     pub(crate) fn attempt(&mut self, source: &str, destination: &str, port: u16, time: DateTime<Utc>) -> Vec<Row> {
+        self.attempt_over(Protocol::TCP, source, destination, port, time)
+    }
+
+    pub(crate) fn attempt_over(
+        &mut self,
+        protocol: Protocol,
+        source: &str,
+        destination: &str,
+        port: u16,
+        time: DateTime<Utc>,
+    ) -> Vec<Row> {
         let (source, destination) = (key(source), key(destination));
         let flow = Flow {
             source: End::Pod(source.clone()),
             destination: End::Pod(destination.clone()),
-            protocol: Protocol::TCP,
+            protocol,
             port: Some(port),
             family: Family::V4,
         };
@@ -203,7 +214,7 @@ impl World {
         let mut rows = Vec::new();
         for point in &evaluation.points {
             let stopped = point.decision.verdict == Verdict::Denied;
-            rows.push(Row::Flow(Box::new(self.record(&source, &destination, port, time, point))));
+            rows.push(Row::Flow(Box::new(self.record(&source, &destination, (protocol, port), time, point))));
             if stopped {
                 break;
             }
@@ -221,7 +232,7 @@ impl World {
         &mut self,
         source: &ObjectKey,
         destination: &ObjectKey,
-        port: u16,
+        (protocol, port): (Protocol, u16),
         time: DateTime<Utc>,
         point: &Point,
     ) -> FlowRow {
@@ -248,7 +259,7 @@ impl World {
             destination_ip: to.addresses[0],
             source_port: 40_000,
             destination_port: port,
-            protocol: Protocol::TCP.0,
+            protocol: protocol.0,
             tcp_flags: 2,
             icmp_type: 0,
             icmp_code: 0,

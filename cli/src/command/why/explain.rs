@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
-use netverdict_flowlog::answer::{Decider, Gap, Since, WhyAnswer, WhyEnd, WhyPoint};
+use netverdict_flowlog::answer::{Decider, Gap, Since, WhyAnswer, WhyEnd, WhyPoint, merged};
 use netverdict_policy::{NearMiss, Reason};
 
 use crate::{
@@ -22,8 +22,8 @@ pub(super) fn explain(answer: &WhyAnswer, wide: bool, now: DateTime<Utc>, paint:
     }
     if !answer.gaps.is_empty() {
         let _ = writeln!(text, "\n{}", paint.yellow("known to be missing in this time:"));
-        for gap in &answer.gaps {
-            let _ = writeln!(text, "  {}", gap_line(gap));
+        for line in gap_lines(&answer.gaps) {
+            let _ = writeln!(text, "  {line}");
         }
     }
     text
@@ -233,27 +233,9 @@ fn policy_text(text: &mut String, decider: &Decider, paint: Paint) {
     }
 }
 
-/// One line a gap.
-pub(in crate::command) fn gap_line(gap: &Gap) -> String {
-    let mut line = gap.cause.replace('_', " ");
-    if !gap.node.is_empty() {
-        let _ = write!(line, " on node {}", gap.node);
-    }
-    if !gap.endpoint.is_empty() {
-        let _ = write!(line, ", {}", gap.endpoint);
-    }
-    if gap.lost_events > 0 {
-        let lane = if gap.lane.is_empty() { String::new() } else { format!(" of the {} lane", gap.lane) };
-        let _ = write!(line, ", {} events lost{lane}", gap.lost_events);
-    }
-    let _ = write!(line, ", {}", stamp(gap.from));
-    if gap.to != gap.from {
-        let _ = write!(line, " to {}", stamp(gap.to));
-    }
-    if !gap.detail.is_empty() {
-        let _ = write!(line, ": {}", gap.detail);
-    }
-    plain(&line).into_owned()
+/// One line a gap; those that say the same are told once.
+pub(in crate::command) fn gap_lines(gaps: &[Gap]) -> Vec<String> {
+    merged(gaps).iter().map(|gap| plain(&gap.to_string()).into_owned()).collect()
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! The blocks that policies name and the pod ranges: which terms hold for the addresses of each that are in no longer one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::IpNet;
 
 use super::{
+    hashing::QuickMap,
     identity::{Ground, GroundId, Grounds},
     sharing::Move,
     terms::{TermChange, TermId},
@@ -19,7 +20,7 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
-    blocks: HashMap<IpNet, Block>,
+    blocks: QuickMap<IpNet, Block>,
     terms: BTreeMap<TermId, Vec<IpNet>>,
     ranges: BTreeSet<IpNet>,
     /// How many blocks have a prefix of this length, by family.
@@ -57,6 +58,29 @@ impl Blocks {
             let block = IpNet::new(address, *length).ok()?.trunc();
             self.blocks.get(&block).map(|found| (block, found))
         })
+    }
+
+    /// The longest block that holds each of the addresses, which are in order.
+    pub(super) fn find_all(&self, addresses: &[IpAddr]) -> Vec<Option<&Block>> {
+        if addresses.len() < self.blocks.len() {
+            return addresses.iter().map(|address| self.find(*address).map(|(_, block)| block)).collect();
+        }
+        let mut blocks: Vec<(&IpNet, &Block)> = self.blocks.iter().collect();
+        blocks.sort_unstable_by_key(|(block, _)| **block);
+        let mut next = blocks.into_iter().peekable();
+        // Those that hold the last address, each inside the one before.
+        let mut around: Vec<(&IpNet, &Block)> = Vec::new();
+        let find = |address: &IpAddr| {
+            while let Some(block) = next.next_if(|(block, _)| block.network() <= *address) {
+                around.retain(|(outer, _)| outer.contains(block.0));
+                around.push(block);
+            }
+            while around.last().is_some_and(|(block, _)| !block.contains(address)) {
+                around.pop();
+            }
+            around.last().map(|(_, block)| *block)
+        };
+        addresses.iter().map(find).collect()
     }
 
     /// Takes in new and lost terms and the pod ranges of the snapshot. Returns the blocks that came, went, or are to be
@@ -110,7 +134,7 @@ impl Blocks {
         touched.sort_unstable();
         let moves = touched.iter().map(|block| {
             let state = &self.blocks[block];
-            Move { from: state.ground, to: Some(Ground(state.terms.clone())) }
+            Move { from: state.ground, to: Some(Ground(state.terms.clone())), members: 1 }
         });
         let places = grounds.assign(moves.collect(), |old, new| old.means(new, change));
         for (block, ground) in touched.into_iter().zip(places) {

@@ -1,64 +1,155 @@
-//! What attribution ids and owner ids mean. Nothing is forgotten: records of old revisions still ask.
+//! What attribution ids and owner ids mean.
 
 use std::{collections::HashMap, mem, sync::Arc};
 
-use super::counter::Counter;
+use super::{
+    counter::Counter,
+    hashing::{QuickMap, QuickSet},
+};
 use crate::{
-    decision::{AttributionId, Decision},
+    decision::{AttributionId, Confidence, Decision, Reason, Role, Verdict},
+    model::Tier,
     tables::{Owner, OwnerId},
 };
 
-#[derive(Debug, Default)]
+/// As many new entries are not worth looking for what may be forgotten.
+const FEW: usize = 4_096;
+
+/// A decision by numbers: cheap to make and to find again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Brief {
+    pub(super) verdict: Verdict,
+    pub(super) verdict_if_enforced: Option<Verdict>,
+    pub(super) reason: Reason,
+    pub(super) tier: Option<Tier>,
+    pub(super) confidence: Confidence,
+    /// Version of a policy and position of the rule in it.
+    pub(super) references: Vec<(Role, u32, Option<usize>)>,
+}
+
+#[derive(Debug)]
+struct Meaning<V> {
+    value: Arc<V>,
+    /// Was in no table when it was last asked what may be forgotten.
+    idle: bool,
+}
+
+impl<V> Meaning<V> {
+    fn new(value: Arc<V>) -> Self {
+        Self { value, idle: false }
+    }
+
+    /// Twice idle is forgotten: what has just left the tables is still asked for.
+    fn stays(&mut self, used: bool) -> bool {
+        let idle = mem::replace(&mut self.idle, !used);
+        used || !idle
+    }
+}
+
+/// When to look for what may be forgotten: once as many came as were in use the last time. So what is kept without use
+/// is at most twice as much.
+#[derive(Debug)]
+struct Limit(usize);
+
+impl Limit {
+    fn is_passed(&self, entries: usize) -> bool {
+        entries > self.0
+    }
+
+    fn set(&mut self, entries: usize, used: usize) {
+        self.0 = entries + FEW.max(used);
+    }
+}
+
+#[derive(Debug)]
 pub(super) struct Decisions {
-    ids: HashMap<Arc<Decision>, AttributionId>,
-    meanings: HashMap<AttributionId, Arc<Decision>>,
+    briefs: QuickMap<Brief, AttributionId>,
+    meanings: QuickMap<AttributionId, Meaning<Decision>>,
     /// Since the last change was taken out.
     new: Vec<AttributionId>,
+    limit: Limit,
+    /// Two decisions had the same hash. Then nothing is forgotten, or a third could come to mean what one of them did.
+    collided: bool,
+}
+
+impl Default for Decisions {
+    fn default() -> Self {
+        let (briefs, meanings) = (QuickMap::default(), QuickMap::default());
+        Self { briefs, meanings, new: Vec::new(), limit: Limit(FEW), collided: false }
+    }
 }
 
 impl Decisions {
     pub(super) fn get(&self, id: AttributionId) -> Option<&Arc<Decision>> {
-        self.meanings.get(&id)
+        self.meanings.get(&id).map(|meaning| &meaning.value)
+    }
+
+    /// The id of a decision, which is written out only if it was not seen before.
+    pub(super) fn of_brief(&mut self, brief: Brief, decision: impl FnOnce() -> Decision) -> AttributionId {
+        if let Some(id) = self.briefs.get(&brief) {
+            return *id;
+        }
+        let id = self.id(decision());
+        self.briefs.insert(brief, id);
+        id
     }
 
     pub(super) fn id(&mut self, decision: Decision) -> AttributionId {
-        if let Some(id) = self.ids.get(&decision) {
-            return *id;
-        }
-        let decision = Arc::new(decision);
         let mut salt = 0;
-        let mut id = AttributionId::of(&decision, salt);
-        while self.meanings.contains_key(&id) {
+        loop {
+            let id = AttributionId::of(&decision, salt);
+            match self.meanings.get(&id) {
+                Some(known) if *known.value == decision => return id,
+                Some(_) => self.collided = true,
+                None => {
+                    self.meanings.insert(id, Meaning::new(Arc::new(decision)));
+                    self.new.push(id);
+                    return id;
+                }
+            }
             salt += 1;
-            id = AttributionId::of(&decision, salt);
         }
-        self.meanings.insert(id, Arc::clone(&decision));
-        self.ids.insert(decision, id);
-        self.new.push(id);
-        id
     }
 
     pub(super) fn take_new(&mut self) -> Vec<(AttributionId, Decision)> {
         let new = mem::take(&mut self.new);
-        new.into_iter().map(|id| (id, Decision::clone(&self.meanings[&id]))).collect()
+        new.into_iter().filter_map(|id| Some((id, Decision::clone(self.get(id)?)))).collect()
+    }
+
+    pub(super) fn is_long(&self) -> bool {
+        self.limit.is_passed(self.meanings.len().max(self.briefs.len()))
+    }
+
+    /// Forgets what has not been used for long. `versions`: of the policies that stand.
+    pub(super) fn forget(&mut self, used: &QuickSet<AttributionId>, versions: &QuickSet<u32>) {
+        if !self.collided {
+            self.meanings.retain(|id, meaning| meaning.stays(used.contains(id)));
+        }
+        let stands = |brief: &Brief| brief.references.iter().all(|(_, version, _)| versions.contains(version));
+        self.briefs.retain(|brief, id| self.meanings.contains_key(id) && stands(brief));
+        self.meanings.shrink_to_fit();
+        self.briefs.shrink_to_fit();
+        self.limit.set(self.meanings.len().max(self.briefs.len()), used.len());
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Owners {
     ids: HashMap<Arc<Owner>, OwnerId>,
-    meanings: HashMap<OwnerId, Arc<Owner>>,
+    meanings: QuickMap<OwnerId, Meaning<Owner>>,
     next: Counter,
     new: Vec<OwnerId>,
+    limit: Limit,
 }
 
 impl Owners {
     pub(super) fn new(floor: u32) -> Self {
-        Self { ids: HashMap::new(), meanings: HashMap::new(), next: Counter::from(floor), new: Vec::new() }
+        let (ids, meanings) = (HashMap::new(), QuickMap::default());
+        Self { ids, meanings, next: Counter::from(floor), new: Vec::new(), limit: Limit(FEW) }
     }
 
     pub(super) fn get(&self, id: OwnerId) -> Option<&Owner> {
-        self.meanings.get(&id).map(|owner| &**owner)
+        self.meanings.get(&id).map(|meaning| &*meaning.value)
     }
 
     pub(super) fn find(&self, owner: &Owner) -> Option<OwnerId> {
@@ -71,7 +162,7 @@ impl Owners {
         }
         let id = OwnerId(self.next.take());
         let owner = Arc::new(owner);
-        self.meanings.insert(id, Arc::clone(&owner));
+        self.meanings.insert(id, Meaning::new(Arc::clone(&owner)));
         self.ids.insert(owner, id);
         self.new.push(id);
         id
@@ -79,10 +170,87 @@ impl Owners {
 
     pub(super) fn take_new(&mut self) -> Vec<(OwnerId, Owner)> {
         let new = mem::take(&mut self.new);
-        new.into_iter().map(|id| (id, Owner::clone(&self.meanings[&id]))).collect()
+        new.into_iter().filter_map(|id| Some((id, self.get(id)?.clone()))).collect()
     }
 
     pub(super) fn floor(&self) -> u32 {
         self.next.peek()
+    }
+
+    pub(super) fn is_long(&self) -> bool {
+        self.limit.is_passed(self.meanings.len())
+    }
+
+    /// Forgets what has not been used for long.
+    pub(super) fn forget(&mut self, used: &QuickSet<OwnerId>) {
+        self.meanings.retain(|id, meaning| meaning.stays(used.contains(id)));
+        self.ids.retain(|_, id| self.meanings.contains_key(id));
+        self.meanings.shrink_to_fit();
+        self.ids.shrink_to_fit();
+        self.limit.set(self.meanings.len(), used.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ObjectKey;
+
+    fn decision(number: usize) -> Decision {
+        Decision {
+            verdict: Verdict::Denied,
+            verdict_if_enforced: None,
+            reason: Reason::IsolatedNoMatch,
+            tier: None,
+            confidence: Confidence::Exact,
+            references: vec![crate::decision::Reference {
+                role: Role::Isolating,
+                policy: crate::model::PolicyKey {
+                    kind: "NetworkPolicy".into(),
+                    namespace: "shop".into(),
+                    name: number.to_string(),
+                },
+                uid: String::new(),
+                generation: 1,
+                content_hash: String::new(),
+                tier: Tier::NetworkPolicy,
+                rule_index: None,
+                rule_name: String::new(),
+                action: None,
+            }],
+        }
+    }
+
+    #[test]
+    fn decisions_do_not_pile_up_and_the_last_ones_stay_known() {
+        let mut decisions = Decisions::default();
+        let for_good = decisions.id(decision(0));
+        let mut last = for_good;
+        for number in 1..10 * FEW {
+            let id = decisions.id(decision(number));
+            if decisions.is_long() {
+                decisions.forget(&QuickSet::from_iter([for_good, id]), &QuickSet::default());
+                assert!(decisions.get(last).is_some(), "it was in use until now");
+            }
+            last = id;
+        }
+        assert!(decisions.get(for_good).is_some());
+        assert!(decisions.meanings.len() < 4 * FEW, "{} are kept", decisions.meanings.len());
+    }
+
+    #[test]
+    fn owners_do_not_pile_up_and_are_never_called_by_the_id_of_another() {
+        let owner = |number: u32| Owner::Pod { key: ObjectKey::new("shop", "web-0"), uid: number.to_string() };
+        let mut owners = Owners::new(1);
+        let first = owners.id(owner(0));
+        for number in 1..40_000 {
+            let id = owners.id(owner(number));
+            if owners.is_long() {
+                owners.forget(&QuickSet::from_iter([id]));
+            }
+        }
+        assert!(owners.meanings.len() < 4 * FEW, "{} are kept", owners.meanings.len());
+        assert_eq!((owners.get(first), owners.find(&owner(0))), (None, None));
+        assert!(owners.id(owner(0)) > first);
     }
 }

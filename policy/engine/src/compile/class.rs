@@ -1,46 +1,36 @@
 //! Subject classes: what their policies conclude of each identity.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use super::{
-    catalogue::Decisions,
+    Books,
     columns::Columns,
-    identity::Reading,
+    hashing::QuickMap,
     judging,
     policies::Version,
+    scripts::{Script, Scripts},
     terms::{TermId, Terms},
+    view::{Look, View},
 };
 use crate::{
-    model::{ContainerPort, Direction, Peer, PortMatch, Rule, Tier},
+    model::{ContainerPort, Direction, Tier},
     tables::{ClassId, IdentityId, Outcome},
 };
 
 /// Local pods that every rule treats alike in one direction.
 #[derive(Debug)]
 pub(super) struct Class {
+    /// 0 until it is known whether it takes over another's.
     pub(super) id: ClassId,
     pub(super) likeness: Arc<Likeness>,
     /// Pods in it.
     pub(super) members: usize,
     /// For identities of which no rule reads anything, the world for one.
     pub(super) default: Outcome,
-    rules: Rules,
-    views: HashMap<Arc<View>, Seen>,
-    /// How the identities look that do not look like the world.
-    viewed: HashMap<IdentityId, Arc<View>>,
-}
-
-/// An identity with what can be read of it.
-#[derive(Debug)]
-pub(super) struct Look<'a> {
-    pub(super) id: IdentityId,
-    /// Terms that hold for the address; sorted.
-    pub(super) ground: &'a [TermId],
-    pub(super) claims: Vec<&'a Reading>,
-    pub(super) unknown_pod: bool,
+    pub(super) rules: Rules,
+    views: Views,
+    /// How the identities look that do not look like the world; sorted.
+    viewed: Vec<(IdentityId, ViewId)>,
 }
 
 /// What makes pods alike.
@@ -53,94 +43,141 @@ pub(super) struct Likeness {
     pub(super) ports: Vec<ContainerPort>,
 }
 
-/// What the rules of a class can read of an identity.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct View {
-    /// One for each that claims the address, one in all for nobody; once where all are the same.
-    pub(super) claims: Vec<ClaimView>,
-    pub(super) unknown_pod: bool,
-}
+/// Position in [`Views`]; used again.
+pub(super) type ViewId = usize;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct ClaimView {
-    /// Positions of terms that hold; sorted.
-    pub(super) terms: Vec<usize>,
-    pub(super) ports: Vec<ContainerPort>,
-    pub(super) own_node: bool,
+/// Counted by the identities that look so.
+#[derive(Debug, Default)]
+struct Views {
+    ids: QuickMap<Arc<View>, ViewId>,
+    seen: Vec<Option<Seen>>,
 }
 
 #[derive(Debug)]
 struct Seen {
+    view: Arc<View>,
     outcome: Outcome,
     identities: usize,
 }
 
 impl Class {
-    pub(super) fn new(
-        id: ClassId,
-        likeness: Arc<Likeness>,
-        terms: &mut Terms,
-        decisions: &mut Decisions,
-        columns: &mut Columns,
-    ) -> Self {
-        let rules = Rules::new(&likeness, terms);
-        let world = View { claims: vec![ClaimView::default()], unknown_pod: false };
-        let default = judging::outcome(&rules, &likeness, &world, decisions, columns);
-        Self { id, likeness, members: 0, default, rules, views: HashMap::new(), viewed: HashMap::new() }
+    /// Nothing is judged yet.
+    pub(super) fn new(likeness: Arc<Likeness>, scripts: &mut Scripts, terms: &mut Terms) -> Self {
+        let rules = Rules::new(&likeness, scripts, terms);
+        let default = Outcome::Column(Default::default());
+        let (views, viewed) = (Views::default(), Vec::new());
+        Self { id: ClassId(0), likeness, members: 0, default, rules, views, viewed }
     }
 
-    /// What holds for an identity that was not looked at before; `None` where it is the default.
-    pub(super) fn look(
-        &mut self,
-        peer: &Look<'_>,
-        decisions: &mut Decisions,
-        columns: &mut Columns,
-    ) -> Option<Outcome> {
-        let id = peer.id;
-        let view = self.rules.view(peer)?;
-        let outcome = match self.views.get_key_value(&view) {
-            Some((view, seen)) => {
-                self.viewed.insert(id, Arc::clone(view));
-                seen.outcome
-            }
-            None => {
-                let outcome = judging::outcome(&self.rules, &self.likeness, &view, decisions, columns);
-                let view = Arc::new(view);
-                self.viewed.insert(id, Arc::clone(&view));
-                self.views.insert(view, Seen { outcome, identities: 0 });
+    pub(super) fn viewed(&self) -> &[(IdentityId, ViewId)] {
+        &self.viewed
+    }
+
+    pub(super) fn view(&self, id: ViewId) -> Option<&Arc<View>> {
+        self.views.seen[id].as_ref().map(|seen| &seen.view)
+    }
+
+    pub(super) fn outcome(&self, view: ViewId) -> Outcome {
+        self.views.seen[view].as_ref().map_or(self.default, |seen| seen.outcome)
+    }
+
+    pub(super) fn views(&self) -> usize {
+        self.views.seen.len()
+    }
+
+    /// Everything that it concludes.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = Outcome> {
+        self.views.seen.iter().flatten().map(|seen| seen.outcome).chain([self.default])
+    }
+
+    /// What it concludes of an identity.
+    pub(super) fn conclusion(&self, identity: IdentityId) -> Outcome {
+        match self.viewed.binary_search_by_key(&identity, |(id, _)| *id) {
+            Ok(position) => self.outcome(self.viewed[position].1),
+            Err(_) => self.default,
+        }
+    }
+
+    pub(super) fn judge_default(&mut self, books: &mut Books) {
+        self.default =
+            judging::outcome(&self.rules, &self.likeness, &View::plain(), &mut books.decisions, &mut books.columns);
+    }
+
+    pub(super) fn take_default(&mut self, default: Outcome, columns: &mut Columns) {
+        columns.retain_outcome(default);
+        self.default = default;
+    }
+
+    /// The view of an identity, judged if it is new; `None` where it looks like the world.
+    pub(super) fn look(&mut self, peer: &Look<'_>, books: &mut Books) -> Option<ViewId> {
+        let view = View::new(&self.rules, peer)?;
+        Some(self.view_id(Arc::new(view), None, books))
+    }
+
+    /// The id of a view. `outcome`: if it is known.
+    pub(super) fn view_id(&mut self, view: Arc<View>, outcome: Option<Outcome>, books: &mut Books) -> ViewId {
+        if let Some(id) = self.views.ids.get(&view) {
+            return *id;
+        }
+        let outcome = match outcome {
+            Some(outcome) => {
+                books.columns.retain_outcome(outcome);
                 outcome
             }
+            None => judging::outcome(&self.rules, &self.likeness, &view, &mut books.decisions, &mut books.columns),
         };
-        if let Some(seen) = self.viewed.get(&id).and_then(|view| self.views.get_mut(view)) {
-            seen.identities += 1;
-        }
-        (outcome != self.default).then_some(outcome)
+        self.views.insert(view, outcome)
     }
 
-    /// The identity is no more. Whether something was held of it.
-    pub(super) fn forget(&mut self, id: IdentityId, columns: &mut Columns) -> bool {
-        let Some(view) = self.viewed.remove(&id) else { return false };
-        if let Some(seen) = self.views.get_mut(&view) {
-            seen.identities -= 1;
-            if seen.identities == 0 {
-                columns.release(seen.outcome);
-                self.views.remove(&view);
+    /// How identities look that were not looked at before. Sorted, and each above all that are viewed already, unless
+    /// nothing is.
+    pub(super) fn extend(&mut self, more: impl IntoIterator<Item = (IdentityId, ViewId)>) {
+        for (identity, view) in more {
+            if let Some(seen) = &mut self.views.seen[view] {
+                seen.identities += 1;
             }
+            self.viewed.push((identity, view));
         }
-        true
+    }
+
+    /// Forgets identities that are no more.
+    pub(super) fn forget(&mut self, gone: impl Fn(IdentityId) -> bool, columns: &mut Columns) {
+        let views = &mut self.views;
+        self.viewed.retain(|(identity, view)| {
+            let stays = !gone(*identity);
+            if !stays {
+                views.release(*view, columns);
+            }
+            stays
+        });
     }
 
     /// The class is no more.
-    pub(super) fn dissolve(self, terms: &mut Terms, columns: &mut Columns) {
-        for seen in self.views.values() {
+    pub(super) fn dissolve(self, columns: &mut Columns) {
+        self.outcomes().for_each(|outcome| columns.release(outcome));
+    }
+}
+
+impl Views {
+    fn insert(&mut self, view: Arc<View>, outcome: Outcome) -> ViewId {
+        let free = if self.ids.len() < self.seen.len() { self.seen.iter().position(Option::is_none) } else { None };
+        let id = free.unwrap_or(self.seen.len());
+        let seen = Seen { view: Arc::clone(&view), outcome, identities: 0 };
+        match free {
+            Some(free) => self.seen[free] = Some(seen),
+            None => self.seen.push(Some(seen)),
+        }
+        self.ids.insert(view, id);
+        id
+    }
+
+    fn release(&mut self, id: ViewId, columns: &mut Columns) {
+        let Some(seen) = &mut self.seen[id] else { return };
+        seen.identities -= 1;
+        if seen.identities == 0 {
             columns.release(seen.outcome);
-        }
-        columns.release(self.default);
-        for term in &self.rules.terms {
-            terms.release(*term);
-        }
-        for name in &self.rules.names {
-            terms.release_name(name);
+            self.ids.remove(&seen.view);
+            self.seen[id] = None;
         }
     }
 }
@@ -148,122 +185,39 @@ impl Class {
 /// The rules of a class, ready to be asked.
 #[derive(Debug)]
 pub(super) struct Rules {
+    /// One for each policy, in order of evaluation.
+    pub(super) scripts: Vec<Arc<Script>>,
     /// All peers that they name; sorted.
-    terms: Vec<TermId>,
-    /// Port names that they resolve on the peer.
-    names: BTreeSet<String>,
-    /// For each policy, where its rules begin in `peers`.
-    pub(super) offsets: Vec<usize>,
-    /// For each rule of each policy.
-    pub(super) peers: Vec<Option<Peers>>,
-    /// Positions of policies that are not audited.
-    pub(super) in_force: Vec<usize>,
-    pub(super) everything: Vec<usize>,
-    isolates: bool,
+    pub(super) terms: Vec<TermId>,
+    /// Some network policy is among them, so that it matters whether a peer is the subject's node.
+    pub(super) isolates: bool,
     /// Some rule names pods, or a port of a peer, so that it matters whether an address may be an unknown pod's.
-    reads_pods: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Peers {
-    /// Positions in `terms`.
-    pub(super) terms: Vec<usize>,
-    pub(super) pods: bool,
+    pub(super) reads_pods: bool,
+    /// Some rule resolves a port's name on the peer.
+    pub(super) reads_names: bool,
 }
 
 impl Rules {
-    fn new(likeness: &Likeness, terms: &mut Terms) -> Self {
-        let direction = likeness.direction;
-        let mut used: BTreeSet<TermId> = BTreeSet::new();
-        let mut names = BTreeSet::new();
-        let mut by_rule: Vec<Option<Vec<TermId>>> = Vec::new();
-        let mut offsets = Vec::new();
-        let mut reads_pods = false;
-        for version in &likeness.policies {
-            offsets.push(by_rule.len());
-            for rule in &version.policy.rules {
-                if rule.direction != direction || rule.fault.is_some() {
-                    by_rule.push(None);
-                    continue;
-                }
-                by_rule.push(rule.peers.as_ref().map(|peers| {
-                    let ids = peers.iter().map(|peer| {
-                        reads_pods |= matches!(peer, Peer::Pods { .. });
-                        let id = terms.retain(peer);
-                        if !used.insert(id) {
-                            terms.release(id);
-                        }
-                        id
-                    });
-                    ids.collect()
-                }));
-                if direction == Direction::Egress {
-                    names.extend(port_names(rule).map(str::to_owned));
-                }
-            }
-        }
-        for name in &names {
-            terms.retain_name(name);
-        }
-        let terms_used: Vec<TermId> = used.into_iter().collect();
-        let position = |id: TermId| terms_used.binary_search(&id).ok();
-        let is_pods = |id: &TermId| matches!(terms.get(*id), Some(Peer::Pods { .. }));
-        let peers = by_rule.into_iter().map(|ids| {
-            ids.map(|ids| Peers {
-                pods: ids.iter().any(is_pods),
-                terms: ids.into_iter().filter_map(position).collect(),
-            })
-        });
-        let audited = |position: &usize| likeness.policies[*position].audited;
+    fn new(likeness: &Likeness, scripts: &mut Scripts, terms: &mut Terms) -> Self {
+        let versions = likeness.policies.iter();
+        let scripts: Vec<Arc<Script>> =
+            versions.map(|version| scripts.retain(version, likeness.direction, terms)).collect();
+        let mut terms: Vec<TermId> = scripts.iter().flat_map(|script| script.terms.iter().copied()).collect();
+        terms.sort_unstable();
+        terms.dedup();
         Self {
-            peers: peers.collect(),
-            offsets,
-            in_force: (0..likeness.policies.len()).filter(|position| !audited(position)).collect(),
-            everything: (0..likeness.policies.len()).collect(),
+            terms,
             isolates: likeness.policies.iter().any(|version| version.policy.tier == Tier::NetworkPolicy),
-            reads_pods: reads_pods || !names.is_empty(),
-            names,
-            terms: terms_used,
+            reads_pods: scripts.iter().any(|script| script.reads_pods()),
+            reads_names: scripts.iter().any(|script| !script.names.is_empty()),
+            scripts,
         }
     }
 
-    /// How an identity looks to these rules; `None` where it looks like the world.
-    fn view(&self, peer: &Look<'_>) -> Option<View> {
-        let unknown_pod = peer.unknown_pod && self.reads_pods;
-        let nobody = Reading::default();
-        let (first, others) = match peer.claims.split_first() {
-            Some((first, others)) => (*first, others),
-            None => (&nobody, &[][..]),
-        };
-        let first = self.claim_view(peer.ground, first);
-        let others = others.iter().map(|reading| self.claim_view(peer.ground, reading));
-        let mut others = others.skip_while(|other| *other == first).peekable();
-        if others.peek().is_none() && first.is_plain() && !unknown_pod {
-            return None;
+    /// The class is no more.
+    pub(super) fn release(&self, direction: Direction, scripts: &mut Scripts, terms: &mut Terms) {
+        for script in &self.scripts {
+            scripts.release(script, direction, terms);
         }
-        let alike = others.peek().is_none();
-        let all = || peer.claims.iter().map(|reading| self.claim_view(peer.ground, reading)).collect();
-        let claims = if alike { vec![first] } else { all() };
-        Some(View { claims, unknown_pod })
     }
-
-    fn claim_view(&self, ground: &[TermId], reading: &Reading) -> ClaimView {
-        let holds = |term: &TermId| ground.binary_search(term).is_ok() || reading.terms.binary_search(term).is_ok();
-        let terms = self.terms.iter().enumerate().filter(|(_, term)| holds(term)).map(|(position, _)| position);
-        let ports = reading.ports.iter().filter(|port| self.names.contains(&port.name)).cloned();
-        ClaimView { terms: terms.collect(), ports: ports.collect(), own_node: reading.own_node && self.isolates }
-    }
-}
-
-impl ClaimView {
-    fn is_plain(&self) -> bool {
-        self.terms.is_empty() && self.ports.is_empty() && !self.own_node
-    }
-}
-
-pub(super) fn port_names(rule: &Rule) -> impl Iterator<Item = &str> {
-    rule.ports.iter().flatten().filter_map(|port| match port {
-        PortMatch::Named { name, .. } => Some(name.as_str()),
-        PortMatch::Protocol(_) | PortMatch::Range { .. } => None,
-    })
 }

@@ -49,6 +49,15 @@ impl Columns {
         id
     }
 
+    /// Counts one more use of a column that is used already.
+    pub(super) fn retain_outcome(&mut self, outcome: Outcome) {
+        if let Outcome::Column(id) = outcome
+            && let Some(shared) = self.live.get_mut(&id)
+        {
+            shared.uses += 1;
+        }
+    }
+
     pub(super) fn release(&mut self, outcome: Outcome) {
         if let Outcome::Column(id) = outcome
             && let Some(shared) = self.live.get_mut(&id)

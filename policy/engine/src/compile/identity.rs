@@ -1,10 +1,29 @@
 //! What makes an identity: everything that live rules can read of an address.
 
 use super::{
+    hashing::{QuickMap, QuickSet},
     sharing::{Id, Shared},
     terms::{TermChange, TermId},
 };
 use crate::{model::ContainerPort, tables::IdentityId};
+
+/// What became of identities.
+#[derive(Debug, Default)]
+pub(super) struct IdentityChange {
+    /// Those from here on are new.
+    pub(super) first: IdentityId,
+    pub(super) removed: QuickSet<IdentityId>,
+    /// New ones that look to all older classes as another did, by that other.
+    pub(super) heirs: QuickMap<IdentityId, Vec<IdentityId>>,
+    /// New ones of which that is not known; sorted.
+    pub(super) strangers: Vec<IdentityId>,
+}
+
+impl IdentityChange {
+    pub(super) fn heirs_of(&self, identity: IdentityId) -> &[IdentityId] {
+        self.heirs.get(&identity).map(Vec::as_slice).unwrap_or_default()
+    }
+}
 
 pub(super) type Identities = Shared<Signature, IdentityId>;
 pub(super) type Grounds = Shared<Ground, GroundId>;
@@ -14,9 +33,17 @@ pub(super) type Readings = Shared<Reading, ReadingId>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Signature {
     pub(super) ground: GroundId,
-    /// One for each that claims the address; empty for nobody.
-    pub(super) claims: Vec<ReadingId>,
+    /// Of the first that claims the address; `None` for nobody.
+    pub(super) claim: Option<ReadingId>,
+    /// Of the others, who are rare.
+    pub(super) rivals: Vec<ReadingId>,
     pub(super) unknown_pod: bool,
+}
+
+impl Signature {
+    pub(super) fn claims(&self) -> impl Iterator<Item = ReadingId> {
+        self.claim.iter().chain(&self.rivals).copied()
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,7 +75,7 @@ pub(super) struct Reading {
 impl Ground {
     /// Apart from terms that only now are read, or not any more.
     pub(super) fn means(&self, other: &Self, change: &TermChange) -> bool {
-        alike(&self.0, &other.0, change)
+        self == other || alike(&self.0, &other.0, change)
     }
 }
 

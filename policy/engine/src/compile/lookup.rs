@@ -1,4 +1,4 @@
-//! What the kernel does with the tables, step by step.
+//! What the kernel concludes by the tables, step by step. Pairs are asked of the classes from which they were written.
 
 use std::net::IpAddr;
 
@@ -23,20 +23,15 @@ impl Compiler {
         protocol: Protocol,
         port: Option<u16>,
     ) -> Option<(Verdict, AttributionId)> {
-        let index = self.books.ledger.index();
-        let subject = index.subjects.get(subject)?;
+        let (owner, class) = self.subjects.find(subject, direction)?;
         let peer = self.peer(peer);
-        if peer.owner != OwnerId::NOBODY && peer.owner == subject.owner {
+        if peer.owner != OwnerId::NOBODY && peer.owner == owner {
             return Some((Verdict::Allowed, self.self_traffic));
         }
         if peer.service && direction == Direction::Egress {
             return Some((Verdict::Unknown, AttributionId::NONE));
         }
-        let (class, default) = match direction {
-            Direction::Egress => (subject.egress_class, subject.egress_default),
-            Direction::Ingress => (subject.ingress_class, subject.ingress_default),
-        };
-        let outcome = index.pairs.get(&(class, peer.identity)).copied().unwrap_or(default);
+        let outcome = class.conclusion(peer.identity);
         let outcome = match outcome {
             Outcome::Final { .. } => outcome,
             Outcome::Column(column) => {
@@ -53,9 +48,9 @@ impl Compiler {
     /// Exact addresses first, then the longest block, else the world.
     fn peer(&self, peer: IpAddr) -> PeerEntry {
         let address = address::canonical(peer);
-        let exact = self.books.ledger.index().addresses.get(&address);
-        let block = || self.tables().blocks.get(&self.world.longest_block(address)?);
-        exact.or_else(block).copied().unwrap_or_default()
+        let exact = self.books.ledger.address(address);
+        let block = || self.tables().blocks.get(&self.world.longest_block(address)?).copied();
+        exact.or_else(block).unwrap_or_default()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 /// A policy as it stands until it, or whether it is audited, changes. Versions are equal if they are the same.
 #[derive(Debug)]
 pub(super) struct Version {
-    number: u32,
+    pub(super) number: u32,
     pub(super) policy: Arc<Policy>,
     pub(super) audited: bool,
 }
@@ -45,9 +45,22 @@ impl Version {
 pub(super) struct Policies {
     versions: BTreeMap<PolicyKey, Arc<Version>>,
     /// Those that look into one namespace only, by its name.
-    of_namespace: BTreeMap<String, BTreeSet<PolicyKey>>,
-    everywhere: BTreeSet<PolicyKey>,
+    of_namespace: BTreeMap<String, BTreeMap<PolicyKey, Arc<Version>>>,
+    everywhere: BTreeMap<PolicyKey, Arc<Version>>,
     next: Counter,
+}
+
+/// Versions that came and went.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    pub(super) came: Vec<Arc<Version>>,
+    pub(super) went: Vec<Arc<Version>>,
+}
+
+impl Touched {
+    pub(super) fn selects(&self, snapshot: &Snapshot, pod: &Pod) -> bool {
+        self.came.iter().chain(&self.went).any(|version| version.selects(snapshot, pod))
+    }
 }
 
 impl Default for Policies {
@@ -55,43 +68,64 @@ impl Default for Policies {
         Self {
             versions: BTreeMap::new(),
             of_namespace: BTreeMap::new(),
-            everywhere: BTreeSet::new(),
+            everywhere: BTreeMap::new(),
             next: Counter::from(0),
         }
     }
 }
 
 impl Policies {
-    /// Returns the versions that came or went.
-    pub(super) fn update(&mut self, snapshot: &Snapshot, changed: &BTreeSet<PolicyKey>) -> Vec<Arc<Version>> {
-        let mut touched = Vec::new();
+    /// Takes in the policies that changed.
+    pub(super) fn update(&mut self, snapshot: &Snapshot, changed: &BTreeSet<PolicyKey>) -> Touched {
+        let mut touched = Touched::default();
         for key in changed {
             if let Some(version) = self.versions.remove(key) {
                 self.scope(&version.policy).remove(key);
-                touched.push(version);
+                touched.went.push(version);
             }
             if let Some(policy) = snapshot.policies.get(key) {
-                self.scope(policy).insert(key.clone());
                 let (policy, audited) = (Arc::clone(policy), audited(snapshot, policy));
                 let version = Arc::new(Version { number: self.next.take(), policy, audited });
+                self.scope(&version.policy).insert(key.clone(), Arc::clone(&version));
                 self.versions.insert(key.clone(), Arc::clone(&version));
-                touched.push(version);
+                touched.came.push(version);
             }
         }
         self.of_namespace.retain(|_, keys| !keys.is_empty());
         touched
     }
 
+    /// Of all that stand.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Version> {
+        self.versions.values().map(|version| &**version)
+    }
+
     /// Those that select a pod, in order of evaluation.
     pub(super) fn selecting(&self, snapshot: &Snapshot, pod: &Pod) -> Vec<Arc<Version>> {
-        let keys = self.of_namespace.get(&pod.namespace).into_iter().flatten().chain(&self.everywhere);
-        let versions = keys.filter_map(|key| self.versions.get(key));
+        let scopes = self.of_namespace.get(&pod.namespace).into_iter().chain([&self.everywhere]);
+        let versions = scopes.flat_map(BTreeMap::values);
         let mut selecting: Vec<_> = versions.filter(|version| version.selects(snapshot, pod)).cloned().collect();
         selecting.sort_by(|a, b| tiers::order(&a.policy, &b.policy));
         selecting
     }
 
-    fn scope(&mut self, policy: &Policy) -> &mut BTreeSet<PolicyKey> {
+    /// The same, where only policies changed since the answer was `before`.
+    pub(super) fn selecting_again(
+        before: &[Arc<Version>],
+        touched: &Touched,
+        snapshot: &Snapshot,
+        pod: &Pod,
+    ) -> Vec<Arc<Version>> {
+        let mut selecting: Vec<Arc<Version>> =
+            before.iter().filter(|version| !touched.went.contains(version)).cloned().collect();
+        for version in touched.came.iter().filter(|version| version.selects(snapshot, pod)) {
+            let before = |other: &Arc<Version>| tiers::order(&other.policy, &version.policy).is_le();
+            selecting.insert(selecting.partition_point(before), Arc::clone(version));
+        }
+        selecting
+    }
+
+    fn scope(&mut self, policy: &Policy) -> &mut BTreeMap<PolicyKey, Arc<Version>> {
         match &policy.subject.namespaces {
             NamespaceScope::Named(name) => self.of_namespace.entry(name.clone()).or_default(),
             NamespaceScope::Selected(_) => &mut self.everywhere,

@@ -9,13 +9,14 @@ use std::{
 
 use super::{
     counter::Counter,
+    hashing::QuickMap,
     identity::{Reading, ReadingId, Readings},
     sharing::Move,
     terms::{TermChange, TermId, Terms},
 };
 use crate::{
     evaluate::selector,
-    model::{Peer, Pod, Snapshot},
+    model::{ContainerPort, Peer, Pod, Snapshot},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +25,7 @@ pub(super) struct ProfileId(u32);
 #[derive(Debug)]
 pub(super) struct Profiles {
     ids: HashMap<Likeness, ProfileId>,
-    profiles: HashMap<ProfileId, Profile>,
+    profiles: QuickMap<ProfileId, Profile>,
     scopes: BTreeMap<String, Scope>,
     next: Counter,
 }
@@ -68,7 +69,7 @@ impl Hash for Likeness {
 
 impl Default for Profiles {
     fn default() -> Self {
-        Self { ids: HashMap::new(), profiles: HashMap::new(), scopes: BTreeMap::new(), next: Counter::from(0) }
+        Self { ids: HashMap::new(), profiles: QuickMap::default(), scopes: BTreeMap::new(), next: Counter::from(0) }
     }
 }
 
@@ -157,27 +158,42 @@ impl Profiles {
         terms: &Terms,
         change: &TermChange,
         namespaces: &BTreeSet<String>,
+        readings: &Readings,
     ) -> Vec<(ProfileId, Move<Reading, ReadingId>)> {
         let mut moves = Vec::new();
+        let added: Vec<&(TermId, Arc<Peer>)> =
+            change.added.iter().filter(|(_, peer)| matches!(**peer, Peer::Pods { .. })).collect();
+        let removes = change.removed.values().any(|peer| matches!(**peer, Peer::Pods { .. }));
+        let idle = added.is_empty() && !removes && change.names.is_empty();
         for (namespace, scope) in &mut self.scopes {
             let relabelled = namespaces.contains(namespace);
+            if idle && !relabelled {
+                continue;
+            }
+            let before = scope.terms.len();
+            let mut news = Vec::new();
             if relabelled {
                 scope.terms = terms_in_scope(snapshot, terms, namespace);
             } else {
-                let before = scope.terms.len();
                 scope.terms.retain(|term| !change.removed.contains_key(term));
-                let shorter = scope.terms.len();
-                let added = change.added.iter().filter(|(_, peer)| in_scope(snapshot, peer, namespace));
-                // Ids ascend, so the list stays sorted.
-                scope.terms.extend(added.map(|(term, _)| *term));
-                if before == shorter && shorter == scope.terms.len() && change.names.is_empty() {
+                news.extend(added.iter().filter(|(_, peer)| in_scope(snapshot, peer, namespace)).map(|(id, _)| *id));
+                if scope.terms.len() == before && news.is_empty() && change.names.is_empty() {
                     continue;
                 }
+                // Ids ascend, so the list stays sorted.
+                scope.terms.extend(&news);
             }
             for id in &scope.profiles {
-                if let Some(profile) = self.profiles.get(id) {
-                    let reading = read(&profile.like.0, &scope.terms, terms);
-                    moves.push((*id, Move { from: Some(profile.reading), to: Some(reading) }));
+                let Some(profile) = self.profiles.get(id) else { continue };
+                let Some(old) = readings.get(profile.reading) else { continue };
+                let pod = &profile.like.0;
+                let reading = if relabelled {
+                    read(pod, &scope.terms, terms)
+                } else {
+                    read_again(old, pod, &news, terms, change)
+                };
+                if reading != *old {
+                    moves.push((*id, Move { from: Some(profile.reading), to: Some(reading), members: 1 }));
                 }
             }
         }
@@ -200,9 +216,25 @@ fn in_scope(snapshot: &Snapshot, peer: &Peer, namespace: &str) -> bool {
 }
 
 fn read(pod: &Pod, in_scope: &[TermId], terms: &Terms) -> Reading {
-    let selects = |term: &TermId| matches!(terms.get(*term), Some(Peer::Pods { pods, .. }) if selector::matches(pods, &pod.labels));
+    let terms_held = in_scope.iter().copied().filter(|term| selects(terms, *term, pod)).collect();
+    Reading { terms: terms_held, ports: ports_read(pod, terms), own_node: false }
+}
+
+/// As [`read`], where only terms and names changed. `news`: new terms in scope.
+fn read_again(old: &Reading, pod: &Pod, news: &[TermId], terms: &Terms, change: &TermChange) -> Reading {
+    let kept = old.terms.iter().filter(|term| !change.removed.contains_key(term));
+    let terms_held = kept.chain(news.iter().filter(|term| selects(terms, **term, pod))).copied().collect();
+    let ports = if change.names.is_empty() { old.ports.clone() } else { ports_read(pod, terms) };
+    Reading { terms: terms_held, ports, own_node: false }
+}
+
+fn selects(terms: &Terms, term: TermId, pod: &Pod) -> bool {
+    matches!(terms.get(term), Some(Peer::Pods { pods, .. }) if selector::matches(pods, &pod.labels))
+}
+
+fn ports_read(pod: &Pod, terms: &Terms) -> Vec<ContainerPort> {
     let mut ports: Vec<_> = pod.container_ports.iter().filter(|port| terms.has_name(&port.name)).cloned().collect();
     ports.sort();
     ports.dedup();
-    Reading { terms: in_scope.iter().copied().filter(selects).collect(), ports, own_node: false }
+    ports
 }

@@ -1,53 +1,67 @@
 //! The local pods, and the classes that they are in.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use super::{
     Books,
-    class::{Class, Likeness, port_names},
+    class::{Class, Likeness},
     counter::Counter,
     difference::Difference,
-    policies::{Policies, Version},
+    hashing::QuickMap,
+    policies::{Policies, Touched, Version},
+    scripts::port_names,
 };
 use crate::{
     evaluate::tiers,
-    model::{ContainerPort, Direction, ObjectKey, Pod, Snapshot},
-    tables::{ClassId, Owner, SubjectEntry},
+    model::{ContainerPort, Direction, ObjectKey, Pod, Snapshot, Tier},
+    tables::{ClassId, Owner, OwnerId, SubjectEntry},
 };
+
+/// A class from its making to its end; its [`ClassId`] may have been another class's before.
+pub(super) type Slot = u32;
 
 #[derive(Debug)]
 pub(super) struct Subjects {
     node: String,
-    local: BTreeMap<ObjectKey, Subject>,
-    classes: BTreeMap<ClassId, Class>,
-    by_likeness: HashMap<Arc<Likeness>, ClassId>,
+    local: QuickMap<ObjectKey, Subject>,
+    classes: QuickMap<Slot, Class>,
+    by_likeness: QuickMap<Arc<Likeness>, Slot>,
+    next_slot: Counter,
     next: Counter,
 }
 
 #[derive(Debug)]
 struct Subject {
     pod: Arc<Pod>,
-    egress: ClassId,
-    ingress: ClassId,
+    owner: OwnerId,
+    /// Policies, in order of evaluation.
+    selecting: Vec<Arc<Version>>,
+    egress: Slot,
+    ingress: Slot,
 }
 
-/// Classes that came and went.
+/// What became of subjects and classes.
 #[derive(Debug, Default)]
 pub(super) struct ClassChange {
-    pub(super) created: BTreeSet<ClassId>,
-    pub(super) removed: Vec<ClassId>,
+    /// Pods that may be in other classes than before.
+    pub(super) affected: BTreeSet<ObjectKey>,
+    /// New classes, each with the one from which its first member comes. Nothing is judged in them yet.
+    pub(super) created: Vec<(Slot, Option<Slot>)>,
+    /// Classes without members.
+    pub(super) dissolved: BTreeMap<Slot, Class>,
 }
 
 impl Subjects {
     pub(super) fn new(node: String, floor: u32) -> Self {
         Self {
             node,
-            local: BTreeMap::new(),
-            classes: BTreeMap::new(),
-            by_likeness: HashMap::new(),
+            local: QuickMap::default(),
+            classes: QuickMap::default(),
+            by_likeness: QuickMap::default(),
+            next_slot: Counter::from(0),
             next: Counter::from(floor.max(1)),
         }
     }
@@ -56,110 +70,162 @@ impl Subjects {
         self.next.peek()
     }
 
-    pub(super) fn classes_mut(&mut self) -> impl Iterator<Item = &mut Class> {
-        self.classes.values_mut()
+    /// The entry and the class of a local pod, for a lookup.
+    pub(super) fn find(&self, key: &ObjectKey, direction: Direction) -> Option<(OwnerId, &Class)> {
+        let subject = self.local.get(key)?;
+        Some((subject.owner, self.classes.get(&subject.slot(direction))?))
     }
 
-    /// Takes in a new snapshot. `touched`: versions of policies that came or went.
+    pub(super) fn next_id(&mut self) -> ClassId {
+        ClassId(self.next.take())
+    }
+
+    pub(super) fn classes(&self) -> &QuickMap<Slot, Class> {
+        &self.classes
+    }
+
+    pub(super) fn classes_mut(&mut self) -> &mut QuickMap<Slot, Class> {
+        &mut self.classes
+    }
+
+    /// Takes in a new snapshot.
     pub(super) fn update(
         &mut self,
         snapshot: &Snapshot,
         difference: &Difference,
         policies: &Policies,
-        touched: &[Arc<Version>],
+        touched: &Touched,
         books: &mut Books,
     ) -> ClassChange {
+        let affected = self.affected(snapshot, difference, touched);
         let mut change = ClassChange::default();
-        for key in self.affected(snapshot, difference, touched) {
+        let mut emptied = BTreeSet::new();
+        for key in &affected {
             let local = |pod: &&Arc<Pod>| pod.takes_part() && pod.node == self.node;
-            let pod = snapshot.pods.get(&key).filter(local).cloned();
-            let subject = pod.map(|pod| {
-                let selecting = policies.selecting(snapshot, &pod);
-                let egress = self.enter(Direction::Egress, &selecting, &pod, &mut change, books);
-                let ingress = self.enter(Direction::Ingress, &selecting, &pod, &mut change, books);
-                Subject { pod, egress, ingress }
-            });
-            let entry = subject.as_ref().and_then(|subject| self.entry(subject, books));
-            books.ledger.set_subject(key.clone(), entry);
-            let before = match subject {
-                Some(subject) => self.local.insert(key, subject),
-                None => self.local.remove(&key),
-            };
-            for class in before.into_iter().flat_map(|subject| [subject.egress, subject.ingress]) {
-                if let Some(class) = self.classes.get_mut(&class) {
+            let before = self.local.remove(key);
+            if let Some(pod) = snapshot.pods.get(key).filter(local).cloned() {
+                let known = before.as_ref().filter(|subject| {
+                    Arc::ptr_eq(&subject.pod, &pod) && !difference.namespaces.contains(&pod.namespace)
+                });
+                let selecting = match known {
+                    Some(subject) => Policies::selecting_again(&subject.selecting, touched, snapshot, &pod),
+                    None => policies.selecting(snapshot, &pod),
+                };
+                let [egress, ingress] = [Direction::Egress, Direction::Ingress].map(|direction| {
+                    let from = before.as_ref().map(|subject| subject.slot(direction));
+                    self.enter(direction, &selecting, &pod, from, &mut change, books)
+                });
+                let owner = match &before {
+                    Some(subject) if subject.pod.uid == pod.uid => subject.owner,
+                    _ => books.owners.id(Owner::Pod { key: key.clone(), uid: pod.uid.clone() }),
+                };
+                self.local.insert(key.clone(), Subject { pod, owner, selecting, egress, ingress });
+            }
+            for slot in before.into_iter().flat_map(|subject| [subject.egress, subject.ingress]) {
+                if let Some(class) = self.classes.get_mut(&slot) {
                     class.members -= 1;
+                    if class.members == 0 {
+                        emptied.insert(slot);
+                    }
                 }
             }
         }
-        for (id, class) in self.classes.extract_if(.., |_, class| class.members == 0) {
+        for slot in emptied {
+            let Some(class) = self.classes.remove(&slot) else { continue };
+            if class.members > 0 {
+                self.classes.insert(slot, class);
+                continue;
+            }
             self.by_likeness.remove(&class.likeness);
-            class.dissolve(&mut books.terms, &mut books.columns);
-            change.created.remove(&id);
-            change.removed.push(id);
+            class.rules.release(class.likeness.direction, &mut books.scripts, &mut books.terms);
+            change.dissolved.insert(slot, class);
         }
+        change.affected = affected;
         change
     }
 
+    /// Writes what holds for these pods, once their classes have their ids.
+    pub(super) fn publish(&self, affected: BTreeSet<ObjectKey>, books: &mut Books) {
+        for key in affected {
+            let entry = self.local.get(&key).and_then(|subject| self.entry(subject));
+            books.ledger.set_subject(key, entry);
+        }
+    }
+
     /// Pods whose classes may be others now.
-    fn affected(&self, snapshot: &Snapshot, difference: &Difference, touched: &[Arc<Version>]) -> BTreeSet<ObjectKey> {
+    fn affected(&self, snapshot: &Snapshot, difference: &Difference, touched: &Touched) -> BTreeSet<ObjectKey> {
         let is_local = |key: &&ObjectKey| {
             self.local.contains_key(*key) || snapshot.pods.get(*key).is_some_and(|pod| pod.node == self.node)
         };
         let mut affected: BTreeSet<ObjectKey> = difference.pods.iter().filter(is_local).cloned().collect();
         let concerned = |subject: &Subject| {
-            difference.namespaces.contains(&subject.pod.namespace)
-                || touched.iter().any(|version| version.selects(snapshot, &subject.pod))
+            difference.namespaces.contains(&subject.pod.namespace) || touched.selects(snapshot, &subject.pod)
         };
         let others = self.local.iter().filter(|(_, subject)| concerned(subject)).map(|(key, _)| key.clone());
         affected.extend(others);
         affected
     }
 
-    /// Counts a pod into its class.
+    /// Counts a pod into its class. `from`: the class that it comes from.
     fn enter(
         &mut self,
         direction: Direction,
         selecting: &[Arc<Version>],
         pod: &Pod,
+        from: Option<Slot>,
         change: &mut ClassChange,
         books: &mut Books,
-    ) -> ClassId {
-        let policies: Vec<Arc<Version>> =
-            selecting.iter().filter(|version| tiers::concerns(&version.policy, direction)).cloned().collect();
+    ) -> Slot {
+        let policies = heard(selecting, direction);
         let ports = match direction {
             Direction::Ingress => named_ports(&policies, pod),
             Direction::Egress => Vec::new(),
         };
         let likeness = Likeness { direction, policies, ports };
-        let id = match self.by_likeness.get(&likeness) {
-            Some(id) => *id,
+        let slot = match self.by_likeness.get(&likeness) {
+            Some(slot) => *slot,
             None => {
-                let (id, likeness) = (ClassId(self.next.take()), Arc::new(likeness));
-                let Books { terms, decisions, columns, .. } = books;
-                self.classes.insert(id, Class::new(id, Arc::clone(&likeness), terms, decisions, columns));
-                self.by_likeness.insert(likeness, id);
-                change.created.insert(id);
-                id
+                let (slot, likeness) = (self.next_slot.take(), Arc::new(likeness));
+                self.classes.insert(slot, Class::new(Arc::clone(&likeness), &mut books.scripts, &mut books.terms));
+                self.by_likeness.insert(likeness, slot);
+                change.created.push((slot, from));
+                slot
             }
         };
-        if let Some(class) = self.classes.get_mut(&id) {
+        if let Some(class) = self.classes.get_mut(&slot) {
             class.members += 1;
         }
-        id
+        slot
     }
 
-    fn entry(&self, subject: &Subject, books: &mut Books) -> Option<SubjectEntry> {
-        let Subject { pod, egress, ingress } = subject;
-        let owner = books.owners.id(Owner::Pod { key: pod.key(), uid: pod.uid.clone() });
-        let (egress, ingress) = (self.classes.get(egress)?, self.classes.get(ingress)?);
+    fn entry(&self, subject: &Subject) -> Option<SubjectEntry> {
+        let (egress, ingress) = (self.classes.get(&subject.egress)?, self.classes.get(&subject.ingress)?);
         Some(SubjectEntry {
-            owner,
+            owner: subject.owner,
             egress_class: egress.id,
             ingress_class: ingress.id,
             egress_default: egress.default,
             ingress_default: ingress.default,
         })
     }
+}
+
+impl Subject {
+    fn slot(&self, direction: Direction) -> Slot {
+        match direction {
+            Direction::Egress => self.egress,
+            Direction::Ingress => self.ingress,
+        }
+    }
+}
+
+/// Those of the policies that select a pod that can matter to it in one direction. Baseline is never reached where a
+/// network policy isolates; but whether anything is audited is told in every decision.
+fn heard(selecting: &[Arc<Version>], direction: Direction) -> Vec<Arc<Version>> {
+    let concerning = || selecting.iter().filter(|version| tiers::concerns(&version.policy, direction));
+    let isolated = concerning().any(|version| version.policy.tier == Tier::NetworkPolicy && !version.audited);
+    let in_vain = |version: &Version| isolated && version.policy.tier == Tier::Baseline && !version.audited;
+    concerning().filter(|version| !in_vain(version)).cloned().collect()
 }
 
 /// What the port names in ingress rules can read of the subject.

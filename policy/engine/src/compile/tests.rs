@@ -12,6 +12,14 @@ use crate::{
 
 const NODE: &str = "n1";
 
+impl Compiler {
+    /// How many scripts, terms, identities, grounds and readings it goes by.
+    pub(crate) fn remembers(&self) -> [usize; 5] {
+        let [grounds, readings] = self.world.remembers();
+        [self.books.scripts.len(), self.books.terms.iter().count(), self.identities.len(), grounds, readings]
+    }
+}
+
 /// Pods web-0 … web-4 of shop (remote), db/pg (local), and a policy that lets web into db at 5432.
 fn fixture() -> Cluster {
     let mut cluster = cluster()

@@ -1,7 +1,7 @@
 //! Who owns which address, and what live rules can read of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -10,25 +10,26 @@ use ipnet::IpNet;
 
 use super::{
     blocks::{Block, Blocks},
-    class::Look,
     difference::Difference,
+    hashing::QuickMap,
     identity::{Ground, GroundId, Grounds, Reading, ReadingId, Readings, Signature},
     profiles::{ProfileId, Profiles},
     sharing::Move,
     terms::{TermChange, TermId, Terms},
+    view::Look,
 };
 use crate::{
     address,
     evaluate::{peer, selector},
     model::{NamePattern, ObjectKey, Peer, Pod, Snapshot},
-    tables::IdentityId,
+    tables::{IdentityId, OwnerId, PeerEntry},
 };
 
 #[derive(Debug)]
 pub(super) struct World {
     /// The node whose pods are the subjects.
     node: String,
-    places: HashMap<IpAddr, Place>,
+    places: QuickMap<IpAddr, Place>,
     profiles: Profiles,
     blocks: Blocks,
     nodes: BTreeMap<String, NodePlaces>,
@@ -53,6 +54,8 @@ struct Place {
     /// In order.
     claims: Vec<Claim>,
     services: BTreeSet<ObjectKey>,
+    /// Who owns it, once that was looked up.
+    owner: Option<OwnerId>,
 }
 
 #[derive(Debug)]
@@ -72,7 +75,8 @@ pub(super) enum Claimant {
 /// What to look at again.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
-    pub(super) addresses: BTreeSet<IpAddr>,
+    /// In order and once each, when it is complete.
+    pub(super) addresses: Vec<IpAddr>,
     pub(super) blocks: BTreeSet<IpNet>,
 }
 
@@ -80,17 +84,41 @@ pub(super) struct Dirty {
 #[derive(Debug)]
 pub(super) struct Sight {
     pub(super) signature: Signature,
-    /// Nobody where several claim the address, or none does.
-    pub(super) owner: Option<Claimant>,
-    /// Set where only a Service has the address.
-    pub(super) service: Option<ObjectKey>,
+    pub(super) found: Found,
+}
+
+/// What an entry says besides the identity.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    /// `None` where it is to be looked up.
+    pub(super) owner: Option<OwnerId>,
+    /// Only a Service has the address.
+    service: bool,
+    unknown_pod: bool,
+}
+
+impl Found {
+    pub(super) fn entry(self, identity: IdentityId, owner: OwnerId) -> PeerEntry {
+        let Self { owner: _, service, unknown_pod } = self;
+        PeerEntry { identity, owner, service, unknown_pod }
+    }
+}
+
+/// Who has an address.
+#[derive(Debug)]
+pub(super) enum Holder {
+    Pod(ObjectKey),
+    Node(String),
+    Service(ObjectKey),
+    /// Several claim the address, or none does.
+    Nobody,
 }
 
 impl World {
     pub(super) fn new(node: String) -> Self {
         Self {
             node,
-            places: HashMap::new(),
+            places: QuickMap::default(),
             profiles: Profiles::default(),
             blocks: Blocks::default(),
             nodes: BTreeMap::new(),
@@ -109,6 +137,7 @@ impl World {
         difference: &Difference,
         terms: &Terms,
         change: &TermChange,
+        addresses: &BTreeMap<IpAddr, PeerEntry>,
     ) -> Dirty {
         let mut dirty = Dirty::default();
         self.read_again(new, difference, terms, change, &mut dirty);
@@ -126,55 +155,109 @@ impl World {
         }
         let ranges = difference.pod_ranges || !difference.nodes.is_empty();
         dirty.blocks = self.blocks.update(new, change, ranges, &mut self.grounds);
-        if !dirty.blocks.is_empty() {
-            let clean = self.places.keys().filter(|address| !dirty.addresses.contains(*address));
-            let inside = clean.filter(|address| dirty.blocks.iter().any(|block| block.contains(*address)));
-            let inside: Vec<IpAddr> = inside.copied().collect();
-            dirty.addresses.extend(inside);
+        let mut done: Option<IpNet> = None;
+        for block in &dirty.blocks {
+            // A block comes before those inside it.
+            if done.is_none_or(|done| !done.contains(block)) {
+                let inside = addresses.range(block.network()..=block.broadcast());
+                dirty.addresses.extend(inside.map(|(address, _)| *address));
+                done = Some(*block);
+            }
         }
         self.name_again(new, difference, terms, change, &mut dirty);
-        self.grounds.settle();
-        self.readings.settle();
+        dirty.addresses.sort_unstable();
+        dirty.addresses.dedup();
         dirty
     }
 
-    /// `None` where nobody has the address any more, and no name is known for it that a rule reads.
-    pub(super) fn address(&self, address: IpAddr) -> Option<Sight> {
-        let nowhere = Place::default();
+    /// Forgets what is read nowhere any more.
+    pub(super) fn settle(&mut self) {
+        self.grounds.settle();
+        self.readings.settle();
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembers(&self) -> [usize; 2] {
+        [self.grounds.len(), self.readings.len()]
+    }
+
+    /// Addresses in order. `None` where nobody has one any more, and no name is known for it that a rule reads.
+    pub(super) fn addresses(&self, addresses: &[IpAddr]) -> impl Iterator<Item = Option<Sight>> {
+        let blocks = self.blocks.find_all(addresses);
+        addresses.iter().zip(blocks).map(|(address, block)| self.address(*address, block))
+    }
+
+    fn address(&self, address: IpAddr, block: Option<&Block>) -> Option<Sight> {
         let named = self.named_grounds.get(&address);
-        let place = self.places.get(&address).or(named.map(|_| &nowhere))?;
-        let block = self.blocks.find(address).map(|(_, block)| block);
+        let place = self.places.get(&address);
+        if place.is_none() && named.is_none() {
+            return None;
+        }
         let ground = named.copied().or(block.map(Block::ground)).unwrap_or(GroundId::BARE);
-        let service = place.services.first().filter(|_| place.claims.is_empty()).cloned();
-        let nobody = place.claims.is_empty() && service.is_none();
+        let (claims, service) = match place {
+            Some(place) => (place.claims.as_slice(), place.claims.is_empty() && !place.services.is_empty()),
+            None => (&[][..], false),
+        };
+        let mut readings = claims.iter().filter_map(|claim| self.reading(claim));
         let signature = Signature {
             ground,
-            claims: place.claims.iter().filter_map(|claim| self.reading(claim)).collect(),
-            unknown_pod: nobody && block.is_some_and(|block| block.pod_range),
+            claim: readings.next(),
+            rivals: readings.collect(),
+            unknown_pod: claims.is_empty() && !service && block.is_some_and(|block| block.pod_range),
         };
-        let owner = match place.claims.as_slice() {
-            [only] => Some(only.who.clone()),
-            _ => None,
-        };
-        Some(Sight { signature, owner, service })
+        let owner = place.map_or(Some(OwnerId::NOBODY), |place| place.owner);
+        let found = Found { owner, service, unknown_pod: signature.unknown_pod };
+        Some(Sight { signature, found })
+    }
+
+    pub(super) fn holder(&self, address: IpAddr) -> Holder {
+        let Some(place) = self.places.get(&address) else { return Holder::Nobody };
+        match (place.claims.as_slice(), place.services.first()) {
+            ([], Some(service)) => Holder::Service(service.clone()),
+            ([only], _) => match &only.who {
+                Claimant::Pod(key) => Holder::Pod(key.clone()),
+                Claimant::Node(name) => Holder::Node(name.clone()),
+            },
+            _ => Holder::Nobody,
+        }
+    }
+
+    /// Notes who owns an address, so that it is not looked up again until that changes.
+    pub(super) fn note_owner(&mut self, address: IpAddr, owner: OwnerId) {
+        if let Some(place) = self.places.get_mut(&address) {
+            place.owner = Some(owner);
+        }
     }
 
     /// `None` where it is no longer needed.
     pub(super) fn block(&self, block: &IpNet) -> Option<Sight> {
         let block = self.blocks.get(block)?;
-        let signature = Signature { ground: block.ground(), claims: Vec::new(), unknown_pod: block.pod_range };
-        Some(Sight { signature, owner: None, service: None })
+        let signature = Signature { ground: block.ground(), unknown_pod: block.pod_range, ..Signature::default() };
+        let found = Found { owner: Some(OwnerId::NOBODY), service: false, unknown_pod: block.pod_range };
+        Some(Sight { signature, found })
     }
 
     /// What rules can read of an identity.
-    pub(super) fn look(&self, id: IdentityId, signature: &Signature) -> Look<'_> {
-        let Signature { ground, claims, unknown_pod } = signature;
+    pub(super) fn look(&self, signature: &Signature) -> Look<'_> {
         Look {
-            id,
-            ground: self.grounds.get(*ground).map(|ground| &*ground.0).unwrap_or_default(),
-            claims: claims.iter().filter_map(|reading| self.readings.get(*reading)).collect(),
-            unknown_pod: *unknown_pod,
+            ground: self.grounds.get(signature.ground).map(|ground| &*ground.0).unwrap_or_default(),
+            claims: signature.claims().filter_map(|reading| self.readings.get(reading)).collect(),
+            unknown_pod: signature.unknown_pod,
         }
+    }
+
+    /// Whether two signatures are one, apart from terms that only now are read, or not any more.
+    pub(super) fn means(&self, one: &Signature, other: &Signature, change: &TermChange) -> bool {
+        let readings = |a: ReadingId, b: ReadingId| {
+            a == b || self.readings.get(a).zip(self.readings.get(b)).is_some_and(|(a, b)| a.means(b, change))
+        };
+        let grounds = |a: GroundId, b: GroundId| {
+            a == b || self.grounds.get(a).zip(self.grounds.get(b)).is_some_and(|(a, b)| a.means(b, change))
+        };
+        one.unknown_pod == other.unknown_pod
+            && grounds(one.ground, other.ground)
+            && one.claims().count() == other.claims().count()
+            && one.claims().zip(other.claims()).all(|(a, b)| readings(a, b))
     }
 
     /// The longest block that holds the address.
@@ -199,13 +282,14 @@ impl World {
         dirty: &mut Dirty,
     ) {
         let (profiles, mut moves): (Vec<_>, Vec<_>) =
-            self.profiles.update(snapshot, terms, change, &difference.namespaces).into_iter().unzip();
+            self.profiles.update(snapshot, terms, change, &difference.namespaces, &self.readings).into_iter().unzip();
         let all = change.touches_any(|peer| matches!(peer, Peer::Nodes(_)));
         let relabelled = |name: &String| all || difference.nodes.contains(name);
         let nodes: Vec<String> = self.nodes.keys().filter(|name| relabelled(name)).cloned().collect();
         moves.extend(nodes.iter().map(|name| Move {
             from: self.nodes.get(name).map(|node| node.reading),
             to: Some(self.read_node(snapshot, terms, name)),
+            members: 1,
         }));
         let mut places = self.readings.assign(moves, |old, new| old.means(new, change)).into_iter().flatten();
         for (profile, reading) in profiles.into_iter().zip(&mut places) {
@@ -283,31 +367,37 @@ impl World {
         for address in distinct(old.unwrap_or_default()) {
             if let Some(place) = self.places.get_mut(&address) {
                 place.services.remove(key);
+                place.owner = None;
             }
             self.sweep(address);
-            dirty.addresses.insert(address);
+            dirty.addresses.push(address);
         }
         for address in distinct(new.unwrap_or_default()) {
-            self.places.entry(address).or_default().services.insert(key.clone());
-            dirty.addresses.insert(address);
+            let place = self.places.entry(address).or_default();
+            place.services.insert(key.clone());
+            place.owner = None;
+            dirty.addresses.push(address);
         }
     }
 
     fn claim(&mut self, who: &Claimant, profile: Option<ProfileId>, addresses: &[IpAddr], dirty: &mut Dirty) {
         for address in addresses {
-            let claims = &mut self.places.entry(*address).or_default().claims;
+            let place = self.places.entry(*address).or_default();
+            place.owner = None;
+            let claims = &mut place.claims;
             match claims.binary_search_by(|claim| claim.who.cmp(who)) {
                 Ok(position) => claims[position].times += 1,
                 Err(position) => claims.insert(position, Claim { who: who.clone(), profile, times: 1 }),
             }
-            dirty.addresses.insert(*address);
+            dirty.addresses.push(*address);
         }
     }
 
     fn unclaim(&mut self, who: &Claimant, addresses: &[IpAddr], dirty: &mut Dirty) {
         for address in addresses {
-            dirty.addresses.insert(*address);
+            dirty.addresses.push(*address);
             let Some(place) = self.places.get_mut(address) else { continue };
+            place.owner = None;
             let Ok(position) = place.claims.binary_search_by(|claim| claim.who.cmp(who)) else { continue };
             place.claims[position].times -= 1;
             if place.claims[position].times > 0 {
@@ -351,6 +441,7 @@ impl World {
         let moves = addresses.iter().map(|address| Move {
             from: self.named_grounds.get(address).copied(),
             to: self.named.get(address).map(|named| self.named_ground(*address, named)),
+            members: 1,
         });
         let places = self.grounds.assign(moves.collect(), |old, new| old.means(new, change));
         for (address, ground) in addresses.into_iter().zip(places) {
@@ -359,7 +450,7 @@ impl World {
                 None => self.named_grounds.remove(&address),
             };
             if before != ground || dirty.blocks.iter().any(|block| block.contains(&address)) {
-                dirty.addresses.insert(address);
+                dirty.addresses.push(address);
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! It does not know what a rule reads: whether a rule matches is asked of the caller.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, ptr};
 
 use crate::{
     decision::{Confidence, Decision, Reason, Reference, Role, Verdict},
@@ -25,19 +25,40 @@ impl From<bool> for Match {
 }
 
 /// What the policies of one end conclude for one peer and port, audited policies being left out or enforced.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Judgement {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Judgement<'a> {
     pub(crate) verdict: Verdict,
     pub(crate) reason: Reason,
     pub(crate) tier: Option<Tier>,
     pub(crate) confidence: Confidence,
-    pub(crate) references: Vec<Reference>,
+    pub(crate) blames: Vec<Blame<'a>>,
 }
 
-impl Judgement {
+/// One policy's part in a judgement: a reference that is not yet written out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blame<'a> {
+    pub(crate) role: Role,
+    pub(crate) policy: &'a Policy,
+    pub(crate) rule: Option<&'a Rule>,
+}
+
+impl PartialEq for Blame<'_> {
+    /// The same rule of the same policy, not one that reads alike.
+    fn eq(&self, other: &Self) -> bool {
+        let same_rule = match (self.rule, other.rule) {
+            (Some(a), Some(b)) => ptr::eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        self.role == other.role && ptr::eq(self.policy, other.policy) && same_rule
+    }
+}
+
+impl Eq for Blame<'_> {}
+
+impl Judgement<'_> {
     /// Without any policy.
     pub(crate) fn plain(verdict: Verdict, reason: Reason) -> Self {
-        Self { verdict, reason, tier: None, confidence: Confidence::Exact, references: Vec::new() }
+        Self { verdict, reason, tier: None, confidence: Confidence::Exact, blames: Vec::new() }
     }
 
     /// The first that denies, else the first: for what may be any of several things. Partial unless all are the same.
@@ -59,12 +80,34 @@ impl Judgement {
     }
 
     /// The decision, given the judgement that would stand with all audited policies enforced.
-    pub(crate) fn with_staged(self, staged: Option<Self>) -> Decision {
-        let Self { verdict, reason, tier, confidence, mut references } = self;
-        let verdict_if_enforced = staged.as_ref().map(|staged| staged.verdict);
-        let deciders = staged.into_iter().flat_map(|staged| staged.references).filter(|r| r.role != Role::Passed);
-        references.extend(deciders.map(|reference| Reference { role: Role::Staged, ..reference }));
+    pub(crate) fn with_staged(&self, staged: Option<&Self>) -> Decision {
+        let &Self { verdict, reason, tier, confidence, .. } = self;
+        let verdict_if_enforced = staged.map(|staged| staged.verdict);
+        let references = self.blames_with(staged).map(|blame| blame.written_out()).collect();
         Decision { verdict, verdict_if_enforced, reason, tier, confidence, references }
+    }
+
+    /// Who is to be named in the decision, in order.
+    pub(crate) fn blames_with(&self, staged: Option<&Self>) -> impl Iterator<Item = Blame<'_>> {
+        let deciders = staged.into_iter().flat_map(|staged| &staged.blames).filter(|blame| blame.role != Role::Passed);
+        self.blames.iter().copied().chain(deciders.map(|blame| Blame { role: Role::Staged, ..*blame }))
+    }
+}
+
+impl Blame<'_> {
+    fn written_out(&self) -> Reference {
+        let &Self { role, policy, rule } = self;
+        Reference {
+            role,
+            policy: policy.key.clone(),
+            uid: policy.uid.clone(),
+            generation: policy.generation,
+            content_hash: policy.content_hash.clone(),
+            tier: policy.tier,
+            rule_index: rule.map(|rule| rule.index),
+            rule_name: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
+            action: rule.map(|rule| rule.action),
+        }
     }
 }
 
@@ -104,12 +147,12 @@ pub(crate) fn fault_matches(action: Action) -> Match {
 /// Judges by `policies`, which select the subject, concern the direction and stand in [`order`].
 ///
 /// `own_node`: the peer is the subject's node. `matches` is given positions in `policies` and in a policy's rules.
-pub(crate) fn judge(
-    policies: &[&Policy],
+pub(crate) fn judge<'a>(
+    policies: &[&'a Policy],
     direction: Direction,
     own_node: bool,
     matches: impl Fn(usize, usize) -> Match,
-) -> Judgement {
+) -> Judgement<'a> {
     let mut walk = Walk { policies, direction, matches: &matches, passed: Vec::new(), doubt: false, tie: false };
     walk.ordered(Tier::Admin)
         .or_else(|| walk.network_policies(own_node))
@@ -117,12 +160,12 @@ pub(crate) fn judge(
         .unwrap_or_else(|| walk.conclude(Verdict::Allowed, Reason::NoPolicy, None, Vec::new()))
 }
 
-struct Walk<'a, M> {
-    policies: &'a [&'a Policy],
+struct Walk<'w, 'a, M> {
+    policies: &'w [&'a Policy],
     direction: Direction,
-    matches: &'a M,
-    /// References of rules that passed the flow on.
-    passed: Vec<Reference>,
+    matches: &'w M,
+    /// Rules that passed the flow on.
+    passed: Vec<Blame<'a>>,
     /// A rule that may have matched was left aside, or one that may not have matched was applied.
     doubt: bool,
     /// Upstream does not say which of several rules goes first, and they disagree.
@@ -154,9 +197,9 @@ impl Hit<'_> {
     }
 }
 
-impl<'a, M: Fn(usize, usize) -> Match> Walk<'a, M> {
+impl<'w, 'a, M: Fn(usize, usize) -> Match> Walk<'w, 'a, M> {
     /// A tier in which the first matching rule decides (C-2).
-    fn ordered(&mut self, tier: Tier) -> Option<Judgement> {
+    fn ordered(&mut self, tier: Tier) -> Option<Judgement<'a>> {
         let of_tier: Vec<usize> = self.of_tier(tier).collect();
         let (position, hit) = of_tier.iter().enumerate().find_map(|(position, policy)| {
             let (hit, doubt) = self.first_hit(*policy);
@@ -207,7 +250,7 @@ impl<'a, M: Fn(usize, usize) -> Match> Walk<'a, M> {
     }
 
     /// The union of all rules of all policies that isolate the subject (§2.2).
-    fn network_policies(&mut self, own_node: bool) -> Option<Judgement> {
+    fn network_policies(&mut self, own_node: bool) -> Option<Judgement<'a>> {
         let isolating: Vec<usize> = self.of_tier(Tier::NetworkPolicy).collect();
         let tier = Some(Tier::NetworkPolicy);
         if isolating.is_empty() {
@@ -237,32 +280,28 @@ impl<'a, M: Fn(usize, usize) -> Match> Walk<'a, M> {
         Some(self.conclude(Verdict::Denied, Reason::IsolatedNoMatch, tier, deciders))
     }
 
-    fn conclude(&self, verdict: Verdict, reason: Reason, tier: Option<Tier>, deciders: Vec<Reference>) -> Judgement {
+    fn conclude(
+        &self,
+        verdict: Verdict,
+        reason: Reason,
+        tier: Option<Tier>,
+        deciders: Vec<Blame<'a>>,
+    ) -> Judgement<'a> {
         let confidence = match (self.doubt, self.tie) {
             (true, _) => Confidence::Partial,
             (false, true) => Confidence::Ambiguous,
             (false, false) => Confidence::Exact,
         };
-        let references = self.passed.iter().cloned().chain(deciders).collect();
-        Judgement { verdict, reason, tier, confidence, references }
+        let blames = self.passed.iter().copied().chain(deciders).collect();
+        Judgement { verdict, reason, tier, confidence, blames }
     }
 
-    fn of_tier(&self, tier: Tier) -> impl Iterator<Item = usize> + use<'a, M> {
+    fn of_tier(&self, tier: Tier) -> impl Iterator<Item = usize> + use<'w, 'a, M> {
         let policies = self.policies;
         (0..policies.len()).filter(move |policy| policies[*policy].tier == tier)
     }
 }
 
-fn refer(policy: &Policy, rule: Option<&Rule>, role: Role) -> Reference {
-    Reference {
-        role,
-        policy: policy.key.clone(),
-        uid: policy.uid.clone(),
-        generation: policy.generation,
-        content_hash: policy.content_hash.clone(),
-        tier: policy.tier,
-        rule_index: rule.map(|rule| rule.index),
-        rule_name: rule.map(|rule| rule.name.clone()).unwrap_or_default(),
-        action: rule.map(|rule| rule.action),
-    }
+fn refer<'a>(policy: &'a Policy, rule: Option<&'a Rule>, role: Role) -> Blame<'a> {
+    Blame { role, policy, rule }
 }

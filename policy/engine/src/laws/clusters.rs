@@ -65,7 +65,7 @@ pub(super) const PORTS: &[Option<u16>] =
 
 pub(super) const PROTOCOLS: &[Protocol] = &[Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::ICMP];
 
-fn labels() -> impl Strategy<Value = Labels> {
+pub(super) fn labels() -> impl Strategy<Value = Labels> {
     let value = option::of(select(&["a", "b", "c"][..]));
     (value.clone(), value).prop_map(|(app, tier)| {
         let pairs = [("app", app), ("tier", tier)].into_iter();
@@ -73,7 +73,7 @@ fn labels() -> impl Strategy<Value = Labels> {
     })
 }
 
-fn selector() -> impl Strategy<Value = Selector> {
+pub(super) fn selector() -> impl Strategy<Value = Selector> {
     let values = vec(select(&["a", "b", "c"][..]), 0..3)
         .prop_map(|values| values.into_iter().map(str::to_owned).collect::<BTreeSet<_>>());
     let operator = prop_oneof![
@@ -90,7 +90,7 @@ fn selector() -> impl Strategy<Value = Selector> {
     })
 }
 
-fn scope() -> impl Strategy<Value = NamespaceScope> {
+pub(super) fn scope() -> impl Strategy<Value = NamespaceScope> {
     prop_oneof![
         select(&["x", "y", "z"][..]).prop_map(|name| NamespaceScope::Named(name.to_owned())),
         selector().prop_map(NamespaceScope::Selected),
@@ -138,7 +138,7 @@ fn rule_parts() -> impl Strategy<Value = RuleParts> {
 }
 
 /// A policy without a name of its own yet.
-fn policy() -> impl Strategy<Value = Policy> {
+pub(super) fn policy() -> impl Strategy<Value = Policy> {
     let tier = select(&[Tier::Admin, Tier::NetworkPolicy, Tier::NetworkPolicy, Tier::Baseline][..]);
     let rules = vec(rule_parts(), 0..4);
     (
@@ -180,7 +180,7 @@ fn policy() -> impl Strategy<Value = Policy> {
         })
 }
 
-fn one_pod() -> impl Strategy<Value = Pod> {
+pub(super) fn one_pod() -> impl Strategy<Value = Pod> {
     let phase = prop_oneof![8 => Just(Phase::Running), 1 => Just(Phase::Succeeded), 1 => Just(Phase::Pending)];
     let ports = vec((select(PORT_NAMES), with_ports(), select(&[53u16, 80, 8080][..])), 0..3);
     let v4 = option::weighted(0.9, select(&ADDRESSES[..6]));

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
-use netverdict_flowlog::answer::{Gap, WhyEnd};
+use netverdict_flowlog::answer::{Gap, WhyEnd, WhyOtherwise};
 use netverdict_policy::model::PolicyKey;
 
 use super::*;
@@ -11,7 +11,7 @@ fn now() -> DateTime<Utc> {
 }
 
 fn end(name: &str) -> WhyEnd {
-    WhyEnd { name: name.into(), kind: "pod".into(), addresses: Vec::new(), labels: BTreeMap::new() }
+    WhyEnd { name: name.into(), kind: "pod".into(), addresses: Vec::new(), labels: BTreeMap::new(), deleted: None }
 }
 
 fn decider(name: &str, rule: Option<u32>) -> Decider {
@@ -75,6 +75,8 @@ fn answer(verdict: Verdict, points: Vec<WhyPoint>) -> WhyAnswer {
         port: Some(5432),
         protocol: "TCP".into(),
         points,
+        now: None,
+        otherwise: Vec::new(),
         gaps: Vec::new(),
         stale: Vec::new(),
         from: now() - TimeDelta::minutes(15),
@@ -83,7 +85,7 @@ fn answer(verdict: Verdict, points: Vec<WhyPoint>) -> WhyAnswer {
 }
 
 fn check(answer: &WhyAnswer, expected: &str) {
-    assert_eq!(sentence(answer, now(), "", None), expected);
+    assert_eq!(sentence(answer, now(), &Beside::default()), expected);
 }
 
 fn denied() -> WhyPoint {
@@ -117,8 +119,10 @@ fn a_denial_tells_what_has_changed_since() {
     point.decided_by[1].since = Since::Deleted;
     point.now = Some(Verdict::Allowed);
     point.now_decided_by = vec![decider("allow-api", Some(1))];
-    check(
-        &answer(Verdict::Denied, vec![point]),
+    let text =
+        sentence(&answer(Verdict::Denied, vec![point]), now(), &newest(Verdict::Allowed, "source-egress", vec![]));
+    assert_eq!(
+        text,
         "denied at destination ingress by db/allow-api, db/default-deny (isolate db/pg; no rule matched); last 12 s ago, \
          3 events in this time; db/default-deny was deleted since; it would be allowed now, by db/allow-api rule 1",
     );
@@ -175,7 +179,7 @@ fn without_a_packet_the_sentence_says_that_none_was_seen() {
         to: now(),
         detail: String::new(),
     }];
-    let text = sentence(&answer, now(), "", None);
+    let text = sentence(&answer, now(), &Beside::default());
     assert!(text.ends_with(
         "; a gap in the record touches this time; may be out of date: collector http://c does not answer (and 1 more)"
     ));
@@ -197,6 +201,72 @@ fn the_end_that_was_not_reached_is_told_apart() {
 fn denials_before_an_allowed_attempt_are_mentioned() {
     let point = point("destination-ingress", Verdict::Allowed, Reason::RuleMatch, vec![decider("allow-api", Some(0))]);
     let before = DeniedBefore { events: 4, last: now() - TimeDelta::minutes(5) };
-    let text = sentence(&answer(Verdict::Allowed, vec![point]), now(), "", Some(before));
+    let beside = Beside { denied_before: Some(before), ..Beside::default() };
+    let text = sentence(&answer(Verdict::Allowed, vec![point]), now(), &beside);
     assert!(text.ends_with("; before that, 4 events were denied, the last 5 min ago"), "{text}");
+}
+
+/// What the newest state says.
+fn newest(verdict: Verdict, point: &str, decided_by: Vec<Decider>) -> Beside {
+    Beside { newest: Some(Path { verdict, point: point.into(), decided_by }), ..Beside::default() }
+}
+
+#[test]
+fn what_would_be_now_is_told_of_both_ends_together() {
+    let mut egress = point("source-egress", Verdict::Denied, Reason::ExplicitDeny, vec![decider("no-egress", Some(2))]);
+    egress.decided_by[0].since = Since::Deleted;
+    egress.now = Some(Verdict::Allowed);
+    let mut ingress = denied();
+    ingress.hypothetical = true;
+    let answer = answer(Verdict::Denied, vec![egress, ingress]);
+    let told = "denied at source egress by db/no-egress rule 2 (its rule denies); 12 s ago; db/no-egress rule 2 \
+                was deleted since";
+    let now_denied = newest(Verdict::Denied, "destination-ingress", vec![decider("default-deny", None)]);
+    assert_eq!(
+        sentence(&answer, now(), &now_denied),
+        format!("{told}; source egress would allow it now, but destination ingress would deny it, by db/default-deny")
+    );
+    assert_eq!(
+        sentence(&answer, now(), &newest(Verdict::Allowed, "source-egress", vec![])),
+        format!(
+            "{told}; it would be allowed now; destination ingress would have denied it too, by db/allow-api, db/default-deny"
+        )
+    );
+}
+
+#[test]
+fn what_policies_did_not_drop_they_do_not_allow_now() {
+    for reason in [Reason::SpoofedSource, Reason::OtherDrop] {
+        let mut point = point("source-egress", Verdict::Denied, reason, Vec::new());
+        point.now = Some(Verdict::Allowed);
+        let answer = answer(Verdict::Denied, vec![point]);
+        let text = sentence(&answer, now(), &newest(Verdict::Allowed, "source-egress", vec![]));
+        assert!(!text.contains("it would"), "{text}");
+    }
+}
+
+#[test]
+fn other_protocols_and_pods_that_are_gone_are_mentioned() {
+    let mut answer = answer(Verdict::Denied, vec![denied()]);
+    answer.points[0].near_misses.clear();
+    let other = |protocol: &str, family, verdict| WhyOtherwise {
+        protocol: protocol.into(),
+        family,
+        verdict,
+        count: 2,
+        last_seen: now() - TimeDelta::seconds(30),
+    };
+    answer.otherwise = vec![other("TCP", 6, Verdict::Allowed), other("UDP", 4, Verdict::Allowed)];
+    answer.otherwise.push(other("UDP", 6, Verdict::Unknown));
+    answer.source.deleted = Some(now() - TimeDelta::minutes(5));
+    let beside = Beside { family: Some(4), ..Beside::default() };
+    let text = sentence(&answer, now(), &beside);
+    assert!(
+        text.ends_with(
+            "; over IPv6 it was allowed: 2 events, the last 30 s ago; over UDP it was allowed: 2 events, the last 30 s ago; \
+             over UDP on IPv6 the verdict is unknown: 2 events, the last 30 s ago; shop/web was deleted at \
+             2027-01-15 07:55:00 UTC, 5 min ago"
+        ),
+        "{text}"
+    );
 }

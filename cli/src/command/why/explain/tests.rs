@@ -14,6 +14,7 @@ fn pod(name: &str, address: &str, label: &str) -> WhyEnd {
         kind: "pod".to_owned(),
         addresses: vec![address.to_owned()],
         labels: [("app".to_owned(), label.to_owned())].into(),
+        deleted: None,
     }
 }
 
@@ -88,6 +89,8 @@ fn denied() -> WhyAnswer {
         port: Some(5432),
         protocol: "TCP".to_owned(),
         points: vec![egress, ingress],
+        now: None,
+        otherwise: vec![],
         gaps: vec![],
         stale: vec![],
         from: at("2026-05-01T11:00:00Z"),
