@@ -24,7 +24,7 @@ use netverdict_abi::{
 use netverdict_benches::{Draws, median, memory, timed};
 use netverdict_collector::{
     input::{Input, Meanings, RawBatch, Session},
-    meaning::SnapshotState,
+    meaning::WholeState,
     recording::{Header, Recorder},
     replay::replay,
     store::StoreOptions,
@@ -155,16 +155,17 @@ fn record(file: &Path) -> Result<()> {
         fresh: true,
         time_ns: OFFSET,
     }))?;
-    recorder.write(&Input::Snapshot(Arc::new(SnapshotState {
+    let state = WholeState {
         number: 1,
         boot_id: BOOT.into(),
         revision: REVISION,
         seen_ns: OFFSET,
         snapshot,
-        addresses: Arc::new(change.put.addresses),
-        blocks: Arc::new(change.put.blocks),
-        owners: Arc::new(change.owners.iter().cloned().collect()),
-    })))?;
+        addresses: change.put.addresses,
+        blocks: change.put.blocks,
+        owners: change.owners.iter().map(|(id, owner)| (*id, Arc::new(owner.clone()))).collect(),
+    };
+    recorder.write(&Input::Snapshot(Arc::new(state.into())))?;
     recorder.write(&Input::Meanings(Meanings { attributions: change.attributions, owners: change.owners }))?;
     let mut kernel = Kernel::new(&compiler);
     for _ in 0..EVENTS {

@@ -3,22 +3,27 @@
 //!
 //! It asks the snapshot that judged, never the present one. An id that has lost its meaning is said to have.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use netverdict_flowlog::row::{AttributionValue, DropReason};
 use netverdict_policy::{
-    AttributionId, Confidence, Direction, End, Family, NearMiss, ObjectKey, Reason, Verdict, model::Protocol,
+    AttributionId, Confidence, Direction, End, Family, NearMiss, ObjectKey, Reason, Snapshot, Verdict, model::Protocol,
     near_misses, tables::OwnerId,
 };
 
 use crate::{
     enrich::Ends,
-    meaning::Catalogue,
+    meaning::{Catalogue, SnapshotState},
     receive::{Cause, Judged},
 };
 
 /// Answers that are kept: a scan over all ports of a pod is 65 536 questions.
 const MOST_CACHED: usize = 65_536;
+/// Snapshots that are kept whole: events of the newest come first, stragglers of the one before beside them.
+const MOST_WHOLE: usize = 2;
 
 #[derive(Clone, Debug)]
 pub struct Attributed {
@@ -34,6 +39,8 @@ pub struct Attributed {
 pub struct Attributor {
     near: HashMap<Question, Arc<[NearMiss]>>,
     none: Arc<[NearMiss]>,
+    /// By number, the last asked first.
+    whole: VecDeque<(u64, Arc<Snapshot>)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,7 +58,7 @@ struct Question {
 
 impl Default for Attributor {
     fn default() -> Self {
-        Self { near: HashMap::new(), none: Arc::from(Vec::new()) }
+        Self { near: HashMap::new(), none: Arc::from(Vec::new()), whole: VecDeque::new() }
     }
 }
 
@@ -97,8 +104,9 @@ impl Attributor {
         }
         let address = ends.peer.address;
         let peer = ends.peer.pod.clone().map_or(End::Address(address), End::Pod);
+        let snapshot = self.whole(state);
         let near: Arc<[NearMiss]> = near_misses(
-            &state.snapshot,
+            &snapshot,
             subject,
             event.direction,
             &peer,
@@ -113,5 +121,14 @@ impl Attributor {
         }
         self.near.insert(question, near.clone());
         near
+    }
+
+    fn whole(&mut self, state: &SnapshotState) -> Arc<Snapshot> {
+        let known = self.whole.iter().position(|(number, _)| *number == state.number);
+        let known = known.and_then(|index| self.whole.remove(index));
+        let (number, snapshot) = known.unwrap_or_else(|| (state.number, state.snapshot()));
+        self.whole.truncate(MOST_WHOLE - 1);
+        self.whole.push_front((number, snapshot.clone()));
+        snapshot
     }
 }

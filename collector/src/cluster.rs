@@ -2,6 +2,7 @@
 //!
 //! A source never blocks on one bad object: what cannot be read is told as trouble, and its last good state counts on.
 
+pub mod assembly;
 pub mod changes;
 pub mod generations;
 pub mod manifests;
@@ -12,17 +13,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netverdict_manifest::{Object, Severity};
 use netverdict_policy::Snapshot;
 
-use crate::{clock, cluster::manifests::Manifests, stop::Stop};
+use crate::{
+    clock,
+    cluster::{
+        assembly::{Assembly, Texts},
+        manifests::Manifests,
+    },
+    stop::Stop,
+};
 
 /// The cluster at a moment.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterState {
-    pub snapshot: Snapshot,
+    pub snapshot: Arc<Snapshot>,
     /// The policies of the snapshot as they were written.
-    pub policies: Vec<Arc<Object>>,
+    pub policies: Arc<Texts>,
     /// What could not be read, each a line for people. Empty when all is well.
     pub troubles: Vec<String>,
     /// Findings of severity error: what may be missing in the snapshot.
@@ -32,16 +39,14 @@ pub struct ClusterState {
 }
 
 impl ClusterState {
-    /// Makes a snapshot of objects. `troubles`: what the source itself could not read.
-    pub fn of(objects: &[Object], troubles: Vec<String>, errors: u64) -> Self {
-        let reading = netverdict_manifest::snapshot(objects);
-        let faults: Vec<_> = reading.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
-        let errors = errors + faults.len() as u64;
+    /// What the objects say. `troubles`: what the source itself could not read.
+    pub fn of(assembly: &Assembly, troubles: Vec<String>) -> Self {
+        let errors = troubles.len() as u64 + assembly.faults().count() as u64;
         // What a source refused and the snapshot refuses again is one trouble.
-        let all: BTreeSet<String> = troubles.into_iter().chain(faults.into_iter().map(ToString::to_string)).collect();
+        let all: BTreeSet<String> = troubles.into_iter().chain(assembly.faults().cloned()).collect();
         Self {
-            snapshot: reading.snapshot,
-            policies: reading.objects,
+            snapshot: assembly.snapshot(),
+            policies: assembly.policies(),
             troubles: all.into_iter().collect(),
             errors,
             seen_ns: clock::now_ns(),

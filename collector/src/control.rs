@@ -7,7 +7,7 @@ mod endpoints;
 mod missing;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, mpsc},
     time::{Duration, Instant, SystemTime},
 };
@@ -29,12 +29,10 @@ use crate::{
     drain::Message,
     health::{Health, Part},
     input::{Fact, Input, Meanings, Session},
-    meaning::SnapshotState,
     metrics::{Metrics, signed},
     receive::lane_name,
     sequence::KernelCount,
     snapshots::Snapshots,
-    state::StateError,
     stop::Stop,
     store::Store,
     write::tell,
@@ -226,35 +224,37 @@ impl State {
     }
 
     fn publish(&mut self, cluster: &Arc<ClusterState>) -> Result<(), String> {
-        let mut snapshot = cluster.snapshot.clone();
-        snapshot.audit_all = self.session.mode == ModeName::Audit;
-        let snapshot = Arc::new(snapshot);
+        let audit_all = self.session.mode == ModeName::Audit;
+        let snapshot = match cluster.snapshot.audit_all == audit_all {
+            true => cluster.snapshot.clone(),
+            false => Arc::new(Snapshot { audit_all, ..(*cluster.snapshot).clone() }),
+        };
         if let Some(in_force) = &self.in_force
             && self.compiler.is_some()
-            && *in_force.snapshot == *snapshot
+            && (Arc::ptr_eq(&in_force.snapshot, &snapshot) || *in_force.snapshot == *snapshot)
         {
             // The objects may say more than the snapshot does: an annotation, a comment in a text.
             let number = in_force.number;
             self.tell_changes(cluster, number, clock::now_ns());
             return Ok(());
         }
-        let state_error = |error: StateError| chain(&error);
-        let number = self.snapshots.next_number().map_err(state_error)?;
         let compiler =
             self.compiler.get_or_insert_with(|| Compiler::new(self.session.node.to_string(), self.probe.floor()));
         let change = compiler.compile(&snapshot);
-        let state = describe(number, &self.session, cluster.seen_ns, &snapshot, compiler);
-        self.snapshots.keep(&state).map_err(state_error)?;
+        let boot_id = &self.session.boot_id;
+        let kept = self.snapshots.keep(boot_id, cluster.seen_ns, &snapshot, compiler, change.complete);
+        let state = kept.map_err(|error| chain(&error))?;
+        let number = state.number;
         let Change { attributions, owners, .. } = &change;
         self.send(Input::Meanings(Meanings { attributions: attributions.clone(), owners: owners.clone() }));
-        self.send(Input::Snapshot(Arc::new(state)));
+        self.send(Input::Snapshot(state));
         let time_ns = clock::now_ns();
         let revision = match self.probe.publish(number, &change) {
             Ok(revision) => revision,
             Err(error) => {
                 self.send(Input::Abandoned { number });
-                if let Err(error) = self.snapshots.forget(&[number]) {
-                    tracing::warn!(error = %chain(&error), "snapshot that was not published stays on disk");
+                if let Err(error) = self.snapshots.abandoned(number) {
+                    tracing::warn!(error = %chain(&error), "that a kept snapshot was not published is not noted");
                 }
                 return Err(chain(&error));
             }
@@ -347,28 +347,5 @@ impl State {
     fn send(&self, input: Input) {
         // If nobody listens, whoever joins the drain says why.
         let _ = self.messages.send(Message::Input(Box::new(input)));
-    }
-}
-
-/// A snapshot with what the compiler made of its addresses.
-fn describe(
-    number: u64,
-    session: &Session,
-    seen_ns: i64,
-    snapshot: &Arc<Snapshot>,
-    compiler: &Compiler,
-) -> SnapshotState {
-    let tables = compiler.tables();
-    let ids: BTreeSet<OwnerId> = tables.addresses.values().map(|peer| peer.owner).collect();
-    let owners = ids.into_iter().filter_map(|id| Some((id, compiler.owner(id)?.clone()))).collect();
-    SnapshotState {
-        number,
-        boot_id: session.boot_id.to_string(),
-        revision: 0,
-        seen_ns,
-        snapshot: snapshot.clone(),
-        addresses: Arc::new(tables.addresses.clone()),
-        blocks: Arc::new(tables.blocks.clone()),
-        owners: Arc::new(owners),
     }
 }

@@ -163,12 +163,13 @@ impl Opened {
         state::make_folder(state_dir)?;
         let token = Token::load_or_create(&listen.token_file.clone().unwrap_or_else(|| state_dir.join(TOKEN_FILE)))?;
         let manifests = Manifests::open(&source.manifests, state_dir)?;
-        let kept = Snapshots::open(state_dir)?;
         let boot_id: Arc<str> = clock::boot_id().context("the kernel does not say which boot this is")?.into();
         let node: Arc<str> = node.into();
         let nothing_written = !data_dir.join("policies").is_dir();
         let (store, committed) = Store::open(store_options(&storage, &identity.cluster, &node, &boot_id))?;
         let store = Arc::new(store);
+        // What is kept in logs is opened under the store's lock: opening a log cuts off its torn end.
+        let kept = Snapshots::open(state_dir)?;
         // What was told and is neither in a file nor in the journal has to be told again.
         let anew = nothing_written && committed.recovered_rows == 0;
         let changes = Changes::open(state_dir, node.clone(), boot_id.clone(), anew)?;

@@ -174,8 +174,7 @@ fn disagrees(
         return false;
     }
     let Some(state) = state else { return true };
-    let by_snapshot = state.addresses.get(&address).map_or(OwnerId::NOBODY, |peer| peer.owner);
-    if by_snapshot != believed {
+    if state.owner_id(address) != believed {
         return true;
     }
     newest.is_some_and(|newest| {
@@ -184,7 +183,7 @@ fn disagrees(
 }
 
 fn pod<'a>(state: &'a SnapshotState, key: &ObjectKey, uid: &str) -> Option<&'a Pod> {
-    state.snapshot.pods.get(key).map(|pod| &**pod).filter(|pod| pod.uid == uid)
+    state.pod(key).filter(|pod| pod.uid == uid)
 }
 
 fn build(state: Option<&SnapshotState>, key: &Key, owner: Option<&Owner>) -> EndpointRow {
@@ -199,7 +198,7 @@ fn build(state: Option<&SnapshotState>, key: &Key, owner: Option<&Owner>) -> End
         (Who::Owner(_), Some(Owner::Node { name })) => {
             row.kind = EndpointKind::Node;
             row.node.clone_from(name);
-            if let Some(node) = state.and_then(|state| state.snapshot.nodes.get(name)) {
+            if let Some(node) = state.and_then(|state| state.node(name)) {
                 row.labels.clone_from(&node.labels);
                 row.zone = node.labels.get(ZONE).cloned().unwrap_or_default();
             }
@@ -208,7 +207,7 @@ fn build(state: Option<&SnapshotState>, key: &Key, owner: Option<&Owner>) -> End
             row.kind = EndpointKind::Service;
             row.namespace.clone_from(&service.namespace);
             row.service.clone_from(&service.name);
-            let ports = state.and_then(|state| state.snapshot.services.get(service)).map(|service| &service.ports);
+            let ports = state.and_then(|state| state.service(service)).map(|service| &service.ports);
             let port = ports.into_iter().flatten().find(|port| port.port == key.port);
             row.service_port = port.map(|port| port.name.clone()).unwrap_or_default();
         }
@@ -224,9 +223,7 @@ fn nobody(state: Option<&SnapshotState>, address: IpAddr) -> EndpointKind {
     match state {
         _ if address.is_unspecified() => EndpointKind::Unknown,
         None => EndpointKind::Unknown,
-        Some(state) if state.snapshot.pod_ranges.iter().any(|range| range.contains(&address)) => {
-            EndpointKind::UnknownPod
-        }
+        Some(state) if state.is_in_pod_range(address) => EndpointKind::UnknownPod,
         Some(_) => EndpointKind::External,
     }
 }
@@ -245,7 +242,7 @@ fn fill_pod(row: &mut EndpointRow, state: Option<&SnapshotState>, key: &ObjectKe
         row.workload_kind.clone_from(&workload.kind);
         row.workload.clone_from(&workload.name);
     }
-    let node = state.snapshot.nodes.get(&pod.node);
+    let node = state.node(&pod.node);
     row.zone = node.and_then(|node| node.labels.get(ZONE)).cloned().unwrap_or_default();
 }
 

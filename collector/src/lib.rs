@@ -22,6 +22,7 @@ pub mod drain;
 pub mod enrich;
 pub mod health;
 pub mod input;
+pub mod layered;
 pub mod meaning;
 pub mod metrics;
 pub mod options;

@@ -3,57 +3,22 @@
 //! It only remembers what it is told, and forgets a snapshot once every event that it judged has been read. An id
 //! that it does not know has lost its meaning: nothing is guessed in its place.
 
+mod state;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
     sync::Arc,
 };
 
-use ipnet::IpNet;
 use netverdict_flowlog::row::AttributionValue;
 use netverdict_policy::{
-    AttributionId, ObjectKey, Snapshot,
-    tables::{Owner, OwnerId, PeerEntry},
+    AttributionId, ObjectKey,
+    tables::{Owner, OwnerId},
 };
-use serde::{Deserialize, Serialize};
+
+pub use self::state::{Difference, SnapshotState, WholeState};
 
 use crate::input::Meanings;
-
-/// A snapshot with what the compiler made of its addresses: all that enriching an event of its revision needs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SnapshotState {
-    /// Counts up over restarts and boots.
-    pub number: u64,
-    pub boot_id: String,
-    /// The kernel's revision that it became; 0 until it is published.
-    pub revision: u64,
-    /// When the cluster source was seen to say so, in nanoseconds since 1970.
-    pub seen_ns: i64,
-    pub snapshot: Arc<Snapshot>,
-    pub addresses: Arc<BTreeMap<IpAddr, PeerEntry>>,
-    pub blocks: Arc<BTreeMap<IpNet, PeerEntry>>,
-    /// The owners of `addresses`.
-    pub owners: Arc<BTreeMap<OwnerId, Owner>>,
-}
-
-impl SnapshotState {
-    /// What it says of an address: exactly, or by the longest block that holds it.
-    pub fn peer(&self, address: IpAddr) -> Option<PeerEntry> {
-        if let Some(entry) = self.addresses.get(&address) {
-            return Some(*entry);
-        }
-        let host = IpNet::from(address);
-        (0..=host.prefix_len())
-            .rev()
-            .filter_map(|length| IpNet::new(address, length).ok())
-            .find_map(|block| self.blocks.get(&block.trunc()).copied())
-    }
-
-    /// Who has the address; `None` where nobody is known to.
-    pub fn owner_of(&self, address: IpAddr) -> Option<&Owner> {
-        self.addresses.get(&address).and_then(|entry| self.owners.get(&entry.owner))
-    }
-}
 
 /// Everything known of the kernel's numbers.
 #[derive(Debug, Default)]
@@ -134,10 +99,10 @@ impl Catalogue {
         announced.chain(self.revisions.values().rev()).find(|state| state.seen_ns <= ns)
     }
 
-    /// Forgets the snapshots older than `revision`, and returns their numbers.
-    pub fn forget_before(&mut self, revision: u64) -> Vec<u64> {
+    /// Forgets the snapshots older than `revision`, and returns the number of the last of them.
+    pub fn forget_before(&mut self, revision: u64) -> Option<u64> {
         let kept = self.revisions.split_off(&revision);
-        std::mem::replace(&mut self.revisions, kept).into_values().map(|state| state.number).collect()
+        std::mem::replace(&mut self.revisions, kept).into_values().map(|state| state.number).max()
     }
 
     /// Oldest and newest revision that are known.
@@ -151,16 +116,8 @@ mod tests {
     use super::*;
 
     fn state(number: u64, revision: u64, seen_ns: i64) -> Arc<SnapshotState> {
-        Arc::new(SnapshotState {
-            number,
-            boot_id: "b".into(),
-            revision,
-            seen_ns,
-            snapshot: Arc::default(),
-            addresses: Arc::default(),
-            blocks: Arc::default(),
-            owners: Arc::default(),
-        })
+        let boot_id = "b".into();
+        Arc::new(WholeState { number, boot_id, revision, seen_ns, ..WholeState::default() }.into())
     }
 
     #[test]
@@ -183,20 +140,5 @@ mod tests {
         catalogue.announce(state(2, 0, 5));
         catalogue.abandon(2);
         assert!(catalogue.snapshot(11).is_none());
-    }
-
-    #[test]
-    fn longest_block_that_holds_an_address_speaks_for_it() {
-        let entry =
-            |identity| PeerEntry { identity: netverdict_policy::tables::IdentityId(identity), ..Default::default() };
-        let mut known = (*state(1, 1, 0)).clone();
-        known.blocks =
-            Arc::new([("10.0.0.0/8".parse().unwrap(), entry(1)), ("10.1.0.0/16".parse().unwrap(), entry(2))].into());
-        known.addresses = Arc::new([("10.1.0.1".parse().unwrap(), entry(3))].into());
-        let identity = |text: &str| known.peer(text.parse().unwrap()).map(|peer| peer.identity.0);
-        assert_eq!(identity("10.1.0.1"), Some(3));
-        assert_eq!(identity("10.1.0.2"), Some(2));
-        assert_eq!(identity("10.2.0.2"), Some(1));
-        assert_eq!(identity("192.0.2.1"), None);
     }
 }

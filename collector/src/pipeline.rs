@@ -144,8 +144,8 @@ impl Pipeline {
         self.drained
     }
 
-    /// Forgets snapshots older than `revision`; their numbers.
-    pub fn forget_snapshots_before(&mut self, revision: u64) -> Vec<u64> {
+    /// Forgets snapshots older than `revision`; the number of the last of them.
+    pub fn forget_snapshots_before(&mut self, revision: u64) -> Option<u64> {
         self.catalogue.forget_before(revision)
     }
 

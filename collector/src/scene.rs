@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 
 use crate::{
     input::{Input, Meanings, RawBatch, Session},
-    meaning::SnapshotState,
+    meaning::{SnapshotState, WholeState},
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -55,16 +55,16 @@ impl Scene {
         let snapshot = Arc::new(snapshot);
         let mut compiler = netverdict_policy::Compiler::new("n", IdFloor::default());
         let change = compiler.compile(&snapshot);
-        let state = SnapshotState {
+        let state = SnapshotState::from(WholeState {
             number,
             boot_id: "b".into(),
             revision,
             seen_ns: 0,
             snapshot,
-            addresses: Arc::new(change.put.addresses.clone()),
-            blocks: Arc::new(change.put.blocks.clone()),
-            owners: Arc::new(change.owners.iter().cloned().collect()),
-        };
+            addresses: change.put.addresses.clone(),
+            blocks: change.put.blocks.clone(),
+            owners: change.owners.iter().map(|(id, owner)| (*id, Arc::new(owner.clone()))).collect(),
+        });
         let meanings = Meanings { attributions: change.attributions, owners: change.owners };
         Self { state, meanings, seq: 0, now: SECOND }
     }

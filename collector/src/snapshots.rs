@@ -1,170 +1,233 @@
 //! Snapshots on disk, for as long as an event that one of them judged may still have to be read: in a ring, or in the
 //! write-ahead log after a crash.
 //!
-//! `snapshots/<number>.json`, and once it is in force `<number>-<revision>.json`. Written before it is published.
+//! A log holds one state as a whole and those after it by what changed: what a change of the cluster costs is what it
+//! changes. A state is durable before it is published, and its files go when nothing in them is needed any more.
+
+mod former;
+mod log;
 
 use std::{
-    fs,
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use netverdict_policy::{Compiler, tables::IdFloor};
+use netverdict_policy::{Compiler, Snapshot, tables::IdFloor};
+use thiserror::Error;
 
+use self::{
+    former::Former,
+    log::{Contents, Epoch, Record},
+};
 use crate::{
-    cause::chain,
     input::Meanings,
-    meaning::SnapshotState,
+    meaning::{Difference, SnapshotState},
     state::{self, StateError},
+    wal::{Chain, WalError, WalPosition},
 };
 
 const FOLDER: &str = "snapshots";
+/// Of the records. One that an earlier release would read wrongly gets another number: it is then not read at all.
+const LAYOUT: u8 = 1;
 const NUMBER_FILE: &str = "snapshot-number.json";
+/// Numbers that are set aside at once: so many are passed over at most, after the log was damaged.
+const SET_ASIDE: u64 = 100;
 
+#[derive(Debug, Error)]
+pub enum SnapshotsError {
+    #[error("snapshot cannot be kept in the state directory")]
+    Log(#[from] WalError),
+    #[error(transparent)]
+    File(#[from] StateError),
+    #[error("snapshot cannot be written down")]
+    Content(#[from] serde_json::Error),
+}
+
+/// The kept snapshots; clones are of the same.
 #[derive(Clone, Debug)]
 pub struct Snapshots {
-    state_dir: PathBuf,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    chain: Chain,
+    number_path: PathBuf,
+    /// Last number that was given out, and the highest that may be before the number file says so.
+    used: u64,
+    set_aside: u64,
+    /// What was kept last; the next one is kept as a difference from it.
+    newest: SnapshotState,
+    /// Of earlier runs, and not forgotten since.
+    found: Contents,
+    former: Former,
+    epochs: VecDeque<Epoch>,
 }
 
 impl Snapshots {
-    /// # Errors
-    /// The folder cannot be made.
-    pub fn open(state_dir: &Path) -> Result<Self, StateError> {
-        state::make_folder(&state_dir.join(FOLDER))?;
-        Ok(Self { state_dir: state_dir.into() })
-    }
-
-    /// The next snapshot's number: one that was never used, over restarts and boots.
+    /// Opens the log with all that it holds. What cannot be read is told, and left out: its events lose their labels.
     ///
     /// # Errors
-    /// It cannot be remembered that the number is used now.
-    pub fn next_number(&self) -> Result<u64, StateError> {
-        let path = self.state_dir.join(NUMBER_FILE);
-        let next = state::load::<u64>(&path)?.unwrap_or(0) + 1;
-        state::save(&path, &next)?;
-        Ok(next)
+    /// The state directory cannot be used.
+    pub fn open(state_dir: &Path) -> Result<Self, SnapshotsError> {
+        let folder = state_dir.join(FOLDER);
+        let (chain, links, recovered) = Chain::open(&folder, LAYOUT)?;
+        let (former, states) = Former::read(&folder)?;
+        let mut found = Contents::read(links, states)?;
+        if found.damaged > 0 || found.lost > 0 {
+            tracing::error!(
+                damaged.bytes = found.damaged,
+                snapshots.lost = found.lost,
+                "kept snapshots cannot all be read; events that the lost ones judged lose their labels"
+            );
+        }
+        let number_path = state_dir.join(NUMBER_FILE);
+        let set_aside = state::load::<u64>(&number_path)?.unwrap_or(0);
+        let whole = found.damaged == 0 && found.lost == 0 && recovered.torn_bytes == 0 && found.highest > 0;
+        let newest = found.states.last_key_value().map_or_else(SnapshotState::nothing, |(_, state)| state.clone());
+        // Of a log with holes nobody knows which numbers it named.
+        let used = if whole { found.highest } else { set_aside.max(found.highest).max(newest.number) };
+        let epochs = std::mem::take(&mut found.epochs).into();
+        let kept = Kept { chain, number_path, used, set_aside, newest, found, former, epochs };
+        Ok(Self { kept: Arc::new(Mutex::new(kept)) })
     }
 
-    /// Keeps a snapshot that is about to be published.
+    /// Gives a snapshot that is about to be published a number that was never used, over restarts and boots, and keeps
+    /// it with what the compiler made of it. `anew`: it is the compiler's first.
     ///
     /// # Errors
     /// It cannot be written: after a crash its events would lose their labels.
-    pub fn keep(&self, state: &SnapshotState) -> Result<(), StateError> {
-        state::save(&self.path(state.number, 0), state)
+    pub fn keep(
+        &self,
+        boot_id: &Arc<str>,
+        seen_ns: i64,
+        snapshot: &Arc<Snapshot>,
+        compiler: &Compiler,
+        anew: bool,
+    ) -> Result<Arc<SnapshotState>, SnapshotsError> {
+        let mut kept = self.lock();
+        let number = kept.next_number()?;
+        let (mut state, difference) = kept.newest.next(number, snapshot, compiler, anew);
+        (state.boot_id, state.seen_ns) = (boot_id.clone(), seen_ns);
+        kept.write(&state, difference)?;
+        kept.newest = state.clone();
+        Ok(Arc::new(state))
     }
 
     /// It came into force.
     ///
     /// # Errors
-    /// It cannot be renamed. After a restart of the collector the probe knows the revision; after a reboot nobody does.
-    pub fn published(&self, number: u64, revision: u64) -> Result<(), StateError> {
-        let (from, to) = (self.path(number, 0), self.path(number, revision));
-        fs::rename(&from, &to).map_err(|source| state::failed(&from, "renamed", source))
+    /// It cannot be noted. After a restart of the collector the probe knows the revision; after a reboot nobody does.
+    pub fn published(&self, number: u64, revision: u64) -> Result<(), SnapshotsError> {
+        self.lock().note(&Record::Published { number, revision })
     }
 
-    /// Removes a snapshot, published or not.
+    /// It never will.
     ///
     /// # Errors
-    /// The folder cannot be read or the file not removed.
-    pub fn forget(&self, numbers: &[u64]) -> Result<(), StateError> {
-        for (path, number, _) in self.files()? {
-            if numbers.contains(&number) {
-                state::remove(&path)?;
+    /// It cannot be noted.
+    pub fn abandoned(&self, number: u64) -> Result<(), SnapshotsError> {
+        self.lock().note(&Record::Abandoned { number })
+    }
+
+    /// Nothing that a snapshot up to this one judged has to be read any more.
+    ///
+    /// # Errors
+    /// A file cannot be removed; it is tried again the next time.
+    pub fn forget_through(&self, number: u64) -> Result<(), SnapshotsError> {
+        let mut kept = self.lock();
+        kept.found.states = kept.found.states.split_off(&number.saturating_add(1));
+        let mut through: Option<WalPosition> = None;
+        // The last one is still written to.
+        while kept.epochs.len() > 1 && kept.epochs.front().is_some_and(|epoch| epoch.last_number <= number) {
+            through = kept.epochs.pop_front().map(|epoch| epoch.end);
+        }
+        through.map_or(Ok(()), |through| kept.chain.release(through))?;
+        Ok(kept.former.forget_through(number)?)
+    }
+
+    /// Those of a boot that earlier runs kept and that came into force, the oldest first. `revisions`: (revision,
+    /// number) as the probe knows them of that boot, for those of which it is not noted.
+    pub fn found(&self, boot_id: &str, revisions: &[(u64, u64)]) -> Vec<Arc<SnapshotState>> {
+        let Contents { states, abandoned, .. } = &self.lock().found;
+        let of_boot = states.values().filter(|state| *state.boot_id == *boot_id && !abandoned.contains(&state.number));
+        let in_force = of_boot.filter_map(|state| {
+            let told = || revisions.iter().find(|(_, number)| *number == state.number).map(|(revision, _)| *revision);
+            // One that never came into force has judged nothing.
+            let mut state = state.clone();
+            state.revision = Some(state.revision).filter(|revision| *revision > 0).or_else(told)?;
+            Some(Arc::new(state))
+        });
+        in_force.collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // Nothing in here is half changed: what was written is taken on last.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn next_number(&mut self) -> Result<u64, StateError> {
+        let next = self.used + 1;
+        if next > self.set_aside {
+            state::save_durably(&self.number_path, &(next + SET_ASIDE))?;
+            self.set_aside = next + SET_ASIDE;
+        }
+        self.used = next;
+        Ok(next)
+    }
+
+    fn write(&mut self, state: &SnapshotState, difference: Difference) -> Result<(), SnapshotsError> {
+        if self.chain.wants_whole() {
+            let written = self.chain.whole(&record_of(state, None, state.from_nothing())?);
+            match written {
+                Ok(end) => {
+                    self.epochs.push_back(Epoch { last_number: state.number, end });
+                    return Ok(());
+                }
+                // A little may find room where much does not.
+                Err(error) if error.is_disk_full() && self.chain.has_whole() => {}
+                Err(error) => return Err(error.into()),
             }
         }
+        let end = self.chain.difference(&record_of(state, Some(self.newest.number), difference)?)?;
+        self.follows(state.number, end);
         Ok(())
     }
 
-    /// All that are kept, the oldest first. `revisions`: (revision, number) as the probe knows them of this boot, for
-    /// those whose name does not say yet. What cannot be read is told, and left out: its events lose their labels.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn load(&self, boot_id: &str, revisions: &[(u64, u64)]) -> Result<Vec<Arc<SnapshotState>>, StateError> {
-        let mut states = Vec::new();
-        for (path, number, revision) in self.files()? {
-            let mut found = match state::load::<SnapshotState>(&path) {
-                Ok(Some(found)) => found,
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::error!(error = %chain(&error), "kept snapshot cannot be read");
-                    continue;
-                }
-            };
-            let told = revisions.iter().find(|(_, known)| *known == number && found.boot_id == boot_id);
-            found.revision = if revision == 0 { told.map_or(0, |(revision, _)| *revision) } else { revision };
-            if found.revision == 0 {
-                // It never came into force: nothing was judged by it.
-                state::remove(&path)?;
-                continue;
-            }
-            states.push(Arc::new(found));
+    fn note(&mut self, record: &Record) -> Result<(), SnapshotsError> {
+        let end = self.chain.note(&serde_json::to_vec(record)?)?;
+        self.follows(self.newest.number, end);
+        Ok(())
+    }
+
+    fn follows(&mut self, last_number: u64, end: WalPosition) {
+        if let Some(epoch) = self.epochs.back_mut() {
+            *epoch = Epoch { last_number, end };
         }
-        states.sort_by_key(|state| state.number);
-        Ok(states)
-    }
-
-    fn path(&self, number: u64, revision: u64) -> PathBuf {
-        let name = if revision == 0 { format!("{number}.json") } else { format!("{number}-{revision}.json") };
-        self.state_dir.join(FOLDER).join(name)
-    }
-
-    fn files(&self) -> Result<Vec<(PathBuf, u64, u64)>, StateError> {
-        let folder = self.state_dir.join(FOLDER);
-        let listed = fs::read_dir(&folder).map_err(|source| state::failed(&folder, "read", source))?;
-        let named = listed.flatten().filter_map(|entry| {
-            let path = entry.path();
-            let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
-            let (number, revision) = name.split_once('-').unwrap_or((name, "0"));
-            let (number, revision) = (number.parse().ok()?, revision.parse().ok()?);
-            Some((path, number, revision))
-        });
-        Ok(named.collect())
     }
 }
 
-/// What a snapshot's ids mean, found out anew: attribution ids are made of what they stand for, owners are kept with
-/// the snapshot. For events of an earlier boot, of which the probe remembers nothing.
-pub fn recompile(state: &SnapshotState, node: &str) -> Meanings {
-    let change = Compiler::new(node, IdFloor::default()).compile(&state.snapshot);
-    Meanings {
-        attributions: change.attributions,
-        owners: state.owners.iter().map(|(id, owner)| (*id, owner.clone())).collect(),
+fn record_of(state: &SnapshotState, from: Option<u64>, difference: Difference) -> Result<Vec<u8>, serde_json::Error> {
+    let SnapshotState { number, boot_id, seen_ns, .. } = state;
+    let (number, boot_id, seen_ns) = (*number, boot_id.clone(), *seen_ns);
+    serde_json::to_vec(&Record::State { number, from, boot_id, seen_ns, difference: Box::new(difference) })
+}
+
+/// What the ids of a boot's snapshots mean, found out anew: attribution ids are made of what they stand for, owners are
+/// kept with the snapshots. For events of an earlier boot, of which the probe remembers nothing.
+pub fn recompile(states: &[Arc<SnapshotState>], node: &str) -> Meanings {
+    let mut compiler = Compiler::new(node, IdFloor::default());
+    let mut owners = BTreeMap::new();
+    let mut attributions = Vec::new();
+    for state in states {
+        attributions.extend(compiler.compile(&state.snapshot()).attributions);
+        owners.extend(state.owners().map(|(id, owner)| (id, owner.clone())));
     }
+    Meanings { attributions, owners: owners.into_iter().collect() }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state(number: u64) -> SnapshotState {
-        SnapshotState {
-            number,
-            boot_id: "b".into(),
-            revision: 0,
-            seen_ns: 0,
-            snapshot: Arc::default(),
-            addresses: Arc::default(),
-            blocks: Arc::default(),
-            owners: Arc::default(),
-        }
-    }
-
-    #[test]
-    fn snapshots_come_back_with_the_revision_they_became() {
-        let folder = tempfile::tempdir().unwrap();
-        let snapshots = Snapshots::open(folder.path()).unwrap();
-        for number in [1, 2, 3] {
-            assert_eq!(snapshots.next_number().unwrap(), number);
-            snapshots.keep(&state(number)).unwrap();
-        }
-        snapshots.published(1, 10).unwrap();
-        // 2 was published, and the collector died before it knew; 3 was not.
-        let revisions =
-            |states: Vec<Arc<SnapshotState>>| states.iter().map(|s| (s.number, s.revision)).collect::<Vec<_>>();
-        assert_eq!(revisions(snapshots.load("b", &[(11, 2)]).unwrap()), [(1, 10), (2, 11)]);
-        snapshots.forget(&[1]).unwrap();
-        assert_eq!(revisions(snapshots.load("b", &[(11, 2)]).unwrap()), [(2, 11)]);
-        assert_eq!(Snapshots::open(folder.path()).unwrap().next_number().unwrap(), 4);
-    }
-}
+mod tests;

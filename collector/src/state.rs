@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use netverdict_flowlog::file::sync_folder;
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -33,6 +34,13 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
 pub fn save<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), StateError> {
     let bytes = serde_json::to_vec(value).map_err(|source| StateError::Content { path: path.into(), source })?;
     replace(path, &bytes)
+}
+
+/// The same; and a loss of power does not bring the old file back.
+pub fn save_durably<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), StateError> {
+    save(path, value)?;
+    let folder = path.parent().unwrap_or(path);
+    sync_folder(folder).map_err(|source| failed(folder, "written", source))
 }
 
 /// Replaces a file.

@@ -3,6 +3,7 @@
 //! What was appended survives a crash of the process at once, and a loss of power as [`FsyncPolicy`] says. It neither
 //! decodes events nor knows which of them became rows: [`crate::store`] remembers how far the files reach.
 
+mod chain;
 mod log;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 
 use thiserror::Error;
 
+pub(crate) use chain::Chain;
 pub(crate) use log::{Frame, Frames, Log};
 pub use log::{FsyncPolicy, MAX_RECORD_BYTES, Recovered, WalPosition};
 

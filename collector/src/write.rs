@@ -325,8 +325,8 @@ impl Writer {
         let forgotten = self.pipeline.forget_snapshots_before(self.drained);
         self.drained = drained;
         if let Some(snapshots) = &self.snapshots
-            && !forgotten.is_empty()
-            && let Err(error) = snapshots.forget(&forgotten)
+            && let Some(number) = forgotten
+            && let Err(error) = snapshots.forget_through(number)
         {
             tracing::warn!(error = %chain(&error), "kept snapshots not removed");
         }

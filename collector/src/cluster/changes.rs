@@ -3,6 +3,8 @@
 //! What was told is kept in the state directory, so that a restart repeats nothing and a deletion that happened while
 //! the collector was down is told when it comes back. After another boot everything is put again with its first time.
 
+mod rows;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -10,43 +12,76 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use netverdict_flowlog::row::{
-    AttributionRow, AttributionValue, ChangeHead, ChangeKind, EndpointChangeRow, EndpointKind, NamespaceRow, PolicyRow,
-    ServiceRow,
-};
-use netverdict_manifest::Object;
+use netverdict_flowlog::row::{AttributionRow, AttributionValue, ChangeHead, ChangeKind};
 use netverdict_policy::{
-    AttributionId, Decision,
-    model::{Namespace, Node, Phase, Pod, Service},
+    AttributionId, Decision, Snapshot,
     tables::{Owner, OwnerId},
 };
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
+use self::rows::describe;
 use crate::{
     clock,
-    cluster::ClusterState,
+    cluster::{ClusterState, assembly::Texts},
     input::Fact,
+    layered::Edit,
     state::{self, StateError},
+    wal::{Chain, Frame, WalError},
 };
 
-const FILE: &str = "change-log.json";
+const FOLDER: &str = "change-log";
+/// Where it all was, as a whole, before it was a log.
+const FORMER_FILE: &str = "change-log.json";
+/// Of the records. One that an earlier release would read wrongly gets another number: it is then not read at all.
+const LAYOUT: u8 = 1;
+
+#[derive(Debug, Error)]
+pub enum ChangesError {
+    #[error("what the change logs were told cannot be kept in the state directory")]
+    Log(#[from] WalError),
+    #[error(transparent)]
+    File(#[from] StateError),
+    #[error("what the change logs were told cannot be written down")]
+    Content(#[from] serde_json::Error),
+}
 
 /// What the change logs say of the present.
 #[derive(Debug)]
 pub struct Changes {
-    path: PathBuf,
+    chain: Chain,
+    former: PathBuf,
     node: Arc<str>,
     boot_id: Arc<str>,
     told: Told,
+    /// What was told since the last save.
+    unsaved: Unsaved,
+    /// The cluster of the last call, to pass over what has not changed since.
+    seen: Option<(Arc<Snapshot>, Arc<Texts>)>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Told {
     boot_id: String,
     attributions: BTreeSet<AttributionId>,
     /// By kind, namespace and name.
     objects: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Unsaved {
+    attributions: BTreeSet<AttributionId>,
+    objects: BTreeSet<String>,
+}
+
+/// What was told, as a whole or since the record before.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    whole: bool,
+    boot_id: String,
+    attributions: Vec<AttributionId>,
+    objects: Vec<Edit<String, Entry>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,23 +90,42 @@ struct Entry {
     content: String,
     since_ns: i64,
     /// The row as a deletion has it: who it was, without what it held.
-    deletion: Fact,
+    deletion: Arc<Fact>,
 }
 
 impl Changes {
     /// `anew`: nothing that was told before is on record any more.
     ///
     /// # Errors
-    /// The file in the state directory cannot be read.
-    pub fn open(state_dir: &Path, node: Arc<str>, boot_id: Arc<str>, anew: bool) -> Result<Self, StateError> {
-        let path = state_dir.join(FILE);
-        let told: Option<Told> = if anew { None } else { state::load(&path)? };
-        let mut told = told.unwrap_or_default();
+    /// The state directory cannot be used.
+    pub fn open(state_dir: &Path, node: Arc<str>, boot_id: Arc<str>, anew: bool) -> Result<Self, ChangesError> {
+        let (chain, links, _) = Chain::open(&state_dir.join(FOLDER), LAYOUT)?;
+        let former = state_dir.join(FORMER_FILE);
+        let mut told = if anew { Told::default() } else { state::load(&former)?.unwrap_or_default() };
+        let mut damaged = 0;
+        for frame in links {
+            match frame? {
+                Frame::Payload(_, payload) => match serde_json::from_slice(&payload) {
+                    Ok(record) => told.take(record),
+                    Err(_) => damaged += payload.len() as u64,
+                },
+                Frame::Damaged(_, bytes) => damaged += bytes,
+            }
+        }
+        if damaged > 0 {
+            tracing::error!(
+                damaged.bytes = damaged,
+                "what the change logs were told cannot all be read; some of it is told again, and deletions may be missing"
+            );
+        }
+        if anew {
+            told = Told::default();
+        }
         if told.boot_id != *boot_id {
             // A crash of the node may have taken with it what was told last.
             told.attributions.clear();
         }
-        Ok(Self { path, node, boot_id, told })
+        Ok(Self { chain, former, node, boot_id, told, unsaved: Unsaved::default(), seen: None })
     }
 
     /// Rows for everything in which the cluster differs from what was told.
@@ -92,34 +146,56 @@ impl Changes {
             boot_id: self.boot_id.clone(),
         };
         let again = std::mem::replace(&mut self.told.boot_id, self.boot_id.to_string()) != *self.boot_id;
-        let mut before = std::mem::take(&mut self.told.objects);
-        let mut facts = Vec::new();
-        for (key, mut fact) in describe(cluster, &head, owner_id) {
-            let content = content_of(&fact);
-            let known = before.remove(&key).filter(|known| known.content == content);
-            let since_ns = known.as_ref().map_or(time_ns, |known| known.since_ns);
-            if known.is_none() || again {
-                if let Some(head) = fact.head_mut() {
-                    head.time = clock::at(since_ns);
-                }
-                facts.push(fact.clone());
-            }
-            self.told.objects.insert(key, Entry { content, since_ns, deletion: emptied(fact) });
+        let seen = self.seen.replace((cluster.snapshot.clone(), cluster.policies.clone()));
+        let first = seen.is_none();
+        let mut objects = describe(&seen.unwrap_or_default(), cluster, &head, owner_id);
+        if first {
+            // What is gone since an earlier run is known by having been told.
+            let there: BTreeSet<&String> = objects.iter().map(|(key, _)| key).collect();
+            let gone = self.told.objects.keys().filter(|key| !there.contains(key));
+            let gone: Vec<_> = gone.map(|key| (key.clone(), None)).collect();
+            objects.extend(gone);
         }
-        for gone in before.into_values() {
-            let mut fact = gone.deletion;
-            if let Some(old) = fact.head_mut() {
-                *old = ChangeHead { change: ChangeKind::Delete, ..head.clone() };
+        let mut facts = Vec::new();
+        for (key, fact) in objects {
+            match fact {
+                Some(fact) => facts.extend(self.put(key, fact, time_ns, again)),
+                None => facts.extend(self.delete(key, &head)),
             }
-            facts.push(fact);
         }
         facts
     }
 
+    /// The row for an object that is there, unless it was told.
+    fn put(&mut self, key: String, mut fact: Fact, time_ns: i64, again: bool) -> Option<Fact> {
+        let content = content_of(&fact);
+        let known = self.told.objects.get(&key).filter(|known| known.content == content);
+        if known.is_some() && !again {
+            return None;
+        }
+        let since_ns = known.map_or(time_ns, |known| known.since_ns);
+        if let Some(head) = fact.head_mut() {
+            head.time = clock::at(since_ns);
+        }
+        self.unsaved.objects.insert(key.clone());
+        self.told.objects.insert(key, Entry { content, since_ns, deletion: Arc::new(emptied(fact.clone())) });
+        Some(fact)
+    }
+
+    /// The row for an object that is gone, if it was ever there.
+    fn delete(&mut self, key: String, head: &ChangeHead) -> Option<Fact> {
+        let mut fact = Arc::unwrap_or_clone(self.told.objects.remove(&key)?.deletion);
+        self.unsaved.objects.insert(key);
+        if let Some(old) = fact.head_mut() {
+            *old = ChangeHead { change: ChangeKind::Delete, ..head.clone() };
+        }
+        Some(fact)
+    }
+
     /// Rows for those of these attributions that were not told before.
     pub fn attributions(&mut self, meanings: &[(AttributionId, Decision)], time_ns: i64) -> Vec<Fact> {
-        let told = &mut self.told.attributions;
-        let new = meanings.iter().filter(|(id, _)| told.insert(*id));
+        let Self { told, unsaved, .. } = self;
+        let new = meanings.iter().filter(|(id, _)| told.attributions.insert(*id) && unsaved.attributions.insert(*id));
         let row = |(id, decision): &(AttributionId, Decision)| AttributionRow {
             time: clock::at(time_ns),
             node: self.node.clone(),
@@ -131,9 +207,53 @@ impl Changes {
     /// Remembers what was told; to be called once the rows are safe.
     ///
     /// # Errors
-    /// The file could not be written: a restart would tell again what was told.
-    pub fn save(&self) -> Result<(), StateError> {
-        state::save(&self.path, &self.told)
+    /// It could not be written: a restart would tell again what was told.
+    pub fn save(&mut self) -> Result<(), ChangesError> {
+        if self.unsaved.attributions.is_empty() && self.unsaved.objects.is_empty() {
+            return Ok(());
+        }
+        if self.chain.wants_whole() {
+            let Told { boot_id, attributions, objects } = &self.told;
+            let whole = Record {
+                whole: true,
+                boot_id: boot_id.clone(),
+                attributions: attributions.iter().copied().collect(),
+                objects: objects.iter().map(|(key, entry)| (key.clone(), Some(entry.clone()))).collect(),
+            };
+            self.chain.whole(&serde_json::to_vec(&whole)?)?;
+            self.chain.release_before_whole()?;
+            state::remove(&self.former)?;
+        } else {
+            let entry = |key: &String| (key.clone(), self.told.objects.get(key).cloned());
+            let difference = Record {
+                whole: false,
+                boot_id: self.told.boot_id.clone(),
+                attributions: self.unsaved.attributions.iter().copied().collect(),
+                objects: self.unsaved.objects.iter().map(entry).collect(),
+            };
+            self.chain.difference(&serde_json::to_vec(&difference)?)?;
+        }
+        self.unsaved = Unsaved::default();
+        Ok(())
+    }
+}
+
+impl Told {
+    fn take(&mut self, record: Record) {
+        let Record { whole, boot_id, attributions, objects } = record;
+        if whole {
+            *self = Self::default();
+        } else if self.boot_id != boot_id {
+            self.attributions.clear();
+        }
+        self.boot_id = boot_id;
+        self.attributions.extend(attributions);
+        for (key, entry) in objects {
+            match entry {
+                Some(entry) => _ = self.objects.insert(key, entry),
+                None => _ = self.objects.remove(&key),
+            }
+        }
     }
 }
 
@@ -160,145 +280,6 @@ fn emptied(mut fact: Fact) -> Fact {
         Fact::Attribution(_) | Fact::Snapshot(_) | Fact::Gap(_) => {}
     }
     fact
-}
-
-/// A row for everything that the cluster holds, by a key that is the object's own.
-fn describe<'a>(
-    cluster: &'a ClusterState,
-    head: &'a ChangeHead,
-    owner_id: impl Fn(&Owner) -> OwnerId + 'a,
-) -> impl Iterator<Item = (String, Fact)> + 'a {
-    let owner_id = std::rc::Rc::new(owner_id);
-    let (of_pods, of_nodes) = (owner_id.clone(), owner_id);
-    let snapshot = &cluster.snapshot;
-    let policies = cluster.policies.iter().map(move |object| {
-        let key = format!("policy/{}/{}/{}", object.kind, object.namespace, object.name);
-        (key, Fact::Policy(Box::new(policy(object, head))))
-    });
-    let pods = snapshot.pods.values().map(move |found| {
-        let owner = of_pods(&Owner::Pod { key: found.key(), uid: found.uid.clone() });
-        (format!("pod/{}/{}", found.namespace, found.name), Fact::Endpoint(Box::new(pod(found, owner, head))))
-    });
-    let nodes = snapshot.nodes.values().map(move |found| {
-        let owner = of_nodes(&Owner::Node { name: found.name.clone() });
-        (format!("node/{}", found.name), Fact::Endpoint(Box::new(node(found, owner, head))))
-    });
-    let namespaces = snapshot
-        .namespaces
-        .values()
-        .map(move |found| (format!("namespace/{}", found.name), Fact::Namespace(Box::new(namespace(found, head)))));
-    let services = snapshot.services.values().map(move |found| {
-        (format!("service/{}/{}", found.namespace, found.name), Fact::Service(Box::new(service(found, head))))
-    });
-    policies.chain(pods).chain(nodes).chain(namespaces).chain(services)
-}
-
-fn policy(object: &Object, head: &ChangeHead) -> PolicyRow {
-    PolicyRow {
-        head: head.clone(),
-        api_version: object.api_version.clone(),
-        kind: object.kind.clone(),
-        namespace: object.namespace.clone(),
-        name: object.name.clone(),
-        uid: object.uid.clone(),
-        generation: object.generation,
-        resource_version: object.resource_version.clone(),
-        content_hash: object.content_hash.clone(),
-        text: netverdict_manifest::text(object),
-        author: author(object),
-        origin: object.origin.to_string(),
-    }
-}
-
-/// Who wrote the specification last, as the API server noted it.
-fn author(object: &Object) -> String {
-    let fields = object.value.pointer("/metadata/managedFields").and_then(serde_json::Value::as_array);
-    let writers = fields.into_iter().flatten().filter(|entry| entry.pointer("/fieldsV1/f:spec").is_some());
-    let text = |entry: &serde_json::Value, field| {
-        entry.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
-    };
-    writers.max_by_key(|entry| text(entry, "time")).map(|entry| text(entry, "manager")).unwrap_or_default()
-}
-
-fn pod(pod: &Pod, owner: OwnerId, head: &ChangeHead) -> EndpointChangeRow {
-    EndpointChangeRow {
-        head: head.clone(),
-        kind: EndpointKind::Pod,
-        namespace: pod.namespace.clone(),
-        name: pod.name.clone(),
-        uid: pod.uid.clone(),
-        owner_id: owner.0,
-        labels: pod.labels.clone(),
-        addresses: pod.addresses.clone(),
-        node_name: pod.node.clone(),
-        host_network: pod.host_network,
-        container_ports: json(&pod.container_ports),
-        service_account: pod.service_account.clone(),
-        workload_kind: pod.workload.as_ref().map(|workload| workload.kind.clone()).unwrap_or_default(),
-        workload: pod.workload.as_ref().map(|workload| workload.name.clone()).unwrap_or_default(),
-        phase: phase(pod.phase).to_owned(),
-        terminating: pod.terminating,
-        pod_ranges: Vec::new(),
-    }
-}
-
-fn node(node: &Node, owner: OwnerId, head: &ChangeHead) -> EndpointChangeRow {
-    EndpointChangeRow {
-        head: head.clone(),
-        kind: EndpointKind::Node,
-        namespace: String::new(),
-        name: node.name.clone(),
-        uid: node.uid.clone(),
-        owner_id: owner.0,
-        labels: node.labels.clone(),
-        addresses: node.addresses.clone(),
-        node_name: node.name.clone(),
-        host_network: false,
-        container_ports: json(&Vec::<netverdict_policy::model::ContainerPort>::new()),
-        service_account: String::new(),
-        workload_kind: String::new(),
-        workload: String::new(),
-        phase: String::new(),
-        terminating: false,
-        pod_ranges: node.pod_ranges.iter().map(ToString::to_string).collect(),
-    }
-}
-
-fn namespace(namespace: &Namespace, head: &ChangeHead) -> NamespaceRow {
-    NamespaceRow {
-        head: head.clone(),
-        name: namespace.name.clone(),
-        uid: namespace.uid.clone(),
-        labels: namespace.labels.clone(),
-        audit: namespace.audit,
-    }
-}
-
-fn service(service: &Service, head: &ChangeHead) -> ServiceRow {
-    ServiceRow {
-        head: head.clone(),
-        namespace: service.namespace.clone(),
-        name: service.name.clone(),
-        uid: service.uid.clone(),
-        addresses: service.addresses.clone(),
-        ports: json(&service.ports),
-        selector: service.selector.clone(),
-    }
-}
-
-const fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Pending => "pending",
-        Phase::Running => "running",
-        Phase::Succeeded => "succeeded",
-        Phase::Failed => "failed",
-        Phase::Unknown => "unknown",
-    }
-}
-
-fn json<T: Serialize>(value: &T) -> String {
-    // Lists of plain structs: nothing that JSON could refuse.
-    serde_json::to_string(value).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ const FILE: &str = "generations.json";
 pub struct Generations {
     path: PathBuf,
     counts: BTreeMap<String, Count>,
+    unsaved: bool,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -27,28 +28,34 @@ impl Generations {
     /// The file in the state directory cannot be read.
     pub fn open(state_dir: &std::path::Path) -> Result<Self, StateError> {
         let path = state_dir.join(FILE);
-        Ok(Self { counts: state::load(&path)?.unwrap_or_default(), path })
+        Ok(Self { counts: state::load(&path)?.unwrap_or_default(), path, unsaved: false })
     }
 
-    /// Fills in the generation of policies that have none.
+    /// Fills in the generation of a policy that has none.
+    pub fn count(&mut self, object: &mut Object) {
+        if object.generation != 0 || !KINDS.iter().any(|kind| kind.kind() == object.kind) {
+            return;
+        }
+        let key = format!("{}/{}/{}", object.kind, object.namespace, object.name);
+        let count = self.counts.entry(key).or_insert(Count { hash: String::new(), generation: 0 });
+        if count.hash != object.content_hash {
+            count.hash.clone_from(&object.content_hash);
+            count.generation += 1;
+            self.unsaved = true;
+        }
+        object.generation = count.generation;
+    }
+
+    /// Keeps what was counted.
     ///
     /// # Errors
     /// The counts could not be kept: after a restart, a generation may be given twice.
-    pub fn count(&mut self, objects: &mut [Object]) -> Result<(), StateError> {
-        let mut changed = false;
-        let uncounted =
-            |object: &&mut Object| object.generation == 0 && KINDS.iter().any(|kind| kind.kind() == object.kind);
-        for object in objects.iter_mut().filter(uncounted) {
-            let key = format!("{}/{}/{}", object.kind, object.namespace, object.name);
-            let count = self.counts.entry(key).or_insert(Count { hash: String::new(), generation: 0 });
-            if count.hash != object.content_hash {
-                count.hash.clone_from(&object.content_hash);
-                count.generation += 1;
-                changed = true;
-            }
-            object.generation = count.generation;
+    pub fn save(&mut self) -> Result<(), StateError> {
+        if self.unsaved {
+            state::save(&self.path, &self.counts)?;
+            self.unsaved = false;
         }
-        if changed { state::save(&self.path, &self.counts) } else { Ok(()) }
+        Ok(())
     }
 }
 
@@ -56,21 +63,23 @@ impl Generations {
 mod tests {
     use super::*;
 
-    fn policy(port: u16) -> Vec<Object> {
+    fn policy(port: u16) -> Object {
         let text = format!(
             "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: a, namespace: db}}, \
              spec: {{podSelector: {{}}, ingress: [{{ports: [{{port: {port}}}]}}]}}}}"
         );
-        netverdict_manifest::read(&text, "a.yaml").0
+        netverdict_manifest::read(&text, "a.yaml").0.remove(0)
     }
 
     #[test]
     fn generation_counts_changes_of_content_over_restarts() {
         let folder = tempfile::tempdir().unwrap();
         let generation = |port| {
-            let mut objects = policy(port);
-            Generations::open(folder.path()).unwrap().count(&mut objects).unwrap();
-            objects[0].generation
+            let mut object = policy(port);
+            let mut generations = Generations::open(folder.path()).unwrap();
+            generations.count(&mut object);
+            generations.save().unwrap();
+            object.generation
         };
         assert_eq!([generation(80), generation(80), generation(81), generation(80)], [1, 1, 2, 3]);
     }

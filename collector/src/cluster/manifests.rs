@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
     cause::chain,
-    cluster::{ClusterState, generations::Generations},
+    cluster::{ClusterState, assembly::Assembly, generations::Generations},
     state::{self, StateError},
 };
 
@@ -50,6 +50,9 @@ pub struct Manifests {
     good_folder: PathBuf,
     generations: Generations,
     files: BTreeMap<PathBuf, Known>,
+    /// What the files say together: of each the last objects that were good as a whole, or what could be read if there
+    /// never were such.
+    assembly: Assembly,
     /// What kept the folder itself from being read.
     trouble: Option<String>,
     /// Since when a change has been waited for.
@@ -70,8 +73,6 @@ struct Stamp {
 struct Known {
     stamp: Stamp,
     content: u128,
-    /// The last that were good as a whole, or what could be read if there never were such.
-    objects: Vec<Object>,
     /// What is wrong with the file as it is now.
     troubles: Vec<String>,
 }
@@ -94,6 +95,7 @@ impl Manifests {
             good_folder,
             generations: Generations::open(state_dir)?,
             files: BTreeMap::new(),
+            assembly: Assembly::default(),
             trouble: None,
             waiting: None,
             looked: false,
@@ -150,6 +152,7 @@ impl Manifests {
             if self.waiting.is_some_and(|since| since.elapsed() >= SETTLED) {
                 for path in gone {
                     self.files.remove(&path);
+                    self.assembly.replace(&path, Vec::new(), &mut self.generations);
                     if let Err(error) = state::remove(&self.good_file(&path)) {
                         tracing::warn!(error = %chain(&error), "last good manifest not removed");
                     }
@@ -173,21 +176,17 @@ impl Manifests {
             return false;
         }
         let name = self.name_of(path);
-        let (objects, troubles) = objects_of(&text, &name);
-        let known = match troubles.is_empty() {
-            true => {
-                if let Err(error) = state::replace(&self.good_file(path), &text) {
-                    tracing::warn!(error = %chain(&error), "last good manifest not kept");
-                }
-                Known { stamp, content, objects, troubles }
+        let (mut objects, troubles) = objects_of(&text, &name);
+        if troubles.is_empty() {
+            if let Err(error) = state::replace(&self.good_file(path), &text) {
+                tracing::warn!(error = %chain(&error), "last good manifest not kept");
             }
-            false => {
-                tracing::warn!(file = %name, troubles = ?troubles, "manifest refused; its last good objects stay");
-                let objects = self.last_good(path, &name).unwrap_or(objects);
-                Known { stamp, content, objects, troubles }
-            }
-        };
-        self.files.insert(path.into(), known);
+        } else {
+            tracing::warn!(file = %name, troubles = ?troubles, "manifest refused; its last good objects stay");
+            objects = self.last_good(path, &name).unwrap_or(objects);
+        }
+        self.assembly.replace(path, objects, &mut self.generations);
+        self.files.insert(path.into(), Known { stamp, content, troubles });
         true
     }
 
@@ -195,15 +194,18 @@ impl Manifests {
     fn cannot_read(&mut self, path: &Path, error: &io::Error) -> bool {
         let name = self.name_of(path);
         let troubles = vec![format!("{name} cannot be read: {error}")];
-        let kept = self.files.remove(path);
-        if kept.as_ref().is_some_and(|known| known.troubles == troubles) {
-            self.files.extend(kept.map(|known| (path.into(), known)));
+        let known = self.files.get(path);
+        if known.is_some_and(|known| known.troubles == troubles) {
             return false;
         }
         tracing::warn!(file = %name, %error, "manifest cannot be read; its last good objects stay");
-        let objects = kept.map(|known| known.objects).or_else(|| self.last_good(path, &name)).unwrap_or_default();
+        if known.is_none()
+            && let Some(objects) = self.last_good(path, &name)
+        {
+            self.assembly.replace(path, objects, &mut self.generations);
+        }
         let stamp = Stamp { device: 0, inode: 0, length: 0, modified: (0, 0) };
-        self.files.insert(path.into(), Known { stamp, content: 0, objects, troubles });
+        self.files.insert(path.into(), Known { stamp, content: 0, troubles });
         true
     }
 
@@ -224,14 +226,12 @@ impl Manifests {
     }
 
     fn state(&mut self) -> ClusterState {
-        let mut objects: Vec<Object> = self.files.values().flat_map(|known| known.objects.iter().cloned()).collect();
         let mut troubles: Vec<String> = self.trouble.iter().cloned().collect();
         troubles.extend(self.files.values().flat_map(|known| known.troubles.iter().cloned()));
-        if let Err(error) = self.generations.count(&mut objects) {
+        if let Err(error) = self.generations.save() {
             troubles.push(chain(&error));
         }
-        let errors = troubles.len() as u64;
-        ClusterState::of(&objects, troubles, errors)
+        ClusterState::of(&self.assembly, troubles)
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use netverdict_probe::Restored;
 
 use crate::{
-    cause::chain,
     input::{Input, Meanings},
     snapshots::{self, Snapshots},
 };
@@ -24,16 +23,12 @@ impl Explain {
     /// The inputs that tell it. Of this boot the probe remembers everything; of others the kept snapshots do.
     pub(super) fn boot(&self, boot_id: &str) -> Vec<Input> {
         let revisions = &self.restored.snapshots;
-        let all = self.kept.load(&self.boot_id, revisions).unwrap_or_else(|error| {
-            tracing::error!(error = %chain(&error), "kept snapshots cannot be read; events may lose their labels");
-            Vec::new()
-        });
-        let states = all.into_iter().filter(|state| state.boot_id == boot_id);
         if boot_id != &*self.boot_id {
-            return states
-                .flat_map(|state| [Input::Meanings(snapshots::recompile(&state, &self.node)), Input::Snapshot(state)])
-                .collect();
+            let states = self.kept.found(boot_id, &[]);
+            let meanings = Input::Meanings(snapshots::recompile(&states, &self.node));
+            return [meanings].into_iter().chain(states.into_iter().map(Input::Snapshot)).collect();
         }
+        let states = self.kept.found(boot_id, revisions).into_iter();
         let Restored { attributions, owners, bindings, revision: _, floor: _, taken_over: _, snapshots: _ } =
             &self.restored;
         let meanings = Meanings {

@@ -6,7 +6,6 @@ use netverdict_policy::{AttributionId, FailedDimension, ObjectKey, Verdict};
 
 use super::*;
 use crate::{
-    meaning::SnapshotState,
     scene::{SECOND, Scene, batch, session},
     sequence::KernelCount,
 };
@@ -69,7 +68,7 @@ fn denial_names_policy_near_miss_and_both_ends_as_they_stood() {
 fn event_is_told_by_the_snapshot_that_judged_not_by_the_newest() {
     let mut scene = Scene::new();
     let mut pipeline = pipeline(&scene);
-    let mut later = scene.state.snapshot.as_ref().clone();
+    let mut later = (*scene.state.snapshot()).clone();
     let pod = later.pods.get_mut(&ObjectKey::new("shop", "web")).unwrap();
     Arc::make_mut(pod).labels.insert("app".into(), "api".into());
     let mut newer = Scene::of(later, 2, 11);
@@ -83,7 +82,7 @@ fn event_is_told_by_the_snapshot_that_judged_not_by_the_newest() {
 fn address_that_changed_hands_opens_the_identity_window() {
     let mut scene = Scene::new();
     let mut pipeline = pipeline(&scene);
-    let mut later = scene.state.snapshot.as_ref().clone();
+    let mut later = (*scene.state.snapshot()).clone();
     later.pods.remove(&ObjectKey::new("shop", "web"));
     take(&mut pipeline, Scene::of(later, 2, 11).snapshot());
     let row = only(take(&mut pipeline, batch(&[scene.denied()])));
@@ -235,9 +234,11 @@ fn snapshots_are_forgotten_once_the_rings_were_seen_empty_behind_them() {
     let scene = Scene::new();
     let mut pipeline = pipeline(&scene);
     assert_eq!(pipeline.drained_revision(), 0);
-    take(&mut pipeline, Input::Snapshot(Arc::new(SnapshotState { number: 2, revision: 0, ..scene.state.clone() })));
+    let mut announced = scene.state.clone();
+    (announced.number, announced.revision) = (2, 0);
+    take(&mut pipeline, Input::Snapshot(Arc::new(announced)));
     take(&mut pipeline, Input::Published { number: 2, revision: 11 });
-    assert!(pipeline.forget_snapshots_before(pipeline.drained_revision()).is_empty());
+    assert_eq!(pipeline.forget_snapshots_before(pipeline.drained_revision()), None);
     take(&mut pipeline, Input::Counted(Vec::new()));
-    assert_eq!(pipeline.forget_snapshots_before(pipeline.drained_revision()), [1]);
+    assert_eq!(pipeline.forget_snapshots_before(pipeline.drained_revision()), Some(1));
 }

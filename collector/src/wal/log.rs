@@ -26,6 +26,9 @@ pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// Bytes of one payload at most; longer ones are refused, for a reader would not take them.
 pub const MAX_RECORD_BYTES: usize = 256 << 20;
 
+/// Memory that is kept from one record to the next.
+const MOST_BUFFER: usize = 4 << 20;
+
 const MAGIC: &[u8; 8] = b"NVLOG001";
 const HEADER_BYTES: usize = 16;
 const FRAME_BYTES: usize = 8;
@@ -90,6 +93,9 @@ impl Log {
     ) -> Result<(Self, Recovered), WalError> {
         let io = |source| WalError::io(dir, source);
         fs::create_dir_all(dir).map_err(io)?;
+        // Of no use are durable files in a folder that a loss of power takes.
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        parent.map_or(Ok(()), sync_folder).map_err(io)?;
         let mut closed = Vec::new();
         for entry in fs::read_dir(dir).map_err(io)? {
             let entry = entry.map_err(io)?;
@@ -127,6 +133,15 @@ impl Log {
 
     /// Appends one record. On an error nothing of it is in the log.
     pub(crate) fn append(&mut self, parts: &[&[u8]]) -> Result<WalPosition, WalError> {
+        self.write(parts, false)
+    }
+
+    /// The same, and makes everything appended so far durable, whatever the policy.
+    pub(crate) fn append_durably(&mut self, parts: &[&[u8]]) -> Result<WalPosition, WalError> {
+        self.write(parts, true)
+    }
+
+    fn write(&mut self, parts: &[&[u8]], durably: bool) -> Result<WalPosition, WalError> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length > MAX_RECORD_BYTES {
             return Err(WalError::TooLarge { found: length });
@@ -139,12 +154,14 @@ impl Log {
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         frame(&mut buffer, parts);
-        let appended = self.append_frame(&buffer);
+        let appended = self.append_frame(&buffer, durably);
+        buffer.clear();
+        buffer.shrink_to(MOST_BUFFER);
         self.buffer = buffer;
         appended
     }
 
-    fn append_frame(&mut self, frame: &[u8]) -> Result<WalPosition, WalError> {
+    fn append_frame(&mut self, frame: &[u8], durably: bool) -> Result<WalPosition, WalError> {
         let Some(active) = self.active.as_mut() else {
             return Err(WalError::io(&self.dir, io::ErrorKind::NotFound.into()));
         };
@@ -168,7 +185,9 @@ impl Log {
             FsyncPolicy::Interval(interval) => active.synced.elapsed() >= interval,
             FsyncPolicy::Batch => true,
         };
-        if due && let Err(error) = self.sync() {
+        if (due || durably)
+            && let Err(error) = self.sync()
+        {
             self.take_back(position.segment, position.offset - frame.len() as u64);
             return Err(error);
         }
@@ -251,6 +270,14 @@ impl Log {
         })?;
         self.active = Some(Active { file, number, length: HEADER_BYTES as u64, synced: Instant::now(), dirty: false });
         Ok(())
+    }
+
+    /// What is appended from here on begins a file.
+    pub(crate) fn next_file(&mut self) -> Result<(), WalError> {
+        match &self.active {
+            Some(active) if active.length > HEADER_BYTES as u64 => self.close(),
+            _ => Ok(()),
+        }
     }
 
     fn close(&mut self) -> Result<(), WalError> {
