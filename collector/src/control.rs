@@ -238,18 +238,23 @@ impl State {
             self.tell_changes(cluster, number, clock::now_ns());
             return Ok(());
         }
+        let span = tracing::info_span!("publish", snapshot = tracing::field::Empty);
+        let _entered = span.enter();
         let compiler =
             self.compiler.get_or_insert_with(|| Compiler::new(self.session.node.to_string(), self.probe.floor()));
-        let change = compiler.compile(&snapshot);
+        let change = tracing::info_span!("compile").in_scope(|| compiler.compile(&snapshot));
         let boot_id = &self.session.boot_id;
-        let kept = self.snapshots.keep(boot_id, cluster.seen_ns, &snapshot, compiler, change.complete);
+        let kept = tracing::info_span!("keep")
+            .in_scope(|| self.snapshots.keep(boot_id, cluster.seen_ns, &snapshot, compiler, change.complete));
         let state = kept.map_err(|error| chain(&error))?;
         let number = state.number;
+        span.record("snapshot", number);
         let Change { attributions, owners, .. } = &change;
         self.send(Input::Meanings(Meanings { attributions: attributions.clone(), owners: owners.clone() }));
         self.send(Input::Snapshot(state));
         let time_ns = clock::now_ns();
-        let revision = match self.probe.publish(number, &change) {
+        let published = tracing::info_span!("write_maps").in_scope(|| self.probe.publish(number, &change));
+        let revision = match published {
             Ok(revision) => revision,
             Err(error) => {
                 self.send(Input::Abandoned { number });

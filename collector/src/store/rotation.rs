@@ -46,6 +46,7 @@ impl Store {
     }
 
     fn write(&self, writer: &mut Writer, segment: u64, chunk: &Chunk) -> Result<Rotation, StoreError> {
+        let _entered = tracing::info_span!("rotate", segment).entered();
         let mut prepared = Vec::new();
         for ((table, hour), rows) in partitions(chunk.rows()) {
             self.step(Step::Preparing)?;
