@@ -101,9 +101,17 @@ impl<'a> Facts<'a> {
     fn in_block(&self, snapshot: &Snapshot, cidr: IpNet, except: &[IpNet]) -> Match {
         match self.address {
             Some(own) => (address::holds(cidr, own) && !except.iter().any(|hole| address::holds(*hole, own))).into(),
+            None if self.is_sure_to_be_in(cidr, except) => Match::Certain,
             None if self.may_be_in(snapshot, cidr) => self.unread,
             None => Match::No,
         }
+    }
+
+    /// Whether the block holds whatever address a pod will get that has none of either family yet.
+    fn is_sure_to_be_in(&self, cidr: IpNet, except: &[IpNet]) -> bool {
+        let has_none = matches!(self.claims.as_slice(), [Claim::Pod(pod)] if pod.addresses.is_empty());
+        let everything = cidr.prefix_len() == 0 && except.is_empty();
+        has_none && everything && Family::of(cidr.network()) == self.family
     }
 
     /// Whether an end without an address can get one of the block. Those of one host or link alone are no pod's.

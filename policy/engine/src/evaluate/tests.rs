@@ -644,6 +644,15 @@ fn a_missing_address_is_told_where_a_verdict_hangs_on_it() {
     assert_eq!(v6(&ranged("fd00:1::/64").snapshot()), unknown);
     assert_eq!(v6(&ranged("fd01::/64").snapshot()), known("allowed no_policy"));
     assert_eq!(v6(&ranged("10.0.0.0/8").snapshot()), unknown);
+    // Whatever address a new pod gets, it is one of all.
+    let new = |block| {
+        let isolated = network_policy("y/p").isolate_ingress().ingress(accept().peer(net(block, &[])));
+        let snapshot = fixture().pod(pod("x/new").on("n1")).policy(isolated).snapshot();
+        told(point(&judge(&snapshot, "x/new -> y/a:80/tcp"), PointName::DestinationIngress))
+    };
+    assert_eq!(new("0.0.0.0/0"), "allowed rule_match y/p#0");
+    assert_eq!(new("::/0"), "denied isolated_no_match y/p");
+    assert_eq!(new("0.0.0.0/1"), "unknown unknown_endpoint");
     // The address that it has is read.
     let evaluation = judge(&policy(deny().peer(net("10.0.1.0/24", &[]))), "x/four -> y/a:80/tcp");
     assert_eq!((evaluation.verdict, evaluation.missing), (Verdict::Denied, vec![]));
