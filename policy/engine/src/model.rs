@@ -317,11 +317,25 @@ pub enum NamespaceScope {
     Selected(Selector),
 }
 
+impl NamespaceScope {
+    /// Whether it is all namespaces, whatever their labels.
+    pub fn is_everything(&self) -> bool {
+        matches!(self, Self::Selected(selector) if selector.is_everything())
+    }
+}
+
 /// A label query. Without requirements it matches everything (which is not the same as no selector).
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Selector {
     /// All must hold. Sorted, so that equal queries compare equal.
     pub requirements: Vec<Requirement>,
+}
+
+impl Selector {
+    /// Whether it matches whatever the labels are.
+    pub fn is_everything(&self) -> bool {
+        self.requirements.is_empty()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

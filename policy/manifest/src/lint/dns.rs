@@ -10,7 +10,7 @@ mod servers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use netverdict_policy::model::{
-    Action, Direction, Labels, NamespaceScope, Pod, Policy, PolicyKey, Protocol, Selector, Subject, Tier,
+    Action, Direction, Labels, NamespaceScope, Pod, Policy, PolicyKey, Protocol, Subject, Tier,
 };
 
 use self::servers::{Chance, Servers};
@@ -64,8 +64,13 @@ enum Step<'a> {
 /// A policy, and its rule where it is of an ordered tier.
 type Culprit<'a> = (&'a PolicyKey, Option<u32>);
 
-/// Those that cannot ask, by each protocol, as they are called in a message.
-type Victims = [Vec<String>; 2];
+/// Those that cannot ask by a protocol.
+#[derive(Clone, Copy, Default)]
+struct Victims<'a> {
+    count: usize,
+    /// `None` where a subject stands for pods that the reading does not know.
+    first: Option<&'a Pod>,
+}
 
 /// What is known of DNS in a reading.
 pub(super) struct Names<'a> {
@@ -73,7 +78,8 @@ pub(super) struct Names<'a> {
     ordered: Vec<Speaker<'a>>,
     /// Of the network policy tier, by namespace.
     isolating: BTreeMap<&'a str, Vec<Speaker<'a>>>,
-    cut_off: BTreeMap<Culprit<'a>, Victims>,
+    /// By each of [`PROTOCOLS`].
+    cut_off: BTreeMap<Culprit<'a>, [Victims<'a>; 2]>,
 }
 
 impl<'a> Names<'a> {
@@ -81,11 +87,11 @@ impl<'a> Names<'a> {
         let servers = Servers::of(lint);
         let mut names = Self { ordered: Vec::new(), isolating: BTreeMap::new(), cut_off: BTreeMap::new() };
         for policy in lint.snapshot.policies.values().filter(|policy| !lint.is_audited(policy)) {
-            let speaker = Speaker::of(lint, &servers, policy);
+            let speaker = || Speaker::of(lint, &servers, policy);
             match policy.tier {
-                Tier::Admin | Tier::Baseline => names.ordered.push(speaker),
+                Tier::Admin | Tier::Baseline => names.ordered.push(speaker()),
                 Tier::NetworkPolicy if policy.isolates.egress => {
-                    names.isolating.entry(&policy.key.namespace).or_default().push(speaker);
+                    names.isolating.entry(&policy.key.namespace).or_default().push(speaker());
                 }
                 Tier::NetworkPolicy => {}
             }
@@ -106,11 +112,11 @@ impl<'a> Names<'a> {
                 None => ("spec.egress".to_owned(), "no rule of any policy lets", ""),
                 Some(index) => (rule_path(Direction::Egress, *index), "the rule does not let", " before this one"),
             };
-            if let Some(pods) = some_of(by_udp) {
+            if let Some(pods) = by_udp.text() {
                 let message = format!("{who} {pods} ask for names: port 53 is closed");
                 let remedy = format!("add an egress rule for UDP and TCP port 53 to the name servers{before}");
                 report.warning(remark(code::DNS_CUT_OFF, field, message, &remedy));
-            } else if let Some(pods) = some_of(by_tcp) {
+            } else if let Some(pods) = by_tcp.text() {
                 let message = format!("{pods} may ask for names by UDP alone: answers that do not fit a datagram fail");
                 let remedy = format!("add an egress rule for TCP port 53 to the name servers{before}");
                 report.info(remark(code::DNS_CUT_OFF, field, message, &remedy));
@@ -128,7 +134,8 @@ impl<'a> Names<'a> {
             for (protocol, cut) in self.ask(Asker::Pod(pods[0])) {
                 for culprit in cut.culprits() {
                     let victims = &mut self.cut_off.entry(culprit).or_default()[protocol];
-                    victims.extend(pods.iter().map(|pod| format!("the pod {}", pod.key())));
+                    victims.first = victims.first.or(Some(pods[0]));
+                    victims.count += pods.len();
                 }
             }
         }
@@ -141,7 +148,7 @@ impl<'a> Names<'a> {
             for (protocol, cut) in self.ask(Asker::Subject(&policy.subject)) {
                 // Others are asked for their own subjects.
                 for culprit in cut.culprits().into_iter().filter(|(key, _)| *key == &policy.key) {
-                    self.cut_off.entry(culprit).or_default()[protocol] = vec!["the pods".to_owned()];
+                    self.cut_off.entry(culprit).or_default()[protocol] = Victims { count: 1, first: None };
                 }
             }
         }
@@ -206,7 +213,7 @@ impl<'a> Speaker<'a> {
         let egress = policy.rules.iter().filter(|rule| rule.direction == Direction::Egress);
         let rules = egress.filter_map(|rule| {
             let (action, chances) = match (&rule.fault, rule.action) {
-                (None, action) => (action, PROTOCOLS.map(|protocol| servers.chance(lint, rule, protocol))),
+                (None, action) => (action, servers.chances(lint, rule, PROTOCOLS)),
                 (Some(_), Action::Accept) => return None,
                 // It denies everything (C-9).
                 (Some(_), Action::Deny | Action::Pass) => (Action::Deny, [Chance::Certain; 2]),
@@ -222,10 +229,9 @@ impl<'a> Speaker<'a> {
         match asker {
             Asker::Pod(pod) => self.namespaces.contains(pod.namespace.as_str()) && matches(&subject.pods, &pod.labels),
             Asker::Subject(narrow) => {
-                let every_pod = |Selector { requirements }: &Selector| requirements.is_empty();
                 selects_everything(subject)
                     || subject.namespaces == narrow.namespaces
-                        && (subject.pods == narrow.pods || every_pod(&subject.pods))
+                        && (subject.pods == narrow.pods || subject.pods.is_everything())
             }
         }
     }
@@ -251,12 +257,14 @@ impl<'a> Cut<'a> {
     }
 }
 
-/// For the message: how many, and one of them.
-fn some_of(who: &[String]) -> Option<String> {
-    match who {
-        [] => None,
-        [only] => Some(only.clone()),
-        [first, _] => Some(format!("{first} and one other")),
-        [first, rest @ ..] => Some(format!("{first} and {} others", rest.len())),
+impl Victims<'_> {
+    /// For the message: how many, and one of them.
+    fn text(self) -> Option<String> {
+        let Some(first) = self.first else { return (self.count > 0).then(|| "the pods".to_owned()) };
+        Some(match self.count {
+            1 => format!("the pod {}", first.key()),
+            2 => format!("the pod {} and one other", first.key()),
+            all => format!("the pod {} and {} others", first.key(), all - 1),
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use netverdict_policy::model::{Action, NamespaceScope, Peer, Policy, PolicyKey, PortMatch, Rule, Subject, Tier};
+use netverdict_policy::model::{Action, Peer, Policy, PolicyKey, PortMatch, Rule, Subject, Tier};
 
 use super::{Lint, remark, rule_path};
 use crate::finding::{Invalid, code};
@@ -80,8 +80,7 @@ fn unreachable<'a>(policies: &[&'a Policy]) -> Vec<(&'a Policy, Invalid)> {
 }
 
 pub(super) fn selects_everything(subject: &Subject) -> bool {
-    let all = matches!(&subject.namespaces, NamespaceScope::Selected(selector) if selector.requirements.is_empty());
-    all && subject.pods.requirements.is_empty()
+    subject.namespaces.is_everything() && subject.pods.is_everything()
 }
 
 /// Whether everything that the later rule matches is matched by the earlier one. `false` where it is hard to tell.
@@ -107,15 +106,13 @@ fn covers_all<T>(earlier: Option<&[T]>, later: Option<&[T]>, covers: impl Fn(&T,
 
 fn covers_peer(earlier: &Peer, later: &Peer) -> bool {
     match (earlier, later) {
-        (Peer::Pods { namespaces: wide, pods }, Peer::Pods { namespaces: narrow, .. })
-            if pods.requirements.is_empty() =>
-        {
-            wide == narrow || matches!(wide, NamespaceScope::Selected(all) if all.requirements.is_empty())
+        (Peer::Pods { namespaces: wide, pods }, Peer::Pods { namespaces: narrow, .. }) if pods.is_everything() => {
+            wide == narrow || wide.is_everything()
         }
         (Peer::Block { cidr: wide, except }, Peer::Block { cidr: narrow, .. }) if except.is_empty() => {
             wide.contains(narrow)
         }
-        (Peer::Nodes(wide), Peer::Nodes(_)) if wide.requirements.is_empty() => true,
+        (Peer::Nodes(wide), Peer::Nodes(_)) if wide.is_everything() => true,
         (earlier, later) => earlier == later,
     }
 }

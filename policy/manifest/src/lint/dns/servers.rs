@@ -1,6 +1,6 @@
 //! Whether a rule means the cluster's name servers.
 
-use netverdict_policy::model::{NamespaceScope, Peer, Pod, PortMatch, Protocol, Rule};
+use netverdict_policy::model::{Peer, Pod, PortMatch, Protocol, Rule};
 
 use super::super::Lint;
 use crate::selector::matches;
@@ -32,20 +32,16 @@ impl<'a> Servers<'a> {
         Self { pods: lint.population.pods().filter(labelled).collect() }
     }
 
-    /// Whether the rule matches questions by this protocol.
-    pub(super) fn chance(&self, lint: &Lint<'_>, rule: &Rule, protocol: Protocol) -> Chance {
+    /// Whether the rule matches questions by each of these protocols.
+    pub(super) fn chances<const N: usize>(&self, lint: &Lint<'_>, rule: &Rule, by: [Protocol; N]) -> [Chance; N] {
         let peers = best(rule.peers.as_deref(), |peer| self.is_peer(lint, peer));
-        let ports = best(rule.ports.as_deref(), |port| self.is_port(port, protocol));
-        peers.min(ports)
+        by.map(|protocol| peers.min(best(rule.ports.as_deref(), |port| self.is_port(port, protocol))))
     }
 
     fn is_peer(&self, lint: &Lint<'_>, peer: &Peer) -> Chance {
         match peer {
             Peer::Pods { namespaces, pods } if self.pods.is_empty() => {
-                let every_namespace =
-                    matches!(namespaces, NamespaceScope::Selected(all) if all.requirements.is_empty());
-                let certain = every_namespace && pods.requirements.is_empty();
-                if certain { Chance::Certain } else { Chance::Maybe }
+                if namespaces.is_everything() && pods.is_everything() { Chance::Certain } else { Chance::Maybe }
             }
             Peer::Pods { namespaces, pods } => {
                 let scope = lint.population.namespaces(namespaces);
