@@ -9,6 +9,7 @@ mod discovery;
 mod judging;
 mod node;
 mod publishing;
+mod rewriting;
 mod rings;
 mod tables;
 mod takeover;

@@ -40,7 +40,8 @@ pub mod name {
     /// Ring of [`crate::Lane::Flow`].
     pub const RING_FLOW: &str = "RING_FLOW";
 
-    /// Every map, in the order in which they are pinned. The programs have one more, `SCRATCH`, which is theirs alone.
+    /// Every map, in the order in which they are pinned. The programs have two more, `SCRATCH` and
+    /// `SUBJECT`, which are theirs alone.
     pub const ALL: &[&str] = &[
         SETTINGS,
         CURRENT_REVISION,

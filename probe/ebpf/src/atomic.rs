@@ -12,6 +12,15 @@ pub unsafe fn add(cell: *mut u64, amount: u64) {
     unsafe { asm!("lock *(u64 *)({cell} + 0) += {amount}", cell = in(reg) cell, amount = in(reg) amount) }
 }
 
+/// What was read before is read before what comes after, also on machines that would do otherwise. (The instruction set has no
+/// barrier of its own; an exchange is one.)
+#[inline(always)]
+pub fn fence() {
+    let mut cell = 0_u64;
+    // SAFETY: the cell is this function's.
+    unsafe { exchange(&raw mut cell, 0) };
+}
+
 /// Stores `value` and returns what was there: of several CPUs that store the same, exactly one sees the old value.
 ///
 /// # Safety

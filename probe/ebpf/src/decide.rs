@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::maps::lpm_trie::Key;
 use netverdict_abi::{
-    AddressKey, ColumnPortKey, ColumnRangeKey, Decision, Direction, Endpoint, KernelReason, PairKey, Peer,
+    AddressKey, ColumnPortKey, ColumnRangeKey, Decision, Direction, EndpointClasses, KernelReason, PairKey, Peer,
     PeerVersions, Verdict,
     map::{column_flag, identity, peer_flag},
 };
@@ -14,6 +14,7 @@ use crate::{
     maps,
     packet::{Words, bytes, protocol},
     subprogram::{Done, done, zero},
+    whole,
 };
 
 const ADDRESS_BITS: u32 = 128;
@@ -22,14 +23,13 @@ const RANGE_BITS: u32 = 32 + 8 + 16;
 
 /// What is asked of the tables.
 pub struct Question<'a> {
-    pub endpoint: &'a Endpoint,
+    pub classes: &'a EndpointClasses,
     pub peer: Peer,
     /// As the endpoint sees the flow that is judged.
     pub direction: Direction,
     pub protocol: u8,
     /// Destination port of the flow; None where a fragment does not show it.
     pub port: Option<u16>,
-    pub revision: u64,
 }
 
 /// What they say.
@@ -67,14 +67,12 @@ pub fn find_peer(address: &Words, revision: u64) -> Peer {
 #[inline(never)]
 fn write_peer(address: &Words, revision: u64, found: &mut Peer) -> Done {
     let key = AddressKey { address: bytes(*address) };
-    // SAFETY: a value is replaced as a whole, never written in place.
-    if let Some(versions) = unsafe { maps::ADDRESSES.get(&key) } {
-        let peer = as_of(versions, revision);
-        if peer.flags & peer_flag::ABSENT == 0 {
-            *found = *peer;
-            return done();
-        }
+    if whole::read(|| maps::ADDRESSES.get_ptr(&key), |versions| *found = *as_of(versions, revision))
+        && found.flags & peer_flag::ABSENT == 0
+    {
+        return done();
     }
+    // A trie's nodes are not reused before all programs that look at them are through.
     if let Some(versions) = maps::BLOCKS.get(Key::new(ADDRESS_BITS, key)) {
         let peer = as_of(versions, revision);
         if peer.flags & peer_flag::ABSENT == 0 {
@@ -97,18 +95,18 @@ fn as_of(versions: &PeerVersions, revision: u64) -> &Peer {
 /// it was sent, in reverse, and again under a newer revision.
 #[inline(never)]
 pub fn decide(question: &Question<'_>, answer: &mut Answer) -> Done {
-    let Question { endpoint, peer, direction, revision, .. } = question;
+    let Question { classes, peer, direction, .. } = question;
     if *direction == Direction::Egress && peer.flags & peer_flag::SERVICE != 0 {
         *answer = Answer { verdict: Verdict::Unknown, reason: KernelReason::ServiceNotResolved, attribution: 0 };
         return done();
     }
-    let classes = if *revision >= endpoint.since { &endpoint.after } else { &endpoint.before };
     let (class, default) = match direction {
         Direction::Egress => (classes.egress_class, &classes.egress_default),
         Direction::Ingress => (classes.ingress_class, &classes.ingress_default),
     };
     let pair = PairKey { class, identity: peer.identity };
-    // SAFETY: ids are never reused, so a decision means the same as long as it is there.
+    // SAFETY: ids are never reused, so a decision is never replaced, and is not deleted before every program that may ask for
+    // it is through: an element that is found stays this key's.
     let decision = unsafe { maps::PAIRS.get(&pair) }.unwrap_or(default);
     let decision = if decision.column == 0 {
         decision
@@ -124,7 +122,7 @@ pub fn decide(question: &Question<'_>, answer: &mut Answer) -> Done {
 
 #[inline(always)]
 fn ask_column(id: u32, question: &Question<'_>) -> Option<&'static Decision> {
-    // SAFETY: as above: column ids are never reused.
+    // SAFETY: as above; neither are column ids.
     let column = unsafe { maps::COLUMNS.get(id) }?;
     let (default, fragment, ports, ranges) = match question.protocol {
         protocol::TCP => (&column.tcp, &column.tcp_fragment, column_flag::TCP_PORTS, column_flag::TCP_RANGES),

@@ -20,7 +20,7 @@ const LOCAL: u8 = 2;
 /// addresses need not be either.
 #[inline(always)]
 pub fn is_flooded(scene: &Scene<'_>, packet: &Packet) -> bool {
-    if scene.is_egress() || scene.endpoint.is_none() || own_source::has(scene.ifindex, packet.destination) {
+    if scene.is_egress() || !scene.complete || own_source::has(scene.ifindex, packet.destination) {
         return false;
     }
     let Ok(receiver) = TcContext::new(scene.skb).load::<[u8; LENGTH]>(0) else { return false };

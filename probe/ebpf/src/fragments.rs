@@ -10,6 +10,7 @@ use crate::{
     packet::{Packet, bytes},
     scene::Scene,
     subprogram::{Done, done, zero},
+    whole,
 };
 
 /// As long as Linux waits for the rest of a packet, in nanoseconds.
@@ -29,16 +30,23 @@ pub struct First {
 #[inline(never)]
 pub fn find(packet: &Packet, scene: &Scene<'_>, found: &mut First) -> bool {
     let key = key(packet, scene);
-    // SAFETY: memory of the map; an evicted entry is reused, never unmapped.
-    let Some(first) = (unsafe { maps::FRAGMENTS.get(&key) }) else { return false };
-    let (Ok(verdict), Ok(reason)) = (Verdict::try_from(first.verdict), KernelReason::try_from(first.reason)) else {
-        return false;
-    };
-    found.answer = Answer { verdict, reason, attribution: first.attribution };
-    found.dropped = first.disposition == Disposition::Dropped as u8;
-    found.source_port = first.source_port;
-    found.destination_port = first.destination_port;
-    first.expires_at > scene.now
+    let mut good = false;
+    let whole = whole::read(
+        || maps::FRAGMENTS.get_ptr(&key),
+        |first| {
+            good = first.expires_at > scene.now;
+            match (Verdict::try_from(first.verdict), KernelReason::try_from(first.reason)) {
+                (Ok(verdict), Ok(reason)) => {
+                    found.answer = Answer { verdict, reason, attribution: first.attribution };
+                }
+                _ => good = false,
+            }
+            found.dropped = first.disposition == Disposition::Dropped as u8;
+            found.source_port = first.source_port;
+            found.destination_port = first.destination_port;
+        },
+    );
+    whole && good
 }
 
 /// A full map changes nothing else: the others are then judged without ports.

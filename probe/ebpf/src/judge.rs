@@ -13,7 +13,7 @@ use crate::{
     fragments, maps, own_source,
     packet::{Fragment, Packet, Refusal, protocol, quoted},
     record,
-    scene::Scene,
+    scene::{Scene, Subject},
     subprogram::{Done, done},
 };
 
@@ -78,7 +78,7 @@ impl Ruling {
 #[inline(always)]
 fn rule(scene: &Scene<'_>, packet: &mut Packet, quoted: &mut Packet, ruling: &mut Ruling) {
     // Before the endpoint is complete its addresses need not be either: nobody is called a liar on half a list.
-    let own = !scene.is_egress() || scene.endpoint.is_none() || own_source::is_own(packet, scene.ifindex);
+    let own = !scene.is_egress() || !scene.complete || own_source::is_own(packet, scene.ifindex);
     if packet.is_discovery() && (own || own_source::may_discover(packet)) {
         return;
     }
@@ -100,7 +100,7 @@ fn rule(scene: &Scene<'_>, packet: &mut Packet, quoted: &mut Packet, ruling: &mu
         && !begins_anew(packet, entry)
     {
         // Before the endpoint is complete there is nothing to judge by.
-        if entry.get().revision != scene.revision && scene.endpoint.is_some() {
+        if entry.get().revision != scene.revision && scene.complete {
             review(scene, packet, entry, ruling).noted();
         }
         entry.touch(packet, scene);
@@ -123,12 +123,13 @@ fn begins_anew(packet: &Packet, entry: &Entry) -> bool {
 #[inline(never)]
 fn rule_new(scene: &Scene<'_>, packet: &Packet, place: &Place, entry: Option<&Entry>, ruling: &mut Ruling) -> Done {
     let peer = peer(scene, packet);
+    let subject = scene.subject();
     let mut answer = Answer::not_ready(scene.enforces());
-    judge(scene, packet, peer, scene.direction, Some(packet.destination_port), &mut answer);
+    judge(subject, packet, peer, scene.direction, Some(packet.destination_port), &mut answer);
     let mut reversed = false;
-    if answer.verdict == Verdict::Denied && may_be_midstream(scene, packet) {
+    if answer.verdict == Verdict::Denied && may_be_midstream(scene, subject, packet) {
         let mut reverse = answer;
-        judge(scene, packet, peer, opposite(scene.direction), Some(packet.source_port), &mut reverse);
+        judge(subject, packet, peer, opposite(scene.direction), Some(packet.source_port), &mut reverse);
         if reverse.verdict != Verdict::Denied {
             answer = reverse;
             reversed = true;
@@ -164,7 +165,7 @@ fn review(scene: &Scene<'_>, packet: &Packet, entry: &Entry, ruling: &mut Ruling
     };
     let peer = peer(scene, packet);
     let mut answer = Answer::not_ready(scene.enforces());
-    judge(scene, packet, peer, direction, Some(port), &mut answer);
+    judge(scene.subject(), packet, peer, direction, Some(port), &mut answer);
     if answer.reason == KernelReason::PolicyNotReady {
         return done();
     }
@@ -198,7 +199,7 @@ fn rule_later_fragment(scene: &Scene<'_>, packet: &mut Packet, ruling: &mut Ruli
     }
     let peer = peer(scene, packet);
     let mut answer = answer;
-    judge(scene, packet, peer, scene.direction, None, &mut answer);
+    judge(scene.subject(), packet, peer, scene.direction, None, &mut answer);
     let dropped = answer.verdict == Verdict::Denied && scene.enforces();
     // One record for those that pass; the first fragment, if it still comes, takes its place.
     fragments::remember(packet, scene, &answer, dropped).noted();
@@ -241,11 +242,11 @@ fn is_related(scene: &Scene<'_>, packet: &Packet, quoted: &mut Packet) -> bool {
 
 /// TCP under way that the probe did not see begin, soon after it came (E-10b).
 #[inline(always)]
-fn may_be_midstream(scene: &Scene<'_>, packet: &Packet) -> bool {
-    let Some(endpoint) = scene.endpoint else { return false };
+fn may_be_midstream(scene: &Scene<'_>, subject: Option<&Subject>, packet: &Packet) -> bool {
+    let Some(subject) = subject else { return false };
     packet.protocol == protocol::TCP
         && !packet.asks_for_connection()
-        && scene.now < endpoint.attached_at.saturating_add(scene.settings.midstream_window)
+        && scene.now < subject.attached_at.saturating_add(scene.settings.midstream_window)
 }
 
 /// The other end of the packet, whichever way it runs.
@@ -257,10 +258,16 @@ fn peer(scene: &Scene<'_>, packet: &Packet) -> Peer {
 
 /// Leaves `answer` as it is, not ready, where the endpoint is not or its tables have a hole.
 #[inline(always)]
-fn judge(scene: &Scene<'_>, packet: &Packet, peer: Peer, direction: Direction, port: Option<u16>, answer: &mut Answer) {
-    if let Some(endpoint) = scene.endpoint {
-        let revision = scene.revision;
-        decide(&Question { endpoint, peer, direction, protocol: packet.protocol, port, revision }, answer).noted();
+fn judge(
+    subject: Option<&Subject>,
+    packet: &Packet,
+    peer: Peer,
+    direction: Direction,
+    port: Option<u16>,
+    answer: &mut Answer,
+) {
+    if let Some(Subject { classes, .. }) = subject {
+        decide(&Question { classes, peer, direction, protocol: packet.protocol, port }, answer).noted();
     }
 }
 

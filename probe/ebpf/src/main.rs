@@ -19,6 +19,7 @@ mod packet;
 mod record;
 mod scene;
 mod subprogram;
+mod whole;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use netverdict_abi::Direction;

@@ -11,7 +11,7 @@ use netverdict_abi::{
     FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, PeerVersions, Settings,
 };
 
-use crate::packet::Packet;
+use crate::{packet::Packet, scene::Subject};
 
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -52,8 +52,11 @@ pub static RING_DENIED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub static RING_FLOW: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// The packet at hand, and one that it quotes. Private to the programs and never pinned. The stack would hold them too, but
+/// The packet at hand, and one that it quotes. Private to the programs and never pinned, as the next one. The stack would hold them too, but
 /// there the verifier tracks each field's value on each path through the parser, and goes through all that follows once
 /// for every combination.
 #[map]
 pub static SCRATCH: PerCpuArray<[Packet; 2]> = PerCpuArray::with_max_entries(1, 0);
+/// How the endpoint is judged.
+#[map]
+pub static SUBJECT: PerCpuArray<Subject> = PerCpuArray::with_max_entries(1, 0);

@@ -1,9 +1,9 @@
 //! What holds while one packet is judged. The revision is read here, once: every table that the packet asks is asked as of it.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_boot_ns, programs::TcContext};
-use netverdict_abi::{Direction, Endpoint, Mode, Settings};
+use netverdict_abi::{Direction, Endpoint, EndpointClasses, Mode, Settings};
 
-use crate::maps;
+use crate::{maps, whole};
 
 pub struct Scene<'a> {
     pub skb: *mut __sk_buff,
@@ -12,8 +12,8 @@ pub struct Scene<'a> {
     pub revision: u64,
     /// Nanoseconds since boot, suspended time included.
     pub now: u64,
-    /// None until its tables are complete.
-    pub endpoint: Option<&'a Endpoint>,
+    /// Whether the endpoint's tables are complete.
+    pub complete: bool,
     pub ifindex: u32,
     /// Of the frame, in bytes.
     pub length: u32,
@@ -30,11 +30,15 @@ impl Scene<'_> {
         let revision = unsafe { revision.read_volatile() };
         // SAFETY: the context is the kernel's.
         let ifindex = unsafe { (*ctx.skb.skb).ifindex };
-        // SAFETY: a value is replaced as a whole, never written in place.
-        let endpoint = unsafe { maps::ENDPOINTS.get(ifindex) }.filter(|endpoint| endpoint.ready != 0);
+        // SAFETY: memory of the map. Perhaps it is another endpoint's by now (see `whole`): a yes is made sure of before
+        // anything is judged, and a no is here.
+        let complete = match unsafe { maps::ENDPOINTS.get(ifindex) } {
+            Some(endpoint) => endpoint.ready != 0 || is_complete(ifindex),
+            None => false,
+        };
         // SAFETY: no precondition.
         let now = unsafe { bpf_ktime_get_boot_ns() };
-        Some(Self { skb: ctx.skb.skb, settings, revision, now, endpoint, ifindex, length: ctx.len(), direction })
+        Some(Self { skb: ctx.skb.skb, settings, revision, now, complete, ifindex, length: ctx.len(), direction })
     }
 
     /// Only an explicit `enforce` drops: a settings cell that was never written is `observe`.
@@ -43,8 +47,47 @@ impl Scene<'_> {
         self.settings.mode == Mode::Enforce as u8
     }
 
+    /// How the endpoint is judged; None until its tables are complete. Good until it is asked for again.
+    #[inline(always)]
+    pub fn subject(&self) -> Option<&'static Subject> {
+        let subject = maps::SUBJECT.get_ptr_mut(0)?;
+        // SAFETY: this CPU's own element, and nothing else on this CPU uses it meanwhile (see `emit`).
+        let subject = unsafe { &mut *subject };
+        let found = whole::read(
+            || maps::ENDPOINTS.get_ptr(self.ifindex),
+            |endpoint| {
+                subject.ready = endpoint.ready;
+                subject.attached_at = endpoint.attached_at;
+                subject.classes = if self.revision >= endpoint.since { endpoint.after } else { endpoint.before };
+            },
+        );
+        (found && subject.ready != 0).then_some(subject)
+    }
+
+    /// Owner id of the endpoint; 0 until its tables are complete.
+    #[inline(always)]
+    pub fn owner(&self) -> u32 {
+        let mut owner = 0;
+        let copy = |endpoint: &Endpoint| owner = if endpoint.ready != 0 { endpoint.owner } else { 0 };
+        if whole::read(|| maps::ENDPOINTS.get_ptr(self.ifindex), copy) { owner } else { 0 }
+    }
+
     #[inline(always)]
     pub fn is_egress(&self) -> bool {
         self.direction == Direction::Egress
     }
+}
+
+/// An endpoint as of the packet's revision.
+pub struct Subject {
+    pub classes: EndpointClasses,
+    /// Nanoseconds since boot.
+    pub attached_at: u64,
+    ready: u8,
+}
+
+#[inline(always)]
+fn is_complete(ifindex: u32) -> bool {
+    let mut ready = 0;
+    whole::read(|| maps::ENDPOINTS.get_ptr(ifindex), |endpoint| ready = endpoint.ready) && ready != 0
 }

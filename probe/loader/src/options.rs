@@ -40,7 +40,8 @@ pub struct ProbeOptions {
     pub other_timeout: Duration,
     /// How long after its first attachment an endpoint's connections under way may pass in reverse (E-10b).
     pub midstream_window: Duration,
-    /// Shortest time between a commit and the deletion of what it replaced: no packet may still be using it.
+    /// How long what a commit replaced lies around before it is deleted, unless the next publication comes first. No program
+    /// may be using it then: the kernel says so, and where it does not, this time is taken to be enough.
     pub grace: Duration,
     /// How long to wait for another probe to give up the pins before [`crate::ProbeError::Locked`].
     pub lock_wait: Duration,

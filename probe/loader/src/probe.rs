@@ -159,8 +159,8 @@ impl Probe {
         Ok((probe, restored))
     }
 
-    /// Publishes what a snapshot was compiled into; blocks for the rest of the last publication's grace period.
-    /// Returns the revision now in force.
+    /// Publishes what a snapshot was compiled into; returns the revision now in force. Blocks until every program has
+    /// ended that ran during the last publication: some milliseconds, soon after it.
     ///
     /// # Errors
     /// The revision before stays in force, whole. See [`PublishError`] for what to do next.
@@ -168,8 +168,8 @@ impl Probe {
         self.publisher.publish(&mut self.maps, &mut self.state, &self.endpoints, snapshot_number, change)
     }
 
-    /// Deletes what the last publication made superfluous, once its grace period is over; `true` if nothing is left.
-    /// Call it now and then: otherwise the next publication does it.
+    /// Deletes what the last publication made superfluous, once its grace period is over; `true` if nothing is left. Blocks
+    /// as `publish` does. Call it now and then: otherwise the next publication does it.
     ///
     /// # Errors
     /// What could not be deleted is tried again.
@@ -217,6 +217,7 @@ impl Probe {
         let standing = self.publisher.standing(&endpoint.pod, &endpoint.pod_uid);
         // The record before the programs: no packet is to find them without it.
         self.endpoints.bind(&mut self.maps, endpoint, standing)?;
+        self.publisher.note_write();
         self.links.ensure(ifindex)?;
         self.succeed(ifindex)
     }

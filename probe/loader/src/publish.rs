@@ -1,20 +1,18 @@
 //! Publishes tables: everything new is written beside what is in force, then one cell is set.
 //!
 //! Order: what ids mean (state file), columns, pairs, records with their value before and after, the cell. What the
-//! commit made superfluous is deleted a grace period later. Until the cell is set everything can be taken back, and is
+//! commit made superfluous is deleted when no program can be using it. Until the cell is set everything can be taken back, and is
 //! when a write fails. See *Publishing* in `ARCHITECTURE.md`.
 
 mod blocks;
 pub(crate) mod encode;
 mod floor;
 mod garbage;
+mod grace;
 mod journal;
 mod resume;
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use netverdict_abi::{ColumnPortKey, ColumnRangeKey, Endpoint, EndpointClasses, Peer, PeerVersions, map::peer_flag};
 use netverdict_policy::{
@@ -40,7 +38,6 @@ use crate::{
 pub(crate) struct Publisher {
     revision: u64,
     floor: IdFloor,
-    grace: Duration,
     blocks: Blocks,
     /// Where the parts of each column are.
     columns: HashMap<u32, ColumnKeys>,
@@ -129,13 +126,20 @@ impl Publisher {
                 Ok(revision)
             }
             Err(stop) => {
+                self.deferred.wait();
                 if let Err(error) = journal.roll_back(maps) {
                     tracing::error!(error = %error, "publication cannot be taken back yet");
                 }
                 self.unfinished = journal;
+                self.deferred.put(Garbage::default());
                 Err(failed(stop))
             }
         }
+    }
+
+    /// A record was written outside a publication.
+    pub(crate) fn note_write(&mut self) {
+        self.deferred.note_write();
     }
 
     /// Deletes what the last commit made superfluous, if its grace period is over; `true` if nothing is left.
@@ -331,7 +335,7 @@ impl Publisher {
             // They stay as they are: an endpoint that is not ready is denied, never let through.
             tracing::error!(error = %error, "endpoints cannot be made ready");
         }
-        self.deferred.after_commit(garbage, self.grace);
+        self.deferred.put(garbage);
     }
 
     /// Makes endpoints whose tables are complete ready, and those without a subject not ready, bound or not: what

@@ -1,12 +1,10 @@
 //! What a commit made superfluous, kept until no packet can be using it.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use netverdict_abi::{AddressKey, ColumnPortKey, ColumnRangeKey, PairKey};
 
+use super::grace;
 use crate::{
     error::ProbeError,
     maps::{Maps, Prefix},
@@ -55,38 +53,51 @@ fn drain<K>(keys: &mut Vec<K>, mut remove: impl FnMut(&K) -> Result<bool, ProbeE
     Ok(())
 }
 
-/// The garbage of the last commit.
-#[derive(Debug, Default)]
+/// The garbage of the last commit, and the wait for the programs that ran then.
+#[derive(Debug)]
 pub(super) struct Deferred {
     garbage: Garbage,
-    /// `None`: nothing was committed yet.
-    due: Option<Instant>,
+    /// When maps were written last, until the programs that ran then have been waited for.
+    written: Option<Instant>,
+    /// How long garbage lies at least.
+    grace: Duration,
 }
 
 impl Deferred {
-    pub(super) fn after_commit(&mut self, garbage: Garbage, grace: Duration) {
+    /// Another process may have written just now.
+    pub(super) fn new(grace: Duration) -> Self {
+        Self { garbage: Garbage::default(), written: Some(Instant::now()), grace }
+    }
+
+    /// Everything is written.
+    pub(super) fn put(&mut self, garbage: Garbage) {
         self.garbage = garbage;
-        self.due = Some(Instant::now() + grace);
+        self.note_write();
     }
 
-    /// Waits out the grace period and deletes: a new publication may begin.
+    pub(super) fn note_write(&mut self) {
+        self.written = Some(Instant::now());
+    }
+
+    /// Waits for the programs that are running. While one runs, no key may be written twice (see `whole` in the programs).
+    pub(super) fn wait(&mut self) {
+        grace::wait(self.written.take().unwrap_or_else(Instant::now), self.grace);
+    }
+
+    /// Waits for the programs that may be using it, and deletes: a new publication may begin.
     pub(super) fn finish(&mut self, maps: &mut Maps) -> Result<(), ProbeError> {
-        if let Some(due) = self.due {
-            thread::sleep(due.saturating_duration_since(Instant::now()));
+        if self.written.is_some() {
+            self.wait();
         }
-        self.garbage.delete(maps)?;
-        self.due = None;
-        Ok(())
+        self.garbage.delete(maps)
     }
 
-    /// Deletes if the grace period is over; `true` if nothing is left.
+    /// Deletes if the garbage has lain long enough; `true` if nothing is left.
     pub(super) fn try_finish(&mut self, maps: &mut Maps) -> Result<bool, ProbeError> {
-        match self.due {
-            Some(due) if due > Instant::now() => Ok(self.garbage.is_empty()),
-            _ => {
-                self.finish(maps)?;
-                Ok(true)
-            }
+        if self.written.is_some_and(|written| written.elapsed() < self.grace) {
+            return Ok(self.garbage.is_empty());
         }
+        self.finish(maps)?;
+        Ok(true)
     }
 }

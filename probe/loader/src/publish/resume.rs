@@ -22,13 +22,12 @@ impl Publisher {
         let mut publisher = Self {
             revision,
             floor,
-            grace,
             blocks: Blocks::default(),
             columns: HashMap::new(),
             published: false,
             subjects: BTreeMap::new(),
             uids: owners.iter().filter_map(|(id, owner)| Some((*id, uid(owner)?.to_owned()))).collect(),
-            deferred: Deferred::default(),
+            deferred: Deferred::new(grace),
             unfinished: Journal::default(),
         };
         publisher.read_blocks(maps)?;
