@@ -67,9 +67,8 @@ pub fn find_peer(address: &Words, revision: u64) -> Peer {
 #[inline(never)]
 fn write_peer(address: &Words, revision: u64, found: &mut Peer) -> Done {
     let key = AddressKey { address: bytes(*address) };
-    if whole::read(|| maps::ADDRESSES.get_ptr(&key), |versions| *found = *as_of(versions, revision))
-        && found.flags & peer_flag::ABSENT == 0
-    {
+    let ask = || maps::ADDRESSES.get_ptr(&key);
+    if whole::read(ask(), ask, |versions| *found = *as_of(versions, revision)) && found.flags & peer_flag::ABSENT == 0 {
         return done();
     }
     // A trie's nodes are not reused before all programs that look at them are through.

@@ -31,21 +31,17 @@ pub struct First {
 pub fn find(packet: &Packet, scene: &Scene<'_>, found: &mut First) -> bool {
     let key = key(packet, scene);
     let mut good = false;
-    let whole = whole::read(
-        || maps::FRAGMENTS.get_ptr(&key),
-        |first| {
-            good = first.expires_at > scene.now;
-            match (Verdict::try_from(first.verdict), KernelReason::try_from(first.reason)) {
-                (Ok(verdict), Ok(reason)) => {
-                    found.answer = Answer { verdict, reason, attribution: first.attribution };
-                }
-                _ => good = false,
-            }
-            found.dropped = first.disposition == Disposition::Dropped as u8;
-            found.source_port = first.source_port;
-            found.destination_port = first.destination_port;
-        },
-    );
+    let ask = || maps::FRAGMENTS.get_ptr(&key);
+    let whole = whole::read(ask(), ask, |first| {
+        good = first.expires_at > scene.now;
+        match (Verdict::try_from(first.verdict), KernelReason::try_from(first.reason)) {
+            (Ok(verdict), Ok(reason)) => found.answer = Answer { verdict, reason, attribution: first.attribution },
+            _ => good = false,
+        }
+        found.dropped = first.disposition == Disposition::Dropped as u8;
+        found.source_port = first.source_port;
+        found.destination_port = first.destination_port;
+    });
     whole && good
 }
 

@@ -56,6 +56,8 @@ pub struct Ruling {
     pub reversed: bool,
     /// Who the other end is, where it was asked for.
     pub peer: Peer,
+    /// Owner id of the endpoint; 0 where it was not asked for.
+    pub owner: u32,
 }
 
 impl Ruling {
@@ -65,6 +67,7 @@ impl Ruling {
         record: false,
         reversed: false,
         peer: NOBODY,
+        owner: 0,
     };
 
     #[inline(always)]
@@ -150,7 +153,7 @@ fn rule_new(scene: &Scene<'_>, packet: &Packet, place: &Place, entry: Option<&En
             _ => place.open(packet, scene, &answer, reversed).noted(),
         }
     }
-    *ruling = Ruling { answer, record, reversed, peer };
+    *ruling = Ruling { answer, record, reversed, peer, owner: owner_of(subject) };
     done()
 }
 
@@ -164,8 +167,9 @@ fn review(scene: &Scene<'_>, packet: &Packet, entry: &Entry, ruling: &mut Ruling
         (opposite(scene.direction), packet.source_port)
     };
     let peer = peer(scene, packet);
+    let subject = scene.subject();
     let mut answer = Answer::not_ready(scene.enforces());
-    judge(scene.subject(), packet, peer, direction, Some(port), &mut answer);
+    judge(subject, packet, peer, direction, Some(port), &mut answer);
     if answer.reason == KernelReason::PolicyNotReady {
         return done();
     }
@@ -180,7 +184,7 @@ fn review(scene: &Scene<'_>, packet: &Packet, entry: &Entry, ruling: &mut Ruling
         entry.take_on(&answer, scene);
         false
     };
-    *ruling = Ruling { answer, record, reversed: !entry.original, peer };
+    *ruling = Ruling { answer, record, reversed: !entry.original, peer, owner: owner_of(subject) };
     done()
 }
 
@@ -193,17 +197,19 @@ fn rule_later_fragment(scene: &Scene<'_>, packet: &mut Packet, ruling: &mut Ruli
         if first.dropped {
             packet.source_port = first.source_port;
             packet.destination_port = first.destination_port;
-            *ruling = Ruling { answer: first.answer, record: true, reversed: false, peer: peer(scene, packet) };
+            let peer = peer(scene, packet);
+            *ruling = Ruling { answer: first.answer, record: true, reversed: false, peer, owner: 0 };
         }
         return done();
     }
     let peer = peer(scene, packet);
+    let subject = scene.subject();
     let mut answer = answer;
-    judge(scene.subject(), packet, peer, scene.direction, None, &mut answer);
+    judge(subject, packet, peer, scene.direction, None, &mut answer);
     let dropped = answer.verdict == Verdict::Denied && scene.enforces();
     // One record for those that pass; the first fragment, if it still comes, takes its place.
     fragments::remember(packet, scene, &answer, dropped).noted();
-    *ruling = Ruling { answer, record: true, reversed: false, peer };
+    *ruling = Ruling { answer, record: true, reversed: false, peer, owner: owner_of(subject) };
     done()
 }
 
@@ -269,6 +275,11 @@ fn judge(
     if let Some(Subject { classes, .. }) = subject {
         decide(&Question { classes, peer, direction, protocol: packet.protocol, port }, answer).noted();
     }
+}
+
+#[inline(always)]
+fn owner_of(subject: Option<&Subject>) -> u32 {
+    subject.map_or(0, |subject| subject.owner)
 }
 
 #[inline(always)]

@@ -21,7 +21,7 @@ pub fn write(scene: &Scene<'_>, packet: &Packet, ruling: &Ruling, dropped: bool)
         return done();
     }
     let Ruling { answer, reversed, peer, .. } = ruling;
-    let endpoint_owner = scene.owner();
+    let endpoint_owner = if ruling.owner == 0 { scene.owner() } else { ruling.owner };
     let mut own = endpoint_owner;
     match answer.reason {
         // Who it pretends to be.

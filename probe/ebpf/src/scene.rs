@@ -14,6 +14,8 @@ pub struct Scene<'a> {
     pub now: u64,
     /// Whether the endpoint's tables are complete.
     pub complete: bool,
+    /// What was found for the interface. It may be another's by now (see `whole`).
+    endpoint: Option<*const Endpoint>,
     pub ifindex: u32,
     /// Of the frame, in bytes.
     pub length: u32,
@@ -30,15 +32,23 @@ impl Scene<'_> {
         let revision = unsafe { revision.read_volatile() };
         // SAFETY: the context is the kernel's.
         let ifindex = unsafe { (*ctx.skb.skb).ifindex };
-        // SAFETY: memory of the map. Perhaps it is another endpoint's by now (see `whole`): a yes is made sure of before
-        // anything is judged, and a no is here.
-        let complete = match unsafe { maps::ENDPOINTS.get(ifindex) } {
-            Some(endpoint) => endpoint.ready != 0 || is_complete(ifindex),
-            None => false,
-        };
+        let endpoint = maps::ENDPOINTS.get_ptr(ifindex);
+        // A yes is made sure of before anything is judged, and a no is here.
+        // SAFETY: memory of the map.
+        let complete = endpoint.is_some_and(|found| unsafe { &*found }.ready != 0 || is_complete(ifindex, endpoint));
         // SAFETY: no precondition.
         let now = unsafe { bpf_ktime_get_boot_ns() };
-        Some(Self { skb: ctx.skb.skb, settings, revision, now, complete, ifindex, length: ctx.len(), direction })
+        Some(Self {
+            skb: ctx.skb.skb,
+            settings,
+            revision,
+            now,
+            complete,
+            endpoint,
+            ifindex,
+            length: ctx.len(),
+            direction,
+        })
     }
 
     /// Only an explicit `enforce` drops: a settings cell that was never written is `observe`.
@@ -53,23 +63,23 @@ impl Scene<'_> {
         let subject = maps::SUBJECT.get_ptr_mut(0)?;
         // SAFETY: this CPU's own element, and nothing else on this CPU uses it meanwhile (see `emit`).
         let subject = unsafe { &mut *subject };
-        let found = whole::read(
-            || maps::ENDPOINTS.get_ptr(self.ifindex),
-            |endpoint| {
-                subject.ready = endpoint.ready;
-                subject.attached_at = endpoint.attached_at;
-                subject.classes = if self.revision >= endpoint.since { endpoint.after } else { endpoint.before };
-            },
-        );
-        (found && subject.ready != 0).then_some(subject)
+        let whole = read(self.ifindex, self.endpoint, |endpoint| {
+            subject.ready = endpoint.ready;
+            subject.owner = endpoint.owner;
+            subject.attached_at = endpoint.attached_at;
+            subject.classes = if self.revision >= endpoint.since { endpoint.after } else { endpoint.before };
+        });
+        (whole && subject.ready != 0).then_some(subject)
     }
 
     /// Owner id of the endpoint; 0 until its tables are complete.
     #[inline(always)]
     pub fn owner(&self) -> u32 {
         let mut owner = 0;
-        let copy = |endpoint: &Endpoint| owner = if endpoint.ready != 0 { endpoint.owner } else { 0 };
-        if whole::read(|| maps::ENDPOINTS.get_ptr(self.ifindex), copy) { owner } else { 0 }
+        let whole = read(self.ifindex, self.endpoint, |endpoint| {
+            owner = if endpoint.ready != 0 { endpoint.owner } else { 0 };
+        });
+        if whole { owner } else { 0 }
     }
 
     #[inline(always)]
@@ -83,11 +93,18 @@ pub struct Subject {
     pub classes: EndpointClasses,
     /// Nanoseconds since boot.
     pub attached_at: u64,
+    /// Owner id.
+    pub owner: u32,
     ready: u8,
 }
 
 #[inline(always)]
-fn is_complete(ifindex: u32) -> bool {
+fn is_complete(ifindex: u32, found: Option<*const Endpoint>) -> bool {
     let mut ready = 0;
-    whole::read(|| maps::ENDPOINTS.get_ptr(ifindex), |endpoint| ready = endpoint.ready) && ready != 0
+    read(ifindex, found, |endpoint| ready = endpoint.ready) && ready != 0
+}
+
+#[inline(always)]
+fn read(ifindex: u32, found: Option<*const Endpoint>, copy: impl FnMut(&Endpoint)) -> bool {
+    whole::read(found, || maps::ENDPOINTS.get_ptr(ifindex), copy)
 }

@@ -11,11 +11,11 @@ use crate::atomic;
 /// Every failure means that the key was written meanwhile, which happens once.
 const ATTEMPTS: u32 = 4;
 
-/// Has `copy` take what it needs out of the value that `ask` finds; false if there is none, or none that stays. (It writes
-/// where the caller says: to return it would take the stack twice.)
+/// Has `copy` take what it needs out of the value that was found for a key, and asks for the key again; false if there is
+/// none, or none that stays. (It writes where the caller says: to return it would take the stack twice.)
 #[inline(always)]
-pub fn read<V>(ask: impl Fn() -> Option<*const V>, mut copy: impl FnMut(&V)) -> bool {
-    let Some(mut element) = ask() else { return false };
+pub fn read<V>(found: Option<*const V>, ask: impl Fn() -> Option<*const V>, mut copy: impl FnMut(&V)) -> bool {
+    let Some(mut element) = found else { return false };
     for _ in 0..ATTEMPTS {
         // SAFETY: memory of the map: reused, never unmapped, and every value is plain numbers.
         copy(unsafe { &*element });
