@@ -12,8 +12,12 @@ use netverdict_abi::{
 use netverdict_policy::{AttributionId, Reason};
 use netverdict_probe::{Probe, RingBytes, test_run};
 
-use self::forge::{Forge, datagram, syn};
-use crate::{node::Node, table::PODS};
+use self::forge::Forge;
+use crate::{
+    node::Node,
+    packets::{ETHERNET, datagram, syn},
+    table::PODS,
+};
 
 /// Packets in each of two modes: a million and more.
 const PACKETS: usize = 520_000;
@@ -126,8 +130,8 @@ fn fuzz(subnet: u8, mode: Mode, seed: u64) {
 fn next_taken(forge: &mut Forge) -> Vec<u8> {
     loop {
         let packet = forge.next();
-        let least = forge::ETHERNET
-            + match packet[12..forge::ETHERNET] {
+        let least = ETHERNET
+            + match packet[12..ETHERNET] {
                 [0x08, 0x00] => 20,
                 [0x86, 0xdd] => 40,
                 _ => 0,
@@ -208,10 +212,7 @@ impl Account {
 fn check(event: &VerdictEvent, mode: Mode) {
     assert_eq!((event.kind, event.abi_version, event.mode), (EventKind::Verdict as u8, ABI_VERSION, mode as u8));
     assert!(Direction::try_from(event.direction).is_ok() && KernelReason::try_from(event.reason).is_ok(), "{event:?}");
-    assert!(
-        matches!(event.family, 0 | 4 | 6) && event.seq > 0 && event.length as usize >= forge::ETHERNET,
-        "{event:?}"
-    );
+    assert!(matches!(event.family, 0 | 4 | 6) && event.seq > 0 && event.length as usize >= ETHERNET, "{event:?}");
     let dropped = event.disposition == Disposition::Dropped as u8;
     assert!(dropped || event.disposition == Disposition::Forwarded as u8, "{event:?}");
     let denied = event.verdict == Verdict::Denied as u8;

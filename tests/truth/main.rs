@@ -7,8 +7,11 @@
 
 mod attempts;
 mod cells;
+mod chance;
 mod edits;
 mod expect;
 mod fuzz;
 mod node;
+mod packets;
+mod random;
 mod table;

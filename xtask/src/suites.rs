@@ -65,7 +65,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "datapath", about: "every case of the semantics through the real programs", need: Need::Kernel },
     Suite {
         name: "truth",
-        about: "who reaches whom under each policy set, edits under traffic, a million fuzzed packets",
+        about: "who reaches whom under each policy set, random policies, edits under traffic, a million fuzzed packets",
         need: Need::Kernel,
     },
     Suite {

@@ -3,45 +3,14 @@
 
 use std::net::IpAddr;
 
-use etherparse::{PacketBuilder, PacketBuilderStep};
-
-pub(super) const ETHERNET: usize = 14;
-const LINK: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
-
-/// SplitMix64: small, and good enough to bend packets.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Below `bound`, which is not 0.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.next().to_le_bytes()[0]
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(count + 8);
-        while bytes.len() < count {
-            bytes.extend_from_slice(&self.next().to_le_bytes());
-        }
-        bytes.truncate(count);
-        bytes
-    }
-}
+use crate::{
+    chance::Chance,
+    packets::{ETHERNET, datagram, fragment, ip, sctp, syn},
+};
 
 /// Bends packets between two pods.
 pub(super) struct Forge {
-    pub(super) random: Random,
+    pub(super) random: Chance,
     whole: Vec<Vec<u8>>,
     longest: usize,
 }
@@ -53,7 +22,7 @@ impl Forge {
         for &(source, destination) in pairs {
             whole.extend(honest(source, destination));
         }
-        Self { random: Random(seed), whole, longest }
+        Self { random: Chance::new(seed), whole, longest }
     }
 
     /// The next packet, at least an Ethernet header.
@@ -149,29 +118,6 @@ impl Forge {
     }
 }
 
-/// A TCP packet that asks for a connection.
-pub(super) fn syn(source: IpAddr, destination: IpAddr, source_port: u16, port: u16) -> Vec<u8> {
-    let mut packet = Vec::new();
-    ip(source, destination).tcp(source_port, port, 1, 1_000).syn().write(&mut packet, &[]).unwrap();
-    packet
-}
-
-/// A UDP packet with as many bytes of payload.
-pub(super) fn datagram(source: IpAddr, destination: IpAddr, source_port: u16, port: u16, payload: usize) -> Vec<u8> {
-    let mut packet = Vec::new();
-    ip(source, destination).udp(source_port, port).write(&mut packet, &vec![b'.'; payload]).unwrap();
-    packet
-}
-
-fn ip(source: IpAddr, destination: IpAddr) -> PacketBuilderStep<etherparse::IpHeaders> {
-    let link = PacketBuilder::ethernet2(LINK[0], LINK[1]);
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => link.ipv4(source.octets(), destination.octets(), 64),
-        (IpAddr::V6(source), IpAddr::V6(destination)) => link.ipv6(source.octets(), destination.octets(), 64),
-        _ => panic!("{source} and {destination} are of two families"),
-    }
-}
-
 /// One of every kind that the programs read.
 fn honest(source: IpAddr, destination: IpAddr) -> Vec<Vec<u8>> {
     let mut packets = vec![syn(source, destination, 40_000, 80), datagram(source, destination, 40_000, 80, 20)];
@@ -199,15 +145,12 @@ fn honest(source: IpAddr, destination: IpAddr) -> Vec<Vec<u8>> {
             ip(source, destination).icmpv6_raw(1, 1, [0; 4]).write(packet, &quoted[ETHERNET..]).unwrap();
         });
     }
-    push(&|packet| {
-        let sctp = [0x9c, 0x40, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 4];
-        ip(source, destination).write(packet, etherparse::IpNumber::SCTP, &sctp).unwrap();
-    });
+    push(&|packet| packet.extend(sctp(source, destination, 40_000, 80)));
     let plain = syn(source, destination, 40_002, 80);
     packets.push(tagged(&plain, &[0x8100]));
     packets.push(tagged(&plain, &[0x88a8, 0x8100]));
     packets.push(tagged(&plain, &[0x88a8, 0x8100, 0x8100]));
-    packets.extend([0, 1, 3, 200].map(|offset| fragment(&plain, offset)));
+    packets.extend([0, 1, 3, 200].map(|offset| fragment(&plain, offset, 7)));
     let mut arp = plain[..ETHERNET].to_vec();
     arp[12..14].copy_from_slice(&[0x08, 0x06]);
     arp.extend([0, 1, 8, 0, 6, 4, 0, 1]);
@@ -224,22 +167,4 @@ fn tagged(packet: &[u8], tags: &[u16]) -> Vec<u8> {
     }
     tagged.extend(&packet[12..]);
     tagged
-}
-
-/// The packet as a fragment that begins `offset` units of eight bytes into the whole; at 0 more follow.
-fn fragment(packet: &[u8], offset: u16) -> Vec<u8> {
-    let mut cut = packet.to_vec();
-    if cut[12..14] == [0x08, 0x00] {
-        let field = if offset == 0 { 0x2000 } else { offset };
-        cut[ETHERNET + 6..ETHERNET + 8].copy_from_slice(&field.to_be_bytes());
-        return cut;
-    }
-    let field = (offset << 3) | u16::from(offset == 0);
-    let [high, low] = field.to_be_bytes();
-    let header = [cut[ETHERNET + 6], 0, high, low, 0, 0, 0, 7];
-    cut[ETHERNET + 6] = 44;
-    cut.splice(ETHERNET + 40..ETHERNET + 40, header);
-    let length = u16::try_from(cut.len() - ETHERNET - 40).unwrap();
-    cut[ETHERNET + 4..ETHERNET + 6].copy_from_slice(&length.to_be_bytes());
-    cut
 }

@@ -17,11 +17,8 @@ use nix::{
 };
 use rustix::fd::{AsRawFd, OwnedFd};
 
-use super::{
-    Account,
-    forge::{ETHERNET, Forge},
-};
-use crate::{node::Node, table::PODS};
+use super::{Account, forge::Forge};
+use crate::{node::Node, packets::ETHERNET, table::PODS};
 
 const SUBNET: u8 = 154;
 const MTU: usize = 9_000;
