@@ -29,7 +29,7 @@ Examples:
   What would these manifests decide, before they are applied?
     {program} eval -f policies/ --from shop/web --to db/pg:5432
 
-Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; `why` and `eval` with
+Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; `why` and `eval` with \
 --exit-status: 0 allowed, 3 denied, 4 unknown. NO_COLOR switches colours off.";
 
 #[derive(Subcommand, Debug)]

@@ -60,7 +60,7 @@ Examples:
     {program} why shop/web db/pg:5432 --exit-status >/dev/null || echo \"not allowed\"
 
 Where no packet is on record, the policies on record are evaluated instead, and the answer says so.
-Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; with --exit-status:
+Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; with --exit-status: \
 0 allowed, 3 denied, 4 unknown.";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
