@@ -24,8 +24,6 @@ use crate::{
     table::PODS,
 };
 
-const SUBNET: u8 = 155;
-const SEED: u64 = 0x5eed_0003;
 const PUBLICATIONS: u64 = 150;
 /// Policies at a time, at most.
 const POLICIES: usize = 14;
@@ -36,10 +34,19 @@ const DROP: u32 = 2;
 
 #[test]
 fn random_policies_decide_in_the_kernel_as_in_the_evaluator() {
-    let Some(mut node) = Node::start(SUBNET, Mode::Enforce, PODS) else { return };
+    judge_random(155, Mode::Enforce, 0x5eed_0003);
+}
+
+#[test]
+fn random_policies_are_recorded_and_drop_nothing_where_the_node_audits() {
+    judge_random(156, Mode::Audit, 0x5eed_0004);
+}
+
+fn judge_random(subnet: u8, mode: Mode, seed: u64) {
+    let Some(mut node) = Node::start(subnet, mode, PODS) else { return };
     let pods = node.topology.pods().to_vec();
-    let strangers = strangers(&node);
-    let mut chance = Chance::new(SEED);
+    let strangers = strangers(&node, subnet);
+    let mut chance = Chance::new(seed);
     let (mut policies, mut namespaces) = (BTreeMap::new(), BTreeMap::new());
     let (mut source_port, mut verdicts) = (1_024_u16, BTreeMap::<String, u32>::new());
     let started = Instant::now();
@@ -54,9 +61,9 @@ fn random_policies_decide_in_the_kernel_as_in_the_evaluator() {
             let probe = Probing::new(&mut chance, &pods, &strangers, source_port);
             let decision = probe.expected(&snapshot);
             let (dropped, events) = probe.send(&mut node);
-            if let Some(fault) = probe.fault(&node, &decision, revision, dropped, &events) {
+            if let Some(fault) = probe.fault(&node, &decision, (mode, revision), dropped, &events) {
                 let policies = manifests.join("\n");
-                panic!("publication {publication} of seed {SEED:#x}, {probe:?}: {fault}\nin\n{policies}");
+                panic!("publication {publication} of seed {seed:#x}, {probe:?}: {fault}\nin\n{policies}");
             }
             *verdicts.entry(format!("{:?}", decision.reason)).or_default() += 1;
         }
@@ -82,8 +89,8 @@ fn edit(chance: &mut Chance, policies: &mut BTreeMap<usize, String>, namespaces:
 }
 
 /// Of the node, of no pod that is known, and from elsewhere.
-fn strangers(node: &Node) -> Vec<IpAddr> {
-    let unknown = [format!("10.233.{SUBNET}.99"), format!("fd33:0:0:{SUBNET:x}::99")];
+fn strangers(node: &Node, subnet: u8) -> Vec<IpAddr> {
+    let unknown = [format!("10.233.{subnet}.99"), format!("fd33:0:0:{subnet:x}::99")];
     let elsewhere = ["203.0.113.7", "203.0.113.200", "198.51.100.1", "2001:db8::7", "2001:db8::8", "2001:db9::1"];
     let texts = unknown.iter().map(String::as_str).chain(elsewhere);
     texts.map(|text| text.parse().unwrap()).chain(node.topology.node_addresses()).collect()
@@ -158,7 +165,7 @@ impl<'a> Probing<'a> {
         &self,
         node: &Node,
         decision: &Decision,
-        revision: u64,
+        (mode, revision): (Mode, u64),
         dropped: bool,
         events: &[VerdictEvent],
     ) -> Option<String> {
@@ -167,31 +174,30 @@ impl<'a> Probing<'a> {
         if told.as_ref() != Some(decision) {
             return Some(format!("recorded {told:?}, expected {decision:?}"));
         }
-        let (verdict, disposition) = match decision.verdict {
-            Verdict::Denied => (AbiVerdict::Denied, Disposition::Dropped),
-            Verdict::Allowed => (AbiVerdict::Allowed, Disposition::Forwarded),
-            Verdict::Unknown => (AbiVerdict::Unknown, Disposition::Forwarded),
+        let verdict = match decision.verdict {
+            Verdict::Denied => AbiVerdict::Denied,
+            Verdict::Allowed => AbiVerdict::Allowed,
+            Verdict::Unknown => AbiVerdict::Unknown,
         };
+        let drops = mode == Mode::Enforce && decision.verdict == Verdict::Denied;
+        let disposition = if drops { Disposition::Dropped } else { Disposition::Forwarded };
         let owner = |id: u32| node.compiler.owner(OwnerId(id)).map(shown);
         let (own, peer) = match self.direction {
             Direction::Egress => (event.source_owner, event.destination_owner),
             Direction::Ingress => (event.destination_owner, event.source_owner),
         };
         let found = (
-            (event.verdict, event.disposition, event.reason, event.revision, event.direction),
-            (event.endpoint_owner, owner(own), owner(peer)),
+            (event.verdict, event.disposition, event.reason, event.direction),
+            (event.mode, event.revision),
+            (owner(event.endpoint_owner), owner(own), owner(peer)),
             (event.flags & flag::FRAGMENT != 0, dropped),
         );
+        let pod = Some(format!("pod {}", self.pod.pod));
         let right = (
-            (
-                verdict as u8,
-                disposition as u8,
-                KernelReason::ByPolicy as u8,
-                revision,
-                expect::of(self.direction) as u8,
-            ),
-            (own, Some(format!("pod {}", self.pod.pod)), self.owner_of_peer(node)),
-            (self.is_fragment(), decision.verdict == Verdict::Denied),
+            (verdict as u8, disposition as u8, KernelReason::ByPolicy as u8, expect::of(self.direction) as u8),
+            (mode as u8, revision),
+            (pod.clone(), pod, self.owner_of_peer(node)),
+            (self.is_fragment(), drops),
         );
         (found != right).then(|| format!("recorded {found:?}, expected {right:?}; {event:?}"))
     }
