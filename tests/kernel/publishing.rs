@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
 };
 
 use netverdict_abi::{KernelReason, Mode, Verdict, VerdictEvent, map::name};
@@ -17,6 +18,9 @@ use crate::{
     tables::{ISOLATED, NO_POLICY, Plan, RULE, allowed},
     traffic::{arrives, connects, udp},
 };
+
+/// For a packet of a sender that is always sending.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 #[test]
 fn pod_is_denied_until_its_tables_are_complete() {
@@ -187,7 +191,7 @@ fn no_packet_sees_half_of_a_change() {
     node.forget_events();
     let ifindex = node.ifindex(&pg);
     let (sender, stop) = (udp(&web, 4, 0), AtomicBool::new(false));
-    let mut events = Vec::new();
+    let mut events: Vec<VerdictEvent> = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // A port each: every datagram is judged anew.
@@ -200,7 +204,15 @@ fn no_packet_sees_half_of_a_change() {
             // What a port's last turn left allowed goes on, and says so by its reason.
             let anew = |event: &VerdictEvent| event.reason == KernelReason::ByPolicy as u8;
             let of_pg = |event: &VerdictEvent| event.ifindex == ifindex && event.protocol == 17;
-            events.extend(node.events().into_iter().filter(|event| of_pg(event) && anew(event)));
+            // The sender may not have had its turn yet.
+            let until = Instant::now() + PATIENCE;
+            let mut judged = false;
+            while !judged && Instant::now() < until {
+                let new = node.events().into_iter().filter(|event| of_pg(event) && anew(event));
+                let seen = events.len();
+                events.extend(new);
+                judged = events[seen..].iter().any(|event| event.revision == generation);
+            }
         }
         stop.store(true, Ordering::Relaxed);
     });

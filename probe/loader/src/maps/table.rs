@@ -14,6 +14,8 @@ use crate::error::ProbeError;
 
 /// `bpf(2)`: create, or fail with `EEXIST`.
 const ONLY_IF_ABSENT: u64 = 1;
+/// `bpf(2)`: write over what is there, or fail with `ENOENT`.
+const ONLY_IF_PRESENT: u64 = 2;
 
 /// Plain data that can be a key or a value.
 pub(crate) trait Plain: FromBytes + IntoBytes + Copy + 'static {}
@@ -70,18 +72,20 @@ impl<S: Store> Table<S> {
 
     /// Writes an entry, whether or not there is one.
     pub(crate) fn put(&mut self, key: S::Key, value: S::Value) -> Result<Put, ProbeError> {
-        let put = self.store.put(key, value).map_err(|error| {
-            let source = into_io(error);
-            if is_full(&source) {
-                ProbeError::MapFull { map: self.name, limit: self.limit }
-            } else {
-                ProbeError::Map { name: self.name, action: "write", source }
-            }
-        })?;
+        let put = self.store.put(key, value).map_err(|error| self.not_written(error))?;
         if put == Put::Created {
             self.used += 1;
         }
         Ok(put)
+    }
+
+    fn not_written(&self, error: MapError) -> ProbeError {
+        let source = into_io(error);
+        if is_full(&source) {
+            ProbeError::MapFull { map: self.name, limit: self.limit }
+        } else {
+            ProbeError::Map { name: self.name, action: "write", source }
+        }
     }
 
     /// Removes an entry; `false` if there is none.
@@ -109,6 +113,31 @@ impl<K: Plain + Eq, V: Plain> Table<Hash<K, V>> {
             Ok(Raw(value)) => Ok(Some(value)),
             Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
             Err(error) => Err(failed(self.name, "read", error)),
+        }
+    }
+
+    /// Writes an entry where `before` is what is there already; one call of the kernel.
+    pub(crate) fn put_after(&mut self, key: K, before: Option<V>, value: V) -> Result<(), ProbeError> {
+        let flags = if before.is_some() { ONLY_IF_PRESENT } else { ONLY_IF_ABSENT };
+        self.store.0.insert(Raw(key), Raw(value), flags).map_err(|error| self.not_written(error))?;
+        if before.is_none() {
+            self.used += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes an entry whose key is new, as a rule; what was there if it is not.
+    pub(crate) fn put_new(&mut self, key: K, value: V) -> Result<Option<V>, ProbeError> {
+        match self.store.0.insert(Raw(key), Raw(value), ONLY_IF_ABSENT) {
+            Ok(()) => {
+                self.used += 1;
+                Ok(None)
+            }
+            // It is there, or the map is full, which it says first.
+            Err(error) => match self.get(&key)? {
+                Some(before) => self.put_after(key, Some(before), value).map(|()| Some(before)),
+                None => Err(self.not_written(error)),
+            },
         }
     }
 }

@@ -33,8 +33,9 @@ impl Journal {
         before: Option<PeerVersions>,
         value: PeerVersions,
     ) -> Result<(), ProbeError> {
+        maps.addresses.put_after(key, before, value)?;
         self.before.push(Before::Address(key, before));
-        maps.addresses.put(key, value).map(drop)
+        Ok(())
     }
 
     pub(super) fn put_block(
@@ -48,18 +49,21 @@ impl Journal {
     }
 
     pub(super) fn put_pair(&mut self, maps: &mut Maps, key: PairKey, value: Decision) -> Result<(), ProbeError> {
-        self.before.push(Before::Pair(key, maps.pairs.get(&key)?));
-        maps.pairs.put(key, value).map(drop)
+        let before = maps.pairs.put_new(key, value)?;
+        self.before.push(Before::Pair(key, before));
+        Ok(())
     }
 
     pub(super) fn put_column(&mut self, maps: &mut Maps, id: u32, value: Column) -> Result<(), ProbeError> {
-        self.before.push(Before::Column(id, maps.columns.get(&id)?));
-        maps.columns.put(id, value).map(drop)
+        let before = maps.columns.put_new(id, value)?;
+        self.before.push(Before::Column(id, before));
+        Ok(())
     }
 
     pub(super) fn put_port(&mut self, maps: &mut Maps, key: ColumnPortKey, value: Decision) -> Result<(), ProbeError> {
-        self.before.push(Before::Port(key, maps.column_ports.get(&key)?));
-        maps.column_ports.put(key, value).map(drop)
+        let before = maps.column_ports.put_new(key, value)?;
+        self.before.push(Before::Port(key, before));
+        Ok(())
     }
 
     pub(super) fn put_range(
@@ -79,8 +83,9 @@ impl Journal {
         before: Endpoint,
         value: Endpoint,
     ) -> Result<(), ProbeError> {
+        maps.endpoints.put_after(ifindex, Some(before), value)?;
         self.before.push(Before::Endpoint(ifindex, Some(before)));
-        maps.endpoints.put(ifindex, value).map(drop)
+        Ok(())
     }
 
     /// Takes everything back, newest first. What cannot be stays in the journal, to be tried again.
