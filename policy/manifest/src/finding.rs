@@ -244,6 +244,7 @@ codes! {
     INVALID_NAME = "invalid-name": "A name that the kind does not permit, of the object or of a rule.";
     INVALID_DOMAIN_NAME = "invalid-domain-name": "A domain name that cannot be read, or in a rule that does not accept; the rule fails closed.";
     NAMED_PORT_WITHOUT_PODS = "named-port-without-pods": "A named port beside peers that are no pods; the rule fails closed.";
+    DUPLICATE_ITEM = "duplicate-item": "The same network or domain name twice in one peer.";
     TOO_MANY_ITEMS = "too-many-items": "A list that is longer than an API server takes.";
     // across objects
     SELECTS_NOTHING = "selects-nothing": "A policy's subject or a peer matches no pod, namespace or node.";

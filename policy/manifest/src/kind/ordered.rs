@@ -3,6 +3,8 @@
 //! The versions differ in the word for accept, in whether pass exists, in what a peer may be, in how ports are written and
 //! in how long lists may be; a [`Dialect`] says how. A subject that cannot be read makes the object unusable; a rule fails closed (C-9).
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use netverdict_policy::model::{
     Action, Direction, Isolates, NamePattern, Peer, Policy, PortMatch, Rule, Selector, Subject, Tier,
@@ -323,7 +325,7 @@ fn read_peer(
 }
 
 fn read_networks(list: &List<'_>, report: &mut Report) -> Read<Vec<Peer>> {
-    check_length(list.items.len(), MOST_NETWORKS, &list.path, report);
+    check_set(list, report);
     let mut peers = Vec::new();
     for (path, value) in list.iter() {
         let block = address::block(text(value, path.clone())?, &path)?;
@@ -337,7 +339,7 @@ fn read_networks(list: &List<'_>, report: &mut Report) -> Read<Vec<Peer>> {
 
 /// C-12.
 fn read_domain_names(list: &List<'_>, action: Action, report: &mut Report) -> Read<Vec<Peer>> {
-    check_length(list.items.len(), MOST_NETWORKS, &list.path, report);
+    check_set(list, report);
     let refuse = |path: &str, message: String, remedy: &str| {
         Err(Box::new(Invalid::new(code::INVALID_DOMAIN_NAME, path, message, remedy)))
     };
@@ -380,6 +382,18 @@ fn domain_name(text: &str) -> Option<NamePattern> {
 pub(super) fn legacy(path: String, cidr: IpNet) -> Invalid {
     let message = format!("the block has host bits or leading zeros, or is IPv4 within IPv6; it counts as {cidr}");
     Invalid::new(code::LEGACY_CIDR, path, message, format!("write {cidr}"))
+}
+
+/// Networks or domain names: not too many, and each once.
+fn check_set(list: &List<'_>, report: &mut Report) {
+    check_length(list.items.len(), MOST_NETWORKS, &list.path, report);
+    let mut seen = BTreeSet::new();
+    for (path, value) in list.iter() {
+        if let Some(text) = value.as_str().filter(|text| !seen.insert(*text)) {
+            let message = format!("{} is there twice, which an API server refuses", quoted(text));
+            report.warning(Invalid::new(code::DUPLICATE_ITEM, path, message, "remove one of the two"));
+        }
+    }
 }
 
 /// More than an API server takes still counts: it is only never what a cluster holds (C-14).

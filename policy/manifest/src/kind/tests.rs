@@ -502,6 +502,16 @@ fn a_range_of_one_port_is_refused_where_the_schema_does() {
 }
 
 #[test]
+fn what_a_peer_says_twice_is_told_and_counts() {
+    for peer in ["networks: [10.0.0.0/8, fd00::/8, 10.0.0.0/8]", "domainNames: [a.com, b.com, a.com]"] {
+        let (policy, findings) = cluster_policy(&format!("egress: [{{action: Accept, to: [{{{peer}}}]}}]"));
+        assert_eq!(codes(&findings), [code::DUPLICATE_ITEM], "{peer}");
+        assert!(findings[0].field.ends_with("[2]"), "{peer}: {}", findings[0].field);
+        assert_eq!(policy.unwrap().rules[0].fault, None, "{peer}");
+    }
+}
+
+#[test]
 fn domain_names_are_exact_or_a_suffix() {
     let rule =
         only_rule(cluster_policy("egress: [{action: Accept, to: [{domainNames: ['*.Kubernetes.io', example.com.]}]}]"));
