@@ -96,14 +96,15 @@ impl ClusterOptions {
     }
 }
 
-/// Of the kinds that are read, those that the cluster serves: in our version, or else in the one that it prefers, whose
-/// objects the reader of manifests will then name as not enforced.
+/// Of the kinds that are read, those that the cluster serves: in the newest version that we read, or else in the one that
+/// it prefers, whose objects the reader of manifests will then name as not enforced.
 async fn served(client: &Client) -> kube::Result<Vec<ApiResource>> {
     let mut groups: Vec<ApiGroup> = Vec::new();
     let mut served = Vec::new();
     let present = client.list_api_groups().await?;
-    for (api_version, kind) in netverdict_manifest::kinds_read() {
-        let (group, version) = api_version.split_once('/').unwrap_or((CORE, api_version));
+    for (api_versions, kind) in netverdict_manifest::kinds_read() {
+        let read = api_versions.iter().map(|read| read.split_once('/').unwrap_or((CORE, read)));
+        let Some((group, version)) = read.clone().next() else { continue };
         if group == CORE {
             served.push(ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)));
             continue;
@@ -115,7 +116,8 @@ async fn served(client: &Client) -> kube::Result<Vec<ApiResource>> {
             groups.push(discovery::group(client, group).await?);
         }
         let Some(group) = groups.iter().find(|known| known.name() == group) else { continue };
-        let ours = group.versioned_resources(version).into_iter().find(|(resource, _)| resource.kind == kind);
+        let mut resources = read.flat_map(|(_, version)| group.versioned_resources(version));
+        let ours = resources.find(|(resource, _)| resource.kind == kind);
         served.extend(ours.or_else(|| group.recommended_kind(kind)).map(|(resource, _)| resource));
     }
     Ok(served)

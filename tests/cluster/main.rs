@@ -47,7 +47,10 @@ fn other_kinds_count_once_they_are_served() {
     };
     assert_eq!(verdict(&arguments)["verdict"], "allowed");
 
-    server.serve_kinds(KINDS, &["policy.networking.k8s.io/v1alpha2", "policy.networking.k8s.io/v1beta1"]);
+    server.serve_kinds(
+        KINDS,
+        &["v1alpha2", "v1beta1", "v1beta2"].map(|version| format!("policy.networking.k8s.io/{version}")),
+    );
     server.apply(
         "
 apiVersion: policy.networking.k8s.io/v1alpha2
@@ -69,10 +72,14 @@ spec:
     let expected = json!(["ClusterNetworkPolicy", "no-shop-in-db", 0, "from-shop"]);
     assert_eq!(json!([by["kind"], by["name"], by["rule_index"], by["rule_name"]]), expected);
 
+    // Both versions of the kind are served, and each has the object; it is one.
+    let lint = server.netverdict(&["lint", "-o", "json"]);
+    assert_eq!((lint.code, lint.output.trim()), (Some(0), "[]"), "{lint:?}");
+
     // A kind that is served in a version that we do not read decides nothing, and that is said.
     server.apply(
         "
-apiVersion: policy.networking.k8s.io/v1beta1
+apiVersion: policy.networking.k8s.io/v1beta2
 kind: AdminNetworkPolicy
 metadata: {name: of-tomorrow}
 spec: {priority: 1, subject: {namespaces: {}}, ingress: [{action: Allow, from: [{namespaces: {}}]}]}

@@ -96,9 +96,9 @@ impl Server {
     }
 
     /// Makes kinds, and waits until they are served.
-    pub(crate) fn serve_kinds(&self, manifest: &str, api_versions: &[&str]) {
+    pub(crate) fn serve_kinds(&self, manifest: &str, api_versions: &[String]) {
         self.apply(manifest);
-        let served = |version: &&str| self.runtime.block_on(self.client.list_api_group_resources(version)).is_ok();
+        let served = |version: &String| self.runtime.block_on(self.client.list_api_group_resources(version)).is_ok();
         let all_served = || Ok(api_versions.iter().all(served));
         xtask::services::wait("the new kinds are served", PATIENCE, all_served).expect("in time");
     }

@@ -14,7 +14,7 @@ use crate::{
 pub(crate) struct Block {
     /// Host bits masked, v4-mapped IPv6 as IPv4.
     pub(crate) cidr: IpNet,
-    /// It had host bits or leading zeros (N-10).
+    /// It had host bits or leading zeros (N-10), or was v4-mapped.
     pub(crate) legacy: bool,
 }
 
@@ -48,7 +48,8 @@ fn parse(text: &str) -> Option<Block> {
         IpAddr::V4(address) => IpNet::V4(Ipv4Net::new(address, length).ok()?),
         IpAddr::V6(address) => from_v6(address, length)?,
     };
-    let legacy = sloppy || zero_led || cidr.addr() != cidr.network();
+    let mapped = address.is_ipv6() && matches!(cidr, IpNet::V4(_));
+    let legacy = sloppy || zero_led || mapped || cidr.addr() != cidr.network();
     Some(Block { cidr: cidr.trunc(), legacy })
 }
 
@@ -86,7 +87,7 @@ mod tests {
             ("0.0.0.0/0", "0.0.0.0/0", false),
             ("::/0", "::/0", false),
             ("fd00::1/8", "fd00::/8", true),
-            ("::ffff:10.0.0.0/104", "10.0.0.0/8", false),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8", true),
             ("10.0.0.1/32", "10.0.0.1/32", false),
         ] {
             let block = block(text, "").unwrap();

@@ -234,16 +234,17 @@ codes! {
     IGNORED_RULES = "ignored-rules": "Rules of a direction that policyTypes leaves out count for nothing.";
     INVALID_PEER = "invalid-peer": "A peer that names nothing, or too much; it fails closed.";
     INVALID_CIDR = "invalid-cidr": "A block of addresses that cannot be read; the rule fails closed.";
-    LEGACY_CIDR = "legacy-cidr": "A block with host bits or leading zeros; the bits are masked.";
+    LEGACY_CIDR = "legacy-cidr": "A block with host bits or leading zeros, or IPv4 written as IPv6; it counts as the block that is meant.";
     EXCEPT_OUTSIDE_BLOCK = "except-outside-block": "An except that is no part of its own block.";
-    INVALID_PORT = "invalid-port": "A port, range or protocol that cannot be read; the rule fails closed.";
+    INVALID_PORT = "invalid-port": "A port, range or protocol that cannot be read: the rule fails closed; or a name that no port can have: it matches nothing.";
     INVALID_ACTION = "invalid-action": "An action that the kind does not have; the rule fails closed.";
     INVALID_TIER = "invalid-tier": "A tier that does not exist; the object is not enforced.";
     INVALID_PRIORITY = "invalid-priority": "A priority outside 0 to 1000; the object is not enforced.";
     INVALID_SUBJECT = "invalid-subject": "A subject that cannot be read; the object is not enforced.";
-    INVALID_NAME = "invalid-name": "A name that the kind does not permit.";
+    INVALID_NAME = "invalid-name": "A name that the kind does not permit, of the object or of a rule.";
     INVALID_DOMAIN_NAME = "invalid-domain-name": "A domain name that cannot be read, or in a rule that does not accept; the rule fails closed.";
     NAMED_PORT_WITHOUT_PODS = "named-port-without-pods": "A named port beside peers that are no pods; the rule fails closed.";
+    DUPLICATE_ITEM = "duplicate-item": "The same network or domain name twice in one peer.";
     TOO_MANY_ITEMS = "too-many-items": "A list that is longer than an API server takes.";
     // across objects
     SELECTS_NOTHING = "selects-nothing": "A policy's subject or a peer matches no pod, namespace or node.";

@@ -17,8 +17,9 @@ mod service;
 use netverdict_policy::model::{Isolates, Policy, PolicyKey, Rule, Subject, Tier};
 
 use crate::{
-    fields::quoted,
+    fields::{Fields, quoted},
     finding::{Finding, Invalid, Report, code},
+    label,
     object::{MODE_ANNOTATION, Object},
 };
 
@@ -41,8 +42,8 @@ pub trait PolicyKind: Sync {
     /// As manifests spell it, for instance `NetworkPolicy`.
     fn kind(&self) -> &'static str;
 
-    /// The one that is read; objects of another version are not enforced.
-    fn api_version(&self) -> &'static str;
+    /// Those that are read, never none, the newest first; objects of another version are not enforced.
+    fn api_versions(&self) -> &'static [&'static str];
 
     fn scope(&self) -> Scope;
 
@@ -58,10 +59,11 @@ pub static KINDS: &[&dyn PolicyKind] = &[
     &baseline_admin_network_policy::BaselineAdminNetworkPolicy,
 ];
 
-/// Every kind that is read, as (apiVersion, kind): what has to be asked of a cluster.
-pub fn kinds_read() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let core = ["Namespace", "Node", "Pod", "Service"].into_iter().map(|kind| ("v1", kind));
-    core.chain(KINDS.iter().map(|kind| (kind.api_version(), kind.kind())))
+/// Every kind that is read, as (apiVersions, kind): what has to be asked of a cluster. All versions of a kind are of one
+/// group, so a cluster that serves several has the same objects in each: one of them is enough.
+pub fn kinds_read() -> impl Iterator<Item = (&'static [&'static str], &'static str)> {
+    let core = ["Namespace", "Node", "Pod", "Service"].into_iter().map(|kind| (["v1"].as_slice(), kind));
+    core.chain(KINDS.iter().map(|kind| (kind.api_versions(), kind.kind())))
 }
 
 /// What an object is to us.
@@ -106,9 +108,12 @@ pub(crate) fn known(api_version: &str, kind: &str) -> Known {
     }
     let group = group_of(api_version);
     if let Some(policy) = KINDS.iter().find(|known| known.kind() == kind) {
+        let ours = policy.api_versions();
         return match group {
-            _ if policy.api_version() == api_version => Known::Policy(*policy),
-            _ if group == group_of(policy.api_version()) || group == FORMER_GROUP => Known::OtherVersion(*policy),
+            _ if ours.contains(&api_version) => Known::Policy(*policy),
+            _ if group == FORMER_GROUP || ours.iter().any(|ours| group_of(ours) == group) => {
+                Known::OtherVersion(*policy)
+            }
             _ => Known::Foreign,
         };
     }
@@ -138,14 +143,17 @@ pub(crate) fn scope(api_version: &str, kind: &str) -> Option<Scope> {
 pub fn policy(object: &Object) -> (Option<Policy>, Vec<Finding>) {
     let mut report = Report::of(object);
     let policy = match known(&object.api_version, &object.kind) {
-        Known::Policy(kind) => kind.read(object, &mut report),
+        Known::Policy(kind) => {
+            check_frame(object, &mut report);
+            kind.read(object, &mut report)
+        }
         Known::OtherVersion(kind) => {
-            let found = quoted(&object.api_version);
+            let (found, read) = (quoted(&object.api_version), kind.api_versions().join(" or "));
             report.error(Invalid::new(
                 code::UNKNOWN_VERSION,
                 "apiVersion",
-                format!("expected {}, found {found}; the object is not enforced", kind.api_version()),
-                format!("write the policy as {} {}", kind.api_version(), kind.kind()),
+                format!("expected {read}, found {found}; the object is not enforced"),
+                format!("write the policy as {} of {read}", kind.kind()),
             ));
             None
         }
@@ -178,6 +186,24 @@ pub fn policy(object: &Object) -> (Option<Policy>, Vec<Finding>) {
         }
     };
     (policy, report.finish())
+}
+
+/// What stands around the specification. A field beside it counts for nothing, and mostly is a part of the specification
+/// that is indented too little.
+fn check_frame(object: &Object, report: &mut Report) {
+    if !label::is_subdomain(&object.name) {
+        let message = format!("an API server does not take the name {}", quoted(&object.name));
+        let remedy = "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends";
+        report.warning(Invalid::new(code::INVALID_NAME, "metadata.name", message, remedy));
+    }
+    let Ok(mut fields) = Fields::of(&object.value, String::new()) else { return };
+    for known in ["apiVersion", "kind", "metadata", "spec", "status"] {
+        fields.value(known);
+    }
+    if let Err(invalid) = fields.finish() {
+        let message = format!("{} beside spec; it counts for nothing", invalid.message);
+        report.error(Invalid { message, ..*invalid });
+    }
 }
 
 /// For objects that say nothing about network policy.

@@ -20,7 +20,8 @@ fn is_name(name: &str) -> bool {
     bytes.len() <= 63 && bytes.iter().all(|b| inside(*b)) && ends(bytes.first()) && ends(bytes.last())
 }
 
-fn is_subdomain(prefix: &str) -> bool {
+/// Up to 253 lower-case letters, digits, `-` and `.`, with a letter or digit at both ends of each part.
+pub(crate) fn is_subdomain(text: &str) -> bool {
     let part = |part: &str| {
         let bytes = part.as_bytes();
         let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -28,7 +29,7 @@ fn is_subdomain(prefix: &str) -> bool {
             && bytes.first().is_some_and(plain)
             && bytes.last().is_some_and(plain)
     };
-    prefix.len() <= 253 && prefix.split('.').all(part)
+    text.len() <= 253 && text.split('.').all(part)
 }
 
 #[cfg(test)]

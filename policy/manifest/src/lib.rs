@@ -24,6 +24,7 @@ mod finding;
 mod kind;
 mod label;
 mod lint;
+mod nulls;
 mod object;
 mod read;
 mod selector;

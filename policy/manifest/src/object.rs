@@ -82,10 +82,10 @@ impl Object {
         }
     }
 
-    /// A label or annotation map of the metadata; every value in it is text.
+    /// A label or annotation map of the metadata; every value in it is text, or null, which is the empty text.
     pub(crate) fn metadata_map(&self, field: &str) -> impl Iterator<Item = (&str, &str)> {
         let map = self.value.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_object);
-        map.into_iter().flatten().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+        map.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()))
     }
 
     pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
@@ -189,7 +189,7 @@ fn check_text_map(metadata: &mut Fields<'_>, field: &'static str) -> Read<()> {
             Err(invalid) => Err(invalid),
         };
     };
-    match map.iter().find(|(_, value)| !value.is_string()) {
+    match map.iter().find(|(_, value)| !value.is_string() && !value.is_null()) {
         None => Ok(()),
         Some((key, value)) => {
             let message = format!("{} is {}, not text", quoted(key), crate::fields::describe(value));

@@ -23,7 +23,7 @@ fn config(cases: u32) -> Config {
 fn valid() -> Vec<Value> {
     let ordered = |kind: &str, version: &str, spec: Value| json!({"apiVersion": format!("policy.networking.k8s.io/{version}"), "kind": kind, "metadata": {"name": "default"}, "spec": spec});
     let subject = json!({"pods": {"namespaceSelector": {"matchLabels": {"team": "a"}}, "podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "api"]}]}}});
-    let peers = json!([{"namespaces": {"matchLabels": {"team": "b"}}}, {"pods": {"podSelector": {"matchLabels": {"app": "x"}}}}]);
+    let peers = json!([{"namespaces": {"matchLabels": {"team": "b"}}}, {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "x"}}}}]);
     vec![
         json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p", "namespace": "x"},
@@ -111,7 +111,7 @@ fn rename(value: &mut Value, place: &[String], to: &str) {
     map.insert(to.to_owned(), child);
 }
 
-/// Values that mean nothing in any field of a policy's specification but the name of a rule.
+/// Values that mean nothing in any field of a policy's specification but the names of rules and of ordered tiers' ports.
 fn garbage() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(json!(-1)),
@@ -124,7 +124,7 @@ fn garbage() -> impl Strategy<Value = Value> {
         Just(json!("x".repeat(300))),
         Just(json!({"zz": 1})),
         Just(json!([[1], {"zz": null}])),
-        Just(json!([null])),
+        Just(json!([[null]])),
     ]
 }
 
@@ -287,10 +287,11 @@ proptest! {
         let mut all = Vec::new();
         places(&original["spec"], &mut vec!["spec".to_owned()], &mut all);
         all.push(vec!["spec".to_owned()]);
-        // Label keys are the user's own words, and so are the names of rules.
+        // Label keys are the user's own words, and so are the names of rules, and of ports where an API server takes any.
+        let is_name = |name: &String| name == "name" || by.as_ref().is_some_and(Value::is_string) && name.ends_with("amedPort");
         all.retain(|place| match by {
             None => place.len() > 1 && place[place.len() - 2] != "matchLabels" && place.last().is_some_and(|last| last.parse::<usize>().is_err()),
-            Some(_) => place.last().is_none_or(|last| last != "name"),
+            Some(_) => place.last().is_none_or(|last| !is_name(last)),
         });
         let place: &Vec<String> = place.get(&all);
         let mut value = original.clone();

@@ -15,11 +15,26 @@ pub(super) fn translated(mut object: Value) -> Value {
     if !is_admin {
         spec.remove("priority");
     }
+    spec.values_mut().for_each(select_namespaces);
     for direction in ["ingress", "egress"] {
         let rules = spec.get_mut(direction).and_then(Value::as_array_mut);
         rules.into_iter().flatten().filter_map(Value::as_object_mut).for_each(translate_rule);
     }
     object
+}
+
+/// What `pods` may leave out today had to be written.
+fn select_namespaces(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(select_namespaces),
+        Value::Object(fields) => {
+            if fields.contains_key("podSelector") {
+                fields.entry("namespaceSelector").or_insert_with(|| json!({}));
+            }
+            fields.values_mut().for_each(select_namespaces);
+        }
+        _ => {}
+    }
 }
 
 fn translate_rule(rule: &mut Map<String, Value>) {

@@ -18,15 +18,26 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct AdminNetworkPolicy;
 
-const DIALECT: Dialect = Dialect { accept: "Allow", can_pass: true, ports: "ports", read_port, most_items: 100 };
+const DIALECT: Dialect = Dialect {
+    accept: "Allow",
+    can_pass: true,
+    names_domains: true,
+    required_selectors: SELECTORS,
+    ports: "ports",
+    read_port,
+    most_items: 100,
+};
+
+/// Of `pods`, in this version.
+pub(super) const SELECTORS: &[&str] = &["namespaceSelector", "podSelector"];
 
 impl PolicyKind for AdminNetworkPolicy {
     fn kind(&self) -> &'static str {
         "AdminNetworkPolicy"
     }
 
-    fn api_version(&self) -> &'static str {
-        "policy.networking.k8s.io/v1alpha1"
+    fn api_versions(&self) -> &'static [&'static str] {
+        &["policy.networking.k8s.io/v1alpha1"]
     }
 
     fn scope(&self) -> Scope {
@@ -60,7 +71,7 @@ pub(super) fn read_port(value: &Value, path: String) -> Read<PortMatch> {
     }
     let name_path = fields.path("namedPort");
     if let Some(name) = fields.text("namedPort")? {
-        ports.push(PortMatch::Named { protocol: None, name: port::name(name, name_path)? });
+        ports.push(PortMatch::Named { protocol: None, name: port::any_name(name, name_path)? });
     }
     let path = fields.own_path().to_owned();
     fields.finish()?;

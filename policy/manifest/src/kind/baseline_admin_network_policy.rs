@@ -5,7 +5,7 @@ use netverdict_policy::model::{Policy, Tier};
 
 use super::{
     PolicyKind, Scope,
-    admin_network_policy::read_port,
+    admin_network_policy::{SELECTORS, read_port},
     ordered::{self, Dialect, Place},
 };
 use crate::{
@@ -17,7 +17,15 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct BaselineAdminNetworkPolicy;
 
-const DIALECT: Dialect = Dialect { accept: "Allow", can_pass: false, ports: "ports", read_port, most_items: 100 };
+const DIALECT: Dialect = Dialect {
+    accept: "Allow",
+    can_pass: false,
+    names_domains: false,
+    required_selectors: SELECTORS,
+    ports: "ports",
+    read_port,
+    most_items: 100,
+};
 
 /// The only name that an API server takes.
 const NAME: &str = "default";
@@ -27,8 +35,8 @@ impl PolicyKind for BaselineAdminNetworkPolicy {
         "BaselineAdminNetworkPolicy"
     }
 
-    fn api_version(&self) -> &'static str {
-        "policy.networking.k8s.io/v1alpha1"
+    fn api_versions(&self) -> &'static [&'static str] {
+        &["policy.networking.k8s.io/v1alpha1"]
     }
 
     fn scope(&self) -> Scope {

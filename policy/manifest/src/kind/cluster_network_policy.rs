@@ -1,4 +1,6 @@
-//! `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy: ordered rules of the admin or the baseline tier.
+//! `policy.networking.k8s.io` ClusterNetworkPolicy: ordered rules of the admin or the baseline tier.
+//!
+//! v1beta1 has the fields of v1alpha2 with the same meaning.
 
 use netverdict_policy::model::{Policy, PortMatch, Protocol, Tier};
 use serde_json::Value;
@@ -17,16 +19,23 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ClusterNetworkPolicy;
 
-const DIALECT: Dialect =
-    Dialect { accept: "Accept", can_pass: true, ports: "protocols", read_port: read_protocol, most_items: 25 };
+const DIALECT: Dialect = Dialect {
+    accept: "Accept",
+    can_pass: true,
+    names_domains: true,
+    required_selectors: &["podSelector"],
+    ports: "protocols",
+    read_port: read_protocol,
+    most_items: 25,
+};
 
 impl PolicyKind for ClusterNetworkPolicy {
     fn kind(&self) -> &'static str {
         "ClusterNetworkPolicy"
     }
 
-    fn api_version(&self) -> &'static str {
-        "policy.networking.k8s.io/v1alpha2"
+    fn api_versions(&self) -> &'static [&'static str] {
+        &["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"]
     }
 
     fn scope(&self) -> Scope {
@@ -64,7 +73,7 @@ fn read_protocol(value: &Value, path: String) -> Read<PortMatch> {
     }
     let name_path = fields.path("destinationNamedPort");
     if let Some(name) = fields.text("destinationNamedPort")? {
-        ports.push(PortMatch::Named { protocol: None, name: port::name(name, name_path)? });
+        ports.push(PortMatch::Named { protocol: None, name: port::any_name(name, name_path)? });
     }
     let path = fields.own_path().to_owned();
     fields.finish()?;
@@ -95,6 +104,9 @@ fn read_destination(mut fields: Fields<'_>, protocol: Protocol) -> Read<PortMatc
                 (port::required_number(&mut range, "start")?, port::required_number(&mut range, "end")?);
             let path = range.path("end");
             range.finish()?;
+            if first == last {
+                return port::misplaced(path, "the range begins and ends with the same port", "write number instead");
+            }
             port::range(protocol, first, last, path)
         }
         (None, None) | (Some(_), Some(_)) => {

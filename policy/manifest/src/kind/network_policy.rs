@@ -16,6 +16,7 @@ use crate::{
     address,
     fields::{Fields, Read, describe, quoted, text, wrong_type},
     finding::{Invalid, Report, code},
+    nulls,
     object::Object,
     selector::{selected, selector, selector_or_all},
 };
@@ -28,8 +29,8 @@ impl PolicyKind for NetworkPolicy {
         "NetworkPolicy"
     }
 
-    fn api_version(&self) -> &'static str {
-        "networking.k8s.io/v1"
+    fn api_versions(&self) -> &'static [&'static str] {
+        &["networking.k8s.io/v1"]
     }
 
     fn scope(&self) -> Scope {
@@ -46,7 +47,8 @@ impl PolicyKind for NetworkPolicy {
                 &empty
             }
         };
-        let mut spec = match Fields::of(spec, "spec".into()) {
+        let spec = nulls::filled(spec, "spec", report);
+        let mut spec = match Fields::of(&spec, "spec".into()) {
             Ok(spec) => spec,
             Err(invalid) => {
                 report.error(not_enforced(*invalid));
@@ -115,6 +117,11 @@ fn isolates(spec: &mut Fields<'_>, report: &mut Report) -> Option<Isolates> {
                 return None;
             }
         }
+    }
+    if types.len() > 2 {
+        let message = format!("{} policy types, and there are two; the object is not enforced", types.len());
+        report.error(Invalid::new(code::INVALID_POLICY_TYPES, path, message, "name each type once"));
+        return None;
     }
     if types.is_empty() {
         let has_rules = |value: Option<&Value>| value.is_some_and(|value| value != &Value::Array(Vec::new()));

@@ -1,7 +1,9 @@
 //! What the kinds of the ordered tiers share: subject, peers and rules of `policy.networking.k8s.io`.
 //!
-//! The versions differ in the word for accept, in whether pass exists, in how ports are written and in how long lists
-//! may be; a [`Dialect`] says how. A subject that cannot be read makes the object unusable; a rule fails closed (C-9).
+//! The versions differ in the word for accept, in whether pass exists, in what a peer may be, in how ports are written and
+//! in how long lists may be; a [`Dialect`] says how. A subject that cannot be read makes the object unusable; a rule fails closed (C-9).
+
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use netverdict_policy::model::{
@@ -10,7 +12,7 @@ use netverdict_policy::model::{
 use serde_json::Value;
 
 use super::{
-    Parts, assemble,
+    Parts, assemble, port,
     rule::{self, Faults},
 };
 use crate::{
@@ -26,6 +28,10 @@ pub(super) struct Dialect {
     /// The word for accept.
     pub(super) accept: &'static str,
     pub(super) can_pass: bool,
+    /// Whether peers may be domain names.
+    pub(super) names_domains: bool,
+    /// The selectors that `pods` may not leave out.
+    pub(super) required_selectors: &'static [&'static str],
     /// The field that holds the ports.
     pub(super) ports: &'static str,
     /// One entry of it.
@@ -58,7 +64,7 @@ pub(super) fn read(
     let spec = Fields::of(object.value.get("spec").unwrap_or(&null), "spec".into());
     let mut spec = take(spec, report)?;
     let place = place(&mut spec, report);
-    let subject = spec.required_object("subject").and_then(read_subject);
+    let subject = spec.required_object("subject").and_then(|subject| read_subject(subject, dialect));
     let subject = take(subject, report);
     let mut rules = Vec::new();
     for direction in [Direction::Ingress, Direction::Egress] {
@@ -108,10 +114,10 @@ pub(super) fn priority(spec: &mut Fields<'_>) -> Read<i32> {
 }
 
 /// C-7.
-fn read_subject(mut fields: Fields<'_>) -> Read<Subject> {
+fn read_subject(mut fields: Fields<'_>, dialect: &Dialect) -> Read<Subject> {
     let namespaces_path = fields.path("namespaces");
     let namespaces = fields.value("namespaces").map(|value| selector(value, namespaces_path)).transpose()?;
-    let pods = fields.object("pods")?.map(read_pods).transpose()?;
+    let pods = fields.object("pods")?.map(|pods| read_pods(pods, dialect)).transpose()?;
     let path = fields.own_path().to_owned();
     fields.finish()?;
     let refuse = |message: &str| {
@@ -125,8 +131,11 @@ fn read_subject(mut fields: Fields<'_>) -> Read<Subject> {
     }
 }
 
-/// Namespaces and pods; an absent selector selects everything, as the zero value does upstream.
-fn read_pods(mut fields: Fields<'_>) -> Read<(Selector, Selector)> {
+/// Namespaces and pods; a selector that may be absent then selects everything, as an empty one does.
+fn read_pods(mut fields: Fields<'_>, dialect: &Dialect) -> Read<(Selector, Selector)> {
+    for name in dialect.required_selectors {
+        fields.value(name).ok_or_else(|| fields.missing(name))?;
+    }
     let namespaces = selector_or_all(&mut fields, "namespaceSelector")?;
     let pods = selector_or_all(&mut fields, "podSelector")?;
     fields.finish()?;
@@ -167,7 +176,11 @@ fn read_rule(
             let remedy = "remove the field for all ports, or name some";
             faults.add(Invalid::new(code::INVALID_PORT, ports_path.clone(), message, remedy), report);
         }
-        let ports = list.iter().filter_map(|(path, value)| faults.take((dialect.read_port)(value, path), report));
+        let ports = list.iter().filter_map(|(path, value)| {
+            let port = faults.take((dialect.read_port)(value, path.clone()), report)?;
+            warn_of_port(&port, path, report);
+            Some(port)
+        });
         rule.ports = Some(ports.collect());
     }
     faults.take(fields.finish(), report);
@@ -179,6 +192,26 @@ fn read_rule(
         faults.add(Invalid::new(code::NAMED_PORT_WITHOUT_PODS, ports_path, message, remedy), report);
     }
     faults.finish(rule)
+}
+
+/// What has one meaning, and seldom the one that was meant.
+fn warn_of_port(port: &PortMatch, path: String, report: &mut Report) {
+    match port {
+        // The documentation gives it this meaning, and the schema refuses it.
+        PortMatch::Protocol(_) => {
+            let message = "no port is named, which means all of the protocol; an API server refuses that";
+            report.warning(Invalid::new(code::MISSING_FIELD, path, message, "write the range 1 to 65535"));
+        }
+        // An API server takes any name here.
+        PortMatch::Named { name, .. } => {
+            if let Err(invalid) = port::name(name, path) {
+                let message = format!("{}; it matches nothing", invalid.message);
+                let remedy = "write the name of a container port, or the port by its number";
+                report.warning(Invalid::new(code::INVALID_PORT, invalid.field, message, remedy));
+            }
+        }
+        PortMatch::Range { .. } => {}
+    }
 }
 
 fn read_name(name: &str, path: String, report: &mut Report) -> String {
@@ -230,7 +263,7 @@ fn read_peers(
     check_length(list.items.len(), dialect.most_items, &list.path, report);
     let mut peers = Vec::new();
     for (path, value) in list.iter() {
-        match read_peer(value, path, direction, action, report) {
+        match read_peer(dialect, value, path, direction, action, report) {
             Ok(peer) => peers.extend(peer),
             // In a rule that accepts, what cannot be read matches nothing, and the peers beside it do (C-9).
             Err(invalid) if action == Action::Accept && list.items.len() > 1 => {
@@ -245,6 +278,7 @@ fn read_peers(
 
 /// C-8: exactly one field.
 fn read_peer(
+    dialect: &Dialect,
     value: &Value,
     path: String,
     direction: Direction,
@@ -261,7 +295,7 @@ fn read_peer(
         peers.push(vec![Peer::Pods { namespaces: selected(namespaces), pods: Selector::default() }]);
     }
     if let Some(pods) = fields.object("pods")? {
-        let (namespaces, pods) = read_pods(pods)?;
+        let (namespaces, pods) = read_pods(pods, dialect)?;
         peers.push(vec![Peer::Pods { namespaces: selected(namespaces), pods }]);
     }
     if direction == Direction::Egress {
@@ -271,7 +305,9 @@ fn read_peer(
         if let Some(networks) = fields.list("networks")? {
             peers.push(read_networks(&networks, report)?);
         }
-        if let Some(names) = fields.list("domainNames")? {
+        if dialect.names_domains
+            && let Some(names) = fields.list("domainNames")?
+        {
             peers.push(read_domain_names(&names, action, report)?);
         }
     }
@@ -289,7 +325,7 @@ fn read_peer(
 }
 
 fn read_networks(list: &List<'_>, report: &mut Report) -> Read<Vec<Peer>> {
-    check_length(list.items.len(), MOST_NETWORKS, &list.path, report);
+    check_set(list, report);
     let mut peers = Vec::new();
     for (path, value) in list.iter() {
         let block = address::block(text(value, path.clone())?, &path)?;
@@ -303,7 +339,7 @@ fn read_networks(list: &List<'_>, report: &mut Report) -> Read<Vec<Peer>> {
 
 /// C-12.
 fn read_domain_names(list: &List<'_>, action: Action, report: &mut Report) -> Read<Vec<Peer>> {
-    check_length(list.items.len(), MOST_NETWORKS, &list.path, report);
+    check_set(list, report);
     let refuse = |path: &str, message: String, remedy: &str| {
         Err(Box::new(Invalid::new(code::INVALID_DOMAIN_NAME, path, message, remedy)))
     };
@@ -344,8 +380,20 @@ fn domain_name(text: &str) -> Option<NamePattern> {
 }
 
 pub(super) fn legacy(path: String, cidr: IpNet) -> Invalid {
-    let message = format!("the block has host bits or leading zeros; it counts as {cidr}");
+    let message = format!("the block has host bits or leading zeros, or is IPv4 within IPv6; it counts as {cidr}");
     Invalid::new(code::LEGACY_CIDR, path, message, format!("write {cidr}"))
+}
+
+/// Networks or domain names: not too many, and each once.
+fn check_set(list: &List<'_>, report: &mut Report) {
+    check_length(list.items.len(), MOST_NETWORKS, &list.path, report);
+    let mut seen = BTreeSet::new();
+    for (path, value) in list.iter() {
+        if let Some(text) = value.as_str().filter(|text| !seen.insert(*text)) {
+            let message = format!("{} is there twice, which an API server refuses", quoted(text));
+            report.warning(Invalid::new(code::DUPLICATE_ITEM, path, message, "remove one of the two"));
+        }
+    }
 }
 
 /// More than an API server takes still counts: it is only never what a cluster holds (C-14).

@@ -41,6 +41,15 @@ pub(super) fn required_number(fields: &mut Fields<'_>, name: &'static str) -> Re
     }
 }
 
+/// A name that any text may be: an API server takes whatever a rule of the ordered tiers names, and what no container
+/// port can be called is on no pod.
+pub(super) fn any_name(text: &str, path: String) -> Read<String> {
+    if text.is_empty() {
+        return refuse(path, "the name is empty".into(), "write the name of a container port, or remove the field");
+    }
+    Ok(text.to_owned())
+}
+
 /// The name of a container port: what an API server takes for one.
 pub(super) fn name(text: &str, path: String) -> Read<String> {
     let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';

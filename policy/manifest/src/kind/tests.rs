@@ -168,7 +168,6 @@ fn a_rule_that_cannot_be_read_whole_matches_nothing_and_the_policy_still_isolate
         ("{ports: [{port: web, endPort: 79}]}", "spec.ingress[0].ports[0].endPort", code::INVALID_PORT),
         ("{ports: [{protocol: tcp}]}", "spec.ingress[0].ports[0].protocol", code::INVALID_PORT),
         ("{ports: [{protocol: ICMP}]}", "spec.ingress[0].ports[0].protocol", code::INVALID_PORT),
-        ("null", "spec.ingress[0]", code::WRONG_TYPE),
         ("all", "spec.ingress[0]", code::WRONG_TYPE),
     ] {
         let (policy, findings) = network_policy(&format!("{{podSelector: {{}}, ingress: [{rule}, {{}}]}}"));
@@ -198,10 +197,65 @@ fn a_peer_that_names_nothing_or_too_much_matches_nothing_and_leaves_the_others()
 
 #[test]
 fn legacy_blocks_are_masked_with_a_warning() {
-    let (policy, findings) = network_policy("{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.2.9/24}}]}]}");
-    assert_eq!(codes(&findings), [code::LEGACY_CIDR]);
-    let block = Peer::Block { cidr: "10.0.2.0/24".parse().unwrap(), except: vec![] };
-    assert_eq!(policy.unwrap().rules[0].peers, Some(vec![block]));
+    for cidr in ["10.0.2.9/24", "010.0.2.0/24", "::ffff:10.0.2.0/120"] {
+        let spec = format!("{{podSelector: {{}}, ingress: [{{from: [{{ipBlock: {{cidr: '{cidr}'}}}}]}}]}}");
+        let (policy, findings) = network_policy(&spec);
+        assert_eq!(codes(&findings), [code::LEGACY_CIDR], "{cidr}");
+        let block = Peer::Block { cidr: "10.0.2.0/24".parse().unwrap(), except: vec![] };
+        assert_eq!(policy.unwrap().rules[0].peers, Some(vec![block]), "{cidr}");
+    }
+}
+
+#[test]
+fn null_counts_for_what_an_api_server_makes_of_it() {
+    for (written, stored, field) in [
+        ("ingress: [null]", "ingress: [{}]", "spec.ingress[0]"),
+        ("policyTypes: [Egress], egress: [~]", "policyTypes: [Egress], egress: [{}]", "spec.egress[0]"),
+        ("ingress: [{ports: [null]}]", "ingress: [{ports: [{}]}]", "spec.ingress[0].ports[0]"),
+        (
+            "ingress: [{from: [{podSelector: {matchLabels: {app: }}}, {podSelector: {}}]}]",
+            "ingress: [{from: [{podSelector: {matchLabels: {app: ''}}}, {podSelector: {}}]}]",
+            "spec.ingress[0].from[0].podSelector.matchLabels[\"app\"]",
+        ),
+        (
+            "ingress: [{from: [{podSelector: {matchExpressions: [{key: app, operator: In, values: [null]}]}}]}]",
+            "ingress: [{from: [{podSelector: {matchExpressions: [{key: app, operator: In, values: ['']}]}}]}]",
+            "spec.ingress[0].from[0].podSelector.matchExpressions[0].values[0]",
+        ),
+    ] {
+        let (policy, findings) = network_policy(&format!("{{podSelector: {{}}, {written}}}"));
+        assert_eq!(codes(&findings), [code::WRONG_TYPE], "{written}");
+        assert_eq!((findings[0].severity, findings[0].field.as_str()), (crate::Severity::Warning, field), "{written}");
+        let (expected, findings) = network_policy(&format!("{{podSelector: {{}}, {stored}}}"));
+        assert_eq!(findings, [], "{stored}");
+        assert_eq!(policy.unwrap().rules, expected.unwrap().rules, "{written}");
+    }
+    // A schema drops the label instead, and the selector would select everything.
+    let (policy, findings) =
+        cluster_policy("ingress: [{action: Accept, from: [{namespaces: {matchLabels: {team: }}}]}]");
+    assert_eq!(codes(&findings), [code::WRONG_TYPE]);
+    assert!(policy.unwrap().rules[0].fault.is_some());
+}
+
+#[test]
+fn what_stands_around_the_specification_is_checked() {
+    let head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n";
+    for (rest, expected, field) in [
+        ("metadata: {name: p}\nspec: {podSelector: {}}\negress: [{}]\n", Some(code::UNKNOWN_FIELD), "egress"),
+        ("metadata: {name: p}\nspec: {podSelector: {}}\npolicyTypes: null\n", Some(code::UNKNOWN_FIELD), "policyTypes"),
+        ("metadata: {name: Deny_All}\nspec: {podSelector: {}}\n", Some(code::INVALID_NAME), "metadata.name"),
+        ("metadata: {name: p.q-1}\nspec: {podSelector: {}}\nstatus: {}\n", None, ""),
+        (
+            "metadata: {name: p, managedFields: [{a: b}], annotations: {a: }, labels: {b: }}\nspec: {podSelector: {}}\n",
+            None,
+            "",
+        ),
+    ] {
+        let (policy, findings) = policy(&object(&format!("{head}{rest}")));
+        assert!(policy.unwrap().isolates.ingress, "{rest}");
+        assert_eq!(codes(&findings), Vec::from_iter(expected), "{rest}");
+        assert!(findings.iter().all(|finding| finding.field == field), "{rest}: {findings:?}");
+    }
 }
 
 #[test]
@@ -240,6 +294,7 @@ fn a_policy_whose_subject_or_types_cannot_be_read_is_not_enforced() {
         ("{podSelector: {}, policyTypes: Ingress}", code::INVALID_POLICY_TYPES),
         ("{podSelector: {}, policyTypes: [ingress]}", code::INVALID_POLICY_TYPES),
         ("{podSelector: {}, policyTypes: [null]}", code::INVALID_POLICY_TYPES),
+        ("{podSelector: {}, policyTypes: [Ingress, Egress, Ingress]}", code::INVALID_POLICY_TYPES),
         ("deny", code::WRONG_TYPE),
     ] {
         let (policy, findings) = network_policy(spec);
@@ -264,6 +319,8 @@ fn misspelt_kinds_and_other_versions_are_not_enforced() {
         ("networking.k8s.io/v1", "networkpolicy", code::INVALID_KIND),
         ("extensions/v1beta1", "NetworkPolicy", code::UNKNOWN_VERSION),
         ("policy.networking.k8s.io/v1alpha1", "ClusterNetworkPolicy", code::UNKNOWN_VERSION),
+        ("policy.networking.k8s.io/v1", "ClusterNetworkPolicy", code::UNKNOWN_VERSION),
+        ("policy.networking.k8s.io/v1beta1", "AdminNetworkPolicy", code::UNKNOWN_VERSION),
         ("apps/v1", "Deployment", code::UNKNOWN_KIND),
     ] {
         let yaml = format!(
@@ -311,7 +368,7 @@ fn ordered_kinds_are_read_in_their_own_words() {
             "v1alpha2",
             "tier: Admin, priority: 7",
             "Accept",
-            "protocols: [{tcp: {destinationPort: {number: 80}}}, {udp: {destinationPort: {range: {start: 8000, end: 8090}}}}, {sctp: {}}]",
+            "protocols: [{tcp: {destinationPort: {number: 80}}}, {udp: {destinationPort: {range: {start: 8000, end: 8090}}}}, {sctp: {destinationPort: {number: 9}}}]",
             Tier::Admin,
             7,
         ),
@@ -320,7 +377,7 @@ fn ordered_kinds_are_read_in_their_own_words() {
             "v1alpha2",
             "tier: Baseline, priority: 0",
             "Accept",
-            "protocols: [{tcp: {destinationPort: {number: 80}}}, {udp: {destinationPort: {range: {start: 8000, end: 8090}}}}, {sctp: {}}]",
+            "protocols: [{tcp: {destinationPort: {number: 80}}}, {udp: {destinationPort: {range: {start: 8000, end: 8090}}}}, {sctp: {destinationPort: {number: 9}}}]",
             Tier::Baseline,
             0,
         ),
@@ -365,6 +422,92 @@ fn ordered_kinds_are_read_in_their_own_words() {
         let blocks = ["10.0.0.0/8", "::/0"].map(|cidr| Peer::Block { cidr: cidr.parse().unwrap(), except: vec![] });
         assert_eq!(egress.peers.as_deref().unwrap()[..2], blocks);
         assert_eq!(egress.peers.as_deref().unwrap()[2], Peer::Nodes(Selector::default()));
+    }
+}
+
+#[test]
+fn a_cluster_policy_says_the_same_in_both_its_versions() {
+    let spec = "{tier: Admin, priority: 3, subject: {namespaces: {}}, egress: [{action: Deny, to: [{pods: {podSelector: {matchLabels: {a: b}}}}], protocols: [{tcp: {destinationPort: {range: {start: 1, end: 9}}}}]}]}";
+    let read = |version| {
+        let (policy, findings) = ordered("ClusterNetworkPolicy", version, spec);
+        assert_eq!(findings, [], "{version}");
+        Policy { content_hash: String::new(), ..policy.unwrap() }
+    };
+    let newer = read("v1beta1");
+    assert_eq!(newer.rules.len(), 1);
+    assert_eq!(newer, read("v1alpha2"));
+    let of_kind = kinds_read().find(|(_, kind)| *kind == "ClusterNetworkPolicy").unwrap();
+    assert_eq!(of_kind.0, ["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"]);
+}
+
+#[test]
+fn pods_name_the_selectors_that_their_version_requires() {
+    for (kind, version, pods, expected) in [
+        ("ClusterNetworkPolicy", "v1beta1", "{podSelector: {}}", None),
+        ("ClusterNetworkPolicy", "v1alpha2", "{namespaceSelector: null, podSelector: {}}", None),
+        ("ClusterNetworkPolicy", "v1beta1", "{namespaceSelector: {}}", Some("podSelector")),
+        ("ClusterNetworkPolicy", "v1beta1", "{namespaceSelector: {}, podSelector: null}", Some("podSelector")),
+        ("AdminNetworkPolicy", "v1alpha1", "{namespaceSelector: {}, podSelector: {}}", None),
+        ("AdminNetworkPolicy", "v1alpha1", "{podSelector: {}}", Some("namespaceSelector")),
+        ("BaselineAdminNetworkPolicy", "v1alpha1", "{namespaceSelector: {}}", Some("podSelector")),
+    ] {
+        let place = match kind {
+            "ClusterNetworkPolicy" => "tier: Admin, priority: 1, ",
+            "AdminNetworkPolicy" => "priority: 1, ",
+            _ => "",
+        };
+        let rule = "ingress: [{action: Deny, from: [{namespaces: {}}]}]";
+        let (policy, findings) = ordered(kind, version, &format!("{{{place}subject: {{pods: {pods}}}, {rule}}}"));
+        let missing = expected.map(|name| format!("spec.subject.pods.{name}"));
+        assert_eq!(findings.first().map(|finding| &finding.field), missing.as_ref(), "{kind} {pods}");
+        assert_eq!(policy.is_some(), expected.is_none(), "{kind} {pods}");
+
+        let rule = format!("ingress: [{{action: Deny, from: [{{pods: {pods}}}]}}]");
+        let (policy, findings) = ordered(kind, version, &format!("{{{place}subject: {{namespaces: {{}}}}, {rule}}}"));
+        let missing = expected.map(|name| format!("spec.ingress[0].from[0].pods.{name}"));
+        assert_eq!(findings.first().map(|finding| &finding.field), missing.as_ref(), "{kind} {pods}");
+        assert_eq!(policy.unwrap().rules[0].fault.is_some(), expected.is_some(), "{kind} {pods}");
+    }
+}
+
+#[test]
+fn ports_that_no_cluster_can_mean_are_told_and_count_as_they_are_written() {
+    let rule = |protocol: &str| {
+        let (policy, findings) = cluster_policy(&format!(
+            "ingress: [{{action: Deny, from: [{{namespaces: {{}}}}], protocols: [{protocol}]}}]"
+        ));
+        assert!(findings.iter().all(|finding| finding.severity == crate::Severity::Warning), "{protocol}");
+        let rule = policy.unwrap().rules.remove(0);
+        assert_eq!(rule.fault, None, "{protocol}");
+        (rule.ports, codes(&findings))
+    };
+    assert_eq!(rule("{sctp: {}}"), (Some(vec![PortMatch::Protocol(Protocol::SCTP)]), vec![code::MISSING_FIELD]));
+    for name in ["HTTP", "80", "a-name-that-is-too-long"] {
+        let named = PortMatch::Named { protocol: None, name: name.into() };
+        let found = rule(&format!("{{destinationNamedPort: '{name}'}}"));
+        assert_eq!(found, (Some(vec![named]), vec![code::INVALID_PORT]), "{name}");
+    }
+}
+
+#[test]
+fn a_range_of_one_port_is_refused_where_the_schema_does() {
+    let (policy, findings) = cluster_policy(
+        "ingress: [{action: Accept, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {range: {start: 80, end: 80}}}}]}]",
+    );
+    assert_eq!(codes(&findings), [code::INVALID_PORT]);
+    assert!(policy.unwrap().rules[0].fault.is_some());
+    let older = "{priority: 1, subject: {namespaces: {}}, ingress: [{action: Allow, from: [{namespaces: {}}], ports: [{portRange: {start: 80, end: 80}}]}]}";
+    let rule = only_rule(ordered("AdminNetworkPolicy", "v1alpha1", older));
+    assert_eq!(rule.ports, Some(vec![range(Protocol::TCP, 80, 80)]));
+}
+
+#[test]
+fn what_a_peer_says_twice_is_told_and_counts() {
+    for peer in ["networks: [10.0.0.0/8, fd00::/8, 10.0.0.0/8]", "domainNames: [a.com, b.com, a.com]"] {
+        let (policy, findings) = cluster_policy(&format!("egress: [{{action: Accept, to: [{{{peer}}}]}}]"));
+        assert_eq!(codes(&findings), [code::DUPLICATE_ITEM], "{peer}");
+        assert!(findings[0].field.ends_with("[2]"), "{peer}: {}", findings[0].field);
+        assert_eq!(policy.unwrap().rules[0].fault, None, "{peer}");
     }
 }
 
@@ -438,6 +581,13 @@ fn a_baseline_object_never_passes_and_is_named_default() {
         "{subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}]}",
     );
     assert_eq!(codes(&findings), [code::INVALID_ACTION]);
+    assert!(policy.unwrap().rules[0].fault.is_some());
+    let (policy, findings) = ordered(
+        "BaselineAdminNetworkPolicy",
+        "v1alpha1",
+        "{subject: {namespaces: {}}, egress: [{action: Allow, to: [{domainNames: [example.com]}]}]}",
+    );
+    assert_eq!(codes(&findings), [code::UNKNOWN_FIELD]);
     assert!(policy.unwrap().rules[0].fault.is_some());
     let yaml = "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: BaselineAdminNetworkPolicy\nmetadata: {name: other}\nspec: {subject: {namespaces: {}}}\n";
     let (policy, findings) = super::policy(&object(yaml));
@@ -565,6 +715,16 @@ fn a_namespace_always_has_the_label_of_its_name() {
     let labels = namespace(&object(yaml)).0.unwrap().labels;
     assert_eq!(labels.get(NAME_LABEL).map(String::as_str), Some("x"));
     assert_eq!(labels.get("team").map(String::as_str), Some("a"));
+}
+
+#[test]
+fn a_label_that_is_null_is_empty_as_an_api_server_stores_it() {
+    let yaml = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {app: , tier: web}, annotations: {note: }}\n";
+    let labels = pod(&object(yaml)).0.unwrap().labels;
+    assert_eq!(
+        labels.iter().collect::<Vec<_>>(),
+        [(&"app".to_owned(), &String::new()), (&"tier".into(), &"web".into())]
+    );
 }
 
 #[test]
