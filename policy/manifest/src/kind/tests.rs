@@ -214,6 +214,8 @@ fn an_except_outside_its_block_is_told() {
         assert_eq!(codes(&findings), [code::EXCEPT_OUTSIDE_BLOCK], "{except}");
         assert_eq!(findings[0].severity, crate::Severity::Warning);
         assert_eq!(policy.unwrap().rules[0].fault, None);
+        let nothing_left = ["10.0.0.0/8", "0.0.0.0/0"].contains(&except);
+        assert_eq!(findings[0].message.ends_with("out: the peer matches nothing"), nothing_left, "{findings:?}");
     }
 }
 
@@ -264,6 +266,15 @@ fn misspelt_kinds_and_other_versions_are_not_enforced() {
         ("networking.k8s.io/v1", "networkpolicy", code::INVALID_KIND),
         ("extensions/v1beta1", "NetworkPolicy", code::UNKNOWN_VERSION),
         ("policy.networking.k8s.io/v1alpha1", "ClusterNetworkPolicy", code::UNKNOWN_VERSION),
+        ("v1", "NetworkPolicy", code::UNKNOWN_VERSION),
+        ("network.k8s.io/v1", "NetworkPolicy", code::UNKNOWN_VERSION),
+        ("networking.k8s.io/v1", "NetworkPolicies", code::INVALID_KIND),
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolcy", code::INVALID_KIND),
+        ("crd.antrea.io/v1beta1", "NetworkPolicy", code::FOREIGN_POLICY),
+        ("crd.projectcalico.org/v1", "GlobalNetworkPolicy", code::FOREIGN_POLICY),
+        ("networking.k8s.io/v1", "NetPolicy", code::INVALID_KIND),
+        ("policy.networking.k8s.io/v1", "TenantNetworkPolicy", code::INVALID_KIND),
+        ("networking.k8s.io/v1", "Ingress", code::UNKNOWN_KIND),
         ("apps/v1", "Deployment", code::UNKNOWN_KIND),
     ] {
         let yaml = format!(
