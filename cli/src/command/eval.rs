@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Arg, Args, ValueEnum};
+use netverdict_manifest::Finding;
 use netverdict_policy::{
     End, EvaluateError, Family, Flow, Snapshot, evaluate, evaluate::usual_family, model::Protocol,
 };
@@ -110,7 +111,10 @@ async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &m
     let given = arguments.sources.read(terminal).await?;
     let reading = netverdict_manifest::snapshot(&given.objects);
     // What is not enforced as written changes the answer; the rest is for `lint`.
-    for finding in given.findings.iter().chain(&reading.findings).filter(|finding| finding.changes_verdicts()) {
+    let mut findings = given.findings;
+    findings.extend(reading.findings);
+    findings.retain(Finding::changes_verdicts);
+    for finding in &findings {
         terminal.warn(&finding.to_string());
     }
     let namespace = arguments.namespace.as_deref().or(given.namespace.as_deref()).unwrap_or("default");
@@ -125,7 +129,7 @@ async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &m
     let evaluation = evaluation.context("cannot evaluate the flow")?;
     let text = match arguments.output {
         Output::Table => walk::explain(&reading.snapshot, &flow, &evaluation, terminal.paint()),
-        Output::Json => json(&answer::FlowAnswer::of(&evaluation))?,
+        Output::Json => json(&answer::OneAnswer::of(&evaluation, findings))?,
     };
     terminal.print(&text)?;
     Ok(if arguments.exit_status { Exit::of(evaluation.verdict) } else { Exit::Done })
@@ -146,7 +150,11 @@ fn flow_between(
     });
     let family = match (family, of_address) {
         (Some(family), Some(found)) if family != found => {
-            anyhow::bail!("the family is {}, but an end has an {} address", family.as_str(), found.as_str())
+            anyhow::bail!(
+                "the family is {}, but an end has an {} address; leave the family out, or give addresses of it",
+                family.as_str(),
+                found.as_str()
+            )
         }
         (Some(family), _) => family,
         (None, _) => usual_family(snapshot, [&source, &destination]),

@@ -1,5 +1,6 @@
 //! The shape of an evaluated flow for programs. A contract: fields are added, never renamed or removed.
 
+use netverdict_manifest::Finding;
 use netverdict_policy::{Confidence, Evaluation, NearMiss, Point, Reference, Verdict};
 use serde::Serialize;
 
@@ -12,6 +13,16 @@ pub(super) struct FlowAnswer {
     /// Why the flow could not be evaluated, or not at one of the points; the verdict is then unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+/// The answer for one flow that was asked by itself: the flow's, with what of the objects changes it.
+#[derive(Debug, Serialize)]
+pub(super) struct OneAnswer {
+    #[serde(flatten)]
+    flow: FlowAnswer,
+    /// As of a case; left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<Finding>,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,6 +75,12 @@ impl FlowAnswer {
     }
 }
 
+impl OneAnswer {
+    pub(super) fn of(evaluation: &Evaluation, findings: Vec<Finding>) -> Self {
+        Self { flow: FlowAnswer::of(evaluation), findings }
+    }
+}
+
 impl PointAnswer {
     fn of(point: &Point) -> Self {
         let Point { name, subject: _, decision, near_misses } = point;
@@ -102,6 +119,24 @@ impl NearMissAnswer {
             rule_index: near.rule_index,
             failed: near.failed.as_str(),
             detail: near.detail.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netverdict_manifest::code;
+    use netverdict_policy::FailedDimension;
+
+    #[test]
+    fn the_documented_lists_are_whole() {
+        let page = include_str!("../../../../docs/eval.md");
+        for name in FailedDimension::ALL.iter().map(|failed| failed.as_str()) {
+            assert!(page.contains(&format!("`{name}`")), "docs/eval.md lacks {name}");
+        }
+        for (name, meaning) in code::ALL {
+            let line = format!("| `{name}` | {} |\n", meaning.trim_end_matches('.'));
+            assert!(page.contains(&line), "docs/eval.md lacks {line}");
         }
     }
 }
