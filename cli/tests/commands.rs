@@ -70,6 +70,23 @@ fn a_pod_that_is_not_there_is_an_error_with_its_neighbours() {
 }
 
 #[test]
+fn a_service_is_told_from_a_pod_that_is_not_there() {
+    let service =
+        "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: db, name: primary}\nspec: {clusterIP: 10.96.0.7}\n";
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("all.yaml"), format!("{PODS}{service}")).unwrap();
+    let to = |place: &str| {
+        run(netverdict().arg("eval").arg("-f").arg(folder.path()).args(["--from", "shop/web", "--to", place]))
+    };
+    let (code, _, errors) = to("db/primary:5432");
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("it is a Service: name a pod behind it, with that pod's own port"), "{errors}");
+    let (code, output, _) = to("10.96.0.7:5432");
+    assert_eq!(code, Some(0));
+    assert!(output.starts_with("unknown at source egress"), "{output}");
+}
+
+#[test]
 fn arguments_that_are_not_understood_are_exit_code_two() {
     for arguments in [&["why", "shop/web"][..], &["why", "shop/web", "db/pg:0"], &["flows", "--verdict", "no"], &[]] {
         let (code, output, errors) = run(netverdict().args(arguments));

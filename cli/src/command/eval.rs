@@ -72,15 +72,17 @@ Examples:
   Many cases at once, answered line by line
     {program} eval cases.jsonl > verdicts.jsonl
 
-With --from and --to and without -f it reads the cluster that kubectl would ask. With -f and --kubeconfig or
---context it lays the manifests over that cluster: an object that both have is the manifests'.
+With --from and --to and without -f it reads the cluster that kubectl would ask. With -f and
+--kubeconfig or --context it lays the manifests over that cluster: an object that both have is
+the manifests'.
 
 A case is one line:
-  {\"id\": \"1\", \"objects\": [Kubernetes objects], \"flows\": [{\"source\": {\"pod\": \"ns/name\"} or {\"ip\": \"...\"},
-   \"destination\": {...}, \"protocol\": \"TCP\", \"port\": 80, \"family\": 4}]}
-Without a port, a flow is allowed only if every port is; without a family it is IPv4, or IPv6 where an end has no
-other address. A case that cannot be read is answered by a line with
-`error`, a flow by a verdict `unknown` with its own `error`; all others go on.
+  {\"id\": \"1\", \"objects\": [Kubernetes objects],
+   \"flows\": [{\"source\": {\"pod\": \"ns/name\"} or {\"ip\": \"...\"}, \"destination\": {...},
+              \"protocol\": \"TCP\", \"port\": 80, \"family\": 4}]}
+Without a port, a flow is allowed only if every port is; without a family it is IPv4, or IPv6 where
+an end has no other address. A case that cannot be read is answered by a line with `error`, a flow
+by a verdict `unknown` with its own `error`; all others go on.
 Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; with --exit-status:
 0 allowed, 3 denied, 4 unknown.";
 
@@ -179,6 +181,9 @@ fn with_remedy(error: EvaluateError, snapshot: &Snapshot, origin: ObjectsOrigin)
     let remedy = match &error {
         EvaluateError::UnknownPod(_) if snapshot.pods.is_empty() => {
             format!("{holders} no pods; add them with -f, or read a cluster with --kubeconfig or --context")
+        }
+        EvaluateError::UnknownPod(wanted) if snapshot.services.contains_key(wanted) => {
+            "it is a Service: name a pod behind it, with that pod's own port".to_owned()
         }
         EvaluateError::UnknownPod(wanted) => {
             let similar = |name: &str| name.contains(&wanted.name) || wanted.name.contains(name);

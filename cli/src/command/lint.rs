@@ -32,11 +32,12 @@ Examples:
   A policy before it is applied, with the cluster's pods, namespaces and other policies in view
     {program} lint -f policy.yaml --context production
 
-Without -f it reads the cluster that kubectl would ask. With -f and --kubeconfig or --context it lays the manifests
-over that cluster and tells what it finds about the manifests. With -f alone it knows nothing but the manifests:
-without pods among them it says nothing of selectors that match none.
-Exit codes: 0 nothing of severity error was found (warnings may have been), 1 an error was found, or it
-failed, 2 the arguments were not understood.";
+Without -f it reads the cluster that kubectl would ask. With -f and --kubeconfig or --context it
+lays the manifests over that cluster and tells what it finds about the manifests. With -f alone it
+knows nothing but the manifests: without pods among them it says nothing of selectors that match
+none.
+Exit codes: 0 nothing of severity error was found (warnings may have been), 1 an error was found,
+or it failed, 2 the arguments were not understood.";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {

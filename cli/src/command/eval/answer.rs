@@ -1,8 +1,10 @@
 //! The shape of an evaluated flow for programs. A contract: fields are added, never renamed or removed.
 
 use netverdict_manifest::Finding;
-use netverdict_policy::{Confidence, Evaluation, NearMiss, Point, Reference, Verdict};
+use netverdict_policy::{Confidence, Evaluation, NearMiss, Point, Reason, Reference, Verdict};
 use serde::Serialize;
+
+use crate::command::why::reason_text;
 
 /// One flow's verdict.
 #[derive(Debug, Serialize)]
@@ -66,8 +68,15 @@ struct NearMissAnswer {
 impl FlowAnswer {
     pub(super) fn of(evaluation: &Evaluation) -> Self {
         let points = evaluation.points.iter().map(PointAnswer::of).collect();
-        let missing = evaluation.missing.first().filter(|_| evaluation.verdict == Verdict::Unknown);
-        Self { verdict: evaluation.verdict, points, error: missing.map(ToString::to_string) }
+        let unknown = evaluation.verdict == Verdict::Unknown;
+        let told = evaluation.points.iter().any(|point| point.decision.verdict == Verdict::Unknown);
+        let error = match evaluation.missing.first() {
+            Some(missing) if unknown => Some(missing.to_string()),
+            // Where no point tells the reason.
+            None if unknown && !told => Some(reason_text(Reason::ServiceNotResolved).to_owned()),
+            Some(_) | None => None,
+        };
+        Self { verdict: evaluation.verdict, points, error }
     }
 
     pub(super) fn failed(error: String) -> Self {

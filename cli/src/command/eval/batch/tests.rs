@@ -196,3 +196,16 @@ fn misspelt_parts_of_a_case_are_told() {
     let (lines, _) = run(br#"{"id": 1, "objects": {}, "flows": []}"#);
     assert_eq!(lines[0]["error"], "line 1: objects: expected a list of Kubernetes objects, found an empty object");
 }
+
+#[test]
+fn an_unknown_without_points_says_why() {
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "x", "name": "s"},
+        "spec": {"clusterIP": "10.96.0.7"}});
+    let flow = |source: Value| json!({"source": source, "destination": {"ip": "10.96.0.7"}, "port": 80});
+    let flows = [flow(json!({"ip": "203.0.113.1"})), flow(json!({"pod": "x/a"}))];
+    let line = json!({"id": 1, "objects": [service, pod("x", "a", "10.0.1.1")], "flows": flows});
+    let (lines, _) = run(line.to_string().as_bytes());
+    let why = "a Service's address, whose backend is not known here";
+    assert_eq!(lines[0]["flows"][0], json!({"verdict": "unknown", "points": [], "error": why}));
+    assert_eq!(lines[0]["flows"][1]["points"][0]["reason"], "service_not_resolved");
+}
