@@ -85,8 +85,9 @@ pub(crate) enum Known {
 /// Holds nothing but policies.
 const POLICY_GROUP: &str = "policy.networking.k8s.io";
 
-/// Holds Ingresses and the like as well.
+/// Holds these as well.
 const NETWORK_POLICY_GROUP: &str = "networking.k8s.io";
+const ITS_OTHER_KINDS: &[&str] = &["ClusterCIDR", "IPAddress", "Ingress", "IngressClass", "ServiceCIDR"];
 
 /// Kinds of other systems that decide who may connect, beyond those that end in `NetworkPolicy`.
 const FOREIGN_KINDS: &[(&str, &[&str])] = &[
@@ -134,7 +135,7 @@ pub(crate) fn known(api_version: &str, kind: &str) -> Known {
     }
     let bare = |kind: &str| kind.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let letters = bare(kind);
-    let holds_policies = group == POLICY_GROUP || (group == NETWORK_POLICY_GROUP && letters.contains("pol"));
+    let holds_policies = group == POLICY_GROUP || (group == NETWORK_POLICY_GROUP && !ITS_OTHER_KINDS.contains(&kind));
     match KINDS.iter().find(|known| bare(known.kind()) == letters) {
         Some(policy) => Known::Misspelt(*policy),
         None if holds_policies => Known::UnreadPolicy,

@@ -273,6 +273,8 @@ fn misspelt_kinds_and_other_versions_are_not_enforced() {
         ("crd.antrea.io/v1beta1", "NetworkPolicy", code::FOREIGN_POLICY),
         ("crd.projectcalico.org/v1", "GlobalNetworkPolicy", code::FOREIGN_POLICY),
         ("networking.k8s.io/v1", "NetPolicy", code::INVALID_KIND),
+        ("networking.k8s.io/v1", "Firewall", code::INVALID_KIND),
+        ("networking.k8s.io/v1", "ServiceCIDR", code::UNKNOWN_KIND),
         ("policy.networking.k8s.io/v1", "TenantNetworkPolicy", code::INVALID_KIND),
         ("networking.k8s.io/v1", "Ingress", code::UNKNOWN_KIND),
         ("apps/v1", "Deployment", code::UNKNOWN_KIND),
