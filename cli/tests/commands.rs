@@ -70,6 +70,26 @@ fn a_pod_that_is_not_there_is_an_error_with_its_neighbours() {
 }
 
 #[test]
+fn one_answer_as_json_carries_what_changes_it() {
+    let broken = "---\napiVersion: v1\nkind: NetworkPolicy\nmetadata: {namespace: db, name: open}\nspec: {podSelector: {}, ingress: [{}]}\n";
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("all.yaml"), format!("{PODS}{broken}")).unwrap();
+    let (_, output, errors) = run(netverdict().arg("eval").arg("-f").arg(folder.path()).args([
+        "--from",
+        "shop/web",
+        "--to",
+        "db/pg:5432",
+        "-o",
+        "json",
+    ]));
+    let answer: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((&answer["verdict"], &answer["findings"][0]["code"]), (&"denied".into(), &"unknown-version".into()));
+    assert!(errors.contains("unknown-version"), "{errors}");
+    let (_, output, _) = eval("db/pg:5432", &["-o", "json"]);
+    assert!(!output.contains("findings"), "{output}");
+}
+
+#[test]
 fn a_service_is_told_from_a_pod_that_is_not_there() {
     let service =
         "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: db, name: primary}\nspec: {clusterIP: 10.96.0.7}\n";
