@@ -70,6 +70,43 @@ fn a_pod_that_is_not_there_is_an_error_with_its_neighbours() {
 }
 
 #[test]
+fn one_answer_as_json_carries_what_changes_it() {
+    let broken = "---\napiVersion: v1\nkind: NetworkPolicy\nmetadata: {namespace: db, name: open}\nspec: {podSelector: {}, ingress: [{}]}\n";
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("all.yaml"), format!("{PODS}{broken}")).unwrap();
+    let (_, output, errors) = run(netverdict().arg("eval").arg("-f").arg(folder.path()).args([
+        "--from",
+        "shop/web",
+        "--to",
+        "db/pg:5432",
+        "-o",
+        "json",
+    ]));
+    let answer: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((&answer["verdict"], &answer["findings"][0]["code"]), (&"denied".into(), &"unknown-version".into()));
+    assert!(errors.contains("unknown-version"), "{errors}");
+    let (_, output, _) = eval("db/pg:5432", &["-o", "json"]);
+    assert!(!output.contains("findings"), "{output}");
+}
+
+#[test]
+fn a_service_is_told_from_a_pod_that_is_not_there() {
+    let service =
+        "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: db, name: primary}\nspec: {clusterIP: 10.96.0.7}\n";
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("all.yaml"), format!("{PODS}{service}")).unwrap();
+    let to = |place: &str| {
+        run(netverdict().arg("eval").arg("-f").arg(folder.path()).args(["--from", "shop/web", "--to", place]))
+    };
+    let (code, _, errors) = to("db/primary:5432");
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("it is a Service: name a pod behind it, with that pod's own port"), "{errors}");
+    let (code, output, _) = to("10.96.0.7:5432");
+    assert_eq!(code, Some(0));
+    assert!(output.starts_with("unknown at source egress"), "{output}");
+}
+
+#[test]
 fn arguments_that_are_not_understood_are_exit_code_two() {
     for arguments in [&["why", "shop/web"][..], &["why", "shop/web", "db/pg:0"], &["flows", "--verdict", "no"], &[]] {
         let (code, output, errors) = run(netverdict().args(arguments));

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Arg, Args, ValueEnum};
+use netverdict_manifest::Finding;
 use netverdict_policy::{
     End, EvaluateError, Family, Flow, Snapshot, evaluate, evaluate::usual_family, model::Protocol,
 };
@@ -71,17 +72,20 @@ Examples:
   Many cases at once, answered line by line
     {program} eval cases.jsonl > verdicts.jsonl
 
-With --from and --to and without -f it reads the cluster that kubectl would ask. With -f and --kubeconfig or
---context it lays the manifests over that cluster: an object that both have is the manifests'.
+With --from and --to and without -f it reads the cluster that kubectl would ask. With -f and --kubeconfig or --context it \
+lays the manifests over that cluster: an object that both have is the manifests'.
 
 A case is one line:
-  {\"id\": \"1\", \"objects\": [Kubernetes objects], \"flows\": [{\"source\": {\"pod\": \"ns/name\"} or {\"ip\": \"...\"},
-   \"destination\": {...}, \"protocol\": \"TCP\", \"port\": 80, \"family\": 4}]}
-Without a port, a flow is allowed only if every port is; without a family it is IPv4, or IPv6 where an end has no
-other address. A case that cannot be read is answered by a line with
-`error`, a flow by a verdict `unknown` with its own `error`; all others go on.
-Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; with --exit-status:
-0 allowed, 3 denied, 4 unknown.";
+  {\"id\": \"1\", \"objects\": [Kubernetes objects],
+   \"flows\": [{\"source\": {\"pod\": \"ns/name\"} or {\"ip\": \"...\"},
+              \"destination\": {...}, \"protocol\": \"TCP\", \"port\": 80,
+              \"family\": 4}]}
+
+Without a port, a flow is allowed only if every port is; without a family it is IPv4, or IPv6 where an end has no other \
+address. A case that cannot be read is answered by a line with `error`, a flow by a verdict `unknown` with its own `error`; \
+all others go on.
+
+Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; with --exit-status: 0 allowed, 3 denied, 4 unknown.";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -110,7 +114,10 @@ async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &m
     let given = arguments.sources.read(terminal).await?;
     let reading = netverdict_manifest::snapshot(&given.objects);
     // What is not enforced as written changes the answer; the rest is for `lint`.
-    for finding in given.findings.iter().chain(&reading.findings).filter(|finding| finding.changes_verdicts()) {
+    let mut findings = given.findings;
+    findings.extend(reading.findings);
+    findings.retain(Finding::changes_verdicts);
+    for finding in &findings {
         terminal.warn(&finding.to_string());
     }
     let namespace = arguments.namespace.as_deref().or(given.namespace.as_deref()).unwrap_or("default");
@@ -125,7 +132,7 @@ async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &m
     let evaluation = evaluation.context("cannot evaluate the flow")?;
     let text = match arguments.output {
         Output::Table => walk::explain(&reading.snapshot, &flow, &evaluation, terminal.paint()),
-        Output::Json => json(&answer::FlowAnswer::of(&evaluation))?,
+        Output::Json => json(&answer::OneAnswer::of(&evaluation, findings))?,
     };
     terminal.print(&text)?;
     Ok(if arguments.exit_status { Exit::of(evaluation.verdict) } else { Exit::Done })
@@ -146,7 +153,11 @@ fn flow_between(
     });
     let family = match (family, of_address) {
         (Some(family), Some(found)) if family != found => {
-            anyhow::bail!("the family is {}, but an end has an {} address", family.as_str(), found.as_str())
+            anyhow::bail!(
+                "the family is {}, but an end has an {} address; leave the family out, or give addresses of it",
+                family.as_str(),
+                found.as_str()
+            )
         }
         (Some(family), _) => family,
         (None, _) => usual_family(snapshot, [&source, &destination]),
@@ -171,6 +182,9 @@ fn with_remedy(error: EvaluateError, snapshot: &Snapshot, origin: ObjectsOrigin)
     let remedy = match &error {
         EvaluateError::UnknownPod(_) if snapshot.pods.is_empty() => {
             format!("{holders} no pods; add them with -f, or read a cluster with --kubeconfig or --context")
+        }
+        EvaluateError::UnknownPod(wanted) if snapshot.services.contains_key(wanted) => {
+            "it is a Service: name a pod behind it, with that pod's own port".to_owned()
         }
         EvaluateError::UnknownPod(wanted) => {
             let similar = |name: &str| name.contains(&wanted.name) || wanted.name.contains(name);

@@ -162,3 +162,27 @@ pub struct NearMiss {
     /// For people: what was expected beside what was found, for instance `pod label app=web is not app=api`.
     pub detail: String,
 }
+
+impl NearMiss {
+    /// The one that came furthest, of equals the first; `None` where no policy has a rule. What is worth repairing.
+    pub fn nearest<'a>(misses: impl IntoIterator<Item = &'a Self>) -> Option<&'a Self> {
+        let with_rules = misses.into_iter().filter(|miss| miss.failed != FailedDimension::NoRules);
+        with_rules.reduce(|best, next| if next.failed.distance() > best.failed.distance() { next } else { best })
+    }
+}
+
+impl FailedDimension {
+    /// How many dimensions a rule passed before it failed in this one, for comparing policies.
+    const fn distance(self) -> u8 {
+        match self {
+            Self::NoRules => 0,
+            Self::Fault => 1,
+            Self::Peer => 2,
+            Self::IpBlockExcept => 3,
+            Self::IpFamily => 4,
+            Self::Protocol => 5,
+            Self::NamedPortUnresolved => 6,
+            Self::Port => 7,
+        }
+    }
+}

@@ -163,7 +163,7 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// Other case, two letters swapped, or a letter or two too many, too few or wrong.
-fn is_misspelling(found: &str, known: &str) -> bool {
+pub(crate) fn is_misspelling(found: &str, known: &str) -> bool {
     if found.len() > LONGEST_QUOTE {
         return false;
     }

@@ -158,6 +158,11 @@ impl Report {
         self.add(Severity::Info, invalid);
     }
 
+    /// Findings that are counted and not told.
+    pub(crate) fn leave_out(&mut self, count: usize) {
+        self.left_out += count;
+    }
+
     /// What was read, or `None` and a warning: for objects of which a part may be missing.
     pub(crate) fn lenient<T>(&mut self, read: Result<T, Box<Invalid>>) -> Option<T> {
         match read {
@@ -213,7 +218,7 @@ codes! {
     BROKEN_DOCUMENT = "broken-document": "The text is neither YAML nor JSON, or nests or expands beyond the bounds.";
     TOO_LARGE = "too-large": "The text is larger than what is read at once.";
     INVALID_OBJECT = "invalid-object": "apiVersion, kind or metadata cannot be read; the object is ignored.";
-    INVALID_KIND = "invalid-kind": "The kind is a misspelt policy kind; the object is not enforced.";
+    INVALID_KIND = "invalid-kind": "The kind is a misspelt policy kind, or one of a policy group that is not read; the object is not enforced.";
     UNKNOWN_KIND = "unknown-kind": "The kind says nothing about network policy; the object is ignored.";
     FOREIGN_POLICY = "foreign-policy": "A policy of another system, which is not evaluated.";
     UNKNOWN_VERSION = "unknown-version": "A policy kind with an apiVersion that is not known; the object is not enforced.";

@@ -17,7 +17,7 @@ mod service;
 use netverdict_policy::model::{Isolates, Policy, PolicyKey, Rule, Subject, Tier};
 
 use crate::{
-    fields::{Fields, quoted},
+    fields::{Fields, is_misspelling, quoted},
     finding::{Finding, Invalid, Report, code},
     label,
     object::{MODE_ANNOTATION, Object},
@@ -77,13 +77,19 @@ pub(crate) enum Known {
     OtherVersion(&'static dyn PolicyKind),
     /// Not a kind that anybody has, and nearly a policy kind.
     Misspelt(&'static dyn PolicyKind),
+    /// Of a group that holds policies, and none that we know: a later version's, or a kind that nobody has.
+    UnreadPolicy,
     /// A policy of another system, which decides beside ours.
     Foreign,
     Other,
 }
 
-/// Where NetworkPolicy began.
-const FORMER_GROUP: &str = "extensions";
+/// Holds nothing but policies.
+const POLICY_GROUP: &str = "policy.networking.k8s.io";
+
+/// Holds these as well.
+const NETWORK_POLICY_GROUP: &str = "networking.k8s.io";
+const ITS_OTHER_KINDS: &[&str] = &["ClusterCIDR", "IPAddress", "Ingress", "IngressClass", "ServiceCIDR"];
 
 /// Kinds of other systems that decide who may connect, beyond those that end in `NetworkPolicy`.
 const FOREIGN_KINDS: &[(&str, &[&str])] = &[
@@ -96,6 +102,12 @@ const FOREIGN_KINDS: &[(&str, &[&str])] = &[
 /// Empty for the core group, which is named by its version alone.
 pub(crate) fn group_of(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+/// Groups that Kubernetes keeps to itself: those without a dot, `extensions` among them where NetworkPolicy began, and
+/// those of `k8s.io`. A policy kind of ours in another of them is ours, with the wrong apiVersion.
+fn of_kubernetes(group: &str) -> bool {
+    !group.contains('.') || group.ends_with(".k8s.io")
 }
 
 pub(crate) fn known(api_version: &str, kind: &str) -> Known {
@@ -111,20 +123,25 @@ pub(crate) fn known(api_version: &str, kind: &str) -> Known {
         let ours = policy.api_versions();
         return match group {
             _ if ours.contains(&api_version) => Known::Policy(*policy),
-            _ if group == FORMER_GROUP || ours.iter().any(|ours| group_of(ours) == group) => {
-                Known::OtherVersion(*policy)
-            }
+            _ if of_kubernetes(group) => Known::OtherVersion(*policy),
             _ => Known::Foreign,
         };
     }
-    let foreign = kind.ends_with("NetworkPolicy") && group.contains('.');
+    if of_kubernetes(group)
+        && let Some(policy) = KINDS.iter().find(|known| is_misspelling(kind, known.kind()))
+    {
+        return Known::Misspelt(*policy);
+    }
+    let foreign = kind.ends_with("NetworkPolicy") && !of_kubernetes(group);
     if foreign || FOREIGN_KINDS.iter().any(|(of, kinds)| *of == group && kinds.contains(&kind)) {
         return Known::Foreign;
     }
     let bare = |kind: &str| kind.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let letters = bare(kind);
+    let holds_policies = group == POLICY_GROUP || (group == NETWORK_POLICY_GROUP && !ITS_OTHER_KINDS.contains(&kind));
     match KINDS.iter().find(|known| bare(known.kind()) == letters) {
         Some(policy) => Known::Misspelt(*policy),
+        None if holds_policies => Known::UnreadPolicy,
         None => Known::Other,
     }
 }
@@ -135,7 +152,7 @@ pub(crate) fn scope(api_version: &str, kind: &str) -> Option<Scope> {
         Known::Namespace | Known::Node => Some(Scope::Cluster),
         Known::Pod | Known::Service => Some(Scope::Namespace),
         Known::Policy(kind) | Known::OtherVersion(kind) | Known::Misspelt(kind) => Some(kind.scope()),
-        Known::Foreign | Known::Other => None,
+        Known::UnreadPolicy | Known::Foreign | Known::Other => None,
     }
 }
 
@@ -166,6 +183,18 @@ pub fn policy(object: &Object) -> (Option<Policy>, Vec<Finding>) {
             ));
             // What else is wrong in it is worth saying; it is not enforced for all that.
             kind.read(object, &mut report);
+            None
+        }
+        Known::UnreadPolicy => {
+            let group = group_of(&object.api_version);
+            let of_group = |kind: &&&dyn PolicyKind| kind.api_versions().iter().any(|read| group_of(read) == group);
+            let kinds = KINDS.iter().filter(of_group);
+            report.error(Invalid::new(
+                code::INVALID_KIND,
+                "kind",
+                format!("{} is no kind of {group} that is read here; the object is not enforced", quoted(&object.kind)),
+                format!("write {}", kinds.map(|kind| kind.kind()).collect::<Vec<_>>().join(" or ")),
+            ));
             None
         }
         Known::Foreign => {
@@ -255,7 +284,7 @@ fn audit(object: &Object, report: &mut Report) -> bool {
             report.error(Invalid::new(
                 code::INVALID_MODE,
                 format!("metadata.annotations[{MODE_ANNOTATION:?}]"),
-                format!("expected audit, found {}; it is enforced", quoted(other)),
+                format!("expected audit, found {}, which counts for nothing", quoted(other)),
                 "write audit, or remove the annotation",
             ));
             false

@@ -30,7 +30,9 @@ const LONGEST_NAME: usize = 253;
 pub enum Origin {
     /// `document` counts from 1 within the file, `item` from 0 within a list.
     File { path: String, document: usize, item: Option<usize> },
-    /// A Kubernetes API, or whoever else handed over a value.
+    /// A value that somebody handed over under a name, for instance `objects[3]`; `item` counts from 0 within a list.
+    Value { name: String, item: Option<usize> },
+    /// A Kubernetes API.
     Api,
 }
 
@@ -39,6 +41,8 @@ impl fmt::Display for Origin {
         match self {
             Self::File { path, document, item: None } => write!(f, "{path}#{document}"),
             Self::File { path, document, item: Some(item) } => write!(f, "{path}#{document}[{item}]"),
+            Self::Value { name, item: None } => f.write_str(name),
+            Self::Value { name, item: Some(item) } => write!(f, "{name}.items[{item}]"),
             Self::Api => f.write_str("api"),
         }
     }

@@ -23,7 +23,7 @@ const MOST_NESTED_LISTS: usize = 4;
 ///
 /// Every document and list item that cannot be read becomes a finding; all others are returned, in order.
 pub fn read(text: &str, origin: &str) -> (Vec<Object>, Vec<Finding>) {
-    let mut reader = Reader { path: Some(origin), objects: Vec::new(), findings: Vec::new() };
+    let mut reader = Reader { source: Source::Text(origin), objects: Vec::new(), findings: Vec::new() };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > MOST_BYTES {
         reader.refuse(0, code::TOO_LARGE, format!("the text has {} bytes", text.len()), "split it into several files");
@@ -49,18 +49,32 @@ pub fn read(text: &str, origin: &str) -> (Vec<Object>, Vec<Finding>) {
     (reader.objects, reader.findings)
 }
 
-/// Takes what an API hands over: an object, or a list of them.
+/// Takes a value that holds an object, or a list of them. `name` stands for it in findings.
 ///
 /// Every item that cannot be read becomes a finding; all others are returned, in order.
-pub fn objects_from_value(value: Value) -> (Vec<Object>, Vec<Finding>) {
-    let mut reader = Reader { path: None, objects: Vec::new(), findings: Vec::new() };
+pub fn objects_from_value(value: Value, name: &str) -> (Vec<Object>, Vec<Finding>) {
+    let mut reader = Reader { source: Source::Value(name), objects: Vec::new(), findings: Vec::new() };
     reader.object(value, 1, None, &mut 0, MOST_NESTED_LISTS);
     (reader.objects, reader.findings)
 }
 
+/// One JSON value, in which no mapping says a key twice.
+///
+/// # Errors
+/// It is no JSON, or which of two values counts would be anybody's guess.
+pub fn json_value(text: &[u8]) -> Result<Value, serde_json::Error> {
+    serde_json::from_slice(text).map(|unique::Unique(value)| value)
+}
+
+/// What is read, by the name that findings call it.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Text(&'a str),
+    Value(&'a str),
+}
+
 struct Reader<'a> {
-    /// `None` where an API handed over what is read.
-    path: Option<&'a str>,
+    source: Source<'a>,
     objects: Vec<Object>,
     findings: Vec<Finding>,
 }
@@ -70,7 +84,11 @@ impl Reader<'_> {
         match yaml(text) {
             Ok(value) => self.value(value, document),
             Err(error) => {
-                self.refuse(document, code::BROKEN_DOCUMENT, error, "repair the document; the others were read");
+                let remedy = match text.contains("{{") {
+                    true => "render the template first, for instance by helm template; the other documents were read",
+                    false => "repair the document; the others were read",
+                };
+                self.refuse(document, code::BROKEN_DOCUMENT, error, remedy);
             }
         }
     }
@@ -136,16 +154,16 @@ impl Reader<'_> {
     }
 
     fn origin(&self, document: usize, item: Option<usize>) -> Origin {
-        match self.path {
-            Some(path) => Origin::File { path: path.to_owned(), document, item },
-            None => Origin::Api,
+        match self.source {
+            Source::Text(path) => Origin::File { path: path.to_owned(), document, item },
+            Source::Value(name) => Origin::Value { name: name.to_owned(), item },
         }
     }
 
     /// `document` 0 stands for the text as a whole.
     fn refuse(&mut self, document: usize, code: &'static str, message: String, remedy: &str) {
-        let origin = match (document, self.path) {
-            (0, Some(path)) => path.to_owned(),
+        let origin = match (document, self.source) {
+            (0, Source::Text(path)) => path.to_owned(),
             _ => self.origin(document, None).to_string(),
         };
         self.findings.push(Finding {
@@ -241,7 +259,10 @@ fn yaml(text: &str) -> Result<Value, String> {
         emit_comments: false,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| shorten(&error.to_string()))
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        // Advice to whoever calls the reader, not to whoever wrote the text.
+        shorten(&error.to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", ""))
+    })
 }
 
 /// One line, of bounded length: an error may repeat the text that it is about.

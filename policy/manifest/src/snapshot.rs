@@ -74,7 +74,12 @@ impl Reading {
                 self.snapshot.services.extend(service.map(|service| (key(), Arc::new(service))));
                 findings
             }
-            Known::Policy(_) | Known::OtherVersion(_) | Known::Misspelt(_) | Known::Foreign | Known::Other => {
+            Known::Policy(_)
+            | Known::OtherVersion(_)
+            | Known::Misspelt(_)
+            | Known::UnreadPolicy
+            | Known::Foreign
+            | Known::Other => {
                 let (policy, findings) = kind::policy(object);
                 if let Some(policy) = policy {
                     self.snapshot.policies.insert(policy.key.clone(), Arc::new(policy));

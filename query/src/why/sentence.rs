@@ -8,7 +8,7 @@ use netverdict_flowlog::{
     answer::{Decider, Since, WhyAnswer, WhyPoint, merged},
     row::{DispositionName, Method, ModeName},
 };
-use netverdict_policy::{FailedDimension, NearMiss, ObjectKey, Reason, Role, Verdict};
+use netverdict_policy::{NearMiss, ObjectKey, Reason, Role, Verdict};
 
 use super::{
     judged::{Path, SOURCE_EGRESS},
@@ -122,7 +122,7 @@ fn denied(answer: &WhyAnswer, point: &WhyPoint) -> String {
         other if by.is_empty() => format!("denied at {place} ({})", other.as_str().replace('_', " ")),
         other => format!("denied at {place} by {by} ({})", other.as_str().replace('_', " ")),
     };
-    if let Some(nearest) = nearest(&point.near_misses) {
+    if let Some(nearest) = nearest(point) {
         let rule = nearest.rule_index.map(|index| format!(" rule {index}")).unwrap_or_default();
         let key = ObjectKey::new(&nearest.policy.namespace, &nearest.policy.name);
         text += &format!("; nearest: {key}{rule} — {}", nearest.detail);
@@ -251,20 +251,17 @@ fn unknown_because(point: &WhyPoint) -> String {
     }
 }
 
-/// The rule that came furthest; none where no policy has a rule.
-fn nearest(misses: &[NearMiss]) -> Option<&NearMiss> {
-    let far = |failed: FailedDimension| match failed {
-        FailedDimension::NoRules => 0,
-        FailedDimension::Fault => 1,
-        FailedDimension::Peer => 2,
-        FailedDimension::IpBlockExcept => 3,
-        FailedDimension::IpFamily => 4,
-        FailedDimension::Protocol => 5,
-        FailedDimension::NamedPortUnresolved => 6,
-        FailedDimension::Port => 7,
+/// The rule that came furthest of those policies that deny: what is staged has near misses too, and repairing it opens
+/// nothing. None where no policy has a rule.
+fn nearest(point: &WhyPoint) -> Option<&NearMiss> {
+    let decides = |miss: &NearMiss| {
+        let key = &miss.policy;
+        point
+            .decided_by
+            .iter()
+            .any(|decider| (&decider.kind, &decider.namespace, &decider.name) == (&key.kind, &key.namespace, &key.name))
     };
-    // Of equals the first.
-    misses.iter().rev().filter(|miss| miss.failed != FailedDimension::NoRules).max_by_key(|miss| far(miss.failed))
+    NearMiss::nearest(point.near_misses.iter().filter(|miss| decides(miss)))
 }
 
 fn place(point: &WhyPoint) -> String {

@@ -1,7 +1,10 @@
 //! The shape of an evaluated flow for programs. A contract: fields are added, never renamed or removed.
 
-use netverdict_policy::{Confidence, Evaluation, NearMiss, Point, Reference, Verdict};
+use netverdict_manifest::Finding;
+use netverdict_policy::{Confidence, Evaluation, NearMiss, Point, Reason, Reference, Verdict};
 use serde::Serialize;
+
+use crate::command::why::reason_text;
 
 /// One flow's verdict.
 #[derive(Debug, Serialize)]
@@ -12,6 +15,16 @@ pub(super) struct FlowAnswer {
     /// Why the flow could not be evaluated, or not at one of the points; the verdict is then unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+/// The answer for one flow that was asked by itself: the flow's, with what of the objects changes it.
+#[derive(Debug, Serialize)]
+pub(super) struct OneAnswer {
+    #[serde(flatten)]
+    flow: FlowAnswer,
+    /// As of a case; left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<Finding>,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,12 +68,25 @@ struct NearMissAnswer {
 impl FlowAnswer {
     pub(super) fn of(evaluation: &Evaluation) -> Self {
         let points = evaluation.points.iter().map(PointAnswer::of).collect();
-        let missing = evaluation.missing.first().filter(|_| evaluation.verdict == Verdict::Unknown);
-        Self { verdict: evaluation.verdict, points, error: missing.map(ToString::to_string) }
+        let unknown = evaluation.verdict == Verdict::Unknown;
+        let told = evaluation.points.iter().any(|point| point.decision.verdict == Verdict::Unknown);
+        let error = match evaluation.missing.first() {
+            Some(missing) if unknown => Some(missing.to_string()),
+            // Where no point tells the reason.
+            None if unknown && !told => Some(reason_text(Reason::ServiceNotResolved).to_owned()),
+            Some(_) | None => None,
+        };
+        Self { verdict: evaluation.verdict, points, error }
     }
 
     pub(super) fn failed(error: String) -> Self {
         Self { verdict: Verdict::Unknown, points: Vec::new(), error: Some(error) }
+    }
+}
+
+impl OneAnswer {
+    pub(super) fn of(evaluation: &Evaluation, findings: Vec<Finding>) -> Self {
+        Self { flow: FlowAnswer::of(evaluation), findings }
     }
 }
 
@@ -102,6 +128,24 @@ impl NearMissAnswer {
             rule_index: near.rule_index,
             failed: near.failed.as_str(),
             detail: near.detail.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netverdict_manifest::code;
+    use netverdict_policy::FailedDimension;
+
+    #[test]
+    fn the_documented_lists_are_whole() {
+        let page = include_str!("../../../../docs/eval.md");
+        for name in FailedDimension::ALL.iter().map(|failed| failed.as_str()) {
+            assert!(page.contains(&format!("`{name}`")), "docs/eval.md lacks {name}");
+        }
+        for (name, meaning) in code::ALL {
+            let line = format!("| `{name}` | {} |\n", meaning.trim_end_matches('.'));
+            assert!(page.contains(&line), "docs/eval.md lacks {line}");
         }
     }
 }

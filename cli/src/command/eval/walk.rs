@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use netverdict_policy::{
-    Direction, End, Evaluation, Flow, Point, Reason, Reference, Role, Snapshot, Verdict, evaluate::PointName,
-    model::Tier,
+    Confidence, Direction, End, Evaluation, Flow, NearMiss, Point, Reason, Reference, Role, Snapshot, Verdict,
+    evaluate::PointName,
+    model::{Action, Tier},
 };
 
 use crate::{
@@ -18,7 +19,14 @@ const TIERS: [Tier; 3] = [Tier::Admin, Tier::NetworkPolicy, Tier::Baseline];
 pub(super) fn explain(snapshot: &Snapshot, flow: &Flow, evaluation: &Evaluation, paint: Paint) -> String {
     let mut text = format!("{}\n", paint.bold(&paint.verdict(evaluation.verdict, &plain(&sentence(flow, evaluation)))));
     let mut denied = false;
-    for point in &evaluation.points {
+    for (name, end) in [(PointName::SourceEgress, &flow.source), (PointName::DestinationIngress, &flow.destination)] {
+        let Some(point) = evaluation.points.iter().find(|point| point.name == name) else {
+            if let Some(why) = why_not_judged(snapshot, end) {
+                let _ =
+                    writeln!(text, "\n{} of {end}: not judged\n  {:<15} {}", point_text(name), "no tier", plain(why));
+            }
+            continue;
+        };
         let decision = &point.decision;
         let verdict = paint.verdict(decision.verdict, decision.verdict.as_str());
         let hypothetical = if denied { " (no packet gets here)" } else { "" };
@@ -27,11 +35,6 @@ pub(super) fn explain(snapshot: &Snapshot, flow: &Flow, evaluation: &Evaluation,
             let _ = writeln!(text, "  {step:<15} {}", plain(&words));
         }
         denied |= decision.verdict == Verdict::Denied;
-    }
-    for (point, end) in [(PointName::SourceEgress, &flow.source), (PointName::DestinationIngress, &flow.destination)] {
-        if let Some(why) = why_not_judged(snapshot, end) {
-            let _ = writeln!(text, "\n{} of {end}: not judged\n  {:<15} {}", point_text(point), "no tier", plain(why));
-        }
     }
     text
 }
@@ -50,30 +53,93 @@ fn why_not_judged(snapshot: &Snapshot, end: &End) -> Option<&'static str> {
 fn sentence(flow: &Flow, evaluation: &Evaluation) -> String {
     let ends = format!("{} to {}{}", flow.source, flow.destination, port_text(flow));
     let telling = evaluation.points.iter().find(|point| point.decision.verdict == evaluation.verdict);
-    if telling.is_none() && evaluation.verdict == Verdict::Unknown {
-        return format!("unknown: {ends}; {}", reason_text(Reason::ServiceNotResolved));
-    }
-    let Some(point) = telling.filter(|_| evaluation.verdict != Verdict::Allowed) else {
-        let deciders: Vec<_> =
-            evaluation.points.iter().flat_map(|point| point.decision.decided_by()).map(short).collect();
-        return match deciders.as_slice() {
-            [] => format!("allowed: {ends}; no policy takes part"),
-            deciders => format!("allowed: {ends}, by {}", deciders.join(" and ")),
-        };
+    let mut sentence = match telling {
+        Some(point) if evaluation.verdict != Verdict::Allowed => not_allowed(&ends, evaluation, point),
+        None if evaluation.verdict == Verdict::Unknown => {
+            format!("unknown: {ends}; {}", reason_words(Reason::ServiceNotResolved))
+        }
+        Some(_) | None => allowed(&ends, evaluation),
     };
+    for other in evaluation.points.iter().flat_map(tied) {
+        let _ = write!(sentence, "; but {} has the same priority and {} it", short(other), action_text(other));
+    }
+    if let Some(words) = if_enforced(evaluation) {
+        let _ = write!(sentence, "; with all that is audited enforced: {words}");
+    }
+    sentence
+}
+
+fn allowed(ends: &str, evaluation: &Evaluation) -> String {
+    let deciders: Vec<_> = evaluation.points.iter().flat_map(deciders).map(short).collect();
+    if !deciders.is_empty() {
+        return format!("allowed: {ends}, by {}", deciders.join(" and "));
+    }
+    let decisions = || evaluation.points.iter().map(|point| &point.decision);
+    let without_policy = decisions().map(|decision| decision.reason).find(|reason| *reason != Reason::NoPolicy);
+    let why = match without_policy {
+        Some(reason) => reason_text(reason),
+        None if decisions().any(|decision| decision.passed().next().is_some()) => "passed on, and no policy decides it",
+        None => "no policy takes part",
+    };
+    format!("allowed: {ends}; {why}")
+}
+
+fn not_allowed(ends: &str, evaluation: &Evaluation, point: &Point) -> String {
     let decision = &point.decision;
-    let deciders: Vec<_> = decision.decided_by().map(short).collect();
+    let deciders: Vec<_> = deciders(point).map(short).collect();
     let by = if deciders.is_empty() { String::new() } else { format!(" by {}", deciders.join(", ")) };
     let mut sentence = format!("{} at {}{by}: {ends}", decision.verdict, point_text(point.name));
     match evaluation.missing.first().filter(|_| decision.reason == Reason::UnknownEndpoint) {
         Some(missing) => _ = write!(sentence, "; {missing}"),
-        None => _ = write!(sentence, "; {}", reason_text(decision.reason)),
+        None => _ = write!(sentence, "; {}", reason_words(decision.reason)),
     }
-    // The rule that got furthest is the one worth repairing.
-    if let Some(near) = point.near_misses.iter().find(|near| near.rule_index.is_some()) {
+    // What is staged has near misses too, and repairing it opens nothing.
+    let decides = |near: &&NearMiss| decision.decided_by().any(|reference| reference.policy == near.policy);
+    if let Some(near) = NearMiss::nearest(point.near_misses.iter().filter(decides)) {
         let _ = write!(sentence, "; nearest: {} — {}", near_miss_name(near), near_miss_detail(near));
     }
     sentence
+}
+
+/// With what to ask instead, where there is something.
+fn reason_words(reason: Reason) -> String {
+    let remedy = match reason {
+        Reason::ServiceNotResolved => "; name a pod behind it, with that pod's own port",
+        _ => "",
+    };
+    format!("{}{remedy}", reason_text(reason))
+}
+
+/// Who decides, without those that would if the order of equal priorities were another.
+fn deciders(point: &Point) -> impl Iterator<Item = &Reference> {
+    let most = if point.decision.confidence == Confidence::Ambiguous { 1 } else { usize::MAX };
+    point.decision.decided_by().take(most)
+}
+
+/// Rules of the deciding rule's priority that would decide otherwise: Kubernetes leaves open which goes first.
+fn tied(point: &Point) -> impl Iterator<Item = &Reference> {
+    let ambiguous = point.decision.confidence == Confidence::Ambiguous;
+    point.decision.decided_by().skip(1).filter(move |_| ambiguous)
+}
+
+/// What audited policies would change; `None` where that is nothing.
+fn if_enforced(evaluation: &Evaluation) -> Option<String> {
+    let of = |point: &Point| point.decision.verdict_if_enforced.unwrap_or(point.decision.verdict);
+    let denying = evaluation.points.iter().find(|point| of(point) == Verdict::Denied);
+    let audited = || evaluation.points.iter().filter(|point| point.decision.verdict_if_enforced.is_some());
+    match (evaluation.verdict, denying) {
+        (Verdict::Denied, Some(_)) => None,
+        (Verdict::Allowed | Verdict::Unknown, Some(point)) => {
+            let staged: Vec<_> = point.decision.staged().map(short).collect();
+            Some(format!("denied at {} by {}", point_text(point.name), staged.join(", ")))
+        }
+        (Verdict::Denied, None) => audited().find(|point| of(point) != point.decision.verdict).map(|point| {
+            let staged: Vec<_> = point.decision.staged().map(short).collect();
+            let by = if staged.is_empty() { String::new() } else { format!(" by {}", staged.join(", ")) };
+            format!("{}{by}", of(point))
+        }),
+        (Verdict::Allowed | Verdict::Unknown, None) => None,
+    }
 }
 
 fn port_text(flow: &Flow) -> String {
@@ -141,12 +207,10 @@ fn deciding(point: &Point, tier: Tier) -> Vec<(&'static str, String)> {
                 }
                 (Role::Isolating, None) => format!("{} isolates it; no rule matches", long(reference)),
                 (Role::Decided | Role::Passed | Role::Staged | Role::Default, _) => {
-                    let action = reference.action.map_or("decides", |action| match action {
-                        netverdict_policy::model::Action::Accept => "accepts",
-                        netverdict_policy::model::Action::Deny => "denies",
-                        netverdict_policy::model::Action::Pass => "passes",
-                    });
-                    format!("{} {action} it", long(reference))
+                    let equal = tied(point).any(|other| other == reference);
+                    let order =
+                        if equal { ": of the same priority, and Kubernetes leaves their order open" } else { "" };
+                    format!("{} {} it{order}", long(reference), action_text(reference))
                 }
             };
             (tier_text(tier), words)
@@ -168,6 +232,14 @@ const fn tier_text(tier: Tier) -> &'static str {
         Tier::NetworkPolicy => "network policy",
         Tier::Baseline => "baseline",
     }
+}
+
+fn action_text(reference: &Reference) -> &'static str {
+    reference.action.map_or("decides", |action| match action {
+        Action::Accept => "accepts",
+        Action::Deny => "denies",
+        Action::Pass => "passes on",
+    })
 }
 
 /// `db/allow-api rule 0`.

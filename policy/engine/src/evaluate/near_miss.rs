@@ -83,7 +83,7 @@ fn peers_miss(question: &Question<'_>, peers: &[Peer], claim: Option<&Claim<'_>>
     }
     let misses = peers.iter().map(|term| peer_miss(question, term, claim));
     Some(furthest(misses, |miss| miss.passed).unwrap_or_else(|| {
-        Miss::new(Passed::Nothing, FailedDimension::Peer, "the rule's list of peers holds none".to_owned())
+        Miss::new(Passed::Nothing, FailedDimension::Peer, "no peer of the rule can match anything".to_owned())
     }))
 }
 
@@ -217,16 +217,25 @@ fn port_miss(question: &Question<'_>, term: &PortMatch, claim: Option<&Claim<'_>
     if let Some(own) = own.filter(|own| *own != protocol) {
         return Miss::new(Passed::Family, FailedDimension::Protocol, format!("protocol {protocol} is not {own}"));
     }
-    let port = question.port.map_or_else(|| "not every port".to_owned(), |port| format!("port {port}"));
     let (failed, detail) = match term {
-        PortMatch::Protocol(_) => (FailedDimension::Port, format!("{port} of {protocol}")),
+        PortMatch::Protocol(_) => (FailedDimension::Port, not_among(question, "", &format!("those of {protocol}"))),
         PortMatch::Range { first, last, .. } if first == last => {
-            (FailedDimension::Port, format!("{port} is not {first}"))
+            (FailedDimension::Port, not_among(question, "", &first.to_string()))
         }
-        PortMatch::Range { first, last, .. } => (FailedDimension::Port, format!("{port} is not in {first}-{last}")),
-        PortMatch::Named { name, .. } => named_miss(question, name, own, claim, &port),
+        PortMatch::Range { first, last, .. } => {
+            (FailedDimension::Port, not_among(question, "in ", &format!("{first}-{last}")))
+        }
+        PortMatch::Named { name, .. } => named_miss(question, name, own, claim),
     };
     Miss::new(Passed::Protocol, failed, detail)
+}
+
+/// A flow without a port asks for all of them at once.
+fn not_among(question: &Question<'_>, preposition: &str, ports: &str) -> String {
+    match question.port {
+        Some(port) => format!("port {port} is not {preposition}{ports}"),
+        None => format!("all ports are asked for at once, the rule names {ports}"),
+    }
 }
 
 fn named_miss(
@@ -234,7 +243,6 @@ fn named_miss(
     name: &str,
     own: Option<Protocol>,
     claim: Option<&Claim<'_>>,
-    port: &str,
 ) -> (FailedDimension, String) {
     let pod = match (question.direction, claim) {
         (Direction::Ingress, _) => question.subject,
@@ -256,5 +264,5 @@ fn named_miss(
         let detail = format!("named port {name} is not defined on {}{}", pod.key(), elsewhere.unwrap_or_default());
         return (FailedDimension::NamedPortUnresolved, detail);
     }
-    (FailedDimension::Port, format!("{port} is not {} ({name})", found.join(" or ")))
+    (FailedDimension::Port, not_among(question, "", &format!("{} ({name})", found.join(" or "))))
 }

@@ -168,6 +168,8 @@ fn ports_are_the_destinations_and_protocols_do_not_mix() {
         ],
     );
     one_near(cluster.clone(), "y/a -> x/a:79/tcp", FailedDimension::Port, "port 79 is not in 80-90");
+    let all = "all ports are asked for at once, the rule names 80-90";
+    one_near(cluster.clone(), "y/a -> x/a/tcp", FailedDimension::Port, all);
     one_near(cluster.clone(), "y/a -> x/a:80/udp", FailedDimension::Protocol, "protocol UDP is not TCP");
     one_near(
         cluster.clone(),

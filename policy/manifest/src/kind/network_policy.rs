@@ -67,7 +67,8 @@ impl PolicyKind for NetworkPolicy {
             // Nobody can say what the field would have narrowed, so what it may belong to accepts nothing.
             let fault = format!("{}: {}", invalid.field, invalid.message);
             rules.iter_mut().for_each(|rule| rule::fail(rule, fault.clone()));
-            report.error(*invalid);
+            let message = format!("{}; the rules match nothing", invalid.message);
+            report.error(Invalid { message, ..*invalid });
         }
         let pods = match subject {
             Ok(pods) => Some(pods),
@@ -159,24 +160,24 @@ fn read_rule(
 ) -> Rule {
     let mut faults = Faults::default();
     let mut rule = rule::empty(direction, index, Action::Accept);
-    let Some(mut fields) = faults.take(Fields::of(value, path), report) else { return faults.finish(rule) };
+    let Some(mut fields) = faults.take(Fields::of(value, path)) else { return faults.finish(rule, report) };
     let peers = match direction {
         Direction::Ingress => "from",
         Direction::Egress => "to",
     };
-    if let Some(Some(list)) = faults.take(fields.list(peers), report).filter(|list| !is_unrestricted(list)) {
+    if let Some(Some(list)) = faults.take(fields.list(peers)).filter(|list| !is_unrestricted(list)) {
         let mut peers = Vec::new();
         for (path, value) in list.iter() {
-            peers.extend(faults.take(read_peer(value, path, namespace, report), report).flatten());
+            peers.extend(faults.take(read_peer(value, path, namespace, report)).flatten());
         }
         rule.peers = Some(peers);
     }
-    if let Some(Some(list)) = faults.take(fields.list("ports"), report).filter(|list| !is_unrestricted(list)) {
-        let ports = list.iter().filter_map(|(path, value)| faults.take(read_port(value, path), report));
+    if let Some(Some(list)) = faults.take(fields.list("ports")).filter(|list| !is_unrestricted(list)) {
+        let ports = list.iter().filter_map(|(path, value)| faults.take(read_port(value, path)));
         rule.ports = Some(ports.collect());
     }
-    faults.take(fields.finish(), report);
-    faults.finish(rule)
+    faults.take(fields.finish());
+    faults.finish(rule, report)
 }
 
 /// N-5: missing and empty restrict nothing.
@@ -236,9 +237,17 @@ fn read_block(mut fields: Fields<'_>, report: &mut Report) -> Read<Peer> {
                 report.warning(super::ordered::legacy(path.clone(), part.cidr));
             }
             if !block.cidr.contains(&part.cidr) || block.cidr == part.cidr {
-                let message = format!("{} is no part of {}", quoted(written), block.cidr);
-                let remedy = "an except takes addresses out of its own block and nothing else; \
-                              to deny others, let no rule name them";
+                let (message, remedy) = match part.cidr.contains(&block.cidr) {
+                    true => (
+                        format!("{} takes all of {} out: the peer matches nothing", quoted(written), block.cidr),
+                        "remove the peer, or let except take out a part of its block",
+                    ),
+                    false => (
+                        format!("{} is no part of {}", quoted(written), block.cidr),
+                        "an except takes addresses out of its own block and nothing else; \
+                         to deny others, let no rule name them",
+                    ),
+                };
                 report.warning(Invalid::new(code::EXCEPT_OUTSIDE_BLOCK, path, message, remedy));
             }
             except.push(part.cidr);

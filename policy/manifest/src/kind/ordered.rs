@@ -82,7 +82,8 @@ pub(super) fn read(
         for rule in rules.iter_mut().filter(|rule| rule.action == Action::Accept) {
             rule::fail(rule, fault.clone());
         }
-        report.error(*invalid);
+        let message = format!("{}; rules that accept match nothing", invalid.message);
+        report.error(Invalid { message, ..*invalid });
     }
     let (Place { tier, priority }, subject) = (place?, subject?);
     Some(assemble(object, Parts { tier, priority, subject, isolates: Isolates::default(), rules }, report))
@@ -152,46 +153,46 @@ fn read_rule(
 ) -> Rule {
     let mut faults = Faults::default();
     let mut rule = rule::empty(direction, index, Action::Deny);
-    let Some(mut fields) = faults.take(Fields::of(value, path), report) else { return faults.finish(rule) };
-    if let Some(Some(name)) = faults.take(fields.text("name"), report) {
+    let Some(mut fields) = faults.take(Fields::of(value, path)) else { return faults.finish(rule, report) };
+    if let Some(Some(name)) = faults.take(fields.text("name")) {
         rule.name = read_name(name, fields.path("name"), report);
     }
     let action_path = fields.path("action");
-    match faults.take(fields.required_text("action"), report) {
+    match faults.take(fields.required_text("action")) {
         None => {}
         Some(action) => match read_action(action, dialect, action_path) {
             Ok(action) => rule.action = action,
             Err((action, invalid)) => {
                 rule.action = action;
-                faults.add(invalid, report);
+                faults.add(invalid);
             }
         },
     }
     rule.peers = read_peers(&mut fields, direction, rule.action, dialect, &mut faults, report);
     let ports_path = fields.path(dialect.ports);
-    if let Some(Some(list)) = faults.take(fields.list(dialect.ports), report) {
+    if let Some(Some(list)) = faults.take(fields.list(dialect.ports)) {
         check_length(list.items.len(), dialect.most_items, &list.path, report);
         if list.items.is_empty() {
             let message = "an empty list may mean all ports or none";
             let remedy = "remove the field for all ports, or name some";
-            faults.add(Invalid::new(code::INVALID_PORT, ports_path.clone(), message, remedy), report);
+            faults.add(Invalid::new(code::INVALID_PORT, ports_path.clone(), message, remedy));
         }
         let ports = list.iter().filter_map(|(path, value)| {
-            let port = faults.take((dialect.read_port)(value, path.clone()), report)?;
+            let port = faults.take((dialect.read_port)(value, path.clone()))?;
             warn_of_port(&port, path, report);
             Some(port)
         });
         rule.ports = Some(ports.collect());
     }
-    faults.take(fields.finish(), report);
+    faults.take(fields.finish());
     let names_a_port = rule.ports.iter().flatten().any(|port| matches!(port, PortMatch::Named { .. }));
     let names_no_pod = rule.peers.iter().flatten().any(|peer| !matches!(peer, Peer::Pods { .. }));
     if names_a_port && names_no_pod {
         let message = "a named port beside networks, nodes or domain names, which have no port names";
         let remedy = "write the number, or a rule of its own";
-        faults.add(Invalid::new(code::NAMED_PORT_WITHOUT_PODS, ports_path, message, remedy), report);
+        faults.add(Invalid::new(code::NAMED_PORT_WITHOUT_PODS, ports_path, message, remedy));
     }
-    faults.finish(rule)
+    faults.finish(rule, report)
 }
 
 /// What has one meaning, and seldom the one that was meant.
@@ -233,12 +234,12 @@ fn read_action(word: &str, dialect: &Dialect, path: String) -> Result<Action, (A
         "Pass" if dialect.can_pass => return Ok(Action::Pass),
         _ => {}
     }
-    let (assumed, effect) = match word.to_ascii_lowercase().as_str() {
-        "accept" | "allow" => (Action::Accept, "matches nothing"),
-        _ => (Action::Deny, "denies everything"),
+    let assumed = match word.to_ascii_lowercase().as_str() {
+        "accept" | "allow" => Action::Accept,
+        _ => Action::Deny,
     };
     let pass = if dialect.can_pass { ", Deny or Pass" } else { " or Deny" };
-    let message = format!("{} is no action of this kind; the rule {effect}", quoted(word));
+    let message = format!("{} is no action of this kind", quoted(word));
     Err((assumed, Invalid::new(code::INVALID_ACTION, path, message, format!("write {}{pass}", dialect.accept))))
 }
 
@@ -255,9 +256,9 @@ fn read_peers(
         Direction::Egress => "to",
     };
     let missing = fields.missing(name);
-    let list = faults.take(fields.list(name), report)?;
+    let list = faults.take(fields.list(name))?;
     let Some(list) = list.filter(|list| !list.items.is_empty()) else {
-        faults.add(*missing, report);
+        faults.add(*missing);
         return None;
     };
     check_length(list.items.len(), dialect.most_items, &list.path, report);
@@ -270,7 +271,7 @@ fn read_peers(
                 let message = format!("{}; the peer matches nothing", invalid.message);
                 report.error(Invalid { message, ..*invalid });
             }
-            Err(invalid) => faults.add(*invalid, report),
+            Err(invalid) => faults.add(*invalid),
         }
     }
     Some(peers)

@@ -8,34 +8,48 @@ use crate::{
     finding::{Invalid, Report},
 };
 
-/// Collects what is wrong with one rule. Everything is reported; the first is why the rule fails closed.
+/// Collects what is wrong with one rule. Everything is reported, with what becomes of the rule; the first is why it
+/// fails closed.
 #[derive(Default)]
 pub(super) struct Faults {
-    first: Option<String>,
+    /// At most [`Report::MOST`].
+    found: Vec<Invalid>,
+    left_out: usize,
 }
 
 impl Faults {
-    pub(super) fn add(&mut self, invalid: Invalid, report: &mut Report) {
-        self.first.get_or_insert_with(|| format!("{}: {}", invalid.field, invalid.message));
-        report.error(invalid);
+    pub(super) fn add(&mut self, invalid: Invalid) {
+        if self.found.len() < Report::MOST {
+            self.found.push(invalid);
+        } else {
+            self.left_out += 1;
+        }
     }
 
     /// What was read, or `None` and one fault more.
-    pub(super) fn take<T>(&mut self, read: Read<T>, report: &mut Report) -> Option<T> {
+    pub(super) fn take<T>(&mut self, read: Read<T>) -> Option<T> {
         match read {
             Ok(value) => Some(value),
             Err(invalid) => {
-                self.add(*invalid, report);
+                self.add(*invalid);
                 None
             }
         }
     }
 
     /// The rule as it must count: with a fault, accept names no peer and no port, deny and pass name all of them.
-    pub(super) fn finish(self, mut rule: Rule) -> Rule {
-        if let Some(fault) = self.first {
-            fail(&mut rule, fault);
+    pub(super) fn finish(self, mut rule: Rule, report: &mut Report) -> Rule {
+        if let Some(first) = self.found.first() {
+            fail(&mut rule, format!("{}: {}", first.field, first.message));
         }
+        let effect = match rule.action {
+            Action::Accept => "matches nothing",
+            Action::Deny | Action::Pass => "denies everything",
+        };
+        for invalid in self.found {
+            report.error(Invalid { message: format!("{}; the rule {effect}", invalid.message), ..invalid });
+        }
+        report.leave_out(self.left_out);
         rule
     }
 }
@@ -68,8 +82,8 @@ pub(super) fn each(
         Ok(list) => list,
         Err(invalid) => {
             let mut faults = Faults::default();
-            faults.add(*invalid, report);
-            return vec![faults.finish(empty(direction, 0, unreadable))];
+            faults.add(*invalid);
+            return vec![faults.finish(empty(direction, 0, unreadable), report)];
         }
     };
     let rules = list.iter().flat_map(|list| list.iter());

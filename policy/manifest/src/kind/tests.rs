@@ -268,6 +268,8 @@ fn an_except_outside_its_block_is_told() {
         assert_eq!(codes(&findings), [code::EXCEPT_OUTSIDE_BLOCK], "{except}");
         assert_eq!(findings[0].severity, crate::Severity::Warning);
         assert_eq!(policy.unwrap().rules[0].fault, None);
+        let nothing_left = ["10.0.0.0/8", "0.0.0.0/0"].contains(&except);
+        assert_eq!(findings[0].message.ends_with("out: the peer matches nothing"), nothing_left, "{findings:?}");
     }
 }
 
@@ -313,6 +315,29 @@ fn a_direction_that_is_no_list_isolates_and_matches_nothing() {
 }
 
 #[test]
+fn a_fault_says_what_becomes_of_its_rule() {
+    for (action, effect) in [
+        ("Accept", "; the rule matches nothing"),
+        ("Deny", "; the rule denies everything"),
+        ("Pass", "; the rule denies everything"),
+    ] {
+        let rule = format!("{{action: {action}, from: [{{namespaces: {{}}}}], protocols: [{{icmp: {{}}}}]}}");
+        let spec = format!("{{tier: Admin, priority: 1, subject: {{namespaces: {{}}}}, ingress: [{rule}]}}");
+        let (_, findings) = ordered("ClusterNetworkPolicy", "v1alpha2", &spec);
+        assert_eq!(codes(&findings), [code::UNKNOWN_FIELD]);
+        assert!(findings[0].message.ends_with(effect), "{findings:?}");
+    }
+    let (_, findings) = network_policy("{podSelector: {}, ingress: [{form: []}], policyType: [Egress]}");
+    let messages: Vec<_> = findings.iter().map(|finding| finding.message.as_str()).collect();
+    assert!(messages[0].ends_with("; the rule matches nothing"), "{messages:?}");
+    assert!(messages[1].ends_with("; the rules match nothing"), "{messages:?}");
+    // A rule with very many faults keeps a bounded number of them and counts the rest.
+    let (_, findings) =
+        network_policy(&format!("{{podSelector: {{}}, ingress: [{{ports: [{}]}}]}}", "0, ".repeat(250)));
+    assert_eq!((findings.len(), findings[100].message.as_str()), (101, "150 more findings are left out"));
+}
+
+#[test]
 fn misspelt_kinds_and_other_versions_are_not_enforced() {
     for (api_version, kind, expected) in [
         ("networking.k8s.io/v1", "Network Policy", code::INVALID_KIND),
@@ -321,6 +346,17 @@ fn misspelt_kinds_and_other_versions_are_not_enforced() {
         ("policy.networking.k8s.io/v1alpha1", "ClusterNetworkPolicy", code::UNKNOWN_VERSION),
         ("policy.networking.k8s.io/v1", "ClusterNetworkPolicy", code::UNKNOWN_VERSION),
         ("policy.networking.k8s.io/v1beta1", "AdminNetworkPolicy", code::UNKNOWN_VERSION),
+        ("v1", "NetworkPolicy", code::UNKNOWN_VERSION),
+        ("network.k8s.io/v1", "NetworkPolicy", code::UNKNOWN_VERSION),
+        ("networking.k8s.io/v1", "NetworkPolicies", code::INVALID_KIND),
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolcy", code::INVALID_KIND),
+        ("crd.antrea.io/v1beta1", "NetworkPolicy", code::FOREIGN_POLICY),
+        ("crd.projectcalico.org/v1", "GlobalNetworkPolicy", code::FOREIGN_POLICY),
+        ("networking.k8s.io/v1", "NetPolicy", code::INVALID_KIND),
+        ("networking.k8s.io/v1", "Firewall", code::INVALID_KIND),
+        ("networking.k8s.io/v1", "ServiceCIDR", code::UNKNOWN_KIND),
+        ("policy.networking.k8s.io/v1", "TenantNetworkPolicy", code::INVALID_KIND),
+        ("networking.k8s.io/v1", "Ingress", code::UNKNOWN_KIND),
         ("apps/v1", "Deployment", code::UNKNOWN_KIND),
     ] {
         let yaml = format!(

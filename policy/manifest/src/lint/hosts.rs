@@ -8,11 +8,16 @@ use crate::finding::{Report, code};
 pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
     let pods = lint.population.select_on_host(&policy.subject.namespaces, &policy.subject.pods);
     if let Some(first) = pods.first() {
-        let message = format!(
-            "{} pods on the host's network have these labels, {} among them: no policy applies to them",
-            pods.len(),
-            first.key()
-        );
+        let message = match pods.len() {
+            1 => format!(
+                "the pod {} has these labels and is on the host's network: no policy applies to it",
+                first.key()
+            ),
+            count => format!(
+                "{count} pods on the host's network have these labels, {} among them: no policy applies to them",
+                first.key()
+            ),
+        };
         let remedy = "guard them by the node's firewall, or run them without hostNetwork";
         report.warning(remark(code::HOST_NETWORK_SELECTED, subject_path(policy), message, remedy));
     }

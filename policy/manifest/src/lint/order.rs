@@ -56,7 +56,11 @@ fn unreachable<'a>(policies: &[&'a Policy]) -> Vec<(&'a Policy, Invalid)> {
             for rule in &policy.rules {
                 let same = earlier.by_subject.get(&policy.subject).into_iter().flatten().take(MOST_COMPARED);
                 let mut candidates = earlier.of_everything.iter().take(MOST_COMPARED).chain(same);
-                match candidates.find(|(_, before)| before.direction == rule.direction && covers(before, rule)) {
+                // Which of two policies of one priority goes first is not for us to say: see `SamePriority`.
+                let goes_first = |other: &Policy| other.priority != policy.priority || other.key == policy.key;
+                match candidates.find(|(other, before)| {
+                    before.direction == rule.direction && goes_first(other) && covers(before, rule)
+                }) {
                     Some((other, before)) => {
                         let place = match other.key == policy.key {
                             true => rule_path(before.direction, before.index),

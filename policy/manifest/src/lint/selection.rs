@@ -22,7 +22,13 @@ pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
     for rule in &policy.rules {
         for (position, peer) in rule.peers.iter().flatten().enumerate() {
             if let Some(message) = matches_nothing(lint, peer) {
-                let remedy = "compare the labels with those of the peers that are meant";
+                let remedy = match on_host(lint, peer) {
+                    true => {
+                        "allow the nodes' addresses by ipBlock: pods on the host's network have these labels, and \
+                             no selector matches those"
+                    }
+                    false => "compare the labels with those of the peers that are meant",
+                };
                 report.warning(remark(code::SELECTS_NOTHING, lint.peer_path(policy, rule, position), message, remedy));
             }
         }
@@ -39,6 +45,7 @@ fn matches_nothing(lint: &Lint<'_>, peer: &Peer) -> Option<String> {
                 NamespaceScope::Named(name) => format!("the peer matches no pod of the namespace {name}"),
                 NamespaceScope::Selected(_) => match lint.population.namespaces(namespaces).len() {
                     0 => "the peer matches no namespace".to_owned(),
+                    1 => "the peer matches one namespace, and no pod in it".to_owned(),
                     count => format!("the peer matches {count} namespaces, and no pod in them"),
                 },
             })
@@ -49,5 +56,13 @@ fn matches_nothing(lint: &Lint<'_>, peer: &Peer) -> Option<String> {
             none.then(|| "the peer matches no node".to_owned())
         }
         Peer::Block { .. } | Peer::Name(_) => None,
+    }
+}
+
+/// Whether the labels are those of pods whose traffic is their node's (E-5).
+fn on_host(lint: &Lint<'_>, peer: &Peer) -> bool {
+    match peer {
+        Peer::Pods { namespaces, pods } => !lint.population.select_on_host(namespaces, pods).is_empty(),
+        Peer::Nodes(_) | Peer::Block { .. } | Peer::Name(_) => false,
     }
 }

@@ -82,6 +82,17 @@ fn selectors_that_match_nothing_are_found() {
 }
 
 #[test]
+fn a_peer_on_the_hosts_network_is_told_apart_from_a_wrong_label() {
+    let remedy = |label: &str| {
+        let peer = format!("{{podSelector: {{matchLabels: {{pod: {label}}}}}}}");
+        let spec = format!("{{podSelector: {{matchLabels: {{pod: a}}}}, ingress: [{{from: [{peer}]}}]}}");
+        findings(&network_policy(&spec)).remove(0).remedy
+    };
+    assert!(remedy("h").starts_with("allow the nodes' addresses by ipBlock"), "{}", remedy("h"));
+    assert!(remedy("z").starts_with("compare the labels"), "{}", remedy("z"));
+}
+
+#[test]
 fn nothing_is_said_about_pods_where_none_are_known() {
     let policy = network_policy(
         "{podSelector: {matchLabels: {pod: z}}, ingress: [{from: [{podSelector: {}}], ports: [{port: web}]}]}",
@@ -252,6 +263,10 @@ fn shared_priorities_are_told() {
     let subject = "subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: dns}}}";
     let policies = format!("{}{}", cluster_policy("a", 5, subject), cluster_policy("b", 5, subject));
     check(&policies, &[(code::SAME_PRIORITY, "spec.priority"); 2]);
+    // Neither is said to go first.
+    let rule = "ingress: [{action: Deny, from: [{namespaces: {}}]}]";
+    let equal = policies.replace(subject, &format!("{subject}, {rule}"));
+    check(&equal, &[(code::SAME_PRIORITY, "spec.priority"); 2]);
     check(&policies.replace("Admin, priority: 5", "Baseline, priority: 5").replacen("Baseline", "Admin", 1), &[]);
 }
 

@@ -161,3 +161,28 @@ fn stored_text_reads_back_as_the_same_object() {
     expected["metadata"].as_object_mut().unwrap().remove("managedFields");
     assert_eq!(again[0].value, expected);
 }
+
+#[test]
+fn a_key_that_stands_twice_is_refused_and_told_without_advice_for_programmers() {
+    let (objects, findings) = read("apiVersion: v1\nkind: Pod\nkind: Node\nmetadata: {name: a}\n", "f");
+    assert_eq!((objects.len(), findings.len()), (0, 1));
+    let message = &findings[0].message;
+    assert!(message.starts_with("duplicate mapping key: kind at line 3"), "{message}");
+    assert!(json_value(b"{\"a\": [{\"b\": 1, \"b\": 1}]}").unwrap_err().to_string().contains("\"b\" stands twice"));
+    assert_eq!(json_value(b"{\"a\": [{\"b\": 1}]}").unwrap(), serde_json::json!({"a": [{"b": 1}]}));
+}
+
+#[test]
+fn a_template_is_called_one() {
+    let (_, findings) = read("apiVersion: v1\nkind: Pod\nmetadata: {name: {{ .Release.Name }}}\n", "f");
+    assert!(findings[0].remedy.starts_with("render the template first"), "{findings:?}");
+}
+
+#[test]
+fn values_are_called_by_their_name() {
+    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}}, 7]});
+    let (objects, findings) = objects_from_value(list, "objects[3]");
+    assert_eq!(objects[0].origin.to_string(), "objects[3].items[0]");
+    assert_eq!(findings[0].origin.as_deref(), Some("objects[3].items[1]"));
+}

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use netverdict_flowlog::answer::{Gap, WhyEnd, WhyOtherwise};
-use netverdict_policy::model::PolicyKey;
+use netverdict_policy::{FailedDimension, model::PolicyKey};
 
 use super::*;
 
@@ -109,6 +109,14 @@ fn a_denial_names_who_isolates_and_the_nearest_rule() {
         "denied at destination ingress by db/allow-api, db/default-deny (isolate db/pg; no rule matched); nearest: \
          db/allow-api rule 0 — pod label app=web is not app=api; 12 s ago",
     );
+}
+
+#[test]
+fn a_rule_of_a_staged_policy_is_never_the_nearest() {
+    let mut point = denied();
+    point.near_misses.push(miss("trial", Some(0), FailedDimension::Port, "port 80 is not 81"));
+    let text = sentence(&answer(Verdict::Denied, vec![point]), now(), &Beside::default());
+    assert!(text.contains("; nearest: db/allow-api rule 0 — "), "{text}");
 }
 
 #[test]

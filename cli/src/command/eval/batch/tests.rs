@@ -6,7 +6,7 @@ use super::*;
 
 fn run(input: &[u8]) -> (Vec<Value>, Vec<String>) {
     let (mut output, mut warnings) = (Vec::new(), Vec::new());
-    answer_all(input, &mut output, &mut |text| warnings.push(text.to_owned())).unwrap();
+    answer_all(input, "cases", &mut output, &mut |text| warnings.push(text.to_owned())).unwrap();
     let lines = String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     (lines, warnings)
 }
@@ -93,14 +93,14 @@ fn a_flow_that_cannot_be_evaluated_is_unknown_and_the_rest_go_on() {
     for (answer, reason) in answers.iter().zip([
         "y/ghost is not in",
         "expected namespace/name",
-        "expected map with a single key",
+        "source: expected {\"pod\"",
         "65536",
-        "expected 1 to 65535",
+        "expected a number from 1 to 65535, found 0",
         "expected tcp, udp",
         "family is IPv6",
         "different address families",
-        "unknown field `dest`",
-        "invalid type",
+        "the field `dest` is not known",
+        "expected a flow",
     ]) {
         assert_eq!((&answer["verdict"], &answer["points"]), (&json!("unknown"), &json!([])), "{answer}");
         assert!(answer["error"].as_str().is_some_and(|error| error.contains(reason)), "{answer} lacks {reason}");
@@ -151,7 +151,11 @@ fn a_bad_line_is_answered_and_the_rest_go_on() {
     let errors: Vec<_> = lines.iter().filter_map(|line| line.get("error")).collect();
     assert_eq!(errors.len(), 5, "{lines:?}");
     assert_eq!(lines[0]["id"], 7);
-    assert!(errors[0].as_str().unwrap().starts_with("line 1: invalid type"), "{}", errors[0]);
+    assert!(
+        errors[0].as_str().unwrap().starts_with("line 1: flows: expected a list of flows, found 3"),
+        "{}",
+        errors[0]
+    );
     assert!(errors[1].as_str().unwrap().starts_with("line 4: no JSON"), "{}", errors[1]);
     assert_eq!(lines[4]["id"], "x");
     assert_eq!(lines[5], json!({"id": "one", "flows": []}));
@@ -165,4 +169,43 @@ fn objects_that_are_no_objects_are_told_and_left_out() {
     assert_eq!(lines[0]["flows"][0]["verdict"], "allowed");
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].starts_with("case 1: error: "), "{warnings:?}");
+}
+
+#[test]
+fn a_key_that_stands_twice_is_refused_with_the_id_of_its_case() {
+    let text = br#"{"id": 7, "objects": [{"spec": {"podSelector": {}, "podSelector": {}}}], "flows": []}"#;
+    let (lines, _) = run(text);
+    assert_eq!(lines[0], json!({"id": 7, "error": "line 1: column 69: the key \"podSelector\" stands twice"}));
+}
+
+#[test]
+fn findings_say_which_of_the_objects_they_are_about() {
+    let policy = &policies()[0];
+    let line = json!({"id": 1, "objects": [pod("x", "a", "10.0.1.1"), policy, policy], "flows": []});
+    let (lines, warnings) = run(line.to_string().as_bytes());
+    let finding = &lines[0]["findings"][0];
+    assert_eq!((&finding["code"], &finding["origin"]), (&json!("duplicate-object"), &json!("objects[1]")));
+    assert!(warnings[0].contains("stands again in objects[2]"), "{warnings:?}");
+}
+
+#[test]
+fn misspelt_parts_of_a_case_are_told() {
+    let (lines, warnings) = run(br#"{"id": 1, "object": [], "flows": [], "flow": [], "note": "x"}"#);
+    assert_eq!(lines[0], json!({"id": 1, "flows": []}));
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    let (lines, _) = run(br#"{"id": 1, "objects": {}, "flows": []}"#);
+    assert_eq!(lines[0]["error"], "line 1: objects: expected a list of Kubernetes objects, found an empty object");
+}
+
+#[test]
+fn an_unknown_without_points_says_why() {
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "x", "name": "s"},
+        "spec": {"clusterIP": "10.96.0.7"}});
+    let flow = |source: Value| json!({"source": source, "destination": {"ip": "10.96.0.7"}, "port": 80});
+    let flows = [flow(json!({"ip": "203.0.113.1"})), flow(json!({"pod": "x/a"}))];
+    let line = json!({"id": 1, "objects": [service, pod("x", "a", "10.0.1.1")], "flows": flows});
+    let (lines, _) = run(line.to_string().as_bytes());
+    let why = "a Service's address, whose backend is not known here";
+    assert_eq!(lines[0]["flows"][0], json!({"verdict": "unknown", "points": [], "error": why}));
+    assert_eq!(lines[0]["flows"][1]["points"][0]["reason"], "service_not_resolved");
 }

@@ -87,7 +87,7 @@ fn passes_and_staged_policies_are_told() {
         &snapshot,
         "203.0.113.10 -> db/pg:5432/tcp",
         "\
-allowed: 203.0.113.10 to db/pg port 5432/TCP; no policy takes part
+allowed: 203.0.113.10 to db/pg port 5432/TCP; no policy takes part; with all that is audited enforced: denied at destination ingress by db/trial
 
 destination ingress of db/pg: allowed
   admin           no rule matches
@@ -153,4 +153,88 @@ destination ingress of shop/new: allowed
   default         allowed
 ",
     );
+}
+
+fn first_line(snapshot: &Snapshot, text: &str) -> String {
+    let flow = flow(text);
+    let explained = explain(snapshot, &flow, &evaluate(snapshot, &flow).unwrap(), Paint::default());
+    explained.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_nearest_rule_is_that_of_the_policy_that_came_furthest_and_denies() {
+    let everyone = || pods(&[], &[]);
+    let snapshot = shop()
+        .policy(network_policy("db/a").isolate_ingress().ingress(accept().peer(pods_in("shop", &[("app", "api")]))))
+        .policy(network_policy("db/b").isolate_ingress().ingress(accept().peer(everyone()).port(tcp(80))))
+        .policy(network_policy("db/trial").isolate_ingress().ingress(accept().peer(everyone()).port(tcp(81))).audit())
+        .snapshot();
+    let sentence = first_line(&snapshot, "shop/web -> db/pg:5432/tcp");
+    assert!(sentence.contains("; nearest: db/b rule 0 — "), "{sentence}");
+}
+
+#[test]
+fn rules_of_equal_priority_that_disagree_are_told_as_such() {
+    let snapshot = shop()
+        .policy(admin("a", 5).ingress(accept().peer(pods(&[], &[]))))
+        .policy(admin("b", 5).ingress(deny().peer(pods(&[], &[]))))
+        .snapshot();
+    check(
+        &snapshot,
+        "shop/web -> db/pg:5432/tcp",
+        "\
+allowed: shop/web to db/pg port 5432/TCP, by a rule 0; but b rule 0 has the same priority and denies it
+
+source egress of shop/web: allowed
+  admin           no rule matches
+  network policy  none isolates shop/web for egress
+  baseline        no rule matches
+  default         allowed
+
+destination ingress of db/pg: allowed
+  admin           ClusterNetworkPolicy a rule 0 accepts it
+  admin           ClusterNetworkPolicy b rule 0 denies it: of the same priority, and Kubernetes leaves their order open
+",
+    );
+}
+
+#[test]
+fn an_allow_without_deciders_says_why() {
+    let snapshot = shop()
+        .node("n1", &["10.1.0.1"], &[])
+        .pod(pod("db/here").at(&["10.0.2.3"]).on("n1"))
+        .policy(network_policy("db/deny").isolate_ingress())
+        .policy(admin("open", 1).egress(pass().peer(pods(&[], &[]))))
+        .snapshot();
+    for (flow, expected) in [
+        ("10.1.0.1 -> db/here:80/tcp", "; traffic of the pod's own node is exempt"),
+        ("db/pg -> db/pg:80/tcp", "; a pod may always reach itself"),
+        ("db/pg -> shop/web:80/tcp", "; passed on, and no policy decides it"),
+        ("203.0.113.10 -> shop/web:80/tcp", "; no policy takes part"),
+    ] {
+        let sentence = first_line(&snapshot, flow);
+        assert!(sentence.starts_with("allowed: ") && sentence.ends_with(expected), "{sentence}");
+    }
+}
+
+#[test]
+fn what_is_audited_is_told_where_it_would_change_the_verdict() {
+    let snapshot = shop()
+        .policy(network_policy("db/deny").isolate_ingress())
+        .policy(network_policy("db/open").isolate_ingress().ingress(accept().port(tcp(80))).audit())
+        .snapshot();
+    let sentence = first_line(&snapshot, "shop/web -> db/pg:80/tcp");
+    assert!(sentence.starts_with("denied") && sentence.ends_with("enforced: allowed by db/open rule 0"), "{sentence}");
+    let sentence = first_line(&snapshot, "shop/web -> db/pg:81/tcp");
+    assert!(sentence.starts_with("denied") && !sentence.contains("audited"), "{sentence}");
+}
+
+#[test]
+fn a_services_address_says_what_to_ask_instead() {
+    let snapshot = shop().service("db/pg", &["10.96.0.7"]).snapshot();
+    for source in ["shop/web", "203.0.113.10"] {
+        let sentence = first_line(&snapshot, &format!("{source} -> 10.96.0.7:80/tcp"));
+        assert!(sentence.starts_with("unknown"), "{sentence}");
+        assert!(sentence.ends_with("; name a pod behind it, with that pod's own port"), "{sentence}");
+    }
 }
