@@ -22,8 +22,6 @@ pub(crate) struct Manifests {
 pub(crate) enum ManifestsError {
     #[error("cannot read {path}: {reason}", path = .path.display())]
     Read { path: PathBuf, reason: io::Error },
-    #[error("{path} is not UTF-8 text", path = .path.display())]
-    NotText { path: PathBuf },
     #[error("{path} holds more than {} MiB\n  name the folder that holds manifests alone, or split the file", MOST_BYTES >> 20, path = .path.display())]
     TooLarge { path: PathBuf },
     #[error("{path} holds no file named *.yaml, *.yml or *.json", path = .path.display())]
@@ -90,8 +88,7 @@ impl Manifests {
         if bytes.len() as u64 > MOST_BYTES {
             return Err(ManifestsError::TooLarge { path: path.to_owned() });
         }
-        let text = String::from_utf8(bytes).map_err(|_| ManifestsError::NotText { path: path.to_owned() })?;
-        let (objects, findings) = netverdict_manifest::read(&text, &path.to_string_lossy());
+        let (objects, findings) = netverdict_manifest::read_bytes(&bytes, &path.to_string_lossy());
         self.objects.extend(objects);
         self.findings.extend(findings);
         self.files += 1;
@@ -114,9 +111,10 @@ mod tests {
         fs::write(folder.path().join("README.md"), "no manifest").unwrap();
         fs::write(folder.path().join(".hidden.yaml"), POD).unwrap();
         fs::write(folder.path().join("c.yaml"), "kind: [").unwrap();
+        fs::write(folder.path().join("binary.yaml"), [0xff, 0xfe]).unwrap();
         let manifests = read(&[folder.path().to_owned()]).unwrap();
         assert_eq!(manifests.objects.iter().map(|object| object.name.as_str()).collect::<Vec<_>>(), ["a", "two"]);
-        assert_eq!((manifests.findings.len(), manifests.files), (1, 3));
+        assert_eq!((manifests.findings.len(), manifests.files), (2, 4));
     }
 
     #[test]
@@ -126,8 +124,5 @@ mod tests {
         assert!(error.contains("holds no file named *.yaml"), "{error}");
         let error = read(&[folder.path().join("absent.yaml")]).unwrap_err().to_string();
         assert!(error.contains("absent.yaml: No such file"), "{error}");
-        let binary = folder.path().join("binary.yaml");
-        fs::write(&binary, [0xff, 0xfe]).unwrap();
-        assert!(read(&[binary]).unwrap_err().to_string().contains("is not UTF-8"));
     }
 }

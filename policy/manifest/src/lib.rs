@@ -34,5 +34,5 @@ pub use finding::{Finding, Invalid, ObjectRef, Report, Severity, code};
 pub use kind::{KINDS, PolicyKind, Scope, kinds_read, namespace, node, pod, policy, service};
 pub use lint::lint;
 pub use object::{Identity, Object, Origin, content_hash, object_from_value, text};
-pub use read::{json_value, objects_from_value, read};
+pub use read::{json_value, objects_from_value, read, read_bytes};
 pub use snapshot::{Reading, implied_namespace, snapshot};

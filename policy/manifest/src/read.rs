@@ -49,6 +49,19 @@ pub fn read(text: &str, origin: &str) -> (Vec<Object>, Vec<Finding>) {
     (reader.objects, reader.findings)
 }
 
+/// [`read`] for bytes: those that are no UTF-8 are one finding.
+pub fn read_bytes(bytes: &[u8], origin: &str) -> (Vec<Object>, Vec<Finding>) {
+    match str::from_utf8(bytes) {
+        Ok(text) => read(text, origin),
+        Err(error) => {
+            let mut reader = Reader { source: Source::Text(origin), objects: Vec::new(), findings: Vec::new() };
+            let message = format!("the text is not UTF-8 from byte {} on", error.valid_up_to());
+            reader.refuse(0, code::BROKEN_DOCUMENT, message, "save it as UTF-8; it was left out");
+            (reader.objects, reader.findings)
+        }
+    }
+}
+
 /// Takes a value that holds an object, or a list of them. `name` stands for it in findings.
 ///
 /// Every item that cannot be read becomes a finding; all others are returned, in order.
