@@ -87,6 +87,9 @@ fn one_answer_as_json_carries_what_changes_it() {
     assert!(errors.contains("unknown-version"), "{errors}");
     let (_, output, _) = eval("db/pg:5432", &["-o", "json"]);
     assert!(!output.contains("findings"), "{output}");
+    let (_, as_yaml, _) = eval("db/pg:5432", &["-o", "yaml"]);
+    let parsed: serde_json::Value = serde_saphyr::from_str(&as_yaml).unwrap();
+    assert_eq!(parsed, serde_json::from_str::<serde_json::Value>(&output).unwrap());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use netverdict_policy::{
     End, EvaluateError, Family, Flow, Snapshot, evaluate, evaluate::usual_family, model::Protocol,
 };
 
-use super::{block_on, json};
+use super::{block_on, json, yaml};
 use crate::{
     exit::Exit,
     objects::{ObjectsOrigin, Sources},
@@ -91,6 +91,7 @@ Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; with --exi
 enum Output {
     Table,
     Json,
+    Yaml,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -133,6 +134,7 @@ async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &m
     let text = match arguments.output {
         Output::Table => walk::explain(&reading.snapshot, &flow, &evaluation, terminal.paint()),
         Output::Json => json(&answer::OneAnswer::of(&evaluation, findings))?,
+        Output::Yaml => yaml(&answer::OneAnswer::of(&evaluation, findings))?,
     };
     terminal.print(&text)?;
     Ok(if arguments.exit_status { Exit::of(evaluation.verdict) } else { Exit::Done })

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use netverdict_manifest::{Finding, Origin, Severity};
 
-use super::json;
+use super::{json, yaml};
 use crate::{
     exit::Exit,
     objects::{ObjectsOrigin, Sources},
@@ -43,6 +43,7 @@ arguments were not understood.";
 enum Output {
     Table,
     Json,
+    Yaml,
 }
 
 pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
@@ -63,6 +64,7 @@ pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> a
     match arguments.output {
         Output::Table => terminal.print(&report(&findings, given.objects.len(), terminal.paint()))?,
         Output::Json => terminal.print(&json(&findings)?)?,
+        Output::Yaml => terminal.print(&yaml(&findings)?)?,
     }
     let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
     Ok(if failed { Exit::Error } else { Exit::Done })
