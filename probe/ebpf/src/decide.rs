@@ -67,7 +67,7 @@ pub fn find_peer(address: &Words, revision: u64) -> Peer {
 #[inline(never)]
 fn write_peer(address: &Words, revision: u64, found: &mut Peer) -> Done {
     let key = AddressKey { address: bytes(*address) };
-    let ask = || maps::ADDRESSES.get_ptr(&key);
+    let ask = || whole::pointer(maps::ADDRESSES.get_ptr(&key));
     if whole::read(ask(), ask, |versions| *found = *as_of(versions, revision)) && found.flags & peer_flag::ABSENT == 0 {
         return done();
     }

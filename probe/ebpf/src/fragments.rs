@@ -31,7 +31,7 @@ pub struct First {
 pub fn find(packet: &Packet, scene: &Scene<'_>, found: &mut First) -> bool {
     let key = key(packet, scene);
     let mut good = false;
-    let ask = || maps::FRAGMENTS.get_ptr(&key);
+    let ask = || whole::pointer(maps::FRAGMENTS.get_ptr(&key));
     let whole = whole::read(ask(), ask, |first| {
         good = first.expires_at > scene.now;
         match (Verdict::try_from(first.verdict), KernelReason::try_from(first.reason)) {

@@ -14,8 +14,8 @@ pub struct Scene<'a> {
     pub now: u64,
     /// Whether the endpoint's tables are complete.
     pub complete: bool,
-    /// What was found for the interface. It may be another's by now (see `whole`).
-    endpoint: Option<*const Endpoint>,
+    /// What was found for the interface, null if nothing. It may be another's by now (see `whole`).
+    endpoint: *const Endpoint,
     pub ifindex: u32,
     /// Of the frame, in bytes.
     pub length: u32,
@@ -32,10 +32,10 @@ impl Scene<'_> {
         let revision = unsafe { revision.read_volatile() };
         // SAFETY: the context is the kernel's.
         let ifindex = unsafe { (*ctx.skb.skb).ifindex };
-        let endpoint = maps::ENDPOINTS.get_ptr(ifindex);
+        let endpoint = ask(ifindex);
         // A yes is made sure of before anything is judged, and a no is here.
         // SAFETY: memory of the map.
-        let complete = endpoint.is_some_and(|found| unsafe { &*found }.ready != 0 || is_complete(ifindex, endpoint));
+        let complete = (!endpoint.is_null() && unsafe { (*endpoint).ready } != 0) || is_complete(ifindex, endpoint);
         // SAFETY: no precondition.
         let now = unsafe { bpf_ktime_get_boot_ns() };
         Some(Self {
@@ -99,12 +99,17 @@ pub struct Subject {
 }
 
 #[inline(always)]
-fn is_complete(ifindex: u32, found: Option<*const Endpoint>) -> bool {
+fn is_complete(ifindex: u32, found: *const Endpoint) -> bool {
     let mut ready = 0;
     read(ifindex, found, |endpoint| ready = endpoint.ready) && ready != 0
 }
 
 #[inline(always)]
-fn read(ifindex: u32, found: Option<*const Endpoint>, copy: impl FnMut(&Endpoint)) -> bool {
-    whole::read(found, || maps::ENDPOINTS.get_ptr(ifindex), copy)
+fn read(ifindex: u32, found: *const Endpoint, copy: impl FnMut(&Endpoint)) -> bool {
+    whole::read(found, || ask(ifindex), copy)
+}
+
+#[inline(always)]
+fn ask(ifindex: u32) -> *const Endpoint {
+    whole::pointer(maps::ENDPOINTS.get_ptr(ifindex))
 }

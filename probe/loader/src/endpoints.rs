@@ -54,7 +54,10 @@ impl Endpoints {
         let ifindex = endpoint.ifindex;
         let wanted: Vec<_> = endpoint.own_addresses.iter().map(|address| own_address(ifindex, *address)).collect();
         for key in &wanted {
-            maps.own_addresses.put(*key, 1)?;
+            // Never written over: while a value is replaced, a program may find none.
+            if maps.own_addresses.get(key)?.is_none() {
+                maps.own_addresses.put(*key, 1)?;
+            }
         }
         for key in maps.own_addresses.keys()? {
             if key.ifindex == ifindex && !wanted.contains(&key) {
