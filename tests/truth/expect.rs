@@ -84,10 +84,10 @@ pub(crate) fn fault(
     if **told != *decision {
         return Some(format!("recorded {told:?}, expected {decision:?}"));
     }
-    let (verdict, disposition, lane) = match decision.verdict {
-        Verdict::Denied => (AbiVerdict::Denied, Disposition::Dropped, Lane::Denied),
-        Verdict::Allowed => (AbiVerdict::Allowed, Disposition::Forwarded, Lane::Flow),
-        Verdict::Unknown => (AbiVerdict::Unknown, Disposition::Forwarded, Lane::Flow),
+    let verdict = verdict(decision);
+    let (disposition, lane) = match verdict {
+        AbiVerdict::Denied => (Disposition::Dropped, Lane::Denied),
+        AbiVerdict::Allowed | AbiVerdict::Unknown => (Disposition::Forwarded, Lane::Flow),
     };
     let owner = |id: u32| match compiler.owner(OwnerId(id)) {
         Some(Owner::Pod { key, .. }) => key.to_string(),
@@ -106,6 +106,15 @@ pub(crate) fn fault(
         (source.pod.clone(), destination.pod.clone(), own.pod.clone()),
     );
     (found != right).then(|| format!("recorded {found:?}, expected {right:?}"))
+}
+
+/// As events hold it.
+pub(crate) fn verdict(decision: &Decision) -> AbiVerdict {
+    match decision.verdict {
+        Verdict::Denied => AbiVerdict::Denied,
+        Verdict::Allowed => AbiVerdict::Allowed,
+        Verdict::Unknown => AbiVerdict::Unknown,
+    }
 }
 
 pub(crate) fn of(direction: Direction) -> AbiDirection {

@@ -5,7 +5,7 @@ mod policies;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
-use netverdict_abi::{Disposition, KernelReason, Mode, Verdict as AbiVerdict, VerdictEvent, event::flag, map::name};
+use netverdict_abi::{Disposition, KernelReason, Mode, VerdictEvent, event::flag, map::name};
 use netverdict_policy::{
     AttributionId, Decision, Direction, End, Family, Snapshot, Verdict, evaluate_point,
     model::Protocol,
@@ -125,14 +125,11 @@ impl<'a> Probing<'a> {
         Self { pod, direction, peer, protocol, port, source_port }
     }
 
-    fn family(&self) -> Family {
-        if self.peer.is_ipv4() { Family::V4 } else { Family::V6 }
-    }
-
     fn expected(&self, snapshot: &Snapshot) -> Decision {
         let Self { pod, direction, peer, protocol, port, .. } = *self;
         let end = End::Address(peer);
-        let decision = evaluate_point(snapshot, &key(pod), direction, &end, Some(peer), self.family(), protocol, port);
+        let decision =
+            evaluate_point(snapshot, &key(pod), direction, &end, Some(peer), Family::of(peer), protocol, port);
         decision.expect("the pod takes part")
     }
 
@@ -174,11 +171,7 @@ impl<'a> Probing<'a> {
         if told.as_ref() != Some(decision) {
             return Some(format!("recorded {told:?}, expected {decision:?}"));
         }
-        let verdict = match decision.verdict {
-            Verdict::Denied => AbiVerdict::Denied,
-            Verdict::Allowed => AbiVerdict::Allowed,
-            Verdict::Unknown => AbiVerdict::Unknown,
-        };
+        let verdict = expect::verdict(decision);
         let drops = mode == Mode::Enforce && decision.verdict == Verdict::Denied;
         let disposition = if drops { Disposition::Dropped } else { Disposition::Forwarded };
         let owner = |id: u32| node.compiler.owner(OwnerId(id)).map(shown);

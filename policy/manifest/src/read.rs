@@ -23,7 +23,7 @@ const MOST_NESTED_LISTS: usize = 4;
 ///
 /// Every document and list item that cannot be read becomes a finding; all others are returned, in order.
 pub fn read(text: &str, origin: &str) -> (Vec<Object>, Vec<Finding>) {
-    let mut reader = Reader { source: Source::Text(origin), objects: Vec::new(), findings: Vec::new() };
+    let mut reader = Reader::of(Source::Text(origin));
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > MOST_BYTES {
         reader.refuse(0, code::TOO_LARGE, format!("the text has {} bytes", text.len()), "split it into several files");
@@ -54,7 +54,7 @@ pub fn read_bytes(bytes: &[u8], origin: &str) -> (Vec<Object>, Vec<Finding>) {
     match str::from_utf8(bytes) {
         Ok(text) => read(text, origin),
         Err(error) => {
-            let mut reader = Reader { source: Source::Text(origin), objects: Vec::new(), findings: Vec::new() };
+            let mut reader = Reader::of(Source::Text(origin));
             let message = format!("the text is not UTF-8 from byte {} on", error.valid_up_to());
             reader.refuse(0, code::BROKEN_DOCUMENT, message, "save it as UTF-8; it was left out");
             (reader.objects, reader.findings)
@@ -66,7 +66,7 @@ pub fn read_bytes(bytes: &[u8], origin: &str) -> (Vec<Object>, Vec<Finding>) {
 ///
 /// Every item that cannot be read becomes a finding; all others are returned, in order.
 pub fn objects_from_value(value: Value, name: &str) -> (Vec<Object>, Vec<Finding>) {
-    let mut reader = Reader { source: Source::Value(name), objects: Vec::new(), findings: Vec::new() };
+    let mut reader = Reader::of(Source::Value(name));
     reader.object(value, 1, None, &mut 0, MOST_NESTED_LISTS);
     (reader.objects, reader.findings)
 }
@@ -92,7 +92,11 @@ struct Reader<'a> {
     findings: Vec<Finding>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn of(source: Source<'a>) -> Self {
+        Self { source, objects: Vec::new(), findings: Vec::new() }
+    }
+
     fn document(&mut self, text: &str, document: usize) {
         match yaml(text) {
             Ok(value) => self.value(value, document),

@@ -44,19 +44,19 @@ impl Endpoints {
     }
 
     /// Writes the record of an interface and the addresses that its pod may send from. An interface that was attached
-    /// before keeps that time.
+    /// before keeps that time. Returns whether the record was another.
     pub(crate) fn bind(
         &mut self,
         maps: &mut Maps,
         endpoint: &BoundEndpoint,
         standing: Standing,
-    ) -> Result<(), ProbeError> {
+    ) -> Result<bool, ProbeError> {
         let ifindex = endpoint.ifindex;
         let wanted: Vec<_> = endpoint.own_addresses.iter().map(|address| own_address(ifindex, *address)).collect();
         for key in &wanted {
             // Never written over: while a value is replaced, a program may find none.
             if maps.own_addresses.get(key)?.is_none() {
-                maps.own_addresses.put(*key, 1)?;
+                maps.own_addresses.put_after(*key, None, 1)?;
             }
         }
         for key in maps.own_addresses.keys()? {
@@ -76,11 +76,12 @@ impl Endpoints {
                 Endpoint { ifindex, attached_at, ..Endpoint::default() }
             }
         };
-        if known != Some(record) {
-            maps.endpoints.put(ifindex, record)?;
+        let changes = known != Some(record);
+        if changes {
+            maps.endpoints.put_after(ifindex, known, record)?;
         }
         self.bound.insert(ifindex, endpoint.clone());
-        Ok(())
+        Ok(changes)
     }
 
     /// Forgets an interface, in the kernel too.

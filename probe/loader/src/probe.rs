@@ -216,8 +216,9 @@ impl Probe {
         }
         let standing = self.publisher.standing(&endpoint.pod, &endpoint.pod_uid);
         // The record before the programs: no packet is to find them without it.
-        self.endpoints.bind(&mut self.maps, endpoint, standing)?;
-        self.publisher.note_write();
+        if self.endpoints.bind(&mut self.maps, endpoint, standing)? {
+            self.publisher.note_write();
+        }
         self.links.ensure(ifindex)?;
         self.succeed(ifindex)
     }

@@ -347,10 +347,10 @@ impl Publisher {
                 endpoints.get(ifindex).and_then(|bound| self.judged(&self.subjects, &bound.pod, &bound.pod_uid));
             match judged {
                 Some(judged) if known.ready == 0 => {
-                    maps.endpoints.put(ifindex, ready(ifindex, known.attached_at, judged))?;
+                    maps.endpoints.put_after(ifindex, Some(known), ready(ifindex, known.attached_at, judged))?;
                 }
                 None if known.ready != 0 => {
-                    maps.endpoints.put(ifindex, Endpoint { ready: 0, ..known })?;
+                    maps.endpoints.put_after(ifindex, Some(known), Endpoint { ready: 0, ..known })?;
                 }
                 _ => {}
             }

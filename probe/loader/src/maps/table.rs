@@ -28,16 +28,8 @@ pub(crate) trait Store: Sized {
 
     fn open(folder: &Path, name: &'static str) -> Result<Self, ProbeError>;
     fn data(&self) -> &MapData;
-    fn put(&mut self, key: Self::Key, value: Self::Value) -> Result<Put, MapError>;
     fn remove(&mut self, key: &Self::Key) -> Result<(), MapError>;
     fn keys(&self) -> Result<Vec<Self::Key>, MapError>;
-}
-
-/// What a write did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Put {
-    Created,
-    Replaced,
 }
 
 /// A map with a name for errors and a count of entries for [`crate::MapOccupancy`].
@@ -68,15 +60,6 @@ impl<S: Store> Table<S> {
 
     pub(crate) fn limit(&self) -> u32 {
         self.limit
-    }
-
-    /// Writes an entry, whether or not there is one.
-    pub(crate) fn put(&mut self, key: S::Key, value: S::Value) -> Result<Put, ProbeError> {
-        let put = self.store.put(key, value).map_err(|error| self.not_written(error))?;
-        if put == Put::Created {
-            self.used += 1;
-        }
-        Ok(put)
     }
 
     fn not_written(&self, error: MapError) -> ProbeError {
@@ -143,6 +126,15 @@ impl<K: Plain + Eq, V: Plain> Table<Hash<K, V>> {
 }
 
 impl<K: Plain + Eq + StdHash, V: Plain> Table<Trie<K, V>> {
+    /// Writes an entry, whether or not there is one.
+    pub(crate) fn put(&mut self, key: Prefix<K>, value: V) -> Result<(), ProbeError> {
+        self.store.map.insert(&key.key(), Raw(value), 0).map_err(|error| self.not_written(error))?;
+        if self.store.present.insert(key) {
+            self.used += 1;
+        }
+        Ok(())
+    }
+
     /// The entry of exactly this prefix; `None` if there is none, whatever covers it.
     pub(crate) fn get_exact(&self, prefix: &Prefix<K>) -> Result<Option<V>, ProbeError> {
         if !self.store.present.contains(prefix) {
@@ -168,20 +160,6 @@ impl<K: Plain + Eq, V: Plain> Store for Hash<K, V> {
 
     fn data(&self) -> &MapData {
         IterableMap::map(&self.0)
-    }
-
-    fn put(&mut self, key: K, value: V) -> Result<Put, MapError> {
-        match self.0.insert(Raw(key), Raw(value), ONLY_IF_ABSENT) {
-            Ok(()) => Ok(Put::Created),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => {
-                self.0.insert(Raw(key), Raw(value), 0).map(|()| Put::Replaced)
-            }
-            // A full map says so before it looks whether the key is there.
-            Err(MapError::SyscallError(error)) if is_full(&error.io_error) && self.0.get(&Raw(key), 0).is_ok() => {
-                self.0.insert(Raw(key), Raw(value), 0).map(|()| Put::Replaced)
-            }
-            Err(error) => Err(error),
-        }
     }
 
     fn remove(&mut self, key: &K) -> Result<(), MapError> {
@@ -229,11 +207,6 @@ impl<K: Plain + Eq + StdHash, V: Plain> Store for Trie<K, V> {
 
     fn data(&self) -> &MapData {
         IterableMap::map(&self.map)
-    }
-
-    fn put(&mut self, key: Self::Key, value: V) -> Result<Put, MapError> {
-        self.map.insert(&key.key(), Raw(value), 0)?;
-        Ok(if self.present.insert(key) { Put::Created } else { Put::Replaced })
     }
 
     fn remove(&mut self, key: &Self::Key) -> Result<(), MapError> {

@@ -45,7 +45,7 @@ impl Journal {
         value: PeerVersions,
     ) -> Result<(), ProbeError> {
         self.before.push(Before::Block(key, maps.blocks.get_exact(&key)?));
-        maps.blocks.put(key, value).map(drop)
+        maps.blocks.put(key, value)
     }
 
     pub(super) fn put_pair(&mut self, maps: &mut Maps, key: PairKey, value: Decision) -> Result<(), ProbeError> {
@@ -73,7 +73,7 @@ impl Journal {
         value: Decision,
     ) -> Result<(), ProbeError> {
         self.before.push(Before::Range(key, maps.column_ranges.get_exact(&key)?));
-        maps.column_ranges.put(key, value).map(drop)
+        maps.column_ranges.put(key, value)
     }
 
     pub(super) fn put_endpoint(
@@ -106,19 +106,19 @@ impl Journal {
 impl Before {
     fn restore(&self, maps: &mut Maps) -> Result<(), ProbeError> {
         match *self {
-            Self::Address(key, Some(value)) => maps.addresses.put(key, value).map(drop),
+            Self::Address(key, Some(value)) => maps.addresses.put_after(key, Some(value), value),
             Self::Address(key, None) => maps.addresses.remove(&key).map(drop),
-            Self::Block(key, Some(value)) => maps.blocks.put(key, value).map(drop),
+            Self::Block(key, Some(value)) => maps.blocks.put(key, value),
             Self::Block(key, None) => maps.blocks.remove(&key).map(drop),
-            Self::Pair(key, Some(value)) => maps.pairs.put(key, value).map(drop),
+            Self::Pair(key, Some(value)) => maps.pairs.put_after(key, Some(value), value),
             Self::Pair(key, None) => maps.pairs.remove(&key).map(drop),
-            Self::Column(id, Some(value)) => maps.columns.put(id, value).map(drop),
+            Self::Column(id, Some(value)) => maps.columns.put_after(id, Some(value), value),
             Self::Column(id, None) => maps.columns.remove(&id).map(drop),
-            Self::Port(key, Some(value)) => maps.column_ports.put(key, value).map(drop),
+            Self::Port(key, Some(value)) => maps.column_ports.put_after(key, Some(value), value),
             Self::Port(key, None) => maps.column_ports.remove(&key).map(drop),
-            Self::Range(key, Some(value)) => maps.column_ranges.put(key, value).map(drop),
+            Self::Range(key, Some(value)) => maps.column_ranges.put(key, value),
             Self::Range(key, None) => maps.column_ranges.remove(&key).map(drop),
-            Self::Endpoint(ifindex, Some(value)) => maps.endpoints.put(ifindex, value).map(drop),
+            Self::Endpoint(ifindex, Some(value)) => maps.endpoints.put_after(ifindex, Some(value), value),
             Self::Endpoint(ifindex, None) => maps.endpoints.remove(&ifindex).map(drop),
         }
     }
