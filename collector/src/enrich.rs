@@ -189,7 +189,7 @@ fn pod<'a>(state: &'a SnapshotState, key: &ObjectKey, uid: &str) -> Option<&'a P
 fn build(state: Option<&SnapshotState>, key: &Key, owner: Option<&Owner>) -> EndpointRow {
     let mut row = EndpointRow {
         identity: state.and_then(|state| state.peer(key.address)).map_or(0, |peer| peer.identity.0),
-        ..blank(EndpointKind::Unknown)
+        ..EndpointRow::default()
     };
     match (&key.who, owner) {
         (Who::Owner(_), Some(Owner::Pod { key, uid })) | (Who::Bound(key, uid), _) => {
@@ -206,7 +206,7 @@ fn build(state: Option<&SnapshotState>, key: &Key, owner: Option<&Owner>) -> End
         (Who::Owner(_), Some(Owner::Service { key: service })) => {
             row.kind = EndpointKind::Service;
             row.namespace.clone_from(&service.namespace);
-            row.service.clone_from(&service.name);
+            row.service = service.to_string();
             let ports = state.and_then(|state| state.service(service)).map(|service| &service.ports);
             let port = ports.into_iter().flatten().find(|port| port.port == key.port);
             row.service_port = port.map(|port| port.name.clone()).unwrap_or_default();
@@ -244,24 +244,4 @@ fn fill_pod(row: &mut EndpointRow, state: Option<&SnapshotState>, key: &ObjectKe
     }
     let node = state.node(&pod.node);
     row.zone = node.and_then(|node| node.labels.get(ZONE)).cloned().unwrap_or_default();
-}
-
-fn blank(kind: EndpointKind) -> EndpointRow {
-    EndpointRow {
-        kind,
-        namespace: String::new(),
-        pod: String::new(),
-        pod_uid: String::new(),
-        workload_kind: String::new(),
-        workload: String::new(),
-        service_account: String::new(),
-        node: String::new(),
-        zone: String::new(),
-        service: String::new(),
-        service_port: String::new(),
-        labels: netverdict_policy::model::Labels::new(),
-        identity: 0,
-        hostname: String::new(),
-        hostname_source: String::new(),
-    }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use netverdict_flowlog::row::{FlowRow, GapCause, GapRow, LaneName, Method, RecordType, Reporter, Row};
+use netverdict_flowlog::row::{FlowRow, GapCause, GapRow, LaneName, Method, Receiver, RecordType, Reporter, Row};
 use netverdict_policy::{Direction, Reason};
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +20,6 @@ use crate::{
     sequence::{self, Sequence},
 };
 
-/// Where every row of our own probe comes from.
-const RECEIVER: &str = "ring";
 /// Refusals that are kept for the log until they are asked for.
 const MOST_REFUSALS: usize = 16;
 
@@ -162,21 +160,9 @@ impl Pipeline {
                 rows.extend(
                     self.sequence.take_unnumbered(&before.node, &before.boot_id, from).into_iter().map(gap_row),
                 );
-                rows.push(gap_row(GapRow {
-                    node: before.node.clone(),
-                    boot_id: before.boot_id.clone(),
-                    lane: None,
-                    cpu: None,
-                    endpoint: String::new(),
-                    cause: GapCause::UncleanStop,
-                    first_seq: None,
-                    last_seq: None,
-                    lost_events: 0,
-                    lost_packets: None,
-                    from,
-                    to: time.max(from),
-                    detail: sequence::detail(GapCause::UncleanStop).to_owned(),
-                }));
+                let cause = GapCause::UncleanStop;
+                let (node, boot_id) = (&before.node, &before.boot_id);
+                rows.push(gap_row(GapRow::of(cause, node, boot_id, from, time.max(from), sequence::detail(cause))));
                 self.sequence = Sequence::default();
                 self.catalogue.forget_boot();
                 self.enricher.forget();
@@ -277,12 +263,12 @@ fn flow_row(
         record_type: RecordType::Verdict,
         node: session.node.clone(),
         boot_id: session.boot_id.clone(),
-        lane: event.place.lane,
-        cpu: event.place.cpu,
-        seq: numbers.seq,
+        lane: Some(event.place.lane),
+        cpu: Some(event.place.cpu),
+        seq: Some(numbers.seq),
         time,
         ingest_time: clock::at(batch.ingest_ns),
-        receiver: RECEIVER,
+        receiver: Receiver::Ring,
         direction: event.direction,
         reporter: match event.direction {
             Direction::Egress => Reporter::Source,
@@ -302,8 +288,6 @@ fn flow_row(
         tcp_flags: event.tcp_flags,
         icmp_type: event.icmp_type,
         icmp_code: event.icmp_code,
-        original_destination: None,
-        translated_source: None,
         verdict: event.verdict,
         verdict_if_enforced,
         disposition: event.disposition,
@@ -316,19 +300,16 @@ fn flow_row(
         attribution_id: event.attribution,
         near_misses,
         snapshot: numbers.snapshot,
-        reported_by: None,
         source: ends.source,
         destination: ends.destination,
         packets: 1,
         bytes: u64::from(event.length),
-        reply_packets: 0,
-        reply_bytes: 0,
         count: 1,
         first_time: time,
         last_time: time,
         identity_window_open: ends.identity_window_open,
         spoof: reason == Reason::SpoofedSource,
-        divergence: false,
+        ..FlowRow::default()
     }
 }
 

@@ -134,40 +134,25 @@ impl Sequence {
     /// A gap for everything found since the last call.
     pub fn take_gaps(&mut self, node: &Arc<str>, boot_id: &Arc<str>) -> Vec<GapRow> {
         let row = |((lane, cpu, cause), gap): ((LaneName, u32, GapCause), OpenGap)| GapRow {
-            node: node.clone(),
-            boot_id: boot_id.clone(),
             lane: Some(lane),
             cpu: Some(cpu),
-            endpoint: String::new(),
-            cause,
             first_seq: Some(gap.first_seq),
             last_seq: Some(gap.last_seq),
             lost_events: gap.lost,
             // One event is one packet.
             lost_packets: Some(gap.lost),
-            from: gap.from,
-            to: gap.to,
-            detail: detail(cause).to_owned(),
+            ..GapRow::of(cause, node, boot_id, gap.from, gap.to, detail(cause))
         };
         std::mem::take(&mut self.open).into_iter().map(row).collect()
     }
 
     /// Gaps for unreadable events whose numbers never came to light; for the end of a boot.
     pub fn take_unnumbered(&mut self, node: &Arc<str>, boot_id: &Arc<str>, time: DateTime<Utc>) -> Vec<GapRow> {
+        let cause = GapCause::Unreadable;
         let row = |(lane, lost)| GapRow {
-            node: node.clone(),
-            boot_id: boot_id.clone(),
             lane: Some(lane),
-            cpu: None,
-            endpoint: String::new(),
-            cause: GapCause::Unreadable,
-            first_seq: None,
-            last_seq: None,
             lost_events: lost,
-            lost_packets: None,
-            from: time,
-            to: time,
-            detail: detail(GapCause::Unreadable).to_owned(),
+            ..GapRow::of(cause, node, boot_id, time, time, detail(cause))
         };
         std::mem::take(&mut self.unreadable).into_iter().map(row).collect()
     }
@@ -235,7 +220,6 @@ pub const fn detail(cause: GapCause) -> &'static str {
         GapCause::UploadAbandoned => "the upload was given up",
         GapCause::UncleanStop => "the node stopped before its rings were drained",
         GapCause::Unattached => "the interface was there before its programs were attached",
-        GapCause::NotReady => "the endpoint's tables were not complete",
         GapCause::Expired => "removed to stay below the cap on disk use",
         GapCause::Unreadable => "events could not be read; run collector and probe of one version",
         GapCause::SourceStale => "the cluster source could not be read whole; repair what readyz names",

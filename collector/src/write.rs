@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netverdict_flowlog::row::{CollectorRow, GapCause, GapRow, Row};
+use netverdict_flowlog::row::{CollectorRow, CollectorState, GapCause, GapRow, Row};
 use thiserror::Error;
 
 use crate::{
@@ -139,7 +139,7 @@ impl Writer {
                     let starts = matches!(input, Input::Session(_));
                     self.take(position, input);
                     if starts {
-                        self.tell_state("started");
+                        self.tell_state(CollectorState::Started);
                     }
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
@@ -150,7 +150,7 @@ impl Writer {
                 self.hand_over()?;
                 if alive.elapsed() >= ALIVE {
                     alive = Instant::now();
-                    self.tell_state("running");
+                    self.tell_state(CollectorState::Running);
                 }
                 self.release(released);
                 // More rows than memory is meant for: the rings bridge it, and count what they cannot.
@@ -160,7 +160,7 @@ impl Writer {
                 }
             }
         }
-        self.tell_state("stopped");
+        self.tell_state(CollectorState::Stopped);
         self.finish(released)?;
         Ok(self)
     }
@@ -192,7 +192,7 @@ impl Writer {
     }
 
     /// A row that says how the collector is.
-    pub fn tell_state(&mut self, state: &'static str) {
+    pub fn tell_state(&mut self, state: CollectorState) {
         let Some(session) = self.pipeline.session().cloned() else { return };
         let row = CollectorRow {
             time: clock::at(clock::now_ns()),
@@ -215,21 +215,9 @@ impl Writer {
         let Some(session) = self.pipeline.session().cloned() else { return };
         let now = clock::at(clock::now_ns());
         // How many events they were comes to light by their numbers, in gaps of their own.
-        self.rows.push(Row::Gap(Box::new(GapRow {
-            node: session.node,
-            boot_id: session.boot_id,
-            lane: None,
-            cpu: None,
-            endpoint: String::new(),
-            cause: GapCause::Unreadable,
-            first_seq: None,
-            last_seq: None,
-            lost_events: 0,
-            lost_packets: None,
-            from: now,
-            to: now,
-            detail: format!("{bytes} bytes of the write-ahead log are damaged"),
-        })));
+        let detail = format!("{bytes} bytes of the write-ahead log are damaged");
+        let gap = GapRow::of(GapCause::Unreadable, &session.node, &session.boot_id, now, now, detail);
+        self.rows.push(Row::Gap(Box::new(gap)));
     }
 
     /// Gives the rows made so far to the store.

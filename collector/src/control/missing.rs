@@ -58,21 +58,8 @@ impl State {
     }
 
     fn gap(&self, cause: GapCause, endpoint: String, from: SystemTime, to: SystemTime, detail: String) -> GapRow {
-        GapRow {
-            node: self.session.node.clone(),
-            boot_id: self.session.boot_id.clone(),
-            lane: None,
-            cpu: None,
-            endpoint,
-            cause,
-            first_seq: None,
-            last_seq: None,
-            lost_events: 0,
-            lost_packets: None,
-            from: clock::of(from),
-            to: clock::of(to),
-            detail,
-        }
+        let (node, boot_id) = (&self.session.node, &self.session.boot_id);
+        GapRow { endpoint, ..GapRow::of(cause, node, boot_id, clock::of(from), clock::of(to), detail) }
     }
 
     /// Which endpoints lost events is told beside the gaps per CPU, which hold the numbers: those of a lane would be

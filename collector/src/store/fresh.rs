@@ -15,7 +15,7 @@ use super::{Store, StoreError};
 
 impl Store {
     /// Rows of a table whose time is in the range (both ends included; `None` is no end; a gap counts if any of it
-    /// is), with the columns that only a path has. The schema is [`Table::fresh_schema`].
+    /// is), with the columns that only a path has. The schema is [`Table::unflushed_schema`].
     ///
     /// The number is a segment's: every row of an earlier one is in a file, and every row here is of that one or a
     /// later one. So whoever asks here first, lists files then, and leaves out this node's and boot's files of that
@@ -59,7 +59,7 @@ impl Store {
             Arc::new(StringArray::from(numbers)),
         ];
         let all = batch.columns().iter().cloned().chain(path).collect();
-        RecordBatch::try_new(table.fresh_schema(), all).map_err(|source| BatchError::Schema { table, source })
+        RecordBatch::try_new(table.unflushed_schema(), all).map_err(|source| BatchError::Schema { table, source })
     }
 }
 

@@ -214,23 +214,11 @@ const NO_ROOM: &str =
 
 fn damaged_journal(node: &Arc<str>, options: &StoreOptions, bytes: u64) -> Row {
     let now = chrono::Utc::now();
-    Row::Gap(Box::new(GapRow {
-        node: node.clone(),
-        boot_id: options.boot_id.as_str().into(),
-        lane: None,
-        cpu: None,
-        endpoint: String::new(),
-        cause: GapCause::Unreadable,
-        first_seq: None,
-        last_seq: None,
-        lost_events: 0,
-        lost_packets: None,
-        from: now,
-        to: now,
-        detail: format!(
-            "{bytes} bytes of the journal of changes cannot be read: changes of the last minute before this may be missing"
-        ),
-    }))
+    let detail = format!(
+        "{bytes} bytes of the journal of changes cannot be read: changes of the last minute before this may be missing"
+    );
+    let boot_id = options.boot_id.as_str().into();
+    Row::Gap(Box::new(GapRow::of(GapCause::Unreadable, node, &boot_id, now, now, detail)))
 }
 
 /// Memory that a row takes, roughly: what it shares with others is not counted.

@@ -173,19 +173,7 @@ fn counts(data_dir: &Path, path: &SegmentPath) -> Option<Tally> {
 
 fn uncounted(node: &Arc<str>, path: &SegmentPath) -> Row {
     let from = path.hour().start();
-    Row::Gap(Box::new(GapRow {
-        node: node.clone(),
-        boot_id: path.boot().into(),
-        lane: None,
-        cpu: None,
-        endpoint: String::new(),
-        cause: GapCause::Expired,
-        first_seq: None,
-        last_seq: None,
-        lost_events: 0,
-        lost_packets: None,
-        from,
-        to: from.checked_add_signed(TimeDelta::hours(1)).unwrap_or(from),
-        detail: format!("rows of table {} {CAPPED}", path.table()),
-    }))
+    let to = from.checked_add_signed(TimeDelta::hours(1)).unwrap_or(from);
+    let detail = format!("rows of table {} {CAPPED}", path.table());
+    Row::Gap(Box::new(GapRow::of(GapCause::Expired, node, &path.boot().into(), from, to, detail)))
 }

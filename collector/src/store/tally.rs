@@ -1,5 +1,5 @@
 //! What rows that are no longer there had counted: by boot, lane and CPU, so that events on record and gaps still add
-//! up to what the kernel counted.
+//! up to what the kernel counted. Rows of other systems have neither lane nor number; they are counted per boot.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,18 +7,21 @@ use chrono::{DateTime, Utc};
 use netverdict_flowlog::row::{FlowRow, GapCause, GapRow, LaneName, Row};
 use serde::{Deserialize, Serialize};
 
+/// Boot, lane and CPU.
+type Lane = (Arc<str>, Option<LaneName>, Option<u32>);
+
 /// Counts of flow rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    lanes: BTreeMap<(Arc<str>, LaneName, u32), Counts>,
+    lanes: BTreeMap<Lane, Counts>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Counts {
     events: u64,
     /// Lowest and highest of the rows; other rows may lie between.
-    first_seq: u64,
-    last_seq: u64,
+    first_seq: Option<u64>,
+    last_seq: Option<u64>,
     from: DateTime<Utc>,
     to: DateTime<Utc>,
 }
@@ -27,8 +30,8 @@ struct Counts {
 #[derive(Serialize, Deserialize)]
 struct Line {
     boot: Arc<str>,
-    lane: LaneName,
-    cpu: u32,
+    lane: Option<LaneName>,
+    cpu: Option<u32>,
     #[serde(flatten)]
     counts: Counts,
 }
@@ -49,10 +52,10 @@ impl Tally {
         }
     }
 
-    fn count(&mut self, lane: (Arc<str>, LaneName, u32), counts: Counts) {
+    fn count(&mut self, lane: Lane, counts: Counts) {
         let known = self.lanes.entry(lane).or_insert(Counts { events: 0, ..counts });
         known.events = known.events.saturating_add(counts.events);
-        known.first_seq = known.first_seq.min(counts.first_seq);
+        known.first_seq = known.first_seq.into_iter().chain(counts.first_seq).min();
         known.last_seq = known.last_seq.max(counts.last_seq);
         known.from = known.from.min(counts.from);
         known.to = known.to.max(counts.to);
@@ -60,28 +63,21 @@ impl Tally {
 
     /// A gap for each boot, lane and CPU. `lost_events` counts; the range of sequence numbers only says where.
     pub(super) fn gaps(&self, node: &Arc<str>, cause: GapCause, detail: &str) -> Vec<Row> {
-        let gap = |((boot, lane, cpu), counts): (&(Arc<str>, LaneName, u32), &Counts)| {
+        let gap = |((boot, lane, cpu), counts): (&Lane, &Counts)| {
             Row::Gap(Box::new(GapRow {
-                node: node.clone(),
-                boot_id: boot.clone(),
-                lane: Some(*lane),
-                cpu: Some(*cpu),
-                endpoint: String::new(),
-                cause,
-                first_seq: Some(counts.first_seq),
-                last_seq: Some(counts.last_seq),
+                lane: *lane,
+                cpu: *cpu,
+                first_seq: counts.first_seq,
+                last_seq: counts.last_seq,
                 lost_events: counts.events,
-                lost_packets: None,
-                from: counts.from,
-                to: counts.to,
-                detail: detail.into(),
+                ..GapRow::of(cause, node, boot, counts.from, counts.to, detail)
             }))
         };
         self.lanes.iter().map(gap).collect()
     }
 
     pub(super) fn to_json(&self) -> String {
-        let line = |((boot, lane, cpu), counts): (&(Arc<str>, LaneName, u32), &Counts)| Line {
+        let line = |((boot, lane, cpu), counts): (&Lane, &Counts)| Line {
             boot: boot.clone(),
             lane: *lane,
             cpu: *cpu,

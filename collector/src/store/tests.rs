@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use netverdict_flowlog::{
     Table, read,
     row::{
-        CollectorRow, DispositionName, EndpointKind, EndpointRow, FlowRow, GapCause, GapRow, LaneName, Method,
-        ModeName, RecordType, Reporter,
+        CollectorRow, CollectorState, DispositionName, EndpointKind, EndpointRow, FlowRow, GapCause, GapRow, LaneName,
+        Method, ModeName, RecordType, Reporter,
     },
 };
 use netverdict_policy::{AttributionId, Confidence, Direction, Reason, Verdict};
@@ -32,17 +32,10 @@ fn pod(name: &str) -> EndpointRow {
         namespace: "shop".into(),
         pod: name.into(),
         pod_uid: format!("uid-{name}"),
-        workload_kind: String::new(),
-        workload: String::new(),
-        service_account: String::new(),
         node: "node-1".into(),
-        zone: String::new(),
-        service: String::new(),
-        service_port: String::new(),
         labels: BTreeMap::from([("app".into(), name.into())]),
         identity: 7,
-        hostname: String::new(),
-        hostname_source: String::new(),
+        ..EndpointRow::default()
     }
 }
 
@@ -53,12 +46,11 @@ fn flow(seq: u64) -> Row {
         record_type: RecordType::Verdict,
         node: "node-1".into(),
         boot_id: BOOT.into(),
-        lane: LaneName::Denied,
-        cpu: 0,
-        seq,
+        lane: Some(LaneName::Denied),
+        cpu: Some(0),
+        seq: Some(seq),
         time,
         ingest_time: time,
-        receiver: "ring",
         direction: Direction::Ingress,
         reporter: Reporter::Destination,
         family: 4,
@@ -70,33 +62,22 @@ fn flow(seq: u64) -> Row {
         tcp_flags: 2,
         icmp_type: 0,
         icmp_code: 0,
-        original_destination: None,
-        translated_source: None,
         verdict: Verdict::Denied,
-        verdict_if_enforced: None,
         disposition: DispositionName::Dropped,
         mode: ModeName::Enforce,
         reason: Reason::IsolatedNoMatch,
-        drop_reason: None,
         method: Method::Enforced,
         confidence: Confidence::Exact,
-        attribution: None,
         attribution_id: AttributionId(seq % 3),
-        near_misses: [].into(),
         snapshot: 1,
-        reported_by: None,
         source: pod("web").into(),
         destination: pod("db").into(),
         packets: 1,
         bytes: 60,
-        reply_packets: 0,
-        reply_bytes: 0,
         count: 1,
         first_time: time,
         last_time: time,
-        identity_window_open: false,
-        spoof: false,
-        divergence: false,
+        ..FlowRow::default()
     }))
 }
 
@@ -106,7 +87,7 @@ fn fact(number: u64) -> Row {
         time: time(0),
         node: "node-1".into(),
         boot_id: BOOT.into(),
-        state: "running",
+        state: CollectorState::Running,
         version: "1.0.0".into(),
         mode: ModeName::Enforce,
         last_seq: BTreeMap::from([("denied/0".into(), 12)]),
@@ -150,7 +131,7 @@ fn files(data_dir: &Path) -> Vec<(SegmentPath, Vec<Row>)> {
 /// What rows say, so that they can be compared: `flow 3`, `fact 1`, `gap disk_full 2`.
 fn names<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<String> {
     let name = |row: &Row| match row {
-        Row::Flow(row) => format!("flow {}", row.seq),
+        Row::Flow(row) => format!("flow {}", row.seq.expect("a number")),
         Row::Collector(row) => format!("fact {}", row.lost_events),
         Row::Gap(row) => format!("gap {} {}", row.cause.as_str(), row.lost_events),
         other => panic!("unexpected row {other:?}"),
@@ -256,7 +237,7 @@ fn fresh_rows_are_filtered_by_time_and_carry_the_columns_of_their_path() {
     store.append((1..=60).map(flow).collect(), position(1)).unwrap();
     let (segment, batch) = store.fresh(Table::Flows, Some(time(29)), Some(time(31))).unwrap();
     assert_eq!(segment, 1);
-    assert_eq!(batch.schema(), Table::Flows.fresh_schema());
+    assert_eq!(batch.schema(), Table::Flows.unflushed_schema());
     assert_eq!(names(&read::rows(Table::Flows, &batch).unwrap()), ["flow 29", "flow 30", "flow 31"]);
     let column = |name: &str| {
         let column = batch.column_by_name(name).unwrap();

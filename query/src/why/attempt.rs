@@ -74,7 +74,7 @@ pub(super) async fn find(
 /// not on record.
 async fn last(executor: &Executor, condition: &str, notes: &Arc<Notes>) -> Result<Option<FlowRow>, QueryError> {
     let tail = format!(
-        "ORDER BY CASE WHEN record_type = '{}' THEN 1 ELSE 0 END, last_time DESC, time DESC, seq DESC LIMIT 1",
+        "ORDER BY CASE WHEN record_type = '{}' THEN 1 ELSE 0 END, last_time DESC, time DESC, seq DESC NULLS LAST LIMIT 1",
         RecordType::Close.as_str()
     );
     let mut rows = of_kind!(records::rows(executor, Table::Flows, condition, &tail, notes).await?, Flow);

@@ -176,19 +176,9 @@ fn gaps_that_were_told_survive_a_crash() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path());
     let gap = Row::Gap(Box::new(GapRow {
-        node: "node-1".into(),
-        boot_id: BOOT.into(),
-        lane: None,
-        cpu: None,
         endpoint: "shop/web".into(),
-        cause: GapCause::Unattached,
-        first_seq: None,
-        last_seq: None,
         lost_events: 5,
-        lost_packets: None,
-        from: time(0),
-        to: time(1),
-        detail: String::new(),
+        ..GapRow::of(GapCause::Unattached, &"node-1".into(), &BOOT.into(), time(0), time(1), "")
     }));
     store.append(vec![gap], None).unwrap();
     drop(store);
