@@ -15,7 +15,10 @@ use netverdict_policy::{AttributionId, Confidence, Direction, Reason, Verdict};
 use tempfile::TempDir;
 
 use super::*;
-use crate::wal::{FsyncPolicy, Replayed, Wal, WalRecord};
+use crate::{
+    batch::RingBatch,
+    wal::{FsyncPolicy, LogRecord, Replayed, Wal},
+};
 
 mod crash;
 mod disk;
