@@ -1,4 +1,4 @@
-//! Files of the record: written so that a reader finds a whole file or none.
+//! Files of the record: written so that a reader finds a complete file or none.
 //!
 //! Callers use [`prepare`] and [`Prepared::publish`]. Another encoder than Arrow's writer goes through [`prepare_with`]: it
 //! brings the bytes, and naming, syncing and metadata stay here. A file that is being written has a name that no reader
@@ -37,7 +37,7 @@ pub const BOOT: &str = "netverdict.boot";
 pub const SEGMENT: &str = "netverdict.segment";
 pub const CLUSTER: &str = "netverdict.cluster";
 
-/// What a file's name ends with, and begins with, until it is whole.
+/// A file's name has this suffix, and the prefix below, until the file is complete.
 const UNFINISHED: &str = ".tmp";
 const HIDDEN: &str = ".";
 
@@ -46,9 +46,9 @@ const GROUP_ROWS: usize = 262_144;
 /// Rows in a page: what a reader skips or reads at once.
 const PAGE_ROWS: usize = 16_384;
 const WRITE_ROWS: usize = 8_192;
-/// A dictionary that outgrows this is given up, and the column becomes several times larger.
+/// Above this size the writer falls back to plain pages, and the column becomes several times larger.
 const DICTIONARY_BYTES: usize = 16 << 20;
-/// One in a hundred row groups is read in vain.
+/// One in a hundred row groups is read although it does not have the value.
 const FALSE_POSITIVES: f64 = 0.01;
 /// Higher levels cost more than they save (a tenth of the bytes for twice the time).
 const ZSTD_LEVEL: i32 = 1;
@@ -82,7 +82,7 @@ pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// A file of the record that is whole.
+/// A complete file of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     pub path: SegmentPath,
@@ -91,7 +91,7 @@ pub struct Written {
     pub bytes: u64,
 }
 
-/// A file that is whole and on the disk, under a name that no reader looks at. Dropped, it is removed.
+/// A complete file, synced, under a name that no reader looks at. Dropped, it is removed.
 #[derive(Debug)]
 pub struct Prepared {
     written: Written,
