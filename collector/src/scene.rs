@@ -14,8 +14,9 @@ use netverdict_policy::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    input::{Input, Meanings, RawBatch, Session},
-    meaning::{SnapshotState, WholeState},
+    batch::RingBatch,
+    input::{Input, Session},
+    meaning::{Meanings, SnapshotState, WholeState},
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -138,5 +139,5 @@ pub(crate) fn batch_of(records: impl IntoIterator<Item = Vec<u8>>) -> Input {
         bytes.extend_from_slice(&u32::try_from(record.len()).unwrap().to_le_bytes());
         bytes.extend_from_slice(&record);
     }
-    Input::Batch(RawBatch { lane: LaneName::Denied, ingest_ns: 9_000_000_000, offset_ns: 1_000_000_000, bytes })
+    Input::Ring(RingBatch { lane: LaneName::Denied, ingest_ns: 9_000_000_000, offset_ns: 1_000_000_000, bytes })
 }

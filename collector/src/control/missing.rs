@@ -9,7 +9,7 @@ use netverdict_flowlog::row::{GapCause, GapRow, LaneName};
 use netverdict_probe::{Discovered, Loss};
 
 use super::State;
-use crate::{clock, input::Fact, receive::lane_name, sequence};
+use crate::{clock, codes, input::Fact, sequence};
 
 /// Losses of single endpoints are told so often.
 const LOSSES: Duration = Duration::from_secs(10);
@@ -68,7 +68,8 @@ impl State {
         let now = SystemTime::now();
         let Some(told_at) = self.losses.told_at else {
             // What was lost before this start cannot be told from what was told before it.
-            self.losses.told = losses.iter().map(|loss| ((loss.ifindex, lane_name(loss.lane)), loss.lost)).collect();
+            self.losses.told =
+                losses.iter().map(|loss| ((loss.ifindex, codes::lane_name(loss.lane)), loss.lost)).collect();
             self.losses.told_at = Some(now);
             return;
         };
@@ -77,7 +78,7 @@ impl State {
         }
         self.losses.told_at = Some(now);
         for loss in losses {
-            let lane = lane_name(loss.lane);
+            let lane = codes::lane_name(loss.lane);
             let told = self.losses.told.insert((loss.ifindex, lane), loss.lost).unwrap_or(0);
             let lost = loss.lost.saturating_sub(told);
             if lost == 0 {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use netverdict_probe::Restored;
 
 use crate::{
-    input::{Input, Meanings},
+    input::Input,
+    meaning::Meanings,
     snapshots::{self, Snapshots},
 };
 

@@ -211,9 +211,9 @@ fn what_cannot_be_read_is_counted_and_a_gap() {
 fn batch_that_is_cut_off_costs_only_what_is_missing() {
     let mut scene = Scene::new();
     let mut pipeline = pipeline(&scene);
-    let Input::Batch(mut cut) = batch(&[scene.denied(), scene.denied()]) else { unreachable!("a batch") };
+    let Input::Ring(mut cut) = batch(&[scene.denied(), scene.denied()]) else { unreachable!("a batch") };
     cut.bytes.truncate(150);
-    take(&mut pipeline, Input::Batch(cut));
+    take(&mut pipeline, Input::Ring(cut));
     take(&mut pipeline, batch(&[scene.denied()]));
     assert_eq!(gaps(&flush(&mut pipeline)), [(GapCause::Unreadable, Some(2), Some(2), 1)]);
 }
@@ -223,10 +223,10 @@ fn losses_are_put_down_to_their_cause() {
     let mut scene = Scene::new();
     let mut pipeline = pipeline(&scene);
     take(&mut pipeline, batch(&[scene.denied()]));
-    take(&mut pipeline, Input::Blame(GapCause::DiskFull));
+    take(&mut pipeline, Input::GapCause(GapCause::DiskFull));
     scene.seq = 4;
     take(&mut pipeline, batch(&[scene.denied()]));
-    take(&mut pipeline, Input::Blame(GapCause::RingFull));
+    take(&mut pipeline, Input::GapCause(GapCause::RingFull));
     take(&mut pipeline, Input::Counted(vec![KernelCount { lane: LaneName::Denied, cpu: 0, seq: 7 }]));
     let found = gaps(&flush(&mut pipeline));
     assert_eq!(found, [(GapCause::RingFull, Some(6), Some(7), 2), (GapCause::DiskFull, Some(2), Some(4), 3)]);
@@ -236,12 +236,12 @@ fn losses_are_put_down_to_their_cause() {
 fn snapshots_are_forgotten_once_the_rings_were_seen_empty_behind_them() {
     let scene = Scene::new();
     let mut pipeline = pipeline(&scene);
-    assert_eq!(pipeline.drained_revision(), 0);
+    assert_eq!(pipeline.low_watermark(), 0);
     let mut announced = scene.state.clone();
     (announced.number, announced.revision) = (2, 0);
     take(&mut pipeline, Input::Snapshot(Arc::new(announced)));
     take(&mut pipeline, Input::Published { number: 2, revision: 11 });
-    assert_eq!(pipeline.forget_snapshots_before(pipeline.drained_revision()), None);
+    assert_eq!(pipeline.forget_snapshots_before(pipeline.low_watermark()), None);
     take(&mut pipeline, Input::Counted(Vec::new()));
-    assert_eq!(pipeline.forget_snapshots_before(pipeline.drained_revision()), Some(1));
+    assert_eq!(pipeline.forget_snapshots_before(pipeline.low_watermark()), Some(1));
 }
