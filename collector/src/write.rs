@@ -154,7 +154,7 @@ impl Writer {
                 }
                 self.release(released);
                 // More rows than memory is meant for: the rings bridge it, and count what they cannot.
-                while self.store.held_rows() >= self.store.options().held_rows && !self.stop.is_set() {
+                while self.store.unflushed_rows() >= self.store.options().memtable_rows && !self.stop.is_set() {
                     std::thread::sleep(PAUSE);
                     self.release(released);
                 }
@@ -281,7 +281,7 @@ impl Writer {
         // The log is released at the next rotation.
         let (nobody, _) = mpsc::channel();
         self.release(&nobody);
-        while self.store.held_rows() >= self.store.options().held_rows && !self.stop.is_set() {
+        while self.store.unflushed_rows() >= self.store.options().memtable_rows && !self.stop.is_set() {
             std::thread::sleep(PAUSE);
             self.release(&nobody);
         }
@@ -293,7 +293,7 @@ impl Writer {
         self.hand_over()?;
         let drained = self.pipeline.drained_revision();
         let began = Instant::now();
-        let rotation = match self.store.rotate() {
+        let rotation = match self.store.flush() {
             Ok(rotation) => rotation,
             Err(error) => {
                 self.metrics.failed(Part::Store);

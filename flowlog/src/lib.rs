@@ -7,6 +7,7 @@ pub mod answer;
 pub mod columns;
 pub mod file;
 pub mod flow_id;
+pub mod manifest;
 pub mod path;
 pub mod read;
 pub mod row;

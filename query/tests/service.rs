@@ -7,6 +7,8 @@ mod access;
 mod answers;
 #[path = "service/collector.rs"]
 mod collector;
+#[path = "service/committed.rs"]
+mod committed;
 #[path = "service/limits.rs"]
 mod limits;
 #[path = "service/postgres.rs"]

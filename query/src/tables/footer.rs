@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use netverdict_flowlog::{FORMAT_VERSION, Table, schema::VERSION};
+use netverdict_flowlog::{FORMAT_VERSION, Table, manifest::MANIFEST, schema::VERSION};
 use parquet::{
     basic::{LogicalType, TimeUnit},
     file::{metadata::ParquetMetaData, statistics::Statistics},
@@ -19,6 +19,8 @@ pub(crate) struct Contents {
     pub times: RangeInclusive<i64>,
     /// The first and last name in the order of bytes, or names before and after them.
     nodes: Option<RangeInclusive<Box<[u8]>>>,
+    /// Path of the manifest that has to list the file before it counts.
+    pub manifest: Option<Box<str>>,
 }
 
 impl Contents {
@@ -36,6 +38,7 @@ impl Contents {
             numbers: numbers.map_or(0..=u64::MAX, |range| whole(range.start())..=whole(range.end())),
             times: times.unwrap_or(i64::MIN..=i64::MAX),
             nodes: texts(footer, "node"),
+            manifest: metadata(footer, MANIFEST).map(Into::into),
         })
     }
 
@@ -56,9 +59,7 @@ pub(crate) const fn number_column(table: Table) -> &'static str {
 }
 
 fn version(footer: &ParquetMetaData) -> Result<(), String> {
-    let entries = footer.file_metadata().key_value_metadata();
-    let version =
-        entries.into_iter().flatten().find(|entry| entry.key == VERSION).and_then(|entry| entry.value.as_deref());
+    let version = metadata(footer, VERSION);
     match version.map(str::parse::<u32>) {
         // Without one it is another tool's work on our rows, which is as good as the first version.
         None => Ok(()),
@@ -68,6 +69,11 @@ fn version(footer: &ParquetMetaData) -> Result<(), String> {
             Err(format!("its format_version is {found}, this service reads up to {FORMAT_VERSION}: update it"))
         }
     }
+}
+
+fn metadata<'a>(footer: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
+    let entries = footer.file_metadata().key_value_metadata();
+    entries.into_iter().flatten().find(|entry| entry.key == key).and_then(|entry| entry.value.as_deref())
 }
 
 /// Statistics of a column in each row group; `None` where any lacks them.
