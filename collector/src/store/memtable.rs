@@ -1,7 +1,7 @@
-//! Rows that are not in a file yet.
+//! The memtable: rows that are not in a file yet.
 //!
-//! Rows come in pieces, one an append; a piece never changes, so that whoever makes columns of it needs no lock. The
-//! pieces of a rotation that is under way (or has failed) are sealed: they keep their segment number until the commit.
+//! Rows come in pieces, one an append; a piece never changes, so columns are made of it without a lock. The pieces of a
+//! flush that is under way (or has failed) are sealed: they keep their segment number until the commit.
 
 use std::{
     sync::Arc,
@@ -19,14 +19,14 @@ use super::{
 };
 use crate::wal::WalPosition;
 
-pub(super) struct Held {
+pub(super) struct Memtable {
     /// Number that the sealed rows have, or else those in `current` will have.
     pub(super) segment: u64,
     sealed: Option<Chunk>,
     current: Chunk,
     journal: Journal,
     node: Arc<str>,
-    /// Rotations that failed since the last that did not.
+    /// Flushes that failed since the last that did not.
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -80,7 +80,7 @@ impl Chunk {
     }
 }
 
-impl Held {
+impl Memtable {
     /// With the rows that only the journal has, and files removed that it says are to be.
     pub(super) fn open(options: &StoreOptions, commit: &Commit) -> Result<(Self, usize), StoreError> {
         let (journal, recovered) = Journal::open(&options.state_dir, commit.journal)?;
@@ -108,7 +108,7 @@ impl Held {
         checkpoint: Option<String>,
     ) -> Appended {
         let flows = self.current.flows + self.sealed.as_ref().map_or(0, |chunk| chunk.flows);
-        let mut room = options.held_rows.saturating_sub(flows);
+        let mut room = options.memtable_rows.saturating_sub(flows);
         let mut dropped = 0;
         rows.retain(|row| match row {
             Row::Flow(row) if room == 0 => {
@@ -160,12 +160,12 @@ impl Held {
             return true;
         }
         let Chunk { rows, bytes, since, .. } = &self.current;
-        *rows >= options.rotate_rows
-            || *bytes >= options.rotate_bytes
-            || since.is_some_and(|since| now.saturating_duration_since(since) >= options.rotate_after)
+        *rows >= options.flush_rows
+            || *bytes >= options.flush_bytes
+            || since.is_some_and(|since| now.saturating_duration_since(since) >= options.flush_after)
     }
 
-    /// What the next segment is to hold; `None` if there is nothing to write. What a failed rotation left is in it.
+    /// What the next segment is to hold; `None` if there is nothing to write. What a failed flush left is in it.
     pub(super) fn seal(&mut self) -> Option<(u64, Chunk)> {
         let mut current = std::mem::take(&mut self.current);
         let dropped = std::mem::take(&mut current.dropped);

@@ -1,4 +1,4 @@
-//! Rows that are in no file yet, as columns, for readers that cannot wait for the next rotation.
+//! Rows that are in no file yet, as columns, for readers that cannot wait for the next flush.
 
 use std::{iter, sync::Arc};
 
@@ -20,15 +20,15 @@ impl Store {
     /// The number is a segment's: every row of an earlier one is in a file, and every row here is of that one or a
     /// later one. So whoever asks here first, lists files then, and leaves out this node's and boot's files of that
     /// number and later, sees each row once.
-    pub fn fresh(
+    pub fn unflushed(
         &self,
         table: Table,
         from: Option<DateTime<Utc>>,
         to: Option<DateTime<Utc>>,
     ) -> Result<(u64, RecordBatch), StoreError> {
         let (segment, pieces) = {
-            let held = self.held();
-            (held.segment, held.pieces())
+            let memtable = self.memtable();
+            (memtable.segment, memtable.pieces())
         };
         let wanted = |row: &&Row| {
             let (first, last) = times(row);
