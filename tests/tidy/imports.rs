@@ -13,7 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("netverdict-policy", &[]),
     ("netverdict-manifest", &["netverdict-policy"]),
     ("netverdict-flowlog", &["netverdict-policy"]),
-    ("netverdict-telemetry", &[]),
+    ("netverdict-service", &[]),
     ("netverdict-probe", &["netverdict-abi", "netverdict-policy"]),
     (
         "netverdict-collector",
@@ -23,10 +23,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "netverdict-manifest",
             "netverdict-policy",
             "netverdict-probe",
-            "netverdict-telemetry",
+            "netverdict-service",
         ],
     ),
-    ("netverdict-query", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-telemetry"]),
+    ("netverdict-query", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-service"]),
     ("netverdict", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-probe"]),
 ];
 
@@ -35,6 +35,7 @@ const NEVER_LINKED: &[(&str, &[&str], &str)] = &[
     ("netverdict-policy", &["tokio", "kube", "arrow", "aya", "chrono"], "the engine is pure"),
     ("netverdict-collector", &["datafusion", "sqlparser", "pgwire"], "it runs privileged, so it stays small"),
     ("netverdict-query", &["aya", "rtnetlink"], "it holds no privilege"),
+    ("netverdict-service", &["arrow", "datafusion", "kube", "aya"], "it knows nothing of flows, SQL or Kubernetes"),
     ("xtask", &["arrow", "datafusion", "aya", "tokio"], "a fresh clone builds it first"),
 ];
 

@@ -1,4 +1,4 @@
-//! What a service tells of itself: log lines on standard error, and traces over OTLP where they are asked for. One set of
+//! The telemetry of a service: log lines on standard error, and traces over OTLP if an endpoint is given. One set of
 //! options for all services. It knows nothing of what is logged.
 
 use std::{env, io::IsTerminal as _};
@@ -13,23 +13,26 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// Where OpenTelemetry's own variables say that traces go.
-const STANDARD_ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+use crate::endpoint_url::EndpointUrl;
 
-/// What it tells about itself.
+/// OpenTelemetry's own variables for the receiver of traces.
+const STANDARD_ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+const OTLP_EXAMPLE: &str = "http://127.0.0.1:4317";
+
+/// Logs and traces.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Telemetry")]
 pub struct TelemetryOptions {
-    /// What is logged, in the form of `RUST_LOG`: `info`, `info,netverdict_query=debug`, …
+    /// Filter of log lines, in the form of `RUST_LOG`: `info`, `info,netverdict_query=debug`, …
     #[arg(long, env = "NETVERDICT_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
-    /// Lines for people, or JSON objects for log collectors.
+    /// Text lines for people, or JSON objects for log collectors.
     #[arg(long, env = "NETVERDICT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// Where traces go (OTLP over gRPC, for instance `http://127.0.0.1:4317`). Without it OpenTelemetry's own
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT` counts; without either none are sent.
+    /// Receiver of traces (OTLP over gRPC, for instance `http://127.0.0.1:4317`). Without it, OpenTelemetry's own
+    /// variable `OTEL_EXPORTER_OTLP_ENDPOINT` counts; without either, no traces are sent.
     #[arg(long, env = "NETVERDICT_OTLP_ENDPOINT", value_name = "URL")]
-    pub otlp_endpoint: Option<String>,
+    pub otlp_endpoint: Option<EndpointUrl>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,17 +41,17 @@ pub enum LogFormat {
     Json,
 }
 
-/// The service that tells of itself.
+/// Which service logs and sends traces.
 #[derive(Clone, Copy, Debug)]
-pub struct Service {
+pub struct ServiceIdentity {
     /// As `service.name`, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` has another.
     pub name: &'static str,
     pub version: &'static str,
-    /// Directives that go before those of `--log`, for libraries that say too much; may be empty.
+    /// Filter directives before those of `--log`, for libraries that log too much; may be empty.
     pub quiet: &'static str,
 }
 
-/// Held for as long as the process tells of itself; [`Self::stop`] sends what is left.
+/// Logging and tracing of the process; [`Self::stop`] sends the traces that are left.
 #[derive(Debug)]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
@@ -58,13 +61,14 @@ impl Telemetry {
     /// Sets up logging for the whole process. With an endpoint it has to be called inside a Tokio runtime.
     ///
     /// # Errors
-    /// When the filter or the endpoint is none, or logging has been set up before.
-    pub fn start(service: Service, options: &TelemetryOptions) -> anyhow::Result<Self> {
+    /// The filter or the endpoint cannot be used, or logging has been set up before.
+    pub fn start(service: ServiceIdentity, options: &TelemetryOptions) -> anyhow::Result<Self> {
         let TelemetryOptions { log, log_format, otlp_endpoint } = options;
-        let filter = EnvFilter::try_new(format!("{},{log}", service.quiet))
-            .with_context(|| format!("--log: `{log}` is no filter"))?;
+        let filter = EnvFilter::try_new(format!("{},{log}", service.quiet)).with_context(|| {
+            format!("--log: expected a filter such as `info,netverdict_query=debug`, found `{log}`")
+        })?;
         let standard = STANDARD_ENDPOINTS.iter().any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()));
-        let traces = match otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) {
+        let traces = match otlp_endpoint.as_ref().filter(|endpoint| !endpoint.reveal().is_empty()) {
             None if !standard => None,
             endpoint => Some(provider(service, endpoint)?),
         };
@@ -90,8 +94,8 @@ impl Telemetry {
     }
 }
 
-/// Makes a request's span part of the trace that the one who asks has begun, as its `traceparent` header says (W3C Trace
-/// Context). Without the header it begins a trace.
+/// Makes a request's span part of the client's trace, as the `traceparent` header says (W3C Trace Context). Without the
+/// header a new trace begins.
 pub fn continue_trace(span: &Span, headers: &HeaderMap) {
     let context = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)));
     // Fails where no traces are sent: then there is nothing to continue.
@@ -110,21 +114,25 @@ impl Extractor for Headers<'_> {
     }
 }
 
-fn provider(service: Service, endpoint: Option<&str>) -> anyhow::Result<SdkTracerProvider> {
+fn provider(service: ServiceIdentity, endpoint: Option<&EndpointUrl>) -> anyhow::Result<SdkTracerProvider> {
     let exporter = SpanExporter::builder().with_tonic();
     let exporter = match endpoint {
-        Some(endpoint) => exporter.with_endpoint(endpoint).build(),
+        Some(endpoint) => {
+            exporter.with_endpoint(endpoint.check(OTLP_EXAMPLE).context("--otlp-endpoint")?.reveal()).build()
+        }
         // From OpenTelemetry's variables.
         None => exporter.build(),
     };
-    let exporter =
-        exporter.with_context(|| format!("--otlp-endpoint: `{}` cannot be used", endpoint.unwrap_or_default()))?;
+    let exporter = exporter.with_context(|| match endpoint {
+        Some(endpoint) => format!("--otlp-endpoint: `{endpoint}` cannot be used"),
+        None => "the endpoint of OTEL_EXPORTER_OTLP_ENDPOINT cannot be used".to_owned(),
+    })?;
     let resource = resource(service, env::var("OTEL_SERVICE_NAME").ok(), env::var("OTEL_RESOURCE_ATTRIBUTES").ok());
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
-/// What the environment says of it goes before what we do.
-fn resource(service: Service, name: Option<String>, attributes: Option<String>) -> Resource {
+/// The environment's name and attributes replace ours.
+fn resource(service: ServiceIdentity, name: Option<String>, attributes: Option<String>) -> Resource {
     let resource = Resource::builder().with_attribute(KeyValue::new("service.version", service.version));
     let named = name.is_some_and(|name| !name.is_empty())
         || attributes.is_some_and(|all| all.split(',').any(|one| one.trim_start().starts_with("service.name=")));

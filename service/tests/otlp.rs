@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use netverdict_telemetry::{LogFormat, Service, Telemetry, TelemetryOptions, continue_trace};
+use netverdict_service::telemetry::{LogFormat, ServiceIdentity, Telemetry, TelemetryOptions, continue_trace};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
     common::v1::any_value::Value,
@@ -49,9 +49,9 @@ async fn spans_reach_a_receiver_under_the_name_of_the_service() {
     let options = TelemetryOptions {
         log: "info".to_owned(),
         log_format: LogFormat::Json,
-        otlp_endpoint: Some(format!("http://{address}")),
+        otlp_endpoint: format!("http://{address}").parse().ok(),
     };
-    let service = Service { name: "netverdict-test", version: "1.2.3", quiet: "h2=warn" };
+    let service = ServiceIdentity { name: "netverdict-test", version: "1.2.3", quiet: "h2=warn" };
     let telemetry = Telemetry::start(service, &options).unwrap();
     let span = tracing::info_span!("question", pod = "db/pg");
     let mut headers = http::HeaderMap::new();
