@@ -4,7 +4,7 @@
 use std::fs;
 
 use netverdict_abi::{
-    ABI_VERSION, AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Decision, Endpoint,
+    ABI_VERSION, AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, PolicyEntry, Endpoint,
     EndpointClasses, FragmentKey, FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, Peer, PeerVersions,
     Settings, VerdictEvent,
 };
@@ -34,7 +34,7 @@ fn the_kernel_abi_is_what_its_version_says() {
         PeerVersions,
         AddressKey,
         OwnAddressKey,
-        Decision,
+        PolicyEntry,
         EndpointClasses,
         Endpoint,
         PairKey,

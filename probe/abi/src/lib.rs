@@ -16,8 +16,9 @@ pub mod map;
 pub use codes::{Direction, Disposition, EventKind, KernelReason, Lane, Mode, Verdict};
 pub use event::VerdictEvent;
 pub use map::{
-    AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Decision, Endpoint, EndpointClasses,
-    FragmentKey, FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, Peer, PeerVersions, Settings,
+    AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Endpoint, EndpointClasses,
+    FragmentKey, FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, Peer, PeerVersions, PolicyEntry,
+    Settings,
 };
 
 /// Version of everything in this crate. It is in each event and in the path under which maps are pinned

@@ -5,67 +5,60 @@
 
 use crate::address::Address;
 
-/// Names under which programs define the maps and user space pins them.
+/// Names of maps and programs.
 pub mod name {
-    /// `array[1]` of [`super::Settings`].
-    pub const SETTINGS: &str = "SETTINGS";
-    /// `array[1]` of `u64`: the revision in force, the only commit point of a publication.
-    pub const CURRENT_REVISION: &str = "CURRENT_REVISION";
-    /// `hash`: host ifindex (`u32`) → [`super::Endpoint`].
-    pub const ENDPOINTS: &str = "ENDPOINTS";
-    /// `hash`: [`super::OwnAddressKey`] → `u8` (1): addresses that the pod behind an interface may send from.
-    pub const OWN_ADDRESSES: &str = "OWN_ADDRESSES";
-    /// `hash`: [`super::AddressKey`] → [`super::PeerVersions`]: pods, nodes, Service addresses.
-    pub const ADDRESSES: &str = "ADDRESSES";
-    /// `lpm_trie`: prefix length and [`super::AddressKey`] → [`super::PeerVersions`]: CIDR blocks that policies name, pod ranges.
-    pub const BLOCKS: &str = "BLOCKS";
-    /// `hash`: [`super::PairKey`] → [`super::Decision`].
-    pub const PAIRS: &str = "PAIRS";
-    /// `hash`: column id (`u32`) → [`super::Column`].
-    pub const COLUMNS: &str = "COLUMNS";
-    /// `hash`: [`super::ColumnPortKey`] → [`super::Decision`]: single ports.
-    pub const COLUMN_PORTS: &str = "COLUMN_PORTS";
-    /// `lpm_trie`: prefix length and [`super::ColumnRangeKey`] → [`super::Decision`]: port prefixes.
-    pub const COLUMN_RANGES: &str = "COLUMN_RANGES";
-    /// `lru_hash`: [`super::ConnectionKey`] → [`super::Connection`].
-    pub const CONNECTIONS: &str = "CONNECTIONS";
-    /// `lru_hash`: [`super::FragmentKey`] → [`super::FragmentVerdict`].
-    pub const FRAGMENTS: &str = "FRAGMENTS";
-    /// `percpu_array[2]` by lane: [`super::LaneCounters`].
-    pub const LANES: &str = "LANES";
-    /// `lru_hash`: host ifindex and lane or [`super::FLOODED`] ([`super::LossKey`]) → `u64` lost events, summed over CPUs.
-    pub const LOSSES: &str = "LOSSES";
-    /// Ring of [`crate::Lane::Denied`].
-    pub const RING_DENIED: &str = "RING_DENIED";
-    /// Ring of [`crate::Lane::Flow`].
-    pub const RING_FLOW: &str = "RING_FLOW";
+    /// Declares each map once: its name, and its place in [`ALL`].
+    macro_rules! maps {
+        ($($(#[$meta:meta])* $name:ident),+ $(,)?) => {
+            $($(#[$meta])* pub const $name: &str = stringify!($name);)+
 
-    /// Every map, in the order in which they are pinned. The programs have two more, `SCRATCH` and
-    /// `SUBJECT`, which are theirs alone.
-    pub const ALL: &[&str] = &[
+            /// Every pinned map. `SCRATCH` and `SUBJECT` are missing: they are working memory of the programs, which user
+            /// space does not pin or read.
+            pub const ALL: &[&str] = &[$($name),+];
+        };
+    }
+
+    maps! {
+        /// `array[1]` of [`super::Settings`].
         SETTINGS,
+        /// `array[1]` of `u64`: the revision in force. Writing it is the only commit point of a publication.
         CURRENT_REVISION,
+        /// `hash`: host ifindex (`u32`) → [`super::Endpoint`].
         ENDPOINTS,
+        /// `hash`: [`super::OwnAddressKey`] → `u8` (always 1): source addresses that the pod behind an interface may use.
         OWN_ADDRESSES,
+        /// `hash`: [`super::AddressKey`] → [`super::PeerVersions`]: addresses of pods, nodes and Services.
         ADDRESSES,
+        /// `lpm_trie`: prefix length and [`super::AddressKey`] → [`super::PeerVersions`]: CIDR blocks that policies name, and
+        /// the cluster's pod ranges.
         BLOCKS,
+        /// `hash`: [`super::PairKey`] → [`super::PolicyEntry`].
         PAIRS,
+        /// `hash`: column id (`u32`) → [`super::Column`].
         COLUMNS,
+        /// `hash`: [`super::ColumnPortKey`] → [`super::PolicyEntry`]: single ports.
         COLUMN_PORTS,
+        /// `lpm_trie`: prefix length and [`super::ColumnRangeKey`] → [`super::PolicyEntry`]: port prefixes.
         COLUMN_RANGES,
+        /// `lru_hash`: [`super::ConnectionKey`] → [`super::Connection`].
         CONNECTIONS,
+        /// `lru_hash`: [`super::FragmentKey`] → [`super::FragmentVerdict`].
         FRAGMENTS,
+        /// `percpu_array`, index [`crate::Lane`]: [`super::LaneCounters`].
         LANES,
+        /// `lru_hash`: [`super::LossKey`] → `u64`: events or frames without a record, summed over all CPUs.
         LOSSES,
+        /// Ring buffer of [`crate::Lane::Denied`].
         RING_DENIED,
+        /// Ring buffer of [`crate::Lane::Flow`].
         RING_FLOW,
-    ];
+    }
 
     /// tcx program for packets from a pod: attach to ingress of the host side of its veth.
     pub const FROM_POD: &str = "from_pod";
     /// tcx program for packets to a pod: attach to egress of the host side of its veth.
     pub const TO_POD: &str = "to_pod";
-    /// The empty program that benches compare with.
+    /// A program that does nothing: the baseline of benches.
     pub const EMPTY: &str = "empty";
 }
 
@@ -134,6 +127,14 @@ layout! {
     }
 }
 
+impl PeerVersions {
+    /// The peer that a packet of a revision finds.
+    #[inline(always)]
+    pub const fn as_of(&self, revision: u64) -> &Peer {
+        if revision >= self.since { &self.after } else { &self.before }
+    }
+}
+
 layout! {
     AddressKey = 16 { address: Address }
 }
@@ -147,7 +148,7 @@ layout! {
 
 layout! {
     /// The final verdict for a packet, with who gave it.
-    Decision = 16 {
+    PolicyEntry = 16 {
         /// Attribution id, 63 bits; never 0 where `column` is 0.
         attribution: u64,
         /// Ask this column when not 0; then the other fields mean nothing.
@@ -165,8 +166,8 @@ layout! {
         egress_class: u32,
         /// Subject class for packets to the pod.
         ingress_class: u32,
-        egress_default: Decision,
-        ingress_default: Decision,
+        egress_default: PolicyEntry,
+        ingress_default: PolicyEntry,
     }
 }
 
@@ -190,6 +191,14 @@ layout! {
     }
 }
 
+impl Endpoint {
+    /// The classes by which a packet of a revision is judged.
+    #[inline(always)]
+    pub const fn as_of(&self, revision: u64) -> EndpointClasses {
+        if revision >= self.since { self.after } else { self.before }
+    }
+}
+
 layout! {
     PairKey = 8 {
         /// Subject class; a class belongs to one direction.
@@ -202,16 +211,16 @@ layout! {
     /// A division of the port space. The decisions here answer where no port is known.
     Column = 144 {
         /// Default for TCP ports in neither `COLUMN_PORTS` nor `COLUMN_RANGES`.
-        tcp: Decision,
-        udp: Decision,
-        sctp: Decision,
+        tcp: PolicyEntry,
+        udp: PolicyEntry,
+        sctp: PolicyEntry,
         /// Protocols without ports that rules may name, ICMP included.
-        other: Decision,
+        other: PolicyEntry,
         /// For fragments whose ports are not known: allowed only if all ports of the protocol are.
-        tcp_fragment: Decision,
-        udp_fragment: Decision,
-        sctp_fragment: Decision,
-        reserved_decision: Decision,
+        tcp_fragment: PolicyEntry,
+        udp_fragment: PolicyEntry,
+        sctp_fragment: PolicyEntry,
+        reserved_entry: PolicyEntry,
         /// [`column_flag`] bits: what has to be asked at all.
         flags: u32,
         reserved: [u8; 12],

@@ -5,8 +5,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::maps::lpm_trie::Key;
 use netverdict_abi::{
-    AddressKey, ColumnPortKey, ColumnRangeKey, Decision, Direction, EndpointClasses, KernelReason, PairKey, Peer,
-    PeerVersions, Verdict,
+    AddressKey, ColumnPortKey, ColumnRangeKey, Direction, EndpointClasses, KernelReason, PairKey, Peer, PolicyEntry,
+    Verdict,
     map::{column_flag, identity, peer_flag},
 };
 
@@ -68,12 +68,12 @@ pub fn find_peer(address: &Words, revision: u64) -> Peer {
 fn write_peer(address: &Words, revision: u64, found: &mut Peer) -> Done {
     let key = AddressKey { address: bytes(*address) };
     let ask = || whole::pointer(maps::ADDRESSES.get_ptr(&key));
-    if whole::read(ask(), ask, |versions| *found = *as_of(versions, revision)) && found.flags & peer_flag::ABSENT == 0 {
+    if whole::read(ask(), ask, |versions| *found = *versions.as_of(revision)) && found.flags & peer_flag::ABSENT == 0 {
         return done();
     }
     // A trie's nodes are not reused before all programs that look at them are through.
     if let Some(versions) = maps::BLOCKS.get(Key::new(ADDRESS_BITS, key)) {
-        let peer = as_of(versions, revision);
+        let peer = versions.as_of(revision);
         if peer.flags & peer_flag::ABSENT == 0 {
             *found = *peer;
             return done();
@@ -83,11 +83,6 @@ fn write_peer(address: &Words, revision: u64, found: &mut Peer) -> Done {
     // SAFETY: `NOBODY`.
     unsafe { zero(found) };
     done()
-}
-
-#[inline(always)]
-fn as_of(versions: &PeerVersions, revision: u64) -> &Peer {
-    if revision >= versions.since { &versions.after } else { &versions.before }
 }
 
 /// Judges; leaves `answer` as it is if a record that must exist does not. A function of its own: it is called for a packet as
@@ -120,7 +115,7 @@ pub fn decide(question: &Question<'_>, answer: &mut Answer) -> Done {
 }
 
 #[inline(always)]
-fn ask_column(id: u32, question: &Question<'_>) -> Option<&'static Decision> {
+fn ask_column(id: u32, question: &Question<'_>) -> Option<&'static PolicyEntry> {
     // SAFETY: as above; neither are column ids.
     let column = unsafe { maps::COLUMNS.get(id) }?;
     let (default, fragment, ports, ranges) = match question.protocol {

@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use netverdict_abi::{
-    AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Decision, Endpoint, FragmentKey,
-    FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, PeerVersions, Settings,
+    AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Endpoint, FragmentKey,
+    FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, PeerVersions, PolicyEntry, Settings,
 };
 
 use crate::{packet::Packet, scene::Subject};
@@ -29,13 +29,13 @@ pub static ADDRESSES: HashMap<AddressKey, PeerVersions> = HashMap::with_max_entr
 #[map]
 pub static BLOCKS: LpmTrie<AddressKey, PeerVersions> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
-pub static PAIRS: HashMap<PairKey, Decision> = HashMap::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+pub static PAIRS: HashMap<PairKey, PolicyEntry> = HashMap::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
 #[map]
 pub static COLUMNS: HashMap<u32, Column> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
-pub static COLUMN_PORTS: HashMap<ColumnPortKey, Decision> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static COLUMN_PORTS: HashMap<ColumnPortKey, PolicyEntry> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 #[map]
-pub static COLUMN_RANGES: LpmTrie<ColumnRangeKey, Decision> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static COLUMN_RANGES: LpmTrie<ColumnRangeKey, PolicyEntry> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
 // Least recently used goes first: a flood of new connections costs history, never memory.
 #[map]

@@ -67,7 +67,7 @@ impl Scene<'_> {
             subject.ready = endpoint.ready;
             subject.owner = endpoint.owner;
             subject.attached_at = endpoint.attached_at;
-            subject.classes = if self.revision >= endpoint.since { endpoint.after } else { endpoint.before };
+            subject.classes = endpoint.as_of(self.revision);
         });
         (whole && subject.ready != 0).then_some(subject)
     }

@@ -17,6 +17,7 @@ mod pins;
 mod probe;
 mod programs;
 mod publish;
+mod published;
 mod ring;
 mod state;
 mod status;
@@ -25,11 +26,12 @@ mod test_run;
 pub use discover::{Discovered, Sighting, Watch};
 pub use endpoint::{BoundEndpoint, bind};
 pub use error::{ProbeError, PublishError};
+pub use maps::occupancy::MapOccupancy;
 pub use options::{ProbeOptions, RingBytes};
 pub use probe::{Counters, LaneCount, Loss, Probe, Restored};
 pub use ring::{
     Batch, RingReader,
     batch::{Records, Truncated},
 };
-pub use status::{EndpointStatus, MapOccupancy, ProgramStatus, Removed, Status, detach_all, status};
+pub use status::{EndpointStatus, ProgramStatus, Removed, Status, detach_all, status};
 pub use test_run::{TestRun, test_run};

@@ -20,15 +20,16 @@ use crate::{
     endpoints::Endpoints,
     error::{ProbeError, PublishError},
     links::{self, Hook, Links},
-    maps::Maps,
+    maps::{Maps, occupancy::MapOccupancy},
     object,
     options::ProbeOptions,
     pins::{Lock, Pins},
     programs,
     publish::Publisher,
+    published::PublishedMaps,
     ring::RingReader,
     state::{Line, State, StateFile},
-    status::{self, MapOccupancy},
+    status,
 };
 
 /// What was found at the start.
@@ -83,6 +84,7 @@ pub struct Loss {
 /// User space of the probe; one on a node, held by a lock.
 pub struct Probe {
     maps: Maps,
+    published: PublishedMaps,
     links: Links,
     publisher: Publisher,
     endpoints: Endpoints,
@@ -125,6 +127,7 @@ impl Probe {
             }
         }
         let mut maps = Maps::open(&pins.maps())?;
+        let mut published = PublishedMaps::open(&pins.maps())?;
         maps.set_settings(settings(&options))?;
         if !taken_over {
             // Revisions are never used again within a boot: events of old ones may still be on their way.
@@ -132,8 +135,8 @@ impl Probe {
             maps.set_revision(last)?;
         }
         let mut links = Links::open(&pins)?;
-        let endpoints = restore(&mut maps, &mut links, &pins, &mut state, &known)?;
-        let publisher = Publisher::resume(&maps, known.floor, &known.owners, options.grace)?;
+        let endpoints = restore(&mut maps, &mut published, &mut links, &pins, &mut state, &known)?;
+        let publisher = Publisher::adopt(&maps, &mut published, known.floor, &known.owners, options.grace)?;
         let restored = Restored {
             revision: publisher.revision(),
             floor: publisher.floor(),
@@ -146,6 +149,7 @@ impl Probe {
         let predecessors = Pins::every(&options.pin_root)?.into_iter().filter(|other| *other != pins).collect();
         let probe = Self {
             maps,
+            published,
             links,
             publisher,
             endpoints,
@@ -165,7 +169,8 @@ impl Probe {
     /// # Errors
     /// The revision before stays in force, whole. See [`PublishError`] for what to do next.
     pub fn publish(&mut self, snapshot_number: u64, change: &Change) -> Result<u64, PublishError> {
-        self.publisher.publish(&mut self.maps, &mut self.state, &self.endpoints, snapshot_number, change)
+        let Self { maps, published, publisher, endpoints, state, .. } = self;
+        publisher.publish(maps, published, state, endpoints, snapshot_number, change)
     }
 
     /// Deletes what the last publication made superfluous, once its grace period is over; `true` if nothing is left. Blocks
@@ -174,7 +179,7 @@ impl Probe {
     /// # Errors
     /// What could not be deleted is tried again.
     pub fn collect_garbage(&mut self) -> Result<bool, ProbeError> {
-        self.publisher.collect_garbage(&mut self.maps)
+        self.publisher.collect_garbage(&mut self.published)
     }
 
     /// The revision in force; 0 before the first.
@@ -216,7 +221,8 @@ impl Probe {
         }
         let standing = self.publisher.standing(&endpoint.pod, &endpoint.pod_uid);
         // The record before the programs: no packet is to find them without it.
-        if self.endpoints.bind(&mut self.maps, endpoint, standing)? {
+        let Self { maps, published, endpoints, .. } = self;
+        if endpoints.bind(&mut maps.own_addresses, &mut published.endpoints.table, endpoint, standing)? {
             self.publisher.note_write();
         }
         self.links.ensure(ifindex)?;
@@ -232,7 +238,8 @@ impl Probe {
         if self.endpoints.get(ifindex).is_some() {
             self.state.append(&[Line::Unbound { ifindex }])?;
         }
-        self.endpoints.unbind(&mut self.maps, ifindex)
+        let Self { maps, published, endpoints, .. } = self;
+        endpoints.unbind(&mut maps.own_addresses, &mut published.endpoints.table, ifindex)
     }
 
     /// Interfaces that are bound.
@@ -289,7 +296,7 @@ impl Probe {
 
     /// How full the maps are that can become full.
     pub fn occupancy(&self) -> Vec<MapOccupancy> {
-        status::occupancy(&self.maps)
+        status::occupancy(&self.maps, &self.published)
     }
 
     /// Where everything is pinned.
@@ -304,7 +311,9 @@ impl Probe {
 
     /// Ends what another ABI version does on an interface that is now ours and ready.
     fn succeed(&mut self, ifindex: u32) -> Result<(), ProbeError> {
-        if self.predecessors.is_empty() || self.maps.endpoints.get(&ifindex)?.is_none_or(|known| known.ready == 0) {
+        if self.predecessors.is_empty()
+            || self.published.endpoints.table.get(&ifindex)?.is_none_or(|known| known.ready == 0)
+        {
             return Ok(());
         }
         let mut still_used = Vec::new();
@@ -324,6 +333,7 @@ impl Probe {
 /// Takes over pinned links, and forgets interfaces that are gone.
 fn restore(
     maps: &mut Maps,
+    published: &mut PublishedMaps,
     links: &mut Links,
     pins: &Pins,
     state: &mut StateFile,
@@ -341,9 +351,10 @@ fn restore(
     for endpoint in gone {
         state.append(&[Line::Unbound { ifindex: endpoint.ifindex }])?;
     }
-    for ifindex in maps.endpoints.keys()? {
+    let records = &mut published.endpoints.table;
+    for ifindex in records.keys()? {
         if !alive.contains_key(&ifindex) {
-            endpoints.unbind(maps, ifindex)?;
+            endpoints.unbind(&mut maps.own_addresses, records, ifindex)?;
         }
     }
     // A start or an attachment that was interrupted left one hook without its program.

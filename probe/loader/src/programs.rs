@@ -12,6 +12,7 @@ use crate::{
     error::ProbeError,
     options::ProbeOptions,
     pins::{self, Pins},
+    published::PublishedMaps,
 };
 
 /// The programs, in the order in which they are pinned. The empty one is only there to be compared with.
@@ -112,45 +113,19 @@ fn is_interrupted(error: &ProgramError) -> bool {
 }
 
 /// Entries, or bytes of a ring, of each map whose size is an option.
-fn sizes(options: &ProbeOptions) -> [(&'static str, u32); 13] {
-    let ProbeOptions {
-        pin_root: _,
-        state_dir: _,
-        object: _,
-        mode: _,
-        ring_bytes,
-        max_connections,
-        max_fragments,
-        max_endpoints,
-        max_addresses,
-        max_blocks,
-        max_pairs,
-        max_columns,
-        max_column_ports,
-        max_column_ranges,
-        tcp_established_timeout: _,
-        other_timeout: _,
-        midstream_window: _,
-        grace: _,
-        lock_wait: _,
-    } = options;
-    [
-        (name::RING_DENIED, ring_bytes.denied),
-        (name::RING_FLOW, ring_bytes.flow),
-        (name::CONNECTIONS, *max_connections),
-        (name::FRAGMENTS, *max_fragments),
-        (name::ENDPOINTS, *max_endpoints),
-        // Two families, link-local ones, and some pods with several interfaces' worth.
-        (name::OWN_ADDRESSES, max_endpoints.saturating_mul(16)),
-        // Two lanes each, and as much again for interfaces that are no more.
-        (name::LOSSES, max_endpoints.saturating_mul(4)),
-        (name::ADDRESSES, *max_addresses),
-        (name::BLOCKS, *max_blocks),
-        (name::PAIRS, *max_pairs),
-        (name::COLUMNS, *max_columns),
-        (name::COLUMN_PORTS, *max_column_ports),
-        (name::COLUMN_RANGES, *max_column_ranges),
-    ]
+fn sizes(options: &ProbeOptions) -> Vec<(&'static str, u32)> {
+    let mut sizes = vec![
+        (name::RING_DENIED, options.ring_bytes.denied),
+        (name::RING_FLOW, options.ring_bytes.flow),
+        (name::CONNECTIONS, options.max_connections),
+        (name::FRAGMENTS, options.max_fragments),
+        // Two address families, their link-local addresses, and room for pods with several interfaces.
+        (name::OWN_ADDRESSES, options.max_endpoints.saturating_mul(16)),
+        // One entry for each loss class of an interface, and room for deleted interfaces.
+        (name::LOSSES, options.max_endpoints.saturating_mul(4)),
+    ];
+    sizes.extend(PublishedMaps::limits(options));
+    sizes
 }
 
 fn refused(error: &dyn Error) -> ProbeError {

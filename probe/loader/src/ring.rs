@@ -30,7 +30,7 @@ use rustix::{
 
 pub use self::batch::Batch;
 use self::walk::{Step, Walk};
-use crate::{error::ProbeError, maps};
+use crate::{error::ProbeError, maps::pinned};
 
 /// The one reader of one ring.
 pub struct RingReader {
@@ -44,14 +44,14 @@ pub struct RingReader {
 impl RingReader {
     pub(crate) fn open(lane: Lane, folder: &Path, lease: Arc<()>) -> Result<Self, ProbeError> {
         let name = ring_name(lane);
-        let map = maps::open(folder, name)?;
-        let info = map.info().map_err(|error| maps::failed(name, "inspect", error))?;
+        let map = pinned::open(folder, name)?;
+        let info = map.info().map_err(|error| pinned::failed(name, "inspect", error))?;
         let layout = |found: String| ProbeError::MapLayout {
             name,
             expected: "a ring whose size is a power of two".to_owned(),
             found,
         };
-        let kind = info.map_type().map_err(|error| maps::failed(name, "inspect", error))?;
+        let kind = info.map_type().map_err(|error| pinned::failed(name, "inspect", error))?;
         if kind != MapType::RingBuf {
             return Err(layout(format!("a map of type {kind:?}")));
         }

@@ -10,9 +10,10 @@ use crate::{
     endpoint::BoundEndpoint,
     error::ProbeError,
     links::{self, Hook},
-    maps::{self, Maps, Store, Table},
+    maps::{Maps, occupancy::MapOccupancy, pinned},
     pins::{self, Lock, Pins},
     programs,
+    published::{PublishedMaps, endpoint_records::EndpointTable},
     ring::{self, Fill},
     state,
 };
@@ -20,16 +21,6 @@ use crate::{
 /// A probe that has just ended may seem to hold the lock: a process that it was starting has, until it becomes another
 /// program, a copy of every descriptor.
 const LINGER: Duration = Duration::from_millis(500);
-
-/// How full a map is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct MapOccupancy {
-    pub map: &'static str,
-    /// Entries, or bytes of a ring; `None` where counting would mean reading a large map whole.
-    pub used: Option<u64>,
-    /// Entries, or bytes of a ring, that fit.
-    pub limit: u64,
-}
 
 /// What is pinned under a root folder for this build's ABI version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -93,7 +84,8 @@ pub fn status(pin_root: &Path, state_dir: &Path) -> Result<Status, ProbeError> {
         return Err(ProbeError::NothingPinned { path: pins.version_folder().to_owned() });
     }
     let maps = Maps::open(&pins.maps())?;
-    let mut occupied = occupancy(&maps);
+    let published = PublishedMaps::open(&pins.maps())?;
+    let mut occupied = occupancy(&maps, &published);
     for name in [name::CONNECTIONS, name::FRAGMENTS] {
         occupied.push(least_recently_used(&pins, name)?);
     }
@@ -110,7 +102,7 @@ pub fn status(pin_root: &Path, state_dir: &Path) -> Result<Status, ProbeError> {
         running: Lock::is_held(pin_root)?,
         programs: program_status(&pins)?,
         maps: occupied,
-        endpoints: endpoint_status(&pins, &maps, &state::bindings(state_dir)?)?,
+        endpoints: endpoint_status(&pins, &published.endpoints.table, &state::bindings(state_dir)?)?,
     })
 }
 
@@ -134,27 +126,17 @@ pub fn detach_all(pin_root: &Path) -> Result<Removed, ProbeError> {
     Ok(removed)
 }
 
-/// Of the maps that user space fills.
-pub(crate) fn occupancy(maps: &Maps) -> Vec<MapOccupancy> {
-    fn of<S: Store>(table: &Table<S>) -> MapOccupancy {
-        MapOccupancy { map: table.name(), used: Some(table.used().into()), limit: table.limit().into() }
-    }
-    vec![
-        of(&maps.endpoints),
-        of(&maps.own_addresses),
-        of(&maps.addresses),
-        of(&maps.blocks),
-        of(&maps.pairs),
-        of(&maps.columns),
-        of(&maps.column_ports),
-        of(&maps.column_ranges),
-    ]
+/// The occupancy of the maps that user space fills.
+pub(crate) fn occupancy(maps: &Maps, published: &PublishedMaps) -> Vec<MapOccupancy> {
+    let mut occupancy = published.occupancy();
+    occupancy.push(maps.own_addresses.occupancy());
+    occupancy
 }
 
 /// The kernel makes room in these by itself: they are never full, and counting means walking.
 fn least_recently_used(pins: &Pins, name: &'static str) -> Result<MapOccupancy, ProbeError> {
-    let data = maps::open(&pins.maps(), name)?;
-    let limit = data.info().map_err(|error| maps::failed(name, "inspect", error))?.max_entries();
+    let data = pinned::open(&pins.maps(), name)?;
+    let limit = data.info().map_err(|error| pinned::failed(name, "inspect", error))?.max_entries();
     Ok(MapOccupancy { map: name, used: None, limit: limit.into() })
 }
 
@@ -170,11 +152,11 @@ fn program_status(pins: &Pins) -> Result<Vec<ProgramStatus>, ProbeError> {
 
 fn endpoint_status(
     pins: &Pins,
-    maps: &Maps,
+    records: &EndpointTable,
     bindings: &BTreeMap<u32, BoundEndpoint>,
 ) -> Result<Vec<EndpointStatus>, ProbeError> {
     let pinned = links::pinned(pins)?;
-    let mut indices = maps.endpoints.keys()?;
+    let mut indices = records.keys()?;
     indices.extend(pinned.iter().map(|pin| pin.ifindex));
     indices.sort_unstable();
     indices.dedup();
@@ -182,7 +164,7 @@ fn endpoint_status(
     indices
         .into_iter()
         .map(|ifindex| {
-            let record = maps.endpoints.get(&ifindex)?.unwrap_or_default();
+            let record = records.get(&ifindex)?.unwrap_or_default();
             Ok(EndpointStatus {
                 ifindex,
                 interface: links::interface_name(ifindex),

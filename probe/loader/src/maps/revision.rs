@@ -7,7 +7,7 @@ use aya::maps::{Array, Map, MapData};
 use netverdict_abi::map::name;
 use std::os::fd::AsFd;
 
-use super::failed;
+use super::pinned::failed;
 use crate::{error::ProbeError, mapping::Mapping};
 
 /// `bpf(2)`: BPF_F_MMAPABLE.
