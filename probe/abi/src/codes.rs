@@ -44,6 +44,26 @@ code! {
 }
 
 code! {
+    /// Why an event or a frame has no record. The first two are the lane whose ring had no room.
+    LossClass {
+        Denied = 0,
+        Flow = 1,
+        /// A frame that was dropped, but is no flow of the pod: neither the frame nor the packet was addressed to it.
+        Flooded = 2,
+    }
+}
+
+impl From<Lane> for LossClass {
+    #[inline(always)]
+    fn from(lane: Lane) -> Self {
+        match lane {
+            Lane::Denied => Self::Denied,
+            Lane::Flow => Self::Flow,
+        }
+    }
+}
+
+code! {
     /// Seen from the endpoint whose veth the program sits on.
     Direction {
         /// From the pod (tcx ingress on the host side of its veth).

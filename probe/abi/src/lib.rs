@@ -13,7 +13,7 @@ pub mod codes;
 pub mod event;
 pub mod map;
 
-pub use codes::{Direction, Disposition, EventKind, KernelReason, Lane, Mode, Verdict};
+pub use codes::{Direction, Disposition, EventKind, KernelReason, Lane, LossClass, Mode, Verdict};
 pub use event::VerdictEvent;
 pub use map::{
     AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Endpoint, EndpointClasses,

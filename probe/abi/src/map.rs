@@ -347,13 +347,10 @@ layout! {
     }
 }
 
-/// In the place of a lane: frames that were dropped without a record, for neither the frame nor the packet was addressed to
-/// the pod.
-pub const FLOODED: u32 = 2;
-
 layout! {
     LossKey = 8 {
         ifindex: u32,
-        lane: u32,
+        /// [`crate::LossClass`].
+        class: u32,
     }
 }

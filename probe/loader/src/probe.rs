@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use netverdict_abi::{Lane, Mode, Settings, map::FLOODED};
+use netverdict_abi::{Lane, LossClass, Mode, Settings};
 use netverdict_policy::{
     AttributionId, Decision,
     tables::{Change, IdFloor, Owner, OwnerId},
@@ -284,11 +284,13 @@ impl Probe {
             }
         }
         for (key, lost) in self.maps.losses()? {
-            if key.lane == FLOODED {
-                counters.flooded += lost;
-            // A lane that is not in the list was written by nobody that this build knows.
-            } else if let Some(lane) = u8::try_from(key.lane).ok().and_then(|lane| Lane::try_from(lane).ok()) {
-                counters.losses.push(Loss { ifindex: key.ifindex, lane, lost });
+            let ifindex = key.ifindex;
+            match u8::try_from(key.class).map(LossClass::try_from) {
+                Ok(Ok(LossClass::Denied)) => counters.losses.push(Loss { ifindex, lane: Lane::Denied, lost }),
+                Ok(Ok(LossClass::Flow)) => counters.losses.push(Loss { ifindex, lane: Lane::Flow, lost }),
+                Ok(Ok(LossClass::Flooded)) => counters.flooded += lost,
+                // No program of this ABI version writes another class.
+                Ok(Err(_)) | Err(_) => {}
             }
         }
         Ok(counters)
