@@ -4,9 +4,9 @@
 use std::fs;
 
 use netverdict_abi::{
-    ABI_VERSION, AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, PolicyEntry, Endpoint,
+    ABI_VERSION, AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Endpoint,
     EndpointClasses, FragmentKey, FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, Peer, PeerVersions,
-    Settings, VerdictEvent,
+    PolicyEntry, Settings, VerdictEvent,
 };
 use netverdict_flowlog::schema::Table;
 use zerocopy::IntoBytes;

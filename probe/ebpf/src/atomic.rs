@@ -1,5 +1,5 @@
-//! Atomic read-modify-write on map values that several CPUs share. `core` has no such operations for this target (`atomic_cas` is
-//! false), so the BPF instructions are written out.
+//! Atomic read-modify-write on map values that several CPUs share. `core` has no such operations for this target
+//! (`atomic_cas` is false), so the BPF instructions are written out.
 
 use core::arch::asm;
 
@@ -13,9 +13,9 @@ pub unsafe fn add(cell: *mut u64, amount: u64) {
     unsafe { asm!("lock *(u64 *)({cell} + 0) += {amount}", cell = in(reg) cell, amount = in(reg) amount) }
 }
 
-/// A full memory barrier: no read or write moves across it, also on weakly ordered machines. BPF has no barrier instruction, but
-/// its `xchg` (since Linux 5.12) is `atomic64_xchg` (`kernel/bpf/core.c`, `___bpf_prog_run`), which is fully ordered
-/// (`Documentation/atomic_t.txt`, *ORDERING*).
+/// A full memory barrier: no read or write moves across it, also on weakly ordered machines. BPF has no barrier
+/// instruction, but its `xchg` (since Linux 5.12) is `atomic64_xchg` (`kernel/bpf/core.c`, `___bpf_prog_run`), which is
+/// fully ordered (`Documentation/atomic_t.txt`, *ORDERING*).
 #[inline(always)]
 pub fn fence() {
     let mut cell = 0_u64;

@@ -1,4 +1,5 @@
-//! The connection table: connections that pass, so that their replies and later packets are neither judged nor recorded again.
+//! The connection table: connections that pass, so that their replies and later packets are neither judged nor recorded
+//! again.
 
 use core::mem::MaybeUninit;
 
@@ -18,7 +19,8 @@ use crate::{
 
 /// How long a TCP connection is remembered after a FIN or RST, in nanoseconds.
 const CLOSING_TIMEOUT: u64 = 10_000_000_000;
-/// Revision of an entry that was opened before the endpoint's tables were complete: re-evaluated with every packet until they are.
+/// Revision of an entry that was opened before the endpoint's tables were complete: re-evaluated with every packet
+/// until they are.
 const NEVER_JUDGED: u64 = u64::MAX;
 
 /// The connection that a packet belongs to: its key in the table, and the packet's orientation.
@@ -65,8 +67,8 @@ impl FlowTuple {
         Some(Entry { connection, original: (found.flags & FROM_LOW != 0) == self.from_low })
     }
 
-    /// Remembers a connection that passes. `reversed`: the packet is the first one seen, but it is a reply. If the insertion fails
-    /// (table full, bucket locked), later packets are judged as new ones.
+    /// Remembers a connection that passes. `reversed`: the packet is the first one seen, but it is a reply. If the
+    /// insertion fails (table full, bucket locked), later packets are judged as new ones.
     #[inline(never)]
     pub fn open(&self, packet: &Packet, context: &PacketContext<'_>, answer: &Answer, reversed: bool) -> ScalarReturn {
         let mut flags = 0;
@@ -116,8 +118,8 @@ impl Entry {
     /// Counts the packet and extends the expiry.
     #[inline(always)]
     pub fn touch(&self, packet: &Packet, context: &PacketContext<'_>) {
-        // SAFETY: as in `find`. Two CPUs may be here with packets of both directions: the counters are atomic, and a flag that
-        // is lost to a concurrent write is set by a later packet.
+        // SAFETY: as in `find`. Two CPUs may be here with packets of both directions: the counters are atomic, and a
+        // flag that is lost to a concurrent write is set by a later packet.
         unsafe {
             let connection = self.connection;
             let before = (*connection).flags;
@@ -187,8 +189,8 @@ impl Entry {
     }
 }
 
-/// Whether the connection may pass in every mode. All others passed only because the node observes or audits, and stop passing when
-/// it enforces.
+/// Whether the connection may pass in every mode. All others passed only because the node observes or audits, and stop
+/// passing when it enforces.
 #[inline(always)]
 pub fn allowed_in_any_mode(connection: &Connection) -> bool {
     connection.verdict == Verdict::Allowed as u8 || connection.reason == KernelReason::ServiceNotResolved as u8

@@ -1,5 +1,5 @@
-//! The lookups: address → peer, (subject class, identity) → verdict or column, (column, port) → verdict. All are as of one revision.
-//! What a policy is, no lookup knows.
+//! The lookups: address → peer, (subject class, identity) → verdict or column, (column, port) → verdict. All are as of
+//! one revision. What a policy is, no lookup knows.
 
 use core::mem::MaybeUninit;
 
@@ -87,8 +87,8 @@ fn write_peer(address: &Words, revision: u64, found: &mut Peer) -> ScalarReturn 
     scalar_return()
 }
 
-/// Judges one flow in one direction. Leaves `answer` unchanged if a table entry that must exist is missing. Not inlined: it is called
-/// for a packet as it was sent, in reverse orientation, and for a re-evaluation.
+/// Judges one flow in one direction. Leaves `answer` unchanged if a table entry that must exist is missing. Not
+/// inlined: it is called for a packet as it was sent, in reverse orientation, and for a re-evaluation.
 #[inline(never)]
 pub fn decide(question: &Question<'_>, answer: &mut Answer) -> ScalarReturn {
     let Question { classes, peer, direction, .. } = question;
@@ -101,8 +101,8 @@ pub fn decide(question: &Question<'_>, answer: &mut Answer) -> ScalarReturn {
         Direction::Ingress => (classes.ingress_class, &classes.ingress_default),
     };
     let pair = PairKey { class, identity: peer.identity };
-    // SAFETY: ids are never reused, so a pair is never replaced, and it is deleted only after every program that may look it up has
-    // ended: an element that is found keeps its key.
+    // SAFETY: ids are never reused, so a pair is never replaced, and it is deleted only after every program that may
+    // look it up has ended: an element that is found keeps its key.
     let entry = unsafe { maps::PAIRS.get(&pair) }.unwrap_or(default);
     let entry = if entry.column == 0 {
         entry

@@ -1,5 +1,5 @@
-//! Writes events to the ring buffers. Each event gets a sequence number even if the ring has no room for it, so that a reader knows
-//! how many are missing per CPU and lane. Losses are also counted per interface.
+//! Writes events to the ring buffers. Each event gets a sequence number even if the ring has no room for it, so that a
+//! reader knows how many are missing per CPU and lane. Losses are also counted per interface.
 
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
@@ -13,8 +13,8 @@ use crate::{atomic, maps, packet_context::PacketContext, subprogram::zero};
 #[inline(always)]
 pub fn send(context: &PacketContext<'_>, lane: Lane, fill: impl FnOnce(&mut VerdictEvent)) {
     let Some(counters) = maps::LANES.get_ptr_mut(lane as u32) else { return };
-    // SAFETY: this CPU's own element. tcx programs run with bottom halves disabled and never in hard interrupt context, so no other
-    // program on this CPU is here at the same time: plain increments are enough.
+    // SAFETY: this CPU's own element. tcx programs run with bottom halves disabled and never in hard interrupt context,
+    // so no other program on this CPU is here at the same time: plain increments are enough.
     let seq = unsafe {
         (*counters).seq += 1;
         (*counters).seq

@@ -1,8 +1,8 @@
-//! The way of one packet: parse it, check its source address, handle neighbour discovery and later fragments, find its connection,
-//! otherwise look it up in the tables; then record it, and forward or drop it.
+//! The way of one packet: parse it, check its source address, handle neighbour discovery and later fragments, find its
+//! connection, otherwise look it up in the tables; then record it, and forward or drop it.
 //!
-//! Everything but the path of a packet of a known connection is in functions that are not inlined, so that their stack frames share
-//! the 512 bytes that a program has.
+//! Everything but the path of a packet of a known connection is in functions that are not inlined, so that their stack
+//! frames share the 512 bytes that a program has.
 
 use aya_ebpf::{bindings::TC_ACT_SHOT, programs::TcContext};
 use netverdict_abi::{Direction, KernelReason, Peer, Verdict};
@@ -87,8 +87,8 @@ fn rule(context: &PacketContext<'_>, packet: &mut Packet, quoted: &mut Packet, r
     rule_new_flow(context, packet, &tuple, entry.as_ref(), ruling).consume();
 }
 
-/// Whether a packet is judged as a new flow although its connection is known: a TCP connection request, or an echo request that looks
-/// like a reply because both ends use the identifier 0.
+/// Whether a packet is judged as a new flow although its connection is known: a TCP connection request, or an echo
+/// request that looks like a reply because both ends use the identifier 0.
 #[inline(always)]
 fn starts_new_flow(packet: &Packet, entry: &Entry) -> bool {
     packet.is_connection_request() || (!entry.original && packet.is_echo_request())
@@ -135,8 +135,8 @@ fn rule_new_flow(
     scalar_return()
 }
 
-/// Re-evaluates a connection that was judged by an older revision, in its original direction. An allowed connection keeps passing
-/// (E-10); a record is written only if the verdict changed.
+/// Re-evaluates a connection that was judged by an older revision, in its original direction. An allowed connection
+/// keeps passing (E-10); a record is written only if the verdict changed.
 #[inline(never)]
 fn re_evaluate(context: &PacketContext<'_>, packet: &Packet, entry: &Entry, ruling: &mut Ruling) -> ScalarReturn {
     let (direction, port) = if entry.original {
@@ -185,7 +185,8 @@ fn rule_later_fragment(context: &PacketContext<'_>, packet: &mut Packet, ruling:
     let mut answer = answer;
     judge(subject, packet, peer, context.direction, None, &mut answer);
     let dropped = answer.verdict == Verdict::Denied && context.enforces();
-    // The fragments after this one follow it without a record of their own. The first fragment overwrites it if it still comes.
+    // The fragments after this one follow it without a record of their own. The first fragment overwrites it if it
+    // still comes.
     fragments::remember(packet, context, &answer, dropped).consume();
     *ruling = Ruling { answer, record: true, reversed: false, peer, owner: owner_of(subject) };
     scalar_return()
@@ -240,7 +241,8 @@ fn peer(context: &PacketContext<'_>, packet: &Packet) -> Peer {
     find_peer(address, context.revision)
 }
 
-/// Looks the flow up in the tables. Leaves `answer` ("not ready") unchanged if the endpoint is not ready or an entry is missing.
+/// Looks the flow up in the tables. Leaves `answer` ("not ready") unchanged if the endpoint is not ready or an entry is
+/// missing.
 #[inline(always)]
 fn judge(
     subject: Option<&Subject>,

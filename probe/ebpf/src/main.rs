@@ -1,9 +1,11 @@
-//! The BPF programs of the probe, on the host side of a pod's veth. This file only declares them; [`judge`] says what happens to a
-//! packet, in which order. The programs look up tables and know no policies; every layout is declared in `netverdict-abi`.
+//! The BPF programs of the probe, on the host side of a pod's veth. This file only declares them; [`judge`] says what
+//! happens to a packet, in which order. The programs look up tables and know no policies; every layout is declared in
+//! `netverdict-abi`.
 
 #![no_std]
 #![no_main]
-// For instructions that the compiler does not offer for this target, or must not reorder: see `atomic`, `subprogram`, `parse`.
+// For instructions that the compiler does not offer for this target, or must not reorder: see `atomic`, `subprogram`,
+// `parse`.
 #![feature(asm_experimental_arch)]
 
 mod atomic;

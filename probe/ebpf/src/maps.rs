@@ -1,5 +1,5 @@
-//! The maps, under their names in `netverdict_abi::map::name`, where each is described. The sizes here are defaults; user space sets
-//! its own when it loads the object.
+//! The maps, under their names in `netverdict_abi::map::name`, where each is described. The sizes here are defaults;
+//! user space sets its own when it loads the object.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -52,8 +52,9 @@ pub static RING_DENIED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub static RING_FLOW: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// Working memory, never pinned: the packet, and the packet that it quotes. They are in a map because the verifier follows the value of
-/// each field on the stack along each path through the parser, and would check everything after it once per combination.
+/// Working memory, never pinned: the packet, and the packet that it quotes. They are in a map because the verifier
+/// follows the value of each field on the stack along each path through the parser, and would check everything after it
+/// once per combination.
 #[map]
 pub static SCRATCH: PerCpuArray<[Packet; 2]> = PerCpuArray::with_max_entries(1, 0);
 /// Working memory, never pinned: the endpoint as a policy subject.

@@ -19,8 +19,8 @@ pub mod tcp_flag {
     pub const ACK: u8 = 1 << 4;
 }
 
-/// An address as four words in network order. Words, because the verifier accepts only aligned stack writes, and bytes would be copied
-/// one by one.
+/// An address as four words in network order. Words, because the verifier accepts only aligned stack writes, and bytes
+/// would be copied one by one.
 pub type Words = [u32; 4];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,8 +85,8 @@ impl Packet {
             && if self.family == 4 { matches!(self.icmp_type, 3 | 11 | 12) } else { matches!(self.icmp_type, 1..=4) }
     }
 
-    /// Neighbour discovery (133–137) and multicast listener discovery (130–132, 143). IPv6 does not work without them, so they pass
-    /// (E-11). They are never fragmented (RFC 6980).
+    /// Neighbour discovery (133–137) and multicast listener discovery (130–132, 143). IPv6 does not work without them,
+    /// so they pass (E-11). They are never fragmented (RFC 6980).
     #[inline(always)]
     pub fn is_discovery(&self) -> bool {
         self.family == 6

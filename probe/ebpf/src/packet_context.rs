@@ -1,5 +1,5 @@
-//! What stays the same while one packet is judged. The revision cell is read here, once per packet, and every table is read as of
-//! that revision.
+//! What stays the same while one packet is judged. The revision cell is read here, once per packet, and every table is
+//! read as of that revision.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_boot_ns, programs::TcContext};
 use netverdict_abi::{Direction, Endpoint, Mode, Settings};
@@ -34,9 +34,8 @@ impl PacketContext<'_> {
         // SAFETY: the context is the kernel's.
         let ifindex = unsafe { (*ctx.skb.skb).ifindex };
         let endpoint = look_up(ifindex);
-        // A positive result is validated again before anything is judged by it (`subject`); only a negative one must be validated
-        // here.
-        // SAFETY: memory of the map.
+        // A positive result is validated again before anything is judged by it (`subject`); only a negative one must be
+        // validated here. SAFETY: memory of the map.
         let complete = (!endpoint.is_null() && unsafe { (*endpoint).ready } != 0) || is_complete(ifindex, endpoint);
         // SAFETY: no precondition.
         let now = unsafe { bpf_ktime_get_boot_ns() };

@@ -1,5 +1,5 @@
-//! Parses a frame into a [`Packet`]. The parser is strict: a packet whose headers contradict each other is refused, and the refusal is
-//! recorded. It decides nothing else.
+//! Parses a frame into a [`Packet`]. The parser is strict: a packet whose headers contradict each other is refused, and
+//! the refusal is recorded. It decides nothing else.
 
 mod ethernet;
 mod frame;

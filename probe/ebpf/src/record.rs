@@ -1,5 +1,5 @@
-//! Writes the event of a ruling. Where the ruling is for the other orientation the event is too: direction, ends and ports are those
-//! of the flow that was judged, not of the packet that was seen.
+//! Writes the event of a ruling. Where the ruling is for the other orientation the event is too: direction, ends and
+//! ports are those of the flow that was judged, not of the packet that was seen.
 
 use netverdict_abi::{Direction, Disposition, KernelReason, Lane, LossClass, Verdict, event::flag, map::peer_flag};
 

@@ -1,9 +1,9 @@
 //! What functions that are not inlined need to pass the verifier.
 //!
-//! The verifier reads register 0 at the end of every BPF function. A function without a result may leave a stack address there,
-//! depending on the compiler, and is then refused. Such functions return a [`ScalarReturn`] instead: a zero in a register that the
-//! compiler cannot see through, and that the caller consumes. Zeroing memory is here for a similar reason: the compiler turns it
-//! into a call of `memset`, which is such a function, and which loops over bytes.
+//! The verifier reads register 0 at the end of every BPF function. A function without a result may leave a stack
+//! address there, depending on the compiler, and is then refused. Such functions return a [`ScalarReturn`] instead: a
+//! zero in a register that the compiler cannot see through, and that the caller consumes. Zeroing memory is here for a
+//! similar reason: the compiler turns it into a call of `memset`, which is such a function, and which loops over bytes.
 
 use core::arch::asm;
 

@@ -1,4 +1,4 @@
-//! The interfaces that are bound, and their records in the kernel.
+//! The bound interfaces and their records in the kernel.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -9,10 +9,7 @@ use crate::{
     endpoint::BoundEndpoint,
     error::ProbeError,
     maps::OwnAddressTable,
-    published::{
-        encode,
-        endpoint_records::{EndpointTable, SubjectRecord},
-    },
+    published::{encode, endpoint_records::EndpointTable, subject_record::SubjectRecord},
 };
 
 /// Every bound interface, by index.
@@ -25,7 +22,7 @@ pub(crate) struct Endpoints {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Complete(SubjectRecord),
-    /// Published tables do not know its pod.
+    /// The published tables do not contain its pod.
     Incomplete,
     /// This process has not published: what an earlier process published still holds.
     NotYetPublished,
@@ -44,8 +41,8 @@ impl Endpoints {
         self.bound.values()
     }
 
-    /// Writes the record of an interface and the addresses that its pod may send from. An interface that was attached
-    /// before keeps that time. Returns whether the record was another.
+    /// Writes the record of an interface and the source addresses that its pod may use. Keeps the time of the first
+    /// attachment. Returns whether the record changed.
     pub(crate) fn bind(
         &mut self,
         own_addresses: &mut OwnAddressTable,
@@ -56,7 +53,7 @@ impl Endpoints {
         let ifindex = endpoint.ifindex;
         let wanted: Vec<_> = endpoint.own_addresses.iter().map(|address| own_address(ifindex, *address)).collect();
         for key in &wanted {
-            // Never written over: while a value is replaced, a program may find none.
+            // Never replaced: during a replacement a lookup may find neither element (ADR 7).
             if own_addresses.get(key)?.is_none() {
                 own_addresses.replace(*key, None, 1)?;
             }
@@ -86,7 +83,7 @@ impl Endpoints {
         Ok(changes)
     }
 
-    /// Forgets an interface, in the kernel too.
+    /// Removes an interface and its records in the kernel.
     pub(crate) fn unbind(
         &mut self,
         own_addresses: &mut OwnAddressTable,
@@ -111,7 +108,7 @@ fn own_address(ifindex: u32, address: IpAddr) -> OwnAddressKey {
 /// `CLOCK_BOOTTIME` in nanoseconds.
 fn since_boot() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
-    // Neither is ever negative.
+    // Neither value is ever negative.
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or_default())
 }

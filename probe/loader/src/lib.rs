@@ -1,8 +1,8 @@
-//! User space of the probe: finds pods, loads, attaches and pins the programs, publishes decision tables, reads the
-//! rings in batches.
+//! User space of the probe: discovers pods, loads, attaches and pins the BPF programs, publishes decision tables, and
+//! reads the ring buffers in batches.
 //!
-//! What it leaves in the kernel judges on without it. It compiles no policy and interprets no event: it gets tables
-//! from `netverdict-policy` and hands out records as bytes.
+//! The pinned programs and maps keep enforcing without this process. The crate compiles no policy and interprets no
+//! event: tables come from `netverdict-policy`, and records are handed out as bytes.
 
 pub mod discover;
 mod endpoint;

@@ -1,9 +1,10 @@
 //! Publishes tables: writes everything new beside what is in force, then sets one cell.
 //!
-//! The order is: plan every map, append what the new ids mean to the state file, write the maps, set the revision cell. This file
-//! knows that order and the commit cell; what the maps are is up to [`crate::published`]. Until the cell is set everything can be
-//! undone, and is when a write fails. What the commit made superfluous is deleted when no program can be using it any more. See
-//! *Publishing* in `ARCHITECTURE.md` and `docs/adr/0008-published-maps-are-a-registry.md`.
+//! The order is: plan every map, append what the new ids mean to the state file, write the maps, set the revision cell.
+//! This file knows that order and the commit cell; what the maps are is up to [`crate::published`]. Until the cell is
+//! set everything can be undone, and is when a write fails. What the commit made superfluous is deleted when no program
+//! can be using it any more. See *Publishing* in `ARCHITECTURE.md` and
+//! `docs/adr/0008-published-maps-are-a-registry.md`.
 
 mod grace;
 mod subjects;
@@ -27,9 +28,10 @@ use crate::{
     published::{
         PublishedMaps,
         encode::BadId,
-        endpoint_records::{EndpointTable, SubjectRecord},
+        endpoint_records::EndpointTable,
         floor::raise,
         map::{PlanError, Update},
+        subject_record::SubjectRecord,
     },
     state::{Line, StateFile, higher},
 };
@@ -200,8 +202,8 @@ fn roll_back(published: &mut PublishedMaps) -> Result<(), ProbeError> {
     published.in_order().rev().try_for_each(|map| map.roll_back())
 }
 
-/// Makes endpoints whose tables are complete ready, and all others not ready, bound or not: the entries that they were judged by
-/// are about to be deleted.
+/// Makes endpoints whose tables are complete ready, and all others not ready, bound or not: the entries that they were
+/// judged by are about to be deleted.
 fn settle_endpoints(table: &mut EndpointTable, complete: &BTreeMap<u32, SubjectRecord>) -> Result<(), ProbeError> {
     for ifindex in table.keys()? {
         let Some(known) = table.get(&ifindex)? else { continue };

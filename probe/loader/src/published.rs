@@ -1,5 +1,6 @@
-//! The registry of published maps: the kernel maps that a publication fills. Each is one entry in the list below and one
-//! implementation of [`map::PublishedMap`]. The publisher ([`crate::publish`]) walks the list and knows none of them by name.
+//! The registry of published maps: the kernel maps that a publication fills. Each is one entry in the list below and
+//! one implementation of [`map::PublishedMap`]. The publisher ([`crate::publish`]) walks the list and knows none of
+//! them by name.
 
 mod addresses;
 mod blocks;
@@ -10,6 +11,7 @@ pub(crate) mod floor;
 pub(crate) mod map;
 mod pairs;
 pub(crate) mod registered;
+pub(crate) mod subject_record;
 
 use std::path::Path;
 

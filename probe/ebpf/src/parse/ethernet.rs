@@ -17,8 +17,8 @@ pub enum Version {
     V6,
 }
 
-/// The IP version of the frame, and the offset of the IP header. A third tag is refused rather than passed, because any packet could
-/// follow it.
+/// The IP version of the frame, and the offset of the IP header. A third tag is refused rather than passed, because any
+/// packet could follow it.
 #[inline(always)]
 pub fn strip(ctx: &TcContext) -> Result<(Version, u32), Refusal> {
     let mut offset = ADDRESSES_LENGTH;

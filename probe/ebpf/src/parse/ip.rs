@@ -111,8 +111,8 @@ fn stated_length(stated: u16, available: u32) -> u32 {
     if stated == 0 && available > LONGEST_STATED { available } else { u32::from(stated) }
 }
 
-/// Notes the kind of fragment. A later fragment that overlaps the transport header of the first is refused (RFC 3128): receivers differ
-/// in which of the two they keep, so the header that was judged might not be the one that is used.
+/// Notes the kind of fragment. A later fragment that overlaps the transport header of the first is refused (RFC 3128):
+/// receivers differ in which of the two they keep, so the header that was judged might not be the one that is used.
 #[inline(always)]
 fn note_fragment(packet: &mut Packet, fragment_offset: u32) -> Result<(), Refusal> {
     if fragment_offset == 0 {
@@ -143,9 +143,9 @@ pub fn is_extension(next_header: u8) -> bool {
 pub const MALFORMED: u32 = u32::MAX;
 pub const SHORT_FRAGMENT: u32 = u32::MAX - 1;
 
-/// Follows the chain of extension headers from `offset`, where a header of kind `packet.protocol` begins, up to `end`. Sets the protocol
-/// and the fragment fields of `packet`. Returns the offset of the transport header, [`MALFORMED`] or [`SHORT_FRAGMENT`]. Not inlined:
-/// the verifier would follow every path through the loop once per caller.
+/// Follows the chain of extension headers from `offset`, where a header of kind `packet.protocol` begins, up to `end`.
+/// Sets the protocol and the fragment fields of `packet`. Returns the offset of the transport header, [`MALFORMED`] or
+/// [`SHORT_FRAGMENT`]. Not inlined: the verifier would follow every path through the loop once per caller.
 #[inline(never)]
 pub fn skip_extensions(skb: *mut __sk_buff, packet: &mut Packet, mut offset: u32, end: u32) -> u32 {
     let ctx = TcContext::new(skb);

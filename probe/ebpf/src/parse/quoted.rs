@@ -1,5 +1,5 @@
-//! The packet that an ICMP error quotes: enough fields to find its connection. A quotation is truncated, so the lengths in its headers
-//! are not checked.
+//! The packet that an ICMP error quotes: enough fields to find its connection. A quotation is truncated, so the lengths
+//! in its headers are not checked.
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
@@ -12,9 +12,9 @@ use crate::packet::{Fragment, Packet, v4_words};
 /// Length of the ICMP header, which precedes the quotation.
 const ICMP_LENGTH: u32 = 8;
 
-/// Replaces the fields of an ICMP error with those of the packet that it quotes. False if the quotation is missing or is a fragment
-/// without ports, or if the error is not addressed to the sender of the quoted packet. Not inlined, to keep the caller's stack frame
-/// small.
+/// Replaces the fields of an ICMP error with those of the packet that it quotes. False if the quotation is missing or
+/// is a fragment without ports, or if the error is not addressed to the sender of the quoted packet. Not inlined, to
+/// keep the caller's stack frame small.
 #[inline(never)]
 pub fn read_over(skb: *mut __sk_buff, packet: &mut Packet) -> bool {
     let ctx = TcContext::new(skb);

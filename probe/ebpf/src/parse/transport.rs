@@ -1,8 +1,8 @@
 //! Transport headers. An incomplete header makes the packet malformed, or in a first fragment a short fragment.
 //!
-//! ICMP has no ports, so the connection key uses substitutes. Echo: the identifier as the requester's port and 0 as the responder's, so
-//! that two ends which ping each other with the same identifier have two connections. Any other type: the type as the sender's port
-//! and 0xffff as the receiver's, so that no packet is a reply to it.
+//! ICMP has no ports, so the connection key uses substitutes. Echo: the identifier as the requester's port and 0 as the
+//! responder's, so that two ends which ping each other with the same identifier have two connections. Any other type:
+//! the type as the sender's port and 0xffff as the receiver's, so that no packet is a reply to it.
 
 use aya_ebpf::programs::TcContext;
 

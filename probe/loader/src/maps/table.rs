@@ -80,8 +80,8 @@ impl<S: Store> Table<S> {
         Ok(())
     }
 
-    /// Writes an entry whose key is expected to be absent, and returns the entry that it replaced if the key was present. One
-    /// system call where the expectation holds.
+    /// Writes an entry whose key is expected to be absent, and returns the entry that it replaced if the key was
+    /// present. One system call where the expectation holds.
     pub(crate) fn add(&mut self, key: S::Key, value: S::Value) -> Result<Option<S::Value>, ProbeError> {
         match self.store.put(&key, &value, false) {
             Ok(()) => {

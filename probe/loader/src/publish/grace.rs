@@ -1,5 +1,6 @@
-//! The grace period: the wait until every program that was running when maps were last written has ended. Before that, what a
-//! program may still use cannot be deleted, and no key may be written a second time (see `validated_read` in the programs).
+//! The grace period: the wait until every program that was running when maps were last written has ended. Before that,
+//! what a program may still use cannot be deleted, and no key may be written a second time (see `validated_read` in the
+//! programs).
 
 use std::{
     thread,
@@ -40,9 +41,10 @@ impl GracePeriod {
     }
 }
 
-/// Returns when every program that was running at `since` has ended. `MEMBARRIER_CMD_GLOBAL` waits for an RCU grace period
-/// (`kernel/sched/membarrier.c`, since Linux 4.3), and a BPF program runs inside an RCU read-side critical section. Where the
-/// kernel refuses the command (`nohz_full`, or a filter of system calls), programs are assumed to run no longer than `assumed`.
+/// Returns when every program that was running at `since` has ended. `MEMBARRIER_CMD_GLOBAL` waits for an RCU grace
+/// period (`kernel/sched/membarrier.c`, since Linux 4.3), and a BPF program runs inside an RCU read-side critical
+/// section. Where the kernel refuses the command (`nohz_full`, or a filter of system calls), programs are assumed to
+/// run no longer than `assumed`.
 fn wait_for_programs(since: Instant, assumed: Duration) {
     if membarrier(MembarrierCommand::Global).is_err() {
         thread::sleep((since + assumed).saturating_duration_since(Instant::now()));

@@ -1,8 +1,8 @@
 //! `BLOCKS`: CIDR blocks that policies name, and pod ranges → who is there, before and after a revision.
 //!
-//! A trie answers with the longest prefix, so a block that exists in one of two revisions only would hide a shorter block from
-//! packets of the other. While packets of both revisions may look it up, its record therefore repeats, for the revision in which
-//! it does not exist, the content of the next shorter block there.
+//! A trie answers with the longest prefix, so a block that exists in one of two revisions only would hide a shorter
+//! block from packets of the other. While packets of both revisions may look it up, its record therefore repeats, for
+//! the revision in which it does not exist, the content of the next shorter block there.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -123,8 +123,8 @@ impl BlockSet {
         }
     }
 
-    /// The writes that lead from these blocks to `next`, which is in force from revision `since`. `held` are the blocks in the
-    /// trie.
+    /// The writes that lead from these blocks to `next`, which is in force from revision `since`. `held` are the blocks
+    /// in the trie.
     fn writes_to(&self, next: &Self, held: &HashSet<Block>, since: u64) -> BlockWrites {
         let mut writes = BlockWrites::default();
         let (now, then) = (self.lengths(), next.lengths());

@@ -1,5 +1,5 @@
-//! Columns: divisions of the port space. `COLUMNS` holds the answer where no port entry matches, `COLUMN_PORTS` single ports and
-//! `COLUMN_RANGES` port prefixes. All three are added and deleted, never replaced.
+//! Columns: divisions of the port space. `COLUMNS` holds the answer where no port entry matches, `COLUMN_PORTS` single
+//! ports and `COLUMN_RANGES` port prefixes. All three are added and deleted, never replaced.
 
 use std::{collections::HashMap, hash::Hash as StdHash};
 

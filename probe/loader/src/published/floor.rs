@@ -1,6 +1,7 @@
-//! The id floor: the lowest ids that a compiler may give out. Ids below it may be in a map, in an event or in the state file.
+//! The id floor: the lowest ids that a compiler may give out. Ids below it may be in a map, in an event or in the state
+//! file.
 
-use netverdict_abi::Peer;
+use netverdict_abi::{EndpointClasses, Peer};
 use netverdict_policy::tables::IdFloor;
 
 /// Raises one floor above an id.
@@ -13,4 +14,9 @@ pub(super) fn raise_for_peers(floor: &mut IdFloor, peers: [Peer; 2]) {
         raise(&mut floor.identity, peer.identity);
         raise(&mut floor.owner, peer.owner);
     }
+}
+
+pub(super) fn raise_for_classes(floor: &mut IdFloor, classes: &EndpointClasses) {
+    raise(&mut floor.class, classes.egress_class);
+    raise(&mut floor.class, classes.ingress_class);
 }

@@ -1,12 +1,12 @@
-//! The interface of a map that publications fill. An implementation states the map's name, key, value and limit, the ids that
-//! its entries use, and the entries that a change adds and removes. Everything else (writing, undo, garbage collection,
-//! adoption, occupancy) is the same for every map and is in [`super::registered`].
+//! The interface of a map that publications fill. An implementation states the map's name, key, value and limit, the
+//! ids that its entries use, and the entries that a change adds and removes. Everything else (writing, undo, garbage
+//! collection, adoption, occupancy) is the same for every map and is in [`super::registered`].
 
-use std::{collections::BTreeMap, collections::HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use netverdict_policy::tables::{Change, IdFloor};
 
-use super::{encode::BadId, endpoint_records::SubjectRecord};
+use super::{encode::BadId, subject_record::SubjectRecord};
 use crate::{
     error::ProbeError,
     maps::table::{Store, Table},
@@ -39,8 +39,8 @@ pub(crate) trait PublishedMap: Default {
     /// An id has no encoding, or `table` cannot be read.
     fn plan(&mut self, table: &Table<Self::Store>, update: &Update<'_>) -> Result<Plan<Self::Store>, PlanError>;
 
-    /// Called after the commit of the planned entries. Not called if the publication failed; the next plan then starts from the
-    /// same state.
+    /// Called after the commit of the planned entries. Not called if the publication failed; the next plan then starts
+    /// from the same state.
     fn commit(&mut self, _change: &Change) {}
 }
 
@@ -97,8 +97,8 @@ impl<S: Store> Plan<S> {
         self.superfluous.push(key);
     }
 
-    /// A plan for entries that are added and deleted but never replaced, because their ids are never reused. A complete change
-    /// makes every other key superfluous, an incremental one those of `deleted`.
+    /// A plan for entries that are added and deleted but never replaced, because their ids are never reused. A complete
+    /// change makes every other key superfluous, an incremental one those of `deleted`.
     pub(super) fn of_immutable_entries(
         table: &Table<S>,
         complete: bool,
