@@ -2,11 +2,12 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
-use super::{Fragment, Packet, Payload, Refusal, load, protocol, v4_words};
+use super::frame::{Payload, load};
+use crate::packet::{Fragment, Packet, Refusal, protocol, v4_words};
 
-/// Frames longer than this are segmented later (BIG TCP); their IP headers say length 0.
+/// The longest packet whose IP header states its length. Longer ones (BIG TCP) state 0 and are segmented later.
 const LONGEST_STATED: u32 = 65_535;
-/// More extension headers than this are no honest packet.
+/// The most extension headers that are followed.
 const LONGEST_CHAIN: u32 = 8;
 
 #[repr(C)]
@@ -36,14 +37,14 @@ pub struct V6Header {
 }
 
 impl V4Header {
-    /// Bytes, options included; None if it is no IPv4 header.
+    /// Length of the header in bytes, options included; `None` if this is not an IPv4 header.
     #[inline(always)]
     pub fn length(&self) -> Option<u32> {
         let words = u32::from(self.version_and_length & 0x0f);
         (self.version_and_length >> 4 == 4 && words >= 5).then_some(words * 4)
     }
 
-    /// Bytes before this fragment's payload in the whole.
+    /// Offset of this fragment's payload in the original packet, in bytes.
     #[inline(always)]
     pub fn fragment_offset(&self) -> u32 {
         u32::from(u16::from_be(self.fragment) & 0x1fff) * 8
@@ -63,7 +64,7 @@ pub fn read_v4(ctx: &TcContext, packet: &mut Packet, offset: u32) -> Result<Payl
     packet.destination = v4_words(header.destination);
     packet.protocol = header.protocol;
     let length = header.length().ok_or(Refusal::Malformed)?;
-    // The load proved that the frame reaches past `offset`.
+    // No underflow: the load above proved that the frame is longer than `offset`.
     let available = ctx.len() - offset;
     let total = stated_length(u16::from_be(header.total_length), available);
     if total < length || total > available {
@@ -104,14 +105,14 @@ pub fn read_v6(ctx: &TcContext, packet: &mut Packet, offset: u32) -> Result<Payl
     }
 }
 
-/// Length as the header states it, or all there is where a super-packet states 0.
+/// The length that the header states, or the whole rest of the frame for a BIG TCP packet, which states 0.
 #[inline(always)]
 fn stated_length(stated: u16, available: u32) -> u32 {
     if stated == 0 && available > LONGEST_STATED { available } else { u32::from(stated) }
 }
 
-/// A later fragment that would be laid over the transport header of the first is refused (RFC 3128): receivers differ in
-/// which of the two they believe, so the header that was judged need not be the one that is used.
+/// Notes the kind of fragment. A later fragment that overlaps the transport header of the first is refused (RFC 3128):
+/// receivers differ in which of the two they keep, so the header that was judged might not be the one that is used.
 #[inline(always)]
 fn note_fragment(packet: &mut Packet, fragment_offset: u32) -> Result<(), Refusal> {
     if fragment_offset == 0 {
@@ -138,13 +139,13 @@ pub fn is_extension(next_header: u8) -> bool {
     matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
 }
 
-/// No offset in a frame is this high.
+/// Results of [`skip_extensions`] that no offset in a frame can reach.
 pub const MALFORMED: u32 = u32::MAX;
 pub const SHORT_FRAGMENT: u32 = u32::MAX - 1;
 
-/// Walks the chain from `offset`, where a header of kind `packet.protocol` begins; nothing may reach past `end`. Leaves the
-/// protocol and the fragment fields in `packet` and returns where the transport header begins, or one of the two
-/// values above. A function of its own for the verifier: each caller would multiply the paths through the loop.
+/// Follows the chain of extension headers from `offset`, where a header of kind `packet.protocol` begins, up to `end`.
+/// Sets the protocol and the fragment fields of `packet`. Returns the offset of the transport header, [`MALFORMED`] or
+/// [`SHORT_FRAGMENT`]. Not inlined: the verifier would follow every path through the loop once per caller.
 #[inline(never)]
 pub fn skip_extensions(skb: *mut __sk_buff, packet: &mut Packet, mut offset: u32, end: u32) -> u32 {
     let ctx = TcContext::new(skb);
@@ -167,7 +168,7 @@ pub fn skip_extensions(skb: *mut __sk_buff, packet: &mut Packet, mut offset: u32
                 }
                 let fields = u32::from_be(header[0]) & 0xffff;
                 let fragment_offset = fields & 0xfff8;
-                // An atomic fragment (RFC 6946) is a whole packet.
+                // A fragment header with offset 0 and no more fragments (atomic fragment, RFC 6946) is a whole packet.
                 if fragment_offset != 0 || fields & 1 != 0 {
                     packet.identification = u32::from_be(header[1]);
                     if note_fragment(packet, fragment_offset).is_err() {

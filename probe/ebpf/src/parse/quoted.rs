@@ -1,20 +1,20 @@
-//! The packet that an ICMP error quotes: enough of it to find its connection. A quotation is cut off, so lengths are not
-//! believed; what is not there is no quotation.
+//! The packet that an ICMP error quotes: enough fields to find its connection. A quotation is truncated, so the lengths
+//! in its headers are not checked.
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
 use super::{
-    Packet,
     ip::{self, MALFORMED, SHORT_FRAGMENT, V4Header, V6Header},
-    transport, v4_words,
+    transport,
 };
+use crate::packet::{Fragment, Packet, v4_words};
 
-/// Length of the ICMP header before the quotation.
+/// Length of the ICMP header, which precedes the quotation.
 const ICMP_LENGTH: u32 = 8;
 
-/// Reads the quotation of the error `packet` over it, addresses and ports as the quoted packet had them. False where
-/// there is none, where the error does not go to the sender of what it quotes, or where a fragment without ports is
-/// quoted. A function of its own, so that its stack is not its caller's.
+/// Replaces the fields of an ICMP error with those of the packet that it quotes. False if the quotation is missing or
+/// is a fragment without ports, or if the error is not addressed to the sender of the quoted packet. Not inlined, to
+/// keep the caller's stack frame small.
 #[inline(never)]
 pub fn read_over(skb: *mut __sk_buff, packet: &mut Packet) -> bool {
     let ctx = TcContext::new(skb);
@@ -37,10 +37,10 @@ pub fn read_over(skb: *mut __sk_buff, packet: &mut Packet) -> bool {
         packet.protocol = header.next_header;
         let start = offset + size_of::<V6Header>() as u32;
         if ip::is_extension(header.next_header) {
-            packet.fragment = super::Fragment::Whole;
+            packet.fragment = Fragment::Whole;
             match ip::skip_extensions(skb, packet, start, ctx.len()) {
                 MALFORMED | SHORT_FRAGMENT => return false,
-                _ if packet.fragment == super::Fragment::Later => return false,
+                _ if packet.fragment == Fragment::Later => return false,
                 start => start,
             }
         } else {

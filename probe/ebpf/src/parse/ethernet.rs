@@ -1,8 +1,9 @@
-//! The link layer: up to two VLAN tags in the frame (a tag that the device took out is not in it).
+//! The link layer: an Ethernet header with up to two VLAN tags. (A tag that the network device removed is not in the frame.)
 
 use aya_ebpf::programs::TcContext;
 
-use super::{Refusal, load};
+use super::frame::load;
+use crate::packet::Refusal;
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
@@ -16,8 +17,8 @@ pub enum Version {
     V6,
 }
 
-/// The IP version that the frame announces, and where its header begins. A third tag is refused, not passed: behind it
-/// could be anything.
+/// The IP version of the frame, and the offset of the IP header. A third tag is refused rather than passed, because any
+/// packet could follow it.
 #[inline(always)]
 pub fn strip(ctx: &TcContext) -> Result<(Version, u32), Refusal> {
     let mut offset = ADDRESSES_LENGTH;

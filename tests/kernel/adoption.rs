@@ -1,4 +1,4 @@
-//! Daemons come and go; enforcement stays, until somebody says otherwise.
+//! Enforcement outlives the process: restarts adopt what is pinned, and only `detach_all` ends it.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[test]
-fn restarted_probe_takes_over_without_a_packet_passing_unjudged() {
+fn restarted_probe_adopts_pins_without_a_packet_passing_unjudged() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "shop/cart", "db/pg"]) else { return };
     let (web, cart, pg) = (node.pod("shop/web"), node.pod("shop/cart"), node.pod("db/pg"));
     let plan = Plan::new(1, node.topology.pods()).isolate("db/pg").accept("shop/web", "db/pg");
@@ -37,13 +37,13 @@ fn restarted_probe_takes_over_without_a_packet_passing_unjudged() {
             allowed.send_to(b"allowed", target).unwrap();
             sent += 1;
             let mut buffer = [0; 16];
-            let length = receiver.recv(&mut buffer).expect("what is allowed goes on arriving");
+            let length = receiver.recv(&mut buffer).expect("allowed packets keep arriving");
             assert_eq!(&buffer[..length], b"allowed");
         }
         restart.join().unwrap()
     });
 
-    assert!(restored.taken_over);
+    assert!(restored.adopted);
     assert_eq!(restored.revision, revision);
     assert_eq!(restored.snapshots, [(revision, 1)]);
     let known: Vec<_> = restored.attributions.keys().copied().collect();
@@ -55,7 +55,7 @@ fn restarted_probe_takes_over_without_a_packet_passing_unjudged() {
     assert_eq!(bound, [key(&pg), key(&cart), key(&web)]);
     assert!(restored.bindings.iter().any(|endpoint| endpoint.pod_uid == uid(&pg)));
 
-    // Events of the time without a daemon are still there, and the new one can go on.
+    // Events of the time without a process are still in the ring, and the new process can continue.
     assert!(node.events_to(&pg, 7000).iter().any(|event| event.attribution == ISOLATED));
     node.attach_all();
     assert!(!arrives(&cart, &pg, 4, 7001), "attaching again before publishing changes nothing");
@@ -76,18 +76,18 @@ fn other_programs_are_replaced_over_the_same_maps() {
     let tags = || status(&root, &state).unwrap().programs.into_iter().map(|program| program.tag).collect::<Vec<_>>();
     let before = tags();
     node.stop();
-    // As an upgrade finds it: something else is pinned under the name.
+    // As after an upgrade: another program is pinned under the name.
     let pins = root.join(format!("v{ABI_VERSION}/programs"));
     fs::remove_file(pins.join(name::TO_POD)).unwrap();
     fs::hard_link(pins.join(name::EMPTY), pins.join(name::TO_POD)).unwrap();
     assert_ne!(tags(), before);
-    assert!(node.start_again().taken_over);
+    assert!(node.start_again().adopted);
     assert_eq!(tags(), before);
     assert!(!arrives(&web, &pg, 4, 7000));
 }
 
 #[test]
-fn programs_of_another_abi_version_judge_until_ours_are_ready() {
+fn programs_of_another_abi_version_enforce_until_ours_are_ready() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
     let pods = node.topology.pods().to_vec();
@@ -97,13 +97,13 @@ fn programs_of_another_abi_version_judge_until_ours_are_ready() {
     fs::rename(root.join(format!("v{ABI_VERSION}")), root.join("v0")).unwrap();
 
     let restored = node.start_again();
-    assert!(!restored.taken_over);
-    assert_eq!((restored.revision, restored.bindings.len()), (revision, 0), "revisions go on within a boot");
-    assert!(!arrives(&web, &pg, 4, 7000), "the old programs still judge");
+    assert!(!restored.adopted);
+    assert_eq!((restored.revision, restored.bindings.len()), (revision, 0), "revisions continue within a boot");
+    assert!(!arrives(&web, &pg, 4, 7000), "the old programs still enforce");
     assert_eq!(status(&root, &node.options.state_dir).unwrap().other_versions, [root.join("v0").display().to_string()]);
     let next = Plan::new(2, &pods).complete();
     assert_eq!(node.publish_and_attach(&next), revision + 1);
-    assert!(arrives(&web, &pg, 4, 7001), "ours alone judge now");
+    assert!(arrives(&web, &pg, 4, 7001), "only the new programs judge now");
     assert!(!root.join("v0").exists());
 }
 
@@ -114,12 +114,12 @@ fn pins_that_another_user_could_replace_are_refused() {
     node.stop();
     let refused = |probe: Result<_, ProbeError>| matches!(probe, Err(ProbeError::NotOurs { path }) if path == root);
     chown(&root, Some(65_534), None).unwrap();
-    assert!(refused(Probe::start(node.options.clone()).map(drop)), "it is another's");
+    assert!(refused(Probe::start(node.options.clone()).map(drop)), "another user owns it");
     chown(&root, Some(0), None).unwrap();
     fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(refused(Probe::start(node.options.clone()).map(drop)), "all may write to it");
+    assert!(refused(Probe::start(node.options.clone()).map(drop)), "every user can write to it");
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(node.start_again().taken_over);
+    assert!(node.start_again().adopted);
 }
 
 #[test]
@@ -130,11 +130,11 @@ fn second_probe_is_refused_while_the_first_lives() {
     assert!(status(&node.options.pin_root, &node.options.state_dir).unwrap().running);
     node.stop();
     assert!(!status(&node.options.pin_root, &node.options.state_dir).unwrap().running);
-    assert!(node.start_again().taken_over);
+    assert!(node.start_again().adopted);
 }
 
 #[test]
-fn interface_that_went_meanwhile_is_forgotten() {
+fn interface_that_was_deleted_meanwhile_is_removed() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
     node.publish_and_attach(&Plan::new(1, node.topology.pods()).complete());
@@ -190,7 +190,7 @@ fn detaching_everything_leaves_nothing() {
 
     assert!(!arrives(&web, &pg, 4, 7000));
     node.stop();
-    assert!(!arrives(&web, &pg, 4, 7001), "the daemon is dead, the verdict is not");
+    assert!(!arrives(&web, &pg, 4, 7001), "enforcement outlives the process");
     let removed = detach_all(&root).unwrap();
     assert_eq!((removed.links, removed.programs), (4, 3));
     assert!(arrives(&web, &pg, 4, 7002));

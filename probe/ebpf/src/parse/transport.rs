@@ -1,12 +1,13 @@
-//! Transport headers. A header that is not all there is malformed; in a first fragment it is a short fragment.
+//! Transport headers. An incomplete header makes the packet malformed, or in a first fragment a short fragment.
 //!
-//! ICMP has no ports, so the connection key gets others in their place. Echo: the requester's is the identifier, the
-//! responder's 0, so that two ends which ping each other with the same identifier are two connections. Any other
-//! type: the sender's is the type, the receiver's 0xffff, so that nothing is a reply to it.
+//! ICMP has no ports, so the connection key uses substitutes. Echo: the identifier as the requester's port and 0 as the
+//! responder's, so that two ends which ping each other with the same identifier have two connections. Any other type:
+//! the type as the sender's port and 0xffff as the receiver's, so that no packet is a reply to it.
 
 use aya_ebpf::programs::TcContext;
 
-use super::{Fragment, Packet, Payload, Refusal, load, protocol};
+use super::frame::{Payload, load};
+use crate::packet::{Fragment, Packet, Refusal, protocol};
 
 const NO_REPLY: u16 = 0xffff;
 
@@ -17,7 +18,7 @@ struct Tcp {
     destination_port: u16,
     _sequence: u32,
     _acknowledgement: u32,
-    /// In the upper four bits, in words.
+    /// Length of the header in words, in the upper four bits.
     data_offset: u8,
     flags: u8,
     _window: u16,
@@ -54,7 +55,7 @@ pub fn read(ctx: &TcContext, packet: &mut Packet, payload: Payload) -> Result<()
         return Ok(());
     }
     let short = if packet.fragment == Fragment::First { Refusal::ShortFragment } else { Refusal::Malformed };
-    // Nothing underflows: reading the IP headers made sure of `start` ≤ `end`.
+    // No underflow: parsing the IP headers ensured `start` ≤ `end`.
     let length = payload.end - payload.start;
     match packet.protocol {
         protocol::TCP => {
@@ -79,7 +80,7 @@ pub fn read(ctx: &TcContext, packet: &mut Packet, payload: Payload) -> Result<()
             let header: Udp = load(ctx, payload.start).ok_or(short)?;
             set_ports(packet, header.source_port, header.destination_port);
             let stated = u32::from(u16::from_be(header.length));
-            // 0 is a datagram too long to state its length (RFC 2675).
+            // A datagram too long for the length field states 0 (RFC 2675).
             let too_short = stated < UDP_LENGTH && !(stated == 0 && length > u32::from(u16::MAX));
             if too_short || (stated > length && packet.fragment == Fragment::Whole) {
                 return Err(Refusal::Malformed);
@@ -106,7 +107,7 @@ pub fn read(ctx: &TcContext, packet: &mut Packet, payload: Payload) -> Result<()
     Ok(())
 }
 
-/// Reads no more than an ICMP error must quote: eight bytes. False if they are not there.
+/// Reads the ports of a quoted packet, from the eight bytes that an ICMP error must quote; false if they are missing.
 #[inline(always)]
 pub fn read_quoted(ctx: &TcContext, packet: &mut Packet, start: u32) -> bool {
     match packet.protocol {
