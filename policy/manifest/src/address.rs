@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    fields::{Read, quoted},
+    fields::{Field, Read, quoted},
     finding::{Invalid, code},
 };
 
@@ -25,12 +25,28 @@ pub(crate) fn address(text: &str) -> Option<IpAddr> {
 
 /// `address/length`. Old objects have host bits set and leading zeros: they are masked and read as decimal, as
 /// Kubernetes does (N-10).
-pub(crate) fn block(text: &str, path: &str) -> Read<Block> {
+pub(crate) fn block(field: &Field<'_>) -> Read<Block> {
+    let text = field.text()?;
     parse(text).ok_or_else(|| {
         let message = format!("{} is no block of addresses", quoted(text));
         let remedy = "write an address, a slash and the length of the prefix: 10.0.0.0/8 or fd00::/8";
-        Box::new(Invalid::new(code::INVALID_CIDR, path, message, remedy))
+        Box::new(Invalid::new(code::INVALID_CIDR, &field.path, message, remedy))
     })
+}
+
+impl Block {
+    /// The warning for a block that is written in an old way, or `None`.
+    pub(crate) fn legacy_warning(&self, path: &str) -> Option<Invalid> {
+        let cidr = self.cidr;
+        let message = format!("the block has host bits or leading zeros, or is IPv4 within IPv6; it counts as {cidr}");
+        self.legacy.then(|| Invalid::new(code::LEGACY_CIDR, path, message, format!("write {cidr}")))
+    }
+}
+
+/// For an address of a pod, node or Service that cannot be read.
+pub(crate) fn invalid_address(text: &str, path: &str) -> Invalid {
+    let message = format!("{} is no address; it is left out", quoted(text));
+    Invalid::new(code::INVALID_ADDRESS, path, message, "write an IPv4 or IPv6 address")
 }
 
 fn parse(text: &str) -> Option<Block> {
@@ -90,7 +106,7 @@ mod tests {
             ("::ffff:10.0.0.0/104", "10.0.0.0/8", true),
             ("10.0.0.1/32", "10.0.0.1/32", false),
         ] {
-            let block = block(text, "").unwrap();
+            let block = parse(text).unwrap();
             assert_eq!((block.cidr.to_string().as_str(), block.legacy), (expected, legacy), "{text}");
         }
     }
@@ -115,7 +131,7 @@ mod tests {
             "10.0.0.0/8/8",
             "a/b",
         ] {
-            assert!(block(text, "").is_err(), "{text:?}");
+            assert!(parse(text).is_none(), "{text:?}");
         }
     }
 }

@@ -6,8 +6,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::object::Object;
-
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,6 +73,11 @@ pub struct Finding {
 }
 
 impl Finding {
+    pub(crate) fn new(severity: Severity, object: Option<ObjectRef>, origin: Option<String>, invalid: Invalid) -> Self {
+        let Invalid { code, field, message, remedy } = invalid;
+        Self { severity, code, object, origin, field, message, remedy }
+    }
+
     /// Whether an object counts for nothing, or not as it is written: whoever is told a verdict has to be told this too.
     pub fn changes_verdicts(&self) -> bool {
         self.severity == Severity::Error || [code::FOREIGN_POLICY, code::DUPLICATE_OBJECT].contains(&self.code)
@@ -132,18 +135,8 @@ impl Report {
     /// More would tell nobody anything, and a hostile object could ask for millions.
     pub const MOST: usize = 100;
 
-    pub fn of(object: &Object) -> Self {
-        Self {
-            object: Some(object.reference()),
-            origin: Some(object.origin.to_string()),
-            findings: Vec::new(),
-            left_out: 0,
-        }
-    }
-
-    /// For objects whose text is not at hand.
-    pub fn about(object: ObjectRef) -> Self {
-        Self { object: Some(object), ..Self::default() }
+    pub(crate) fn about(object: ObjectRef, origin: Option<String>) -> Self {
+        Self { object: Some(object), origin, ..Self::default() }
     }
 
     pub fn error(&mut self, invalid: Invalid) {
@@ -179,23 +172,15 @@ impl Report {
             self.left_out += 1;
             return;
         }
-        let Invalid { code, field, message, remedy } = invalid;
-        let (object, origin) = (self.object.clone(), self.origin.clone());
-        self.findings.push(Finding { severity, code, object, origin, field, message, remedy });
+        self.findings.push(Finding::new(severity, self.object.clone(), self.origin.clone(), invalid));
     }
 
     /// All that was collected, and a last word on how many were left out.
     pub fn finish(mut self) -> Vec<Finding> {
         if self.left_out > 0 {
-            self.findings.push(Finding {
-                severity: Severity::Info,
-                code: code::MORE_FINDINGS,
-                object: self.object,
-                origin: self.origin,
-                field: String::new(),
-                message: format!("{} more findings are left out", self.left_out),
-                remedy: "repair the first ones and read again".into(),
-            });
+            let message = format!("{} more findings are left out", self.left_out);
+            let invalid = Invalid::new(code::MORE_FINDINGS, "", message, "repair the first ones and read again");
+            self.findings.push(Finding::new(Severity::Info, self.object, self.origin, invalid));
         }
         self.findings
     }
@@ -215,7 +200,7 @@ macro_rules! codes {
 
 codes! {
     // reading documents
-    BROKEN_DOCUMENT = "broken-document": "The text is neither YAML nor JSON, or nests or expands beyond the bounds.";
+    BROKEN_DOCUMENT = "broken-document": "A document that is neither YAML nor JSON, that kubectl does not read, or that nests or expands beyond the bounds.";
     TOO_LARGE = "too-large": "The text is larger than what is read at once.";
     INVALID_OBJECT = "invalid-object": "apiVersion, kind or metadata cannot be read; the object is ignored.";
     INVALID_KIND = "invalid-kind": "The kind is a misspelt policy kind, or one of a policy group that is not read; the object is not enforced.";

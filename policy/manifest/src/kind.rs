@@ -5,51 +5,33 @@
 mod admin_network_policy;
 mod baseline_admin_network_policy;
 mod cluster_network_policy;
+mod mode;
 mod namespace;
 mod network_policy;
 mod node;
 mod ordered;
 mod pod;
+mod policy_kind;
 mod port;
 mod rule;
 mod service;
 
-use netverdict_policy::model::{Isolates, Policy, PolicyKey, Rule, Subject, Tier};
+use netverdict_policy::model::Policy;
 
 use crate::{
-    fields::{Fields, is_misspelling, quoted},
+    fields::{is_misspelling, quoted},
     finding::{Finding, Invalid, Report, code},
     label,
-    object::{MODE_ANNOTATION, Object},
+    object::{Object, group_of},
 };
 
 pub use namespace::namespace;
 pub use node::node;
 pub use pod::pod;
+pub use policy_kind::{PolicyKind, Scope};
 pub use service::service;
 
 pub(crate) use namespace::{NAME_LABEL, implied};
-
-/// Whether objects of a kind live in namespaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    Cluster,
-    Namespace,
-}
-
-/// How one kind of policy object becomes a [`Policy`].
-pub trait PolicyKind: Sync {
-    /// As manifests spell it, for instance `NetworkPolicy`.
-    fn kind(&self) -> &'static str;
-
-    /// Those that are read, never none, the newest first; objects of another version are not enforced.
-    fn api_versions(&self) -> &'static [&'static str];
-
-    fn scope(&self) -> Scope;
-
-    /// The policy, or `None` where it cannot be enforced at all, which the report must then say.
-    fn read(&self, object: &Object, report: &mut Report) -> Option<Policy>;
-}
 
 /// Every kind of policy that is read.
 pub static KINDS: &[&dyn PolicyKind] = &[
@@ -99,11 +81,6 @@ const FOREIGN_KINDS: &[(&str, &[&str])] = &[
     ("consul.hashicorp.com", &["ServiceIntentions"]),
 ];
 
-/// Empty for the core group, which is named by its version alone.
-pub(crate) fn group_of(api_version: &str) -> &str {
-    api_version.split_once('/').map_or("", |(group, _)| group)
-}
-
 /// Groups that Kubernetes keeps to itself: those without a dot, `extensions` among them where NetworkPolicy began, and
 /// those of `k8s.io`. A policy kind of ours in another of them is ours, with the wrong apiVersion.
 fn of_kubernetes(group: &str) -> bool {
@@ -127,23 +104,26 @@ pub(crate) fn known(api_version: &str, kind: &str) -> Known {
             _ => Known::Foreign,
         };
     }
-    if of_kubernetes(group)
-        && let Some(policy) = KINDS.iter().find(|known| is_misspelling(kind, known.kind()))
-    {
-        return Known::Misspelt(*policy);
+    if let Some(policy) = misspelt(group, kind) {
+        return Known::Misspelt(policy);
     }
     let foreign = kind.ends_with("NetworkPolicy") && !of_kubernetes(group);
     if foreign || FOREIGN_KINDS.iter().any(|(of, kinds)| *of == group && kinds.contains(&kind)) {
         return Known::Foreign;
     }
-    let bare = |kind: &str| kind.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let letters = bare(kind);
     let holds_policies = group == POLICY_GROUP || (group == NETWORK_POLICY_GROUP && !ITS_OTHER_KINDS.contains(&kind));
-    match KINDS.iter().find(|known| bare(known.kind()) == letters) {
-        Some(policy) => Known::Misspelt(*policy),
-        None if holds_policies => Known::UnreadPolicy,
-        None => Known::Other,
-    }
+    if holds_policies { Known::UnreadPolicy } else { Known::Other }
+}
+
+/// The policy kind that is meant, where a kind differs from it in case or in what is no letter (`Network Policy`). In the
+/// groups of Kubernetes, whose kinds are all known, a few wrong letters are a misspelling, too.
+fn misspelt(group: &str, kind: &str) -> Option<&'static dyn PolicyKind> {
+    let letters =
+        |kind: &str| kind.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let is_meant = |known: &&&dyn PolicyKind| {
+        letters(known.kind()) == letters(kind) || (of_kubernetes(group) && is_misspelling(kind, known.kind()))
+    };
+    KINDS.iter().find(is_meant).copied()
 }
 
 /// `None` for kinds that we do not know: only the text can say then.
@@ -158,7 +138,7 @@ pub(crate) fn scope(api_version: &str, kind: &str) -> Option<Scope> {
 
 /// Reads one policy object. `None`, with a finding that says why, where it is none or cannot be enforced.
 pub fn policy(object: &Object) -> (Option<Policy>, Vec<Finding>) {
-    let mut report = Report::of(object);
+    let mut report = object.report();
     let policy = match known(&object.api_version, &object.kind) {
         Known::Policy(kind) => {
             check_frame(object, &mut report);
@@ -225,9 +205,9 @@ fn check_frame(object: &Object, report: &mut Report) {
         let remedy = "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends";
         report.warning(Invalid::new(code::INVALID_NAME, "metadata.name", message, remedy));
     }
-    let Ok(mut fields) = Fields::of(&object.value, String::new()) else { return };
+    let Ok(mut fields) = object.fields() else { return };
     for known in ["apiVersion", "kind", "metadata", "spec", "status"] {
-        fields.value(known);
+        fields.field(known);
     }
     if let Err(invalid) = fields.finish() {
         let message = format!("{} beside spec; it counts for nothing", invalid.message);
@@ -239,57 +219,6 @@ fn check_frame(object: &Object, report: &mut Report) {
 pub(crate) fn unknown_kind(object: &Object) -> Invalid {
     let message = format!("{} {} says nothing about network policy here", object.api_version, object.kind);
     Invalid::new(code::UNKNOWN_KIND, "kind", message, "nothing, unless it is a policy that you expect to count")
-}
-
-/// What a kind read from its object, apart from what all kinds have in common.
-struct Parts {
-    tier: Tier,
-    priority: i32,
-    subject: Subject,
-    isolates: Isolates,
-    rules: Vec<Rule>,
-}
-
-fn assemble(object: &Object, parts: Parts, report: &mut Report) -> Policy {
-    let Parts { tier, priority, subject, isolates, rules } = parts;
-    let audit = audit(object, report);
-    if audit {
-        report.info(Invalid::new(
-            code::AUDITED,
-            format!("metadata.annotations[{MODE_ANNOTATION:?}]"),
-            "the policy is audited: it decides nothing, its verdict is recorded beside the real one",
-            "remove the annotation to enforce the policy",
-        ));
-    }
-    Policy {
-        key: PolicyKey { kind: object.kind.clone(), namespace: object.namespace.clone(), name: object.name.clone() },
-        uid: object.uid.clone(),
-        generation: object.generation,
-        content_hash: object.content_hash.clone(),
-        tier,
-        priority,
-        audit,
-        subject,
-        isolates,
-        rules,
-    }
-}
-
-/// Whether the object asks to be audited. A mode that we do not know enforces: it must not switch a policy off.
-fn audit(object: &Object, report: &mut Report) -> bool {
-    match object.annotation(MODE_ANNOTATION) {
-        None => false,
-        Some("audit") => true,
-        Some(other) => {
-            report.error(Invalid::new(
-                code::INVALID_MODE,
-                format!("metadata.annotations[{MODE_ANNOTATION:?}]"),
-                format!("expected audit, found {}, which counts for nothing", quoted(other)),
-                "write audit, or remove the annotation",
-            ));
-            false
-        }
-    }
 }
 
 #[cfg(test)]

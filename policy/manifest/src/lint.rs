@@ -64,10 +64,10 @@ struct Lint<'a> {
 impl Lint<'_> {
     fn report(&self, policy: &PolicyKey) -> Report {
         match self.objects.get(policy) {
-            Some(object) => Report::of(object),
+            Some(object) => object.report(),
             None => {
                 let PolicyKey { kind, namespace, name } = policy.clone();
-                Report::about(ObjectRef { api_version: String::new(), kind, namespace, name })
+                Report::about(ObjectRef { api_version: String::new(), kind, namespace, name }, None)
             }
         }
     }

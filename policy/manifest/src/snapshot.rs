@@ -9,9 +9,10 @@ use std::{
 use netverdict_policy::model::{Namespace, ObjectKey, Snapshot};
 
 use crate::{
-    finding::{Finding, Invalid, ObjectRef, Report, Severity, code},
+    finding::{Finding, Invalid, ObjectRef, Severity, code},
     kind::{self, Known},
-    object::{Identity, Object, derived_uid},
+    metadata::derived_uid,
+    object::{Identity, Object},
 };
 
 /// All that a set of objects says.
@@ -35,6 +36,11 @@ pub fn snapshot(objects: &[Object]) -> Reading {
                 reading.findings.extend(duplicate(object, &objects[*later]));
             }
             continue;
+        }
+        if !matches!(known, Known::Other) {
+            let mut report = object.report();
+            object.warn_of_keys(&mut report);
+            reading.findings.extend(report.finish());
         }
         reading.add(object, &known);
     }
@@ -121,7 +127,7 @@ fn last_of_each(objects: &[Object]) -> BTreeMap<Identity<'_>, usize> {
 }
 
 fn duplicate(object: &Object, later: &Object) -> Vec<Finding> {
-    let mut report = Report::of(object);
+    let mut report = object.report();
     let message = format!("the same object stands again in {}; this one is ignored", later.origin);
     report.warning(Invalid::new(code::DUPLICATE_OBJECT, "metadata.name", message, "remove one of the two"));
     report.finish()

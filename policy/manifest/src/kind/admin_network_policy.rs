@@ -2,15 +2,14 @@
 //! in that version.
 
 use netverdict_policy::model::{Policy, PortMatch, Tier};
-use serde_json::Value;
 
 use super::{
-    PolicyKind, Scope,
     ordered::{self, Dialect, Place, priority, take},
+    policy_kind::{PolicyKind, Scope},
     port,
 };
 use crate::{
-    fields::{Fields, Read},
+    fields::{Field, Fields, Read},
     finding::Report,
     object::Object,
 };
@@ -52,8 +51,8 @@ impl PolicyKind for AdminNetworkPolicy {
 }
 
 /// Exactly one of `portNumber`, `portRange` and `namedPort`.
-pub(super) fn read_port(value: &Value, path: String) -> Read<PortMatch> {
-    let mut fields = Fields::of(value, path)?;
+pub(super) fn read_port(field: Field<'_>) -> Read<PortMatch> {
+    let mut fields = Fields::of(field)?;
     let mut ports = Vec::new();
     if let Some(mut single) = fields.object("portNumber")? {
         let protocol = port::protocol(&mut single, "protocol")?;

@@ -4,9 +4,9 @@
 use netverdict_policy::model::{Policy, Tier};
 
 use super::{
-    PolicyKind, Scope,
     admin_network_policy::{SELECTORS, read_port},
     ordered::{self, Dialect, Place},
+    policy_kind::{PolicyKind, Scope},
 };
 use crate::{
     fields::quoted,

@@ -3,15 +3,14 @@
 //! v1beta1 has the fields of v1alpha2 with the same meaning.
 
 use netverdict_policy::model::{Policy, PortMatch, Protocol, Tier};
-use serde_json::Value;
 
 use super::{
-    PolicyKind, Scope,
     ordered::{self, Dialect, Place, priority, take},
+    policy_kind::{PolicyKind, Scope},
     port,
 };
 use crate::{
-    fields::{Fields, Read, quoted},
+    fields::{Field, Fields, Read, quoted},
     finding::{Invalid, Report, code},
     object::Object,
 };
@@ -63,8 +62,8 @@ fn read_tier(spec: &mut Fields<'_>) -> Read<Tier> {
 }
 
 /// Exactly one of `tcp`, `udp`, `sctp` and `destinationNamedPort`.
-fn read_protocol(value: &Value, path: String) -> Read<PortMatch> {
-    let mut fields = Fields::of(value, path)?;
+fn read_protocol(field: Field<'_>) -> Read<PortMatch> {
+    let mut fields = Fields::of(field)?;
     let mut ports = Vec::new();
     for (name, protocol) in [("tcp", Protocol::TCP), ("udp", Protocol::UDP), ("sctp", Protocol::SCTP)] {
         if let Some(fields) = fields.object(name)? {
@@ -92,8 +91,7 @@ fn read_destination(mut fields: Fields<'_>, protocol: Protocol) -> Read<PortMatc
     let port = fields.object("destinationPort")?;
     fields.finish()?;
     let Some(mut port) = port else { return Ok(PortMatch::Protocol(protocol)) };
-    let number_path = port.path("number");
-    let number = port.value("number").map(|value| port::number(value, number_path)).transpose()?;
+    let number = port.field("number").map(port::number).transpose()?;
     let range = port.object("range")?;
     let path = port.own_path().to_owned();
     port.finish()?;

@@ -2,24 +2,21 @@
 
 use netverdict_policy::model::Namespace;
 
-use super::audit;
-use crate::{
-    finding::{Finding, Report},
-    object::Object,
-};
+use super::mode::is_audited;
+use crate::{finding::Finding, object::Object};
 
 /// Kubernetes puts it on every namespace and nobody can change it (N-12).
 pub(crate) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Reads a Namespace.
 pub fn namespace(object: &Object) -> (Option<Namespace>, Vec<Finding>) {
-    let mut report = Report::of(object);
+    let mut report = object.report();
     let mut namespace = implied(&object.name);
     namespace.uid = object.uid.clone();
     for (key, value) in object.metadata_map("labels").filter(|(key, _)| *key != NAME_LABEL) {
         namespace.labels.insert(key.to_owned(), value.to_owned());
     }
-    namespace.audit = audit(object, &mut report);
+    namespace.audit = is_audited(object, &mut report);
     (Some(namespace), report.finish())
 }
 

@@ -5,19 +5,18 @@
 
 use std::collections::BTreeSet;
 
-use ipnet::IpNet;
 use netverdict_policy::model::{
     Action, Direction, Isolates, NamePattern, Peer, Policy, PortMatch, Rule, Selector, Subject, Tier,
 };
-use serde_json::Value;
 
 use super::{
-    Parts, assemble, port,
+    policy_kind::{Parts, assemble},
+    port,
     rule::{self, Faults},
 };
 use crate::{
     address,
-    fields::{Fields, List, Read, quoted, text},
+    fields::{Field, Fields, List, Read, quoted},
     finding::{Invalid, Report, code},
     object::Object,
     selector::{selected, selector, selector_or_all},
@@ -35,7 +34,7 @@ pub(super) struct Dialect {
     /// The field that holds the ports.
     pub(super) ports: &'static str,
     /// One entry of it.
-    pub(super) read_port: fn(&Value, String) -> Read<PortMatch>,
+    pub(super) read_port: fn(Field<'_>) -> Read<PortMatch>,
     /// Items that an API server takes in a list of rules, peers or ports.
     pub(super) most_items: usize,
 }
@@ -60,17 +59,15 @@ pub(super) fn read(
     report: &mut Report,
     place: impl FnOnce(&mut Fields<'_>, &mut Report) -> Option<Place>,
 ) -> Option<Policy> {
-    let null = Value::Null;
-    let spec = Fields::of(object.value.get("spec").unwrap_or(&null), "spec".into());
-    let mut spec = take(spec, report)?;
+    let mut spec = take(Fields::of(object.spec()), report)?;
     let place = place(&mut spec, report);
     let subject = spec.required_object("subject").and_then(|subject| read_subject(subject, dialect));
     let subject = take(subject, report);
     let mut rules = Vec::new();
     for direction in [Direction::Ingress, Direction::Egress] {
         let before = rules.len();
-        rules.extend(rule::each(&mut spec, direction, Action::Deny, report, |index, value, path, report| {
-            read_rule(dialect, direction, index, value, path, report)
+        rules.extend(rule::each(&mut spec, direction, Action::Deny, report, |index, rule, report| {
+            read_rule(dialect, direction, index, rule, report)
         }));
         let path = format!("spec.{}", direction.as_str());
         check_length(rules.len() - before, dialect.most_items, &path, report);
@@ -116,8 +113,7 @@ pub(super) fn priority(spec: &mut Fields<'_>) -> Read<i32> {
 
 /// C-7.
 fn read_subject(mut fields: Fields<'_>, dialect: &Dialect) -> Read<Subject> {
-    let namespaces_path = fields.path("namespaces");
-    let namespaces = fields.value("namespaces").map(|value| selector(value, namespaces_path)).transpose()?;
+    let namespaces = fields.field("namespaces").map(selector).transpose()?;
     let pods = fields.object("pods")?.map(|pods| read_pods(pods, dialect)).transpose()?;
     let path = fields.own_path().to_owned();
     fields.finish()?;
@@ -135,7 +131,7 @@ fn read_subject(mut fields: Fields<'_>, dialect: &Dialect) -> Read<Subject> {
 /// Namespaces and pods; a selector that may be absent then selects everything, as an empty one does.
 fn read_pods(mut fields: Fields<'_>, dialect: &Dialect) -> Read<(Selector, Selector)> {
     for name in dialect.required_selectors {
-        fields.value(name).ok_or_else(|| fields.missing(name))?;
+        fields.field(name).ok_or_else(|| fields.missing(name))?;
     }
     let namespaces = selector_or_all(&mut fields, "namespaceSelector")?;
     let pods = selector_or_all(&mut fields, "podSelector")?;
@@ -143,17 +139,10 @@ fn read_pods(mut fields: Fields<'_>, dialect: &Dialect) -> Read<(Selector, Selec
     Ok((namespaces, pods))
 }
 
-fn read_rule(
-    dialect: &Dialect,
-    direction: Direction,
-    index: u32,
-    value: &Value,
-    path: String,
-    report: &mut Report,
-) -> Rule {
+fn read_rule(dialect: &Dialect, direction: Direction, index: u32, field: Field<'_>, report: &mut Report) -> Rule {
     let mut faults = Faults::default();
     let mut rule = rule::empty(direction, index, Action::Deny);
-    let Some(mut fields) = faults.take(Fields::of(value, path)) else { return faults.finish(rule, report) };
+    let Some(mut fields) = faults.take(Fields::of(field)) else { return faults.finish(rule, report) };
     if let Some(Some(name)) = faults.take(fields.text("name")) {
         rule.name = read_name(name, fields.path("name"), report);
     }
@@ -177,8 +166,9 @@ fn read_rule(
             let remedy = "remove the field for all ports, or name some";
             faults.add(Invalid::new(code::INVALID_PORT, ports_path.clone(), message, remedy));
         }
-        let ports = list.iter().filter_map(|(path, value)| {
-            let port = faults.take((dialect.read_port)(value, path.clone()))?;
+        let ports = list.iter().filter_map(|field| {
+            let path = field.path.clone();
+            let port = faults.take((dialect.read_port)(field))?;
             warn_of_port(&port, path, report);
             Some(port)
         });
@@ -263,8 +253,8 @@ fn read_peers(
     };
     check_length(list.items.len(), dialect.most_items, &list.path, report);
     let mut peers = Vec::new();
-    for (path, value) in list.iter() {
-        match read_peer(dialect, value, path, direction, action, report) {
+    for peer in list.iter() {
+        match read_peer(dialect, peer, direction, action, report) {
             Ok(peer) => peers.extend(peer),
             // In a rule that accepts, what cannot be read matches nothing, and the peers beside it do (C-9).
             Err(invalid) if action == Action::Accept && list.items.len() > 1 => {
@@ -280,19 +270,14 @@ fn read_peers(
 /// C-8: exactly one field.
 fn read_peer(
     dialect: &Dialect,
-    value: &Value,
-    path: String,
+    field: Field<'_>,
     direction: Direction,
     action: Action,
     report: &mut Report,
 ) -> Read<Vec<Peer>> {
-    let mut fields = Fields::of(value, path)?;
+    let mut fields = Fields::of(field)?;
     let mut peers: Vec<Vec<Peer>> = Vec::new();
-    let selector_of = |fields: &mut Fields<'_>, name: &'static str| {
-        let path = fields.path(name);
-        fields.value(name).map(|value| selector(value, path)).transpose()
-    };
-    if let Some(namespaces) = selector_of(&mut fields, "namespaces")? {
+    if let Some(namespaces) = fields.field("namespaces").map(selector).transpose()? {
         peers.push(vec![Peer::Pods { namespaces: selected(namespaces), pods: Selector::default() }]);
     }
     if let Some(pods) = fields.object("pods")? {
@@ -300,7 +285,7 @@ fn read_peer(
         peers.push(vec![Peer::Pods { namespaces: selected(namespaces), pods }]);
     }
     if direction == Direction::Egress {
-        if let Some(nodes) = selector_of(&mut fields, "nodes")? {
+        if let Some(nodes) = fields.field("nodes").map(selector).transpose()? {
             peers.push(vec![Peer::Nodes(nodes)]);
         }
         if let Some(networks) = fields.list("networks")? {
@@ -328,11 +313,9 @@ fn read_peer(
 fn read_networks(list: &List<'_>, report: &mut Report) -> Read<Vec<Peer>> {
     check_set(list, report);
     let mut peers = Vec::new();
-    for (path, value) in list.iter() {
-        let block = address::block(text(value, path.clone())?, &path)?;
-        if block.legacy {
-            report.warning(legacy(path, block.cidr));
-        }
+    for network in list.iter() {
+        let block = address::block(&network)?;
+        block.legacy_warning(&network.path).into_iter().for_each(|warning| report.warning(warning));
         peers.push(Peer::Block { cidr: block.cidr, except: Vec::new() });
     }
     Ok(peers)
@@ -349,13 +332,17 @@ fn read_domain_names(list: &List<'_>, action: Action, report: &mut Report) -> Re
         return refuse(&list.path, message, "name domains in rules that accept, and deny the rest by networks");
     }
     let mut peers = Vec::new();
-    for (path, value) in list.iter() {
-        let name = text(value, path.clone())?;
+    for field in list.iter() {
+        let name = field.text()?;
         match domain_name(name) {
             Some(pattern) => peers.push(Peer::Name(pattern)),
             None => {
                 let message = format!("{} is no domain name", quoted(name));
-                return refuse(&path, message, "write a name of two labels or more, with *. before it for all below");
+                return refuse(
+                    &field.path,
+                    message,
+                    "write a name of two labels or more, with *. before it for all below",
+                );
             }
         }
     }
@@ -380,19 +367,14 @@ fn domain_name(text: &str) -> Option<NamePattern> {
     fits.then_some(if wildcard { NamePattern::Suffix(name) } else { NamePattern::Exact(name) })
 }
 
-pub(super) fn legacy(path: String, cidr: IpNet) -> Invalid {
-    let message = format!("the block has host bits or leading zeros, or is IPv4 within IPv6; it counts as {cidr}");
-    Invalid::new(code::LEGACY_CIDR, path, message, format!("write {cidr}"))
-}
-
 /// Networks or domain names: not too many, and each once.
 fn check_set(list: &List<'_>, report: &mut Report) {
     check_length(list.items.len(), MOST_NETWORKS, &list.path, report);
     let mut seen = BTreeSet::new();
-    for (path, value) in list.iter() {
-        if let Some(text) = value.as_str().filter(|text| !seen.insert(*text)) {
+    for item in list.iter() {
+        if let Some(text) = item.value.as_str().filter(|text| !seen.insert(*text)) {
             let message = format!("{} is there twice, which an API server refuses", quoted(text));
-            report.warning(Invalid::new(code::DUPLICATE_ITEM, path, message, "remove one of the two"));
+            report.warning(Invalid::new(code::DUPLICATE_ITEM, item.path, message, "remove one of the two"));
         }
     }
 }

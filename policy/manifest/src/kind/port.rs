@@ -1,10 +1,9 @@
 //! Ports and protocols as rules, containers and Services write them.
 
 use netverdict_policy::model::{PortMatch, Protocol};
-use serde_json::Value;
 
 use crate::{
-    fields::{Fields, Read, describe, quoted},
+    fields::{Field, Fields, Read, quoted},
     finding::{Invalid, code},
 };
 
@@ -23,20 +22,20 @@ pub(super) fn protocol(fields: &mut Fields<'_>, name: &'static str) -> Read<Prot
 }
 
 /// 1 to 65535.
-pub(super) fn number(value: &Value, path: String) -> Read<u16> {
-    match value.as_u64().map(u16::try_from) {
+pub(super) fn number(field: Field<'_>) -> Read<u16> {
+    let found = field.describe();
+    match field.value.as_u64().map(u16::try_from) {
         Some(Ok(port)) if port > 0 => Ok(port),
-        _ if value.as_str().is_some_and(|text| text.parse::<u16>().is_ok()) => {
-            refuse(path, format!("{} is text, not a number", describe(value)), "write the number without quotes")
+        _ if field.value.as_str().is_some_and(|text| text.parse::<u16>().is_ok()) => {
+            refuse(field.path, format!("expected a number, found {found}"), "write the number without quotes")
         }
-        _ => refuse(path, format!("{} is no port", describe(value)), "write a number from 1 to 65535"),
+        _ => refuse(field.path, format!("expected a port, found {found}"), "write a number from 1 to 65535"),
     }
 }
 
 pub(super) fn required_number(fields: &mut Fields<'_>, name: &'static str) -> Read<u16> {
-    let path = fields.path(name);
-    match fields.value(name) {
-        Some(value) => number(value, path),
+    match fields.field(name) {
+        Some(field) => number(field),
         None => Err(fields.missing(name)),
     }
 }

@@ -1,10 +1,9 @@
 //! What rules of all kinds have in common: a list of them, and what a rule that cannot be read becomes.
 
 use netverdict_policy::model::{Action, Direction, Rule};
-use serde_json::Value;
 
 use crate::{
-    fields::{Fields, Read},
+    fields::{Field, Fields, Read},
     finding::{Invalid, Report},
 };
 
@@ -76,7 +75,7 @@ pub(super) fn each(
     direction: Direction,
     unreadable: Action,
     report: &mut Report,
-    mut read: impl FnMut(u32, &Value, String, &mut Report) -> Rule,
+    mut read: impl FnMut(u32, Field<'_>, &mut Report) -> Rule,
 ) -> Vec<Rule> {
     let list = match spec.list(direction.as_str()) {
         Ok(list) => list,
@@ -87,5 +86,5 @@ pub(super) fn each(
         }
     };
     let rules = list.iter().flat_map(|list| list.iter());
-    rules.zip(0..).map(|((path, value), index)| read(index, value, path, report)).collect()
+    rules.zip(0..).map(|(rule, index)| read(index, rule, report)).collect()
 }

@@ -44,7 +44,7 @@ pub(super) fn duplicates(lint: &Lint<'_>) -> Vec<Finding> {
             if other == owner {
                 continue;
             }
-            let mut report = Report::about(owner.clone());
+            let mut report = Report::about(owner.clone(), None);
             let message = format!("{address} is the address of {other} too");
             let remedy = "remove the object that is out of date";
             report.warning(remark(code::DUPLICATE_ADDRESS, "status", message, remedy));

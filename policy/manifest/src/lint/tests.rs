@@ -70,7 +70,7 @@ fn selectors_that_match_nothing_are_found() {
             "c",
             1,
             &format!(
-                "{subject}, egress: [{{action: Deny, to: [{{networks: [192.0.2.0/24, 198.51.100.0/24]}}, {{nodes: {{matchLabels: {{zone: y}}}}}}]}}]"
+                "{subject}, egress: [{{action: Deny, to: [{{networks: [192.0.2.0/24, 198.51.100.0/24]}}, {{nodes: {{matchLabels: {{zone: 'y'}}}}}}]}}]"
             ),
         ),
         &[(code::HOST_NETWORK_SELECTED, "spec.subject"), (code::SELECTS_NOTHING, "spec.egress[0].to[1]")][..]
