@@ -28,7 +28,7 @@ use crate::{
 pub use namespace::namespace;
 pub use node::node;
 pub use pod::pod;
-pub use policy_kind::{PolicyKind, Scope};
+pub use policy_kind::{Layout, PolicyKind, Scope};
 pub use service::service;
 
 pub(crate) use namespace::{NAME_LABEL, implied};
@@ -46,6 +46,11 @@ pub static KINDS: &[&dyn PolicyKind] = &[
 pub fn kinds_read() -> impl Iterator<Item = (&'static [&'static str], &'static str)> {
     let core = ["Namespace", "Node", "Pod", "Service"].into_iter().map(|kind| (["v1"].as_slice(), kind));
     core.chain(KINDS.iter().map(|kind| (kind.api_versions(), kind.kind())))
+}
+
+/// Where policies of a kind write what the model holds. `None` for kinds that are not read.
+pub(crate) fn layout(kind: &str) -> Option<&'static Layout> {
+    KINDS.iter().find(|known| known.kind() == kind).map(|known| known.layout())
 }
 
 /// What an object is to us.
@@ -145,48 +150,22 @@ pub fn policy(object: &Object) -> (Option<Policy>, Vec<Finding>) {
             kind.read(object, &mut report)
         }
         Known::OtherVersion(kind) => {
-            let (found, read) = (quoted(&object.api_version), kind.api_versions().join(" or "));
-            report.error(Invalid::new(
-                code::UNKNOWN_VERSION,
-                "apiVersion",
-                format!("expected {read}, found {found}; the object is not enforced"),
-                format!("write the policy as {} of {read}", kind.kind()),
-            ));
+            report.error(other_version(object, kind));
             None
         }
         Known::Misspelt(kind) => {
-            report.error(Invalid::new(
-                code::INVALID_KIND,
-                "kind",
-                format!("{} is no kind; the object is not enforced", quoted(&object.kind)),
-                format!("write {}", kind.kind()),
-            ));
+            let message = format!("{} is no kind; the object is not enforced", quoted(&object.kind));
+            report.error(Invalid::new(code::INVALID_KIND, "kind", message, format!("write {}", kind.kind())));
             // What else is wrong in it is worth saying; it is not enforced for all that.
             kind.read(object, &mut report);
             None
         }
         Known::UnreadPolicy => {
-            let group = group_of(&object.api_version);
-            let of_group = |kind: &&&dyn PolicyKind| kind.api_versions().iter().any(|read| group_of(read) == group);
-            let kinds = KINDS.iter().filter(of_group);
-            report.error(Invalid::new(
-                code::INVALID_KIND,
-                "kind",
-                format!("{} is no kind of {group} that is read here; the object is not enforced", quoted(&object.kind)),
-                format!("write {}", kinds.map(|kind| kind.kind()).collect::<Vec<_>>().join(" or ")),
-            ));
+            report.error(unread_policy(object));
             None
         }
         Known::Foreign => {
-            report.warning(Invalid::new(
-                code::FOREIGN_POLICY,
-                "kind",
-                format!(
-                    "{} {} is a policy of another system; it counts for nothing here",
-                    object.api_version, object.kind
-                ),
-                "ask that system too: what it denies may be allowed by all that is known here",
-            ));
+            report.warning(foreign(object));
             None
         }
         Known::Namespace | Known::Node | Known::Pod | Known::Service | Known::Other => {
@@ -195,6 +174,35 @@ pub fn policy(object: &Object) -> (Option<Policy>, Vec<Finding>) {
         }
     };
     (policy, report.finish())
+}
+
+fn other_version(object: &Object, kind: &dyn PolicyKind) -> Invalid {
+    let (found, read) = (quoted(&object.api_version), kind.api_versions().join(" or "));
+    let message = format!("expected {read}, found {found}; the object is not enforced");
+    let remedy = format!("write the policy as {} of {read}", kind.kind());
+    Invalid::new(code::UNKNOWN_VERSION, "apiVersion", message, remedy)
+}
+
+fn unread_policy(object: &Object) -> Invalid {
+    let group = group_of(&object.api_version);
+    let of_group = |kind: &&&dyn PolicyKind| kind.api_versions().iter().any(|read| group_of(read) == group);
+    let kinds: Vec<_> = KINDS.iter().filter(of_group).map(|kind| kind.kind()).collect();
+    let found = quoted(&object.kind);
+    let message = format!("{found} is no kind of {group} that is read here; the object is not enforced");
+    Invalid::new(code::INVALID_KIND, "kind", message, format!("write {}", kinds.join(" or ")))
+}
+
+fn foreign(object: &Object) -> Invalid {
+    let (version, kind) = (&object.api_version, &object.kind);
+    let message = format!("{version} {kind} is a policy of another system, which is not evaluated here");
+    let remedy = "ask that system too: it may deny what is allowed here";
+    Invalid::new(code::FOREIGN_POLICY, "kind", message, remedy)
+}
+
+/// For objects that say nothing about network policy.
+fn unknown_kind(object: &Object) -> Invalid {
+    let message = format!("{} {} says nothing about network policy here", object.api_version, object.kind);
+    Invalid::new(code::UNKNOWN_KIND, "kind", message, "nothing, unless it is a policy that you expect to count")
 }
 
 /// What stands around the specification. A field beside it counts for nothing, and mostly is a part of the specification
@@ -213,12 +221,6 @@ fn check_frame(object: &Object, report: &mut Report) {
         let message = format!("{} beside spec; it counts for nothing", invalid.message);
         report.error(Invalid { message, ..*invalid });
     }
-}
-
-/// For objects that say nothing about network policy.
-pub(crate) fn unknown_kind(object: &Object) -> Invalid {
-    let message = format!("{} {} says nothing about network policy here", object.api_version, object.kind);
-    Invalid::new(code::UNKNOWN_KIND, "kind", message, "nothing, unless it is a policy that you expect to count")
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ mod yaml;
 pub use canonical::content_hash;
 pub use finding::{Finding, Invalid, ObjectRef, Report, Severity, code};
 pub use json::json_value;
-pub use kind::{KINDS, PolicyKind, Scope, kinds_read, namespace, node, pod, policy, service};
+pub use kind::{KINDS, Layout, PolicyKind, Scope, kinds_read, namespace, node, pod, policy, service};
 pub use lint::lint;
 pub use metadata::object_from_value;
 pub use object::{Identity, Object, Origin, text};

@@ -74,8 +74,8 @@ pub fn read_bytes(bytes: &[u8], origin: &str) -> (Vec<Object>, Vec<Finding>) {
 /// Every item that cannot be read becomes a finding; all others are returned, in order.
 pub fn objects_from_value(value: Value, name: &str) -> (Vec<Object>, Vec<Finding>) {
     let mut reader = Reader::of(Source::Value(name));
-    let place = Place { document: 1, item: None, next_item: &mut 0, lists_left: MOST_NESTED_LISTS };
-    reader.object(value, Spelling::default(), place);
+    let position = Position { document: 1, item: None, next_item: &mut 0, lists_left: MOST_NESTED_LISTS };
+    reader.object(value, Spelling::default(), position);
     (reader.objects, reader.findings)
 }
 
@@ -87,7 +87,7 @@ enum Source<'a> {
 }
 
 /// Where an object stands in what is read.
-struct Place<'n> {
+struct Position<'n> {
     document: usize,
     /// Its number among the items of all lists of the document, or `None` outside of lists.
     item: Option<usize>,
@@ -149,15 +149,15 @@ impl<'a> Reader<'a> {
             let message = format!("expected a Kubernetes object, found {}", describe(&value));
             return self.refuse(document, code::BROKEN_DOCUMENT, message, "write one object a document");
         }
-        let place = Place { document, item: None, next_item: &mut 0, lists_left: MOST_NESTED_LISTS };
-        self.object(value, spelling, place);
+        let position = Position { document, item: None, next_item: &mut 0, lists_left: MOST_NESTED_LISTS };
+        self.object(value, spelling, position);
     }
 
     /// An object, or a list of them: `List`, or the `PodList` of an API, whose items have no kind of their own.
-    fn object(&mut self, mut value: Value, mut spelling: Spelling, place: Place<'_>) {
+    fn object(&mut self, mut value: Value, mut spelling: Spelling, position: Position<'_>) {
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
         let Some(item_kind) = kind.strip_suffix("List").filter(|_| value.get("items").is_some()) else {
-            return self.push(value, spelling, self.origin(place.document, place.item));
+            return self.push(value, spelling, self.origin(position.document, position.item));
         };
         let item_kind = item_kind.to_owned();
         let api_version = value.get("apiVersion").cloned();
@@ -166,12 +166,12 @@ impl<'a> Reader<'a> {
             Some(Value::Null) | None => return,
             Some(other) => {
                 let message = format!("expected a list of objects as items, found {}", describe(&other));
-                return self.refuse(place.document, code::BROKEN_DOCUMENT, message, "write a list of objects");
+                return self.refuse(position.document, code::BROKEN_DOCUMENT, message, "write a list of objects");
             }
         };
-        let Some(lists_left) = place.lists_left.checked_sub(1) else {
+        let Some(lists_left) = position.lists_left.checked_sub(1) else {
             let message = format!("lists nest more than {MOST_NESTED_LISTS} deep");
-            return self.refuse(place.document, code::BROKEN_DOCUMENT, message, "write the objects in one list");
+            return self.refuse(position.document, code::BROKEN_DOCUMENT, message, "write the objects in one list");
         };
         let mut spellings = spelling.take("items");
         for (index, mut entry) in items.into_iter().enumerate() {
@@ -181,11 +181,11 @@ impl<'a> Reader<'a> {
                     fields.entry("apiVersion").or_insert_with(|| api_version.clone());
                 }
             }
-            let item = *place.next_item;
-            *place.next_item += 1;
+            let item = *position.next_item;
+            *position.next_item += 1;
             let spelling = spellings.take(&index.to_string());
-            let (document, next_item) = (place.document, &mut *place.next_item);
-            self.object(entry, spelling, Place { document, item: Some(item), next_item, lists_left });
+            let (document, next_item) = (position.document, &mut *position.next_item);
+            self.object(entry, spelling, Position { document, item: Some(item), next_item, lists_left });
         }
     }
 

@@ -4,8 +4,8 @@
 use netverdict_policy::model::{Policy, PortMatch, Tier};
 
 use super::{
-    ordered::{self, Dialect, Place, priority, take},
-    policy_kind::{PolicyKind, Scope},
+    ordered::{self, Dialect, Precedence, SUBJECT, peers_of, priority, take},
+    policy_kind::{Layout, PolicyKind, Scope},
     port,
 };
 use crate::{
@@ -43,9 +43,13 @@ impl PolicyKind for AdminNetworkPolicy {
         Scope::Cluster
     }
 
+    fn layout(&self) -> &'static Layout {
+        &Layout { subject: SUBJECT, ports: DIALECT.ports, peers_of }
+    }
+
     fn read(&self, object: &Object, report: &mut Report) -> Option<Policy> {
         ordered::read(object, &DIALECT, report, |spec, report| {
-            Some(Place { tier: Tier::Admin, priority: take(priority(spec), report)? })
+            Some(Precedence { tier: Tier::Admin, priority: take(priority(spec), report)? })
         })
     }
 }

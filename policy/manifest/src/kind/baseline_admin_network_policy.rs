@@ -5,8 +5,8 @@ use netverdict_policy::model::{Policy, Tier};
 
 use super::{
     admin_network_policy::{SELECTORS, read_port},
-    ordered::{self, Dialect, Place},
-    policy_kind::{PolicyKind, Scope},
+    ordered::{self, Dialect, Precedence, SUBJECT, peers_of},
+    policy_kind::{Layout, PolicyKind, Scope},
 };
 use crate::{
     fields::quoted,
@@ -43,6 +43,10 @@ impl PolicyKind for BaselineAdminNetworkPolicy {
         Scope::Cluster
     }
 
+    fn layout(&self) -> &'static Layout {
+        &Layout { subject: SUBJECT, ports: DIALECT.ports, peers_of }
+    }
+
     fn read(&self, object: &Object, report: &mut Report) -> Option<Policy> {
         if object.name != NAME {
             let message =
@@ -50,7 +54,8 @@ impl PolicyKind for BaselineAdminNetworkPolicy {
             let remedy = "name it default; a cluster has one of this kind";
             report.error(Invalid::new(code::INVALID_NAME, "metadata.name", message, remedy));
         }
-        let policy = ordered::read(object, &DIALECT, report, |_, _| Some(Place { tier: Tier::Baseline, priority: 0 }));
+        let policy =
+            ordered::read(object, &DIALECT, report, |_, _| Some(Precedence { tier: Tier::Baseline, priority: 0 }));
         policy.filter(|_| object.name == NAME)
     }
 }

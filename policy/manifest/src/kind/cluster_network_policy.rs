@@ -5,8 +5,8 @@
 use netverdict_policy::model::{Policy, PortMatch, Protocol, Tier};
 
 use super::{
-    ordered::{self, Dialect, Place, priority, take},
-    policy_kind::{PolicyKind, Scope},
+    ordered::{self, Dialect, Precedence, SUBJECT, peers_of, priority, take},
+    policy_kind::{Layout, PolicyKind, Scope},
     port,
 };
 use crate::{
@@ -41,11 +41,15 @@ impl PolicyKind for ClusterNetworkPolicy {
         Scope::Cluster
     }
 
+    fn layout(&self) -> &'static Layout {
+        &Layout { subject: SUBJECT, ports: DIALECT.ports, peers_of }
+    }
+
     fn read(&self, object: &Object, report: &mut Report) -> Option<Policy> {
         ordered::read(object, &DIALECT, report, |spec, report| {
             let tier = take(read_tier(spec), report);
             let priority = take(priority(spec), report);
-            Some(Place { tier: tier?, priority: priority? })
+            Some(Precedence { tier: tier?, priority: priority? })
         })
     }
 }

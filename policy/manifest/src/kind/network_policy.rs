@@ -9,7 +9,7 @@ use netverdict_policy::model::{
 use serde_json::{Map, Value};
 
 use super::{
-    policy_kind::{Parts, PolicyKind, Scope, assemble},
+    policy_kind::{Layout, Parts, PolicyKind, Scope, assemble},
     port,
     rule::{self, Faults},
 };
@@ -36,6 +36,10 @@ impl PolicyKind for NetworkPolicy {
 
     fn scope(&self) -> Scope {
         Scope::Namespace
+    }
+
+    fn layout(&self) -> &'static Layout {
+        &Layout { subject: "spec.podSelector", ports: "ports", peers_of }
     }
 
     fn read(&self, object: &Object, report: &mut Report) -> Option<Policy> {
@@ -222,6 +226,12 @@ fn read_peer(field: Field<'_>, namespace: &str, report: &mut Report) -> Read<Opt
             Ok(Some(Peer::Pods { namespaces: selected(namespaces), pods: pods.unwrap_or_else(Selector::default) }))
         }
     }
+}
+
+/// One that [`read_peer`] accepts becomes one, others none.
+fn peers_of(peer: &Value) -> usize {
+    let has = |name: &str| peer.get(name).is_some_and(|value| !value.is_null());
+    usize::from((has("podSelector") || has("namespaceSelector")) != has("ipBlock"))
 }
 
 fn read_block(mut fields: Fields<'_>, report: &mut Report) -> Read<Peer> {

@@ -1,6 +1,7 @@
 //! One kind of policy: what the registry of kinds needs of it, and how its parts become a policy of the model.
 
 use netverdict_policy::model::{Isolates, Policy, PolicyKey, Rule, Subject, Tier};
+use serde_json::Value;
 
 use super::mode::{MODE_ANNOTATION, is_audited};
 use crate::{
@@ -15,6 +16,17 @@ pub enum Scope {
     Namespace,
 }
 
+/// Where a kind writes what the model holds.
+#[derive(Debug)]
+pub struct Layout {
+    /// Path of the subject.
+    pub subject: &'static str,
+    /// The field of a rule that lists its ports.
+    pub ports: &'static str,
+    /// How many peers of the model a written one becomes.
+    pub peers_of: fn(&Value) -> usize,
+}
+
 /// How one kind of policy object becomes a [`Policy`].
 pub trait PolicyKind: Sync {
     /// As manifests spell it, for instance `NetworkPolicy`.
@@ -24,6 +36,9 @@ pub trait PolicyKind: Sync {
     fn api_versions(&self) -> &'static [&'static str];
 
     fn scope(&self) -> Scope;
+
+    /// Where findings about the model point to in the object.
+    fn layout(&self) -> &'static Layout;
 
     /// The policy, or `None` where it cannot be enforced at all, which the report must then say.
     fn read(&self, object: &Object, report: &mut Report) -> Option<Policy>;

@@ -23,43 +23,47 @@ pub fn service(object: &Object) -> (Option<Service>, Vec<Finding>) {
         ..Service::default()
     };
     let Ok(mut fields) = object.fields() else { return (None, report.finish()) };
-    if let Some(Some(mut spec)) = report.lenient(fields.object("spec")) {
-        for name in ["clusterIPs", "externalIPs"] {
-            if let Some(Some(list)) = report.lenient(spec.list(name)) {
-                add_all(&list, &mut service.addresses, &mut report);
-            }
-        }
-        if let Some(address) = spec.field("clusterIP") {
-            add(&address, &mut service.addresses, &mut report);
-        }
-        if let Some(Some(list)) = report.lenient(spec.list("ports")) {
-            for port in list.iter() {
-                service.ports.extend(report.lenient(Fields::of(port).and_then(read_port)));
-            }
-        }
-        if let Some(Some(labels)) = report.lenient(spec.object("selector")) {
-            for (key, value) in labels.entries() {
-                let value = report.lenient(value.text());
-                service.selector.extend(value.map(|value| (key.clone(), value.to_owned())));
-            }
-        }
+    if let Some(Some(spec)) = report.lenient(fields.object("spec")) {
+        read_spec(spec, &mut service, &mut report);
     }
-    if let Some(Some(mut status)) = report.lenient(fields.object("status")) {
-        let balancer = report.lenient(status.object("loadBalancer")).flatten();
-        let list = balancer.and_then(|mut balancer| report.lenient(balancer.list("ingress")).flatten());
-        for item in list.iter().flat_map(List::iter) {
-            // Some load balancers have a host name instead.
-            let address = report.lenient(Fields::of(item)).and_then(|mut fields| fields.field("ip"));
-            if let Some(address) = address {
-                add(&address, &mut service.addresses, &mut report);
-            }
-        }
+    if let Some(Some(status)) = report.lenient(fields.object("status")) {
+        read_status(status, &mut service, &mut report);
     }
     (Some(service), report.finish())
 }
 
-fn add_all(list: &List<'_>, addresses: &mut Vec<IpAddr>, report: &mut Report) {
-    list.iter().for_each(|item| add(&item, addresses, report));
+fn read_spec(mut spec: Fields<'_>, service: &mut Service, report: &mut Report) {
+    for name in ["clusterIPs", "externalIPs"] {
+        if let Some(Some(list)) = report.lenient(spec.list(name)) {
+            list.iter().for_each(|item| add(&item, &mut service.addresses, report));
+        }
+    }
+    if let Some(address) = spec.field("clusterIP") {
+        add(&address, &mut service.addresses, report);
+    }
+    if let Some(Some(list)) = report.lenient(spec.list("ports")) {
+        for port in list.iter() {
+            service.ports.extend(report.lenient(Fields::of(port).and_then(read_port)));
+        }
+    }
+    if let Some(Some(labels)) = report.lenient(spec.object("selector")) {
+        for (key, value) in labels.entries() {
+            let value = report.lenient(value.text());
+            service.selector.extend(value.map(|value| (key.clone(), value.to_owned())));
+        }
+    }
+}
+
+/// The addresses of load balancers; some have a host name instead.
+fn read_status(mut status: Fields<'_>, service: &mut Service, report: &mut Report) {
+    let balancer = report.lenient(status.object("loadBalancer")).flatten();
+    let list = balancer.and_then(|mut balancer| report.lenient(balancer.list("ingress")).flatten());
+    for item in list.iter().flat_map(List::iter) {
+        let address = report.lenient(Fields::of(item)).and_then(|mut fields| fields.field("ip"));
+        if let Some(address) = address {
+            add(&address, &mut service.addresses, report);
+        }
+    }
 }
 
 fn add(field: &Field<'_>, addresses: &mut Vec<IpAddr>, report: &mut Report) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use netverdict_policy::model::{Peer, Policy};
 
-use super::{Lint, remark};
+use super::context::{Lint, remark};
 use crate::finding::{Finding, ObjectRef, Report, code};
 
 /// Blocks that name pods. A pod has another address tomorrow; a block as wide as a range of pods is another matter.

@@ -14,7 +14,10 @@ use netverdict_policy::model::{
 };
 
 use self::servers::{Chance, Servers};
-use super::{Lint, order::selects_everything, remark, rule_path};
+use super::{
+    context::{Lint, remark, rule_path},
+    order::selects_everything,
+};
 use crate::{
     finding::{Report, code},
     selector::matches,

@@ -2,7 +2,7 @@
 
 use netverdict_policy::model::Policy;
 
-use super::{Lint, remark, subject_path};
+use super::context::{Lint, remark, subject_path};
 use crate::finding::{Report, code};
 
 pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {

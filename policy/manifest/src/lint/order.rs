@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use netverdict_policy::model::{Action, Peer, Policy, PolicyKey, PortMatch, Rule, Subject, Tier};
 
-use super::{Lint, remark, rule_path};
+use super::context::{Lint, remark, rule_path};
 use crate::finding::{Invalid, code};
 
 /// Earlier rules that a rule is compared with: of its own subject, and of those that select every pod.

@@ -2,7 +2,7 @@
 
 use netverdict_policy::model::{Direction, Peer, Pod, Policy, PortMatch, Protocol, Rule};
 
-use super::{Lint, remark};
+use super::context::{Lint, remark};
 use crate::finding::{Report, code};
 
 pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {

@@ -2,7 +2,7 @@
 
 use netverdict_policy::model::{NamespaceScope, Peer, Policy};
 
-use super::{Lint, remark, subject_path};
+use super::context::{Lint, remark, subject_path};
 use crate::{
     finding::{Report, code},
     selector::matches,

@@ -2,8 +2,7 @@
 
 use netverdict_policy::model::{Peer, Pod, PortMatch, Protocol, Rule};
 
-use super::super::Lint;
-use crate::selector::matches;
+use crate::{lint::context::Lint, selector::matches};
 
 const PORT: u16 = 53;
 
