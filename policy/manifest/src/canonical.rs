@@ -10,11 +10,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::object::ANNOTATION_PREFIX;
 
-/// SHA-256, in lower-case hex, of the canonical JSON (RFC 8785) of what matters in an object: apiVersion, kind,
+/// SHA-256, in lower-case hex, of the canonical JSON (RFC 8785) of the fields that decide: apiVersion, kind,
 /// namespace, name, `netverdict.io/*` annotations and spec.
 ///
-/// What an API server fills in (`policyTypes`, `protocol: TCP`) changes the hash; labels, status and the rest of the
-/// metadata do not. Fields that are missing count as null, so a value that is no object has a hash too.
+/// Defaults that an API server adds (`policyTypes`, `protocol: TCP`) change the hash; labels, status and other metadata do not.
+/// Missing fields count as null, so every value has a hash.
 pub fn content_hash(value: &Value) -> String {
     let mut annotations = Map::new();
     if let Some(Value::Object(all)) = value.pointer("/metadata/annotations") {

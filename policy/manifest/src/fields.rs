@@ -1,7 +1,7 @@
-//! Walks a mapping field by field, remembers where it is, and notices fields that nobody asked for.
+//! Access to the fields of an object: each value with its path, for findings. [`Fields::finish`] fails on unknown fields.
 //!
-//! A field that holds null counts as absent, as Kubernetes has it; an unknown field counts even then. Messages repeat a value
-//! as its text spells it.
+//! As in Kubernetes, a field that is null counts as absent; an unknown field is an error even then. Messages show a value as its
+//! text spells it.
 
 use serde_json::{Map, Value};
 
@@ -10,10 +10,10 @@ use crate::{
     spelling::Spelling,
 };
 
-/// Boxed: most readings succeed, and the error is large.
+/// Boxed, since the error is large and rare.
 pub(crate) type Read<T> = Result<T, Box<Invalid>>;
 
-/// Characters of a value that a message repeats.
+/// Characters of a value that a message shows.
 const LONGEST_QUOTE: usize = 64;
 
 /// One value of an object, with its path.
@@ -24,7 +24,7 @@ pub(crate) struct Field<'v> {
     spelling: Option<&'v Spelling>,
 }
 
-/// One mapping, with the names of the fields that were asked for.
+/// One mapping, with the names of the fields that were read so far.
 #[derive(Debug)]
 pub(crate) struct Fields<'v> {
     map: &'v Map<String, Value>,
@@ -118,7 +118,7 @@ impl<'v> Fields<'v> {
         child_path(&self.path, name)
     }
 
-    /// Every entry, with its path in brackets: for mappings whose keys are the user's own words.
+    /// Every entry, with its key in brackets in the path: for mappings whose keys are the user's own words.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'v String, Field<'v>)> {
         self.map.iter().map(|(key, value)| {
             let spelling = self.spelling.and_then(|spelling| spelling.child(key));
@@ -171,7 +171,7 @@ impl<'v> Fields<'v> {
         Box::new(Invalid::new(code::MISSING_FIELD, self.path(name), message, format!("add {name}")))
     }
 
-    /// Call when all fields that the mapping may have were asked for: fails where it has others.
+    /// Call this when every known field has been read: fails where the mapping has others.
     pub(crate) fn finish(self) -> Read<()> {
         let Some(unknown) = self.map.keys().find(|key| !self.known.contains(&key.as_str())) else { return Ok(()) };
         let near = self.known.iter().find(|known| is_misspelling(unknown, known));
@@ -179,12 +179,12 @@ impl<'v> Fields<'v> {
             Some(known) => format!("did you mean {known}?"),
             None => format!("remove it; known here: {}", self.known.join(", ")),
         };
-        let message = format!("the field {} is not known", quoted(unknown));
+        let message = format!("the field {} is unknown", quoted(unknown));
         Err(Box::new(Invalid::new(code::UNKNOWN_FIELD, self.path(unknown), message, remedy)))
     }
 }
 
-/// The path of a field of the mapping at `path`. Names with other characters than those of fields stand in brackets.
+/// The path of a field of the mapping at `path`. Names with unusual characters are written in brackets.
 pub(crate) fn child_path(path: &str, name: &str) -> String {
     let plain = name.len() <= LONGEST_QUOTE && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
     match (path, plain) {
@@ -194,7 +194,7 @@ pub(crate) fn child_path(path: &str, name: &str) -> String {
     }
 }
 
-/// For messages: the type, and the value where that is short.
+/// The type of a value for messages, and the value itself where it is short.
 pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
@@ -222,7 +222,7 @@ pub(crate) fn quoted(text: &str) -> String {
     }
 }
 
-/// Other case, two letters swapped, or a letter or two too many, too few or wrong.
+/// Whether two words differ only in case, in the order of letters, or in a quarter of their letters.
 pub(crate) fn is_misspelling(found: &str, known: &str) -> bool {
     if found.len() > LONGEST_QUOTE {
         return false;
@@ -236,7 +236,7 @@ pub(crate) fn is_misspelling(found: &str, known: &str) -> bool {
     sorted(&found) == sorted(&known) || distance(&found, &known) <= known.len() / 4
 }
 
-/// Letters to insert, remove or replace.
+/// Levenshtein distance: letters to insert, remove or replace.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

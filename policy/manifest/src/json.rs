@@ -1,4 +1,4 @@
-//! JSON text to values: a key that stands twice is an error, and a number that is whole is an integer.
+//! JSON text to values. A duplicate key is an error, and `8080.0` is the integer 8080.
 
 use std::fmt;
 
@@ -11,13 +11,13 @@ use serde_json::{Map, Number, Value};
 /// One JSON value.
 ///
 /// # Errors
-/// It is no JSON, or a mapping has the same key twice: nobody can say which of the two values counts.
+/// The text is not JSON, or a mapping has the same key twice, which makes its value ambiguous.
 pub fn json_value(text: &[u8]) -> Result<Value, serde_json::Error> {
     serde_json::from_slice(text).map(|Unique(value)| value)
 }
 
-/// JSON texts one after another, with or without line ends between them. `None` where any part is no JSON: it may
-/// still be YAML, which is read document by document, so that a broken one does not affect the others.
+/// Concatenated JSON texts, with or without line ends between them. `None` where any part is not JSON: it may still be YAML,
+/// which is read document by document, so that a broken one does not affect the others.
 pub(crate) fn values(text: &str) -> Option<Vec<Value>> {
     if !text.trim_start().starts_with('{') {
         return None;

@@ -1,4 +1,6 @@
-//! What every object has: apiVersion, kind and metadata, read from its value.
+//! JSON value to [`Object`]: reads apiVersion, kind and metadata, which every object has, and checks its nesting.
+//!
+//! `spec` and `status` are left to the file of the kind.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -21,8 +23,7 @@ const LONGEST_NAME: usize = 253;
 
 /// Takes an object as an API hands it over.
 ///
-/// Fails where apiVersion, kind, name, labels or annotations are missing or of another type: without them there is
-/// no object to speak of. `spec` and `status` are not looked at.
+/// Fails where apiVersion, kind or name is missing, or where these, labels or annotations are of another type.
 #[expect(clippy::result_large_err, reason = "the finding is the caller's to keep, and failures are few")]
 pub fn object_from_value(value: Value, origin: Origin) -> Result<Object, Finding> {
     object_from_text(value, Spelling::default(), origin)
@@ -106,13 +107,13 @@ pub(crate) fn derived_uid(kind: &str, namespace: &str, name: &str) -> String {
     Uuid::new_v5(&ours, format!("{kind}/{namespace}/{name}").as_bytes()).to_string()
 }
 
-/// Wider than Kubernetes' own rule, which differs by kind; enough that a name is safe in paths, logs and queries.
+/// Wider than Kubernetes' own rules, which differ by kind. What it accepts is safe in paths, logs and queries.
 fn check_name(field: &str, name: &str) -> Read<()> {
     let fits = !name.is_empty() && name.len() <= LONGEST_NAME && !matches!(name, "." | "..");
     if fits && name.chars().all(|c| !c.is_control() && !c.is_whitespace() && !matches!(c, '/' | '%')) {
         return Ok(());
     }
-    let message = format!("{} is no name", quoted(name));
+    let message = format!("expected a name, found {}", quoted(name));
     let remedy = format!("use 1 to {LONGEST_NAME} letters, digits, '-' and '.'");
     Err(Box::new(Invalid::new(code::INVALID_OBJECT, field, message, remedy)))
 }

@@ -1,4 +1,4 @@
-//! One Kubernetes object: what its text says, and where it came from.
+//! One Kubernetes object: its identity, its value and its origin.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub(crate) const ANNOTATION_PREFIX: &str = "netverdict.io/";
 pub enum Origin {
     /// `document` counts from 1 within the file, `item` from 0 within a list.
     File { path: String, document: usize, item: Option<usize> },
-    /// A value that somebody handed over under a name, for instance `objects[3]`; `item` counts from 0 within a list.
+    /// A value that the caller named, for instance `objects[3]`; `item` counts from 0 within a list.
     Value { name: String, item: Option<usize> },
     /// A Kubernetes API.
     Api,
@@ -41,19 +41,19 @@ impl fmt::Display for Origin {
 pub struct Object {
     pub api_version: String,
     pub kind: String,
-    /// Empty for kinds that have none; `default` where a kind has one and the text does not say.
+    /// Empty for cluster-scoped kinds; `default` where the text has none.
     pub namespace: String,
     pub name: String,
-    /// A UUIDv5 of kind, namespace and name where the text does not say.
+    /// A UUIDv5 of kind, namespace and name where the text has none.
     pub uid: String,
-    /// Empty where the text does not say.
+    /// Empty where the text has none.
     pub resource_version: String,
-    /// 0 where the text does not say.
+    /// 0 where the text has none.
     pub generation: i64,
     pub content_hash: String,
     pub value: Value,
     pub origin: Origin,
-    /// How the text spells the value; empty for what never was YAML.
+    /// How the text spells the value; empty for JSON.
     pub(crate) spelling: Spelling,
 }
 
@@ -61,8 +61,8 @@ pub struct Object {
 pub type Identity<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 impl Object {
-    /// Equal for what a cluster keeps as one object: in any version of its group it is the same, and a `Service` of another
-    /// group is another.
+    /// Equal for what a cluster stores as one object, in any version of its group. A `Service` of another group is another
+    /// object.
     pub fn identity(&self) -> Identity<'_> {
         (group_of(&self.api_version), &self.kind, &self.namespace, &self.name)
     }
@@ -120,13 +120,13 @@ pub(crate) fn group_of(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
-/// The object as YAML, as the record keeps it: all of it but `metadata.managedFields`, which say nothing about
-/// policy and are often longer than the rest.
+/// The object as YAML, as the record stores it: without `metadata.managedFields`, which do not affect policy and are often
+/// longer than the rest.
 pub fn text(object: &Object) -> String {
     let mut value = object.value.clone();
     if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
         metadata.remove("managedFields");
     }
-    // Every JSON text is YAML too; the writer refuses nothing that a `Value` can hold, so this is a matter of looks.
+    // The writer accepts every `Value`; JSON, which is YAML too, is only a fallback.
     serde_saphyr::to_string(&value).unwrap_or_else(|_| value.to_string())
 }

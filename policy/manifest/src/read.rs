@@ -1,4 +1,4 @@
-//! Text to objects: several documents of YAML or JSON, lists expanded, one broken document never stopping the rest.
+//! Text to [`Object`]s: splits YAML or JSON into documents and expands lists. A broken document does not affect the others.
 //!
 //! Bounds: [`MOST_BYTES`] of text, [`MOST_OBJECTS`] objects, 64 levels of nesting, and what aliases may expand to.
 
@@ -56,7 +56,7 @@ pub fn read(text: &str, origin: &str) -> (Vec<Object>, Vec<Finding>) {
     (reader.objects, reader.findings)
 }
 
-/// [`read`] for bytes: those that are no UTF-8 are one finding.
+/// As [`read`]. Bytes that are not UTF-8 are one finding.
 pub fn read_bytes(bytes: &[u8], origin: &str) -> (Vec<Object>, Vec<Finding>) {
     match str::from_utf8(bytes) {
         Ok(text) => read(text, origin),
@@ -79,14 +79,14 @@ pub fn objects_from_value(value: Value, name: &str) -> (Vec<Object>, Vec<Finding
     (reader.objects, reader.findings)
 }
 
-/// What is read, by the name that findings call it.
+/// What is read, with its name for findings.
 #[derive(Clone, Copy)]
 enum Source<'a> {
     Text(&'a str),
     Value(&'a str),
 }
 
-/// Where an object stands in what is read.
+/// The position of an object in the text.
 struct Position<'n> {
     document: usize,
     /// Its number among the items of all lists of the document, or `None` outside of lists.
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
             Ok(Document { value, spelling, next_at }) => {
                 self.value(value, spelling, document);
                 if let Some(line) = next_at {
-                    let message = format!("what stands from line {line} on is not read; kubectl ignores it, too");
+                    let message = format!("the text from line {line} on is not read; kubectl ignores it, too");
                     let lone_return = part.text.replace("\r\n", "\n").contains('\r');
                     let remedy = match lone_return {
                         true => "end the lines with LF, or with CR and LF",
@@ -240,12 +240,12 @@ struct Part<'t> {
     text: &'t str,
     /// Line number in the whole text, from 1.
     first_line: usize,
-    /// It begins with a byte order mark, and no separator stands before it.
+    /// It begins with a byte order mark, without a separator before it.
     unseparated: bool,
 }
 
-/// Splits a YAML text where kubectl does: a line of `---` begins a document, wherever it stands (it cannot stand inside
-/// a block). So does a byte order mark at the beginning of a line, as files have it that were put one behind another.
+/// Splits a YAML text at the separators of kubectl: every line of `---` begins a document (no scalar can contain one). So does
+/// a byte order mark at the beginning of a line, which concatenated files have.
 fn parts(text: &str) -> impl Iterator<Item = Part<'_>> {
     let (mut rest, mut first_line, mut after_separator) = (Some(text), 1, true);
     std::iter::from_fn(move || {
@@ -294,7 +294,7 @@ fn has_content(text: &str) -> bool {
     })
 }
 
-/// One line, of bounded length: an error may repeat the text that it is about.
+/// One line of bounded length: an error may repeat the text.
 fn shorten(message: &str) -> String {
     const LONGEST: usize = 300;
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");

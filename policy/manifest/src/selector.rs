@@ -1,4 +1,4 @@
-//! Label selectors: reads them, and says which labels they match.
+//! Label selectors: reads them, and matches them against labels.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 use netverdict_policy::model::{Labels, NamespaceScope, Operator, Requirement, Selector};
 
-/// A selector that is there, empty or not. An absent one means different things in different places.
+/// A selector that is present, empty or not. The meaning of an absent one depends on the field.
 pub(crate) fn selector(field: Field<'_>) -> Read<Selector> {
     let mut fields = Fields::of(field)?;
     let mut requirements = Vec::new();
@@ -31,7 +31,7 @@ pub(crate) fn selector(field: Field<'_>) -> Read<Selector> {
     Ok(Selector { requirements })
 }
 
-/// As [`selector`]; absent and null mean everything.
+/// As [`selector`]; an absent one selects everything.
 pub(crate) fn selector_or_all(fields: &mut Fields<'_>, name: &'static str) -> Read<Selector> {
     fields.field(name).map_or_else(|| Ok(Selector::default()), selector)
 }
@@ -49,7 +49,7 @@ pub(crate) fn matches(selector: &Selector, labels: &Labels) -> bool {
     })
 }
 
-/// Every pod of the namespaces that match.
+/// The namespaces whose labels match.
 pub(crate) fn selected(selector: Selector) -> NamespaceScope {
     NamespaceScope::Selected(selector)
 }
@@ -83,7 +83,7 @@ fn requirement(field: Field<'_>) -> Read<Requirement> {
             return refuse(values_path, format!("{operator} has values"), "remove the values");
         }
         _ => {
-            let message = format!("{} is no operator", quoted(operator));
+            let message = format!("expected an operator, found {}", quoted(operator));
             return refuse(operator_path, message, "use In, NotIn, Exists or DoesNotExist");
         }
     };
@@ -94,7 +94,7 @@ fn check_key(key: &str, path: &str) -> Read<()> {
     if label::is_key(key) {
         return Ok(());
     }
-    let message = format!("{} is no label key", quoted(key));
+    let message = format!("expected a label key, found {}", quoted(key));
     let remedy = "use [prefix/]name with letters, digits, '-', '_' and '.'";
     Err(Box::new(Invalid::new(code::INVALID_SELECTOR, path, message, remedy)))
 }
@@ -104,7 +104,7 @@ fn label_value(field: &Field<'_>) -> Read<String> {
     if label::is_value(value) {
         return Ok(value.to_owned());
     }
-    let message = format!("{} is no label value", field.describe());
+    let message = format!("expected a label value, found {}", field.describe());
     let remedy = "use up to 63 letters, digits, '-', '_' and '.'";
     Err(Box::new(Invalid::new(code::INVALID_SELECTOR, &field.path, message, remedy)))
 }

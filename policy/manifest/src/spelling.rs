@@ -1,12 +1,12 @@
-//! How a text spells a value, where that differs from its JSON form: messages repeat what somebody wrote.
+//! The spelling of values whose text differs from their JSON form, for messages.
 //!
-//! `port: 0x1F90` is 8080 to kubectl and to us. A message about it says `0x1F90`, for that is what can be found in the file.
+//! `port: 0x1F90` is 8080 to kubectl and to us. A message about it shows `0x1F90`, which can be found in the file.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// The spelling of a value and of those below it. Only those are here that JSON would spell in another way.
+/// The spelling of a value and of the values below it, for those that JSON spells in another way.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Spelling {
     /// Of the value itself, if it is a scalar.
@@ -45,7 +45,7 @@ impl Spelling {
         }
     }
 
-    /// Takes over what `other` says, as a merge key does with the values.
+    /// Adopts the spellings of `other` for these keys, as a merge key does with their values.
     pub(crate) fn merge(&mut self, keys: impl Iterator<Item = String>, mut other: Self) {
         for key in keys {
             let child = other.children.remove(&key).unwrap_or_default();
@@ -72,7 +72,7 @@ impl Spelling {
         self.children.remove(step).unwrap_or_default()
     }
 
-    /// Keys that count as other text than they are spelled, as (steps to the key, spelling): `on`, which is `true`.
+    /// Keys that are read as another text, as (steps to the key, spelling): `on`, which is read as `true`.
     /// At most `most` of them.
     pub(crate) fn misread_keys(&self, most: usize) -> Vec<(Vec<&str>, &str)> {
         let mut found = Vec::new();

@@ -1,8 +1,8 @@
 //! One YAML document to the JSON value that kubectl sends for it.
 //!
-//! The types of scalars are those of kubectl's parser, not of YAML 1.2, and a merge key (`<<`) sets its entries where it
-//! stands: an earlier key of the same name is replaced, a later one replaces. One difference is meant: a key that stands twice
-//! is an error here, where kubectl silently takes the last.
+//! Scalars have the types of kubectl's parser, not of YAML 1.2. A merge key (`<<`) replaces earlier keys of the same name, and
+//! later keys replace it, as in kubectl. One difference is intended: a duplicate key is an error, where kubectl silently takes
+//! the last value.
 //!
 //! What a text can make us allocate is bounded by its length, its nesting by [`MOST_LEVELS`], and what its aliases repeat
 //! by [`MOST_REPEATED_NODES`] and [`MOST_REPEATED_BYTES`].
@@ -140,7 +140,7 @@ impl<'t> Composer<'t> {
     fn alias(&mut self, anchor: usize, span: Span, level: usize) -> Result<Node, Broken> {
         // The anchor is known to the parser, so its value is not complete: it holds the alias.
         let Some(node) = self.anchors.get(&anchor) else {
-            return Err(self.broken("the alias stands inside its own anchor".to_owned(), span.start, None));
+            return Err(self.broken("the alias is inside its own anchor".to_owned(), span.start, None));
         };
         if level + node.levels - 1 > MOST_LEVELS {
             return Err(self.broken(format!("more than {MOST_LEVELS} levels of nesting"), span.start, None));

@@ -1,5 +1,5 @@
-//! `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy: ordered rules of the admin tier, and how ports are written
-//! in that version.
+//! `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy to the model: ordered rules of the admin tier, and the port
+//! syntax of that version.
 
 use netverdict_policy::model::{Policy, PortMatch, Tier};
 
@@ -27,7 +27,7 @@ const DIALECT: Dialect = Dialect {
     most_items: 100,
 };
 
-/// Of `pods`, in this version.
+/// Selectors that `pods` requires in this version.
 pub(super) const SELECTORS: &[&str] = &["namespaceSelector", "podSelector"];
 
 impl PolicyKind for AdminNetworkPolicy {

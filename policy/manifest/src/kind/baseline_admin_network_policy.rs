@@ -1,5 +1,5 @@
-//! `policy.networking.k8s.io/v1alpha1` BaselineAdminNetworkPolicy: the one object `default`, whose rules stand behind
-//! network policies. It allows or denies; it never passes.
+//! `policy.networking.k8s.io/v1alpha1` BaselineAdminNetworkPolicy to the model: the one object `default`, whose rules
+//! apply where no network policy does. It allows or denies; it never passes.
 
 use netverdict_policy::model::{Policy, Tier};
 
@@ -27,7 +27,7 @@ const DIALECT: Dialect = Dialect {
     most_items: 100,
 };
 
-/// The only name that an API server takes.
+/// The only name that an API server accepts.
 const NAME: &str = "default";
 
 impl PolicyKind for BaselineAdminNetworkPolicy {

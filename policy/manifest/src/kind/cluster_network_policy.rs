@@ -1,4 +1,4 @@
-//! `policy.networking.k8s.io` ClusterNetworkPolicy: ordered rules of the admin or the baseline tier.
+//! `policy.networking.k8s.io` ClusterNetworkPolicy to the model: ordered rules of the admin or the baseline tier.
 //!
 //! v1beta1 has the fields of v1alpha2 with the same meaning.
 
@@ -59,7 +59,7 @@ fn read_tier(spec: &mut Fields<'_>) -> Read<Tier> {
         "Admin" => Ok(Tier::Admin),
         "Baseline" => Ok(Tier::Baseline),
         other => {
-            let message = format!("{} is no tier", quoted(other));
+            let message = format!("expected a tier, found {}", quoted(other));
             Err(Box::new(Invalid::new(code::INVALID_TIER, spec.path("tier"), message, "write Admin or Baseline")))
         }
     }

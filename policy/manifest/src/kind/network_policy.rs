@@ -1,7 +1,7 @@
-//! `networking.k8s.io/v1` NetworkPolicy: a union of what rules accept, for the pods that a policy isolates.
+//! `networking.k8s.io/v1` NetworkPolicy to the model: rules that accept, for the pods that the policy isolates.
 //!
-//! Normalisation N-1 to N-13. A subject or `policyTypes` that cannot be read makes the object unusable, as it is to
-//! an API server; anything wrong in a rule only makes that rule match nothing.
+//! Normalisation follows N-1 to N-13. Where the subject or `policyTypes` cannot be read, the object is not enforced, since an
+//! API server refuses it; an error in a rule makes that rule match nothing.
 
 use netverdict_policy::model::{
     Action, Direction, Isolates, NamespaceScope, Peer, Policy, PortMatch, Rule, Selector, Subject, Tier,
@@ -67,7 +67,7 @@ impl PolicyKind for NetworkPolicy {
             }));
         }
         if let Err(invalid) = spec.finish() {
-            // Nobody can say what the field would have narrowed, so what it may belong to accepts nothing.
+            // The field may narrow any rule, so no rule may accept anything.
             let fault = format!("{}: {}", invalid.field, invalid.message);
             rules.iter_mut().for_each(|rule| rule::fail(rule, fault.clone()));
             let message = format!("{}; the rules match nothing", invalid.message);
@@ -153,12 +153,12 @@ fn default_isolates(spec: &mut Fields<'_>, report: &mut Report) -> Isolates {
     Isolates { ingress: true, egress: egress_rules }
 }
 
-/// N-2: rules of a direction that the policy does not isolate count for nothing.
+/// Removes the rules of a direction that the policy does not isolate: they have no effect (N-2).
 fn ignore_rules(rules: &mut Vec<Rule>, isolates: Isolates, report: &mut Report) {
     for direction in [Direction::Ingress, Direction::Egress] {
         if !isolates.in_direction(direction) && rules.iter().any(|rule| rule.direction == direction) {
             let name = direction.as_str();
-            let message = format!("the {name} rules count for nothing, since policyTypes leaves {name} out");
+            let message = format!("the {name} rules have no effect, since policyTypes leaves {name} out");
             let remedy = "add the type to policyTypes, or remove the rules";
             report.warning(Invalid::new(code::IGNORED_RULES, format!("spec.{name}"), message, remedy));
         }
@@ -189,12 +189,13 @@ fn read_rule(direction: Direction, index: u32, field: Field<'_>, namespace: &str
     faults.finish(rule, report)
 }
 
-/// N-5: missing and empty restrict nothing.
+/// A missing or empty list restricts nothing (N-5).
 fn is_unrestricted(list: &Option<List<'_>>) -> bool {
     list.as_ref().is_none_or(|list| list.items.is_empty())
 }
 
-/// `None` for a peer that names nothing, or too much: it matches nothing and leaves the others be (N-9).
+/// `None` for a peer without a field, or with fields that exclude each other: it matches nothing, and the other peers of the
+/// rule are not affected (N-9).
 fn read_peer(field: Field<'_>, namespace: &str, report: &mut Report) -> Read<Option<Peer>> {
     let mut fields = Fields::of(field)?;
     let mut read = |name: &'static str| fields.field(name).map(selector).transpose();
@@ -203,7 +204,7 @@ fn read_peer(field: Field<'_>, namespace: &str, report: &mut Report) -> Read<Opt
     let path = fields.own_path().to_owned();
     fields.finish()?;
     let has_block = block.is_some();
-    // Read even where it does not count, so that all that is wrong is said at once.
+    // Read even where the peer is refused, so that one run reports every error.
     let block = block.map(|block| read_block(block, report)).transpose()?;
     let mut refuse = |message: &str, remedy: &str| {
         report.error(Invalid::new(code::INVALID_PEER, path.clone(), message, remedy));
@@ -211,7 +212,7 @@ fn read_peer(field: Field<'_>, namespace: &str, report: &mut Report) -> Read<Opt
     };
     match (pods, namespaces, block) {
         (None, None, None) => {
-            refuse("the peer names nothing, so it matches nothing", "write podSelector, namespaceSelector or ipBlock")
+            refuse("the peer has no field, so it matches nothing", "write podSelector, namespaceSelector or ipBlock")
         }
         (pods, namespaces, _) if has_block && (pods.is_some() || namespaces.is_some()) => refuse(
             "ipBlock beside selectors is refused by an API server; the peer matches nothing",
@@ -250,7 +251,7 @@ fn read_block(mut fields: Fields<'_>, report: &mut Report) -> Read<Peer> {
                         "remove the peer, or let except take out a part of its block",
                     ),
                     false => (
-                        format!("{} is no part of {}", quoted(written), block.cidr),
+                        format!("expected a part of {}, found {}", block.cidr, quoted(written)),
                         "an except takes addresses out of its own block and nothing else; \
                          to deny others, let no rule name them",
                     ),
@@ -264,7 +265,7 @@ fn read_block(mut fields: Fields<'_>, report: &mut Report) -> Read<Peer> {
     Ok(Peer::Block { cidr: block.cidr, except })
 }
 
-/// N-6, N-7.
+/// A port, a range of ports or a named port (N-6, N-7).
 fn read_port(field: Field<'_>) -> Read<PortMatch> {
     let mut fields = Fields::of(field)?;
     let protocol = port::protocol(&mut fields, "protocol")?;

@@ -1,4 +1,4 @@
-//! Nodes: labels, addresses and the ranges of their pods.
+//! `v1` Node to the model: labels, addresses and pod ranges.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,10 @@ use crate::{
     object::Object,
 };
 
-/// Addresses of the node's bridge or gateway, comma-separated: they are the node's own too (E-6).
+/// Comma-separated addresses of the node's bridge or gateway, which belong to the node, too (E-6).
 pub(crate) const GATEWAY_ANNOTATION: &str = "netverdict.io/gateway-addresses";
 
-/// Reads a Node. What cannot be read in it is left out, with a finding.
+/// Reads a Node. A field that cannot be read is left out, with a finding.
 pub fn node(object: &Object) -> (Option<Node>, Vec<Finding>) {
     let mut report = object.report();
     let mut node = Node {
@@ -48,7 +48,7 @@ pub fn node(object: &Object) -> (Option<Node>, Vec<Finding>) {
     (Some(node), report.finish())
 }
 
-/// Host names are no addresses, and no mistake either.
+/// `None` for a host name, which is valid here.
 fn read_address(mut fields: Fields<'_>) -> Read<Option<IpAddr>> {
     let path = fields.path("address");
     let (kind, text) = (fields.text("type")?.unwrap_or_default(), fields.text("address")?.unwrap_or_default());

@@ -1,7 +1,8 @@
-//! What the kinds of the ordered tiers share: subject, peers and rules of `policy.networking.k8s.io`.
+//! The kinds of the admin and baseline tiers to the model: subject, priority and ordered rules of `policy.networking.k8s.io`.
 //!
-//! The versions differ in the word for accept, in whether pass exists, in what a peer may be, in how ports are written and
-//! in how long lists may be; a [`Dialect`] says how. A subject that cannot be read makes the object unusable; a rule fails closed (C-9).
+//! Kinds and versions differ in the word for accept, in whether a rule may pass, in what a peer may be, in the syntax of ports
+//! and in the length of lists; a [`Dialect`] holds these differences. Where the subject cannot be read the object is not enforced; a
+//! rule with an error fails closed (C-9).
 
 mod dialect;
 mod peers;
@@ -32,14 +33,14 @@ const LONGEST_RULE_NAME: usize = 100;
 /// Path of the subject.
 pub(super) const SUBJECT: &str = "spec.subject";
 
-/// Where a policy stands in its tier.
+/// The position of a policy in the order of evaluation.
 pub(super) struct Precedence {
     pub(super) tier: Tier,
     pub(super) priority: i32,
 }
 
-/// Reads the whole object; `precedence` takes its fields from the specification and says `None`, with an error, where it
-/// cannot tell.
+/// Reads the whole object. `precedence` reads its fields from the specification, and returns `None`, with an error, where they
+/// are invalid.
 pub(super) fn read(
     object: &Object,
     dialect: &Dialect,
@@ -60,8 +61,8 @@ pub(super) fn read(
         check_length(rules.len() - before, dialect.most_items, &path, report);
     }
     if let Err(invalid) = spec.finish() {
-        // Whatever it would have narrowed must not open anything. Rules that deny or pass stay as they are written:
-        // to deny everything because a later version has one field more would cut off the cluster.
+        // The field may narrow any rule, so no rule may accept anything. Rules that deny or pass stay as written:
+        // denying everything because of a field that a later version adds would cut off the cluster.
         let fault = format!("{}: {}", invalid.field, invalid.message);
         for rule in rules.iter_mut().filter(|rule| rule.action == Action::Accept) {
             rule::fail(rule, fault.clone());
@@ -73,7 +74,7 @@ pub(super) fn read(
     Some(assemble(object, Parts { tier, priority, subject, isolates: Isolates::default(), rules }, report))
 }
 
-/// What was read, or an error that says that the object is not enforced.
+/// The value, or `None` and an error that says that the object is not enforced.
 pub(super) fn take<T>(read: Read<T>, report: &mut Report) -> Option<T> {
     match read {
         Ok(value) => Some(value),
@@ -85,20 +86,20 @@ pub(super) fn take<T>(read: Read<T>, report: &mut Report) -> Option<T> {
     }
 }
 
-/// 0 to 1000 (C-2).
+/// A priority from 0, evaluated first, to 1000 (C-2).
 pub(super) fn priority(spec: &mut Fields<'_>) -> Read<i32> {
     let Some(priority) = spec.integer("priority")? else { return Err(spec.missing("priority")) };
     match i32::try_from(priority) {
         Ok(priority @ 0..=1000) => Ok(priority),
         Ok(_) | Err(_) => {
-            let message = format!("{priority} is no priority");
+            let message = format!("expected a priority from 0 to 1000, found {priority}");
             let remedy = "write a number from 0, evaluated first, to 1000";
             Err(Box::new(Invalid::new(code::INVALID_PRIORITY, spec.path("priority"), message, remedy)))
         }
     }
 }
 
-/// C-7.
+/// The pods that the policy applies to: either `namespaces` or `pods` (C-7).
 fn read_subject(mut fields: Fields<'_>, dialect: &Dialect) -> Read<Subject> {
     let namespaces = fields.field("namespaces").map(selector).transpose()?;
     let pods = fields.object("pods")?.map(|pods| read_pods(pods, dialect)).transpose()?;
@@ -110,7 +111,7 @@ fn read_subject(mut fields: Fields<'_>, dialect: &Dialect) -> Read<Subject> {
     match (namespaces, pods) {
         (Some(namespaces), None) => Ok(Subject { namespaces: selected(namespaces), pods: Selector::default() }),
         (None, Some((namespaces, pods))) => Ok(Subject { namespaces: selected(namespaces), pods }),
-        (None, None) => refuse("the subject names nothing"),
+        (None, None) => refuse("the subject has no field"),
         (Some(_), Some(_)) => refuse("the subject has both namespaces and pods"),
     }
 }
@@ -170,12 +171,12 @@ fn read_ports(
     Some(ports.collect())
 }
 
-/// What has one meaning, and seldom the one that was meant.
+/// Warns of ports that are enforced as written but rarely intended.
 fn warn_of_port(port: &PortMatch, path: String, report: &mut Report) {
     match port {
         // The documentation gives it this meaning, and the schema refuses it.
         PortMatch::Protocol(_) => {
-            let message = "no port is named, which means all of the protocol; an API server refuses that";
+            let message = "no port is named, which means all ports of the protocol; an API server refuses that";
             report.warning(Invalid::new(code::MISSING_FIELD, path, message, "write the range 1 to 65535"));
         }
         // An API server takes any name here.
@@ -201,7 +202,8 @@ fn read_name(name: &str, path: String, report: &mut Report) -> String {
     }
 }
 
-/// On failure: the action to assume. A word that means accept elsewhere accepts nothing (T-126), any other denies.
+/// On failure: the action to assume. A word that means accept in another kind accepts nothing, any other denies everything
+/// (C-9).
 fn read_action(word: &str, dialect: &Dialect, path: String) -> Result<Action, (Action, Invalid)> {
     match word {
         word if word == dialect.accept => return Ok(Action::Accept),
@@ -214,6 +216,6 @@ fn read_action(word: &str, dialect: &Dialect, path: String) -> Result<Action, (A
         _ => Action::Deny,
     };
     let pass = if dialect.can_pass { ", Deny or Pass" } else { " or Deny" };
-    let message = format!("{} is no action of this kind", quoted(word));
+    let message = format!("expected an action of this kind, found {}", quoted(word));
     Err((assumed, Invalid::new(code::INVALID_ACTION, path, message, format!("write {}{pass}", dialect.accept))))
 }

@@ -1,5 +1,5 @@
-//! Pods: labels, addresses, ports and what owns them. Most of a pod's many fields say nothing here, so unknown ones
-//! are no matter.
+//! `v1` Pod to the model: labels, addresses, container ports, phase and owner. Unknown fields are ignored, since most
+//! fields of a pod do not matter to network policy.
 
 use netverdict_policy::model::{ContainerPort, Phase, Pod, Workload};
 
@@ -11,7 +11,7 @@ use crate::{
     object::Object,
 };
 
-/// Reads a Pod. What cannot be read in it is left out, with a finding.
+/// Reads a Pod. A field that cannot be read is left out, with a finding.
 pub fn pod(object: &Object) -> (Option<Pod>, Vec<Finding>) {
     let mut report = object.report();
     let mut pod = Pod {
@@ -53,14 +53,14 @@ fn read_phase(status: &mut Fields<'_>) -> Read<Option<Phase>> {
         Some("Failed") => Phase::Failed,
         Some("Unknown") => Phase::Unknown,
         Some(other) => {
-            let message = format!("{} is no phase; the pod counts as pending", quoted(other));
+            let message = format!("expected a pod phase, found {}; the pod counts as pending", quoted(other));
             let remedy = "write Pending, Running, Succeeded, Failed or Unknown";
             return Err(Box::new(Invalid::new(code::WRONG_TYPE, status.path("phase"), message, remedy)));
         }
     }))
 }
 
-/// `podIPs`, and `podIP` where that says more, each once.
+/// `podIPs` and `podIP`, each address once.
 fn read_addresses(status: &mut Fields<'_>, pod: &mut Pod, report: &mut Report) {
     let mut add = |text: &str, path: String, report: &mut Report| match address::address(text) {
         Some(address) if !pod.addresses.contains(&address) => pod.addresses.push(address),
@@ -83,7 +83,7 @@ fn read_addresses(status: &mut Fields<'_>, pod: &mut Pod, report: &mut Report) {
     }
 }
 
-/// Of regular containers, and of init containers that keep running beside them (E-2).
+/// Ports of regular containers and of restartable init containers (E-2).
 fn read_ports(spec: &mut Fields<'_>, ports: &mut Vec<ContainerPort>, report: &mut Report) {
     for list in ["containers", "initContainers"] {
         let Some(Some(containers)) = report.lenient(spec.list(list)) else { continue };
@@ -113,7 +113,7 @@ fn read_port(mut fields: Fields<'_>) -> Read<ContainerPort> {
     Ok(ContainerPort { name, port, protocol })
 }
 
-/// The owner that controls the pod, or else the first.
+/// The controlling owner, or else the first one.
 fn read_owner(metadata: &mut Fields<'_>) -> Read<Option<Workload>> {
     let mut first = None;
     for owner in metadata.list("ownerReferences")?.iter().flat_map(|list| list.iter()) {
@@ -128,7 +128,7 @@ fn read_owner(metadata: &mut Fields<'_>) -> Read<Option<Workload>> {
     Ok(first)
 }
 
-/// A ReplicaSet that a Deployment made has the pods' template hash at the end of its name.
+/// The Deployment above a ReplicaSet: the ReplicaSet's name is the Deployment's with the pods' template hash appended.
 fn top_of(owner: Workload, pod: &Pod) -> Workload {
     let hash = pod.labels.get("pod-template-hash").filter(|hash| !hash.is_empty());
     let deployment = match (owner.kind.as_str(), hash) {

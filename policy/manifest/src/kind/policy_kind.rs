@@ -1,4 +1,4 @@
-//! One kind of policy: what the registry of kinds needs of it, and how its parts become a policy of the model.
+//! The interface of a policy kind, and the parts that every kind reads alike.
 
 use netverdict_policy::model::{Isolates, Policy, PolicyKey, Rule, Subject, Tier};
 use serde_json::Value;
@@ -16,7 +16,7 @@ pub enum Scope {
     Namespace,
 }
 
-/// Where a kind writes what the model holds.
+/// Where the fields of a kind are that findings name.
 #[derive(Debug)]
 pub struct Layout {
     /// Path of the subject.
@@ -27,24 +27,24 @@ pub struct Layout {
     pub peers_of: fn(&Value) -> usize,
 }
 
-/// How one kind of policy object becomes a [`Policy`].
+/// Converts one kind of policy object to a [`Policy`].
 pub trait PolicyKind: Sync {
-    /// As manifests spell it, for instance `NetworkPolicy`.
+    /// The kind, for instance `NetworkPolicy`.
     fn kind(&self) -> &'static str;
 
-    /// Those that are read, never none, the newest first; objects of another version are not enforced.
+    /// The versions that are read: at least one, the newest first, all of one group. Objects of other versions are not enforced.
     fn api_versions(&self) -> &'static [&'static str];
 
     fn scope(&self) -> Scope;
 
-    /// Where findings about the model point to in the object.
+    /// For findings about the model, which name the field of the object.
     fn layout(&self) -> &'static Layout;
 
-    /// The policy, or `None` where it cannot be enforced at all, which the report must then say.
+    /// The policy, or `None` where it cannot be enforced; the report then has an error that says why.
     fn read(&self, object: &Object, report: &mut Report) -> Option<Policy>;
 }
 
-/// What a kind read from its object, apart from what all kinds have in common.
+/// The parts of a policy that depend on its kind.
 pub(super) struct Parts {
     pub(super) tier: Tier,
     pub(super) priority: i32,

@@ -1,4 +1,4 @@
-//! Services: their addresses, ports and selector.
+//! `v1` Service to the model: addresses, ports and selector.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::{
     object::Object,
 };
 
-/// Reads a Service. What cannot be read in it is left out, with a finding.
+/// Reads a Service. A field that cannot be read is left out, with a finding.
 pub fn service(object: &Object) -> (Option<Service>, Vec<Finding>) {
     let mut report = object.report();
     let mut service = Service {

@@ -1,13 +1,13 @@
-//! What every check of the lint needs: the snapshot, its pods, and where the objects write what the model holds.
+//! The input of every check: the snapshot, its pods, and the paths of fields in the objects.
 
 use std::collections::BTreeMap;
 
 use netverdict_policy::model::{Direction, Policy, PolicyKey, Rule, Snapshot};
 use serde_json::Value;
 
-use super::population::Population;
+use super::pod_index::PodIndex;
 use crate::{
-    finding::{Invalid, ObjectRef, Report},
+    finding::{ObjectRef, Report},
     kind::layout,
     object::Object,
     snapshot::Reading,
@@ -17,17 +17,17 @@ fn key_of(object: &Object) -> PolicyKey {
     PolicyKey { kind: object.kind.clone(), namespace: object.namespace.clone(), name: object.name.clone() }
 }
 
-/// What the checks look at.
+/// The input of the checks.
 pub(super) struct Lint<'a> {
     pub(super) snapshot: &'a Snapshot,
-    pub(super) population: Population<'a>,
+    pub(super) pods: PodIndex<'a>,
     objects: BTreeMap<PolicyKey, &'a Object>,
 }
 
 impl<'a> Lint<'a> {
     pub(super) fn of(reading: &'a Reading) -> Self {
         let objects = reading.objects.iter().map(|object| (key_of(object), object.as_ref())).collect();
-        Self { snapshot: &reading.snapshot, population: Population::of(&reading.snapshot), objects }
+        Self { snapshot: &reading.snapshot, pods: PodIndex::of(&reading.snapshot), objects }
     }
 
     pub(super) fn report(&self, policy: &PolicyKey) -> Report {
@@ -40,13 +40,13 @@ impl<'a> Lint<'a> {
         }
     }
 
-    /// Whether the policy decides nothing: itself, its namespace or everything is audited.
+    /// Whether the policy is audited: itself, with its namespace, or with all policies.
     pub(super) fn is_audited(&self, policy: &Policy) -> bool {
         let namespace = self.snapshot.namespaces.get(&policy.key.namespace);
         policy.audit || self.snapshot.audit_all || namespace.is_some_and(|namespace| namespace.audit)
     }
 
-    /// As its object wrote it.
+    /// The rule as its object has it.
     fn written(&self, policy: &Policy, rule: &Rule) -> Option<&Value> {
         let spec = self.objects.get(&policy.key)?.value.get("spec")?;
         spec.get(rule.direction.as_str())?.get(usize::try_from(rule.index).ok()?)
@@ -85,13 +85,4 @@ pub(super) fn rule_path(direction: Direction, index: u32) -> String {
 /// Path of the subject.
 pub(super) fn subject_path(policy: &Policy) -> &'static str {
     layout(&policy.key.kind).map_or("spec", |layout| layout.subject)
-}
-
-pub(super) fn remark(
-    code: &'static str,
-    field: impl Into<String>,
-    message: impl Into<String>,
-    remedy: &str,
-) -> Invalid {
-    Invalid::new(code, field, message, remedy)
 }

@@ -18,11 +18,11 @@ pub(super) enum Scalar {
     Text(String),
 }
 
-/// Why a scalar has no value, as the middle of a sentence: `.inf has no form in JSON`.
+/// Why a scalar has no JSON value: `.inf has no form in JSON`.
 #[derive(Debug, PartialEq)]
 pub(super) struct NoValue(pub(super) String);
 
-/// Type tags that decide how a scalar is read. Every other tag makes it text, whatever it looks like.
+/// Tags that change the type of a scalar. Any other tag makes it text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tag {
     Null,
@@ -34,7 +34,7 @@ pub(super) enum Tag {
 }
 
 impl Scalar {
-    /// `plain` is a scalar without quotes that is no block.
+    /// `plain`: without quotes, and not a block.
     pub(super) fn of(text: &str, plain: bool, tag: Option<Tag>) -> Result<Self, NoValue> {
         match tag {
             None if plain => Ok(resolve(text)),
@@ -70,10 +70,10 @@ impl Scalar {
     /// The JSON key. kubectl writes one of another type as text: `on: 1` becomes `{"true": 1}`.
     pub(super) fn key(self) -> Result<String, NoValue> {
         Ok(match self {
-            Self::Null => return Err(NoValue("null is no key".to_owned())),
+            Self::Null => return Err(NoValue("null cannot be a key".to_owned())),
             Self::Bool(value) => value.to_string(),
             Self::Integer(value) => value.to_string(),
-            Self::Large(value) => return Err(NoValue(format!("{value} is no key"))),
+            Self::Large(value) => return Err(NoValue(format!("{value} cannot be a key"))),
             Self::Float(value) => float_key(value),
             Self::Text(text) => text,
         })
@@ -115,7 +115,7 @@ fn resolve(text: &str) -> Scalar {
     number.unwrap_or_else(|| Scalar::Text(text.to_owned()))
 }
 
-/// Whether an underscore stands elsewhere than between two digits.
+/// Whether an underscore is elsewhere than between two digits.
 fn has_stray_underscore(text: &str) -> bool {
     let is_digit = |b: Option<&u8>| b.is_some_and(u8::is_ascii_digit);
     let bytes = text.as_bytes();

@@ -58,10 +58,10 @@ fn a_merge_key_sets_its_entries_where_it_stands() {
 fn what_cannot_be_a_document_is_refused_with_its_place() {
     for (text, expected) in [
         ("a: 1\nb: .inf\n", ".inf has no form in JSON at line 2, column 4"),
-        ("~: 1\n", "null is no key at line 1, column 1"),
+        ("~: 1\n", "null cannot be a key at line 1, column 1"),
         ("? [a]\n: b\n", "a key must be text at line 1, column 3"),
-        ("a: &a [*a]\n", "the alias stands inside its own anchor at line 1, column 8"),
-        ("b: &a {<<: *a}\n", "the alias stands inside its own anchor at line 1, column 12"),
+        ("a: &a [*a]\n", "the alias is inside its own anchor at line 1, column 8"),
+        ("b: &a {<<: *a}\n", "the alias is inside its own anchor at line 1, column 12"),
         ("a: !!int x\n", "\"x\" does not fit its tag !!int at line 1, column 10"),
         ("1: a\n'1': b\n", "duplicate mapping key: 1 at line 2, column 1"),
         ("on: a\ntrue: b\n", "duplicate mapping key: true at line 2, column 1"),

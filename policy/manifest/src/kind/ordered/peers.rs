@@ -52,7 +52,7 @@ pub(super) fn read_peers(
     Some(peers)
 }
 
-/// C-8: exactly one field.
+/// A peer with exactly one field (C-8). Networks and domain names become one peer of the model each.
 fn read_peer(
     dialect: &Dialect,
     field: Field<'_>,
@@ -91,7 +91,7 @@ fn read_peer(
     match (peers.pop(), peers.is_empty()) {
         (Some(peer), true) if !peer.is_empty() => Ok(peer),
         (Some(_), false) => refuse("the peer has more than one field"),
-        (Some(_) | None, _) => refuse("the peer names nothing"),
+        (Some(_) | None, _) => refuse("the peer has no field"),
     }
 }
 
@@ -116,7 +116,7 @@ fn read_networks(list: &List<'_>, report: &mut Report) -> Read<Vec<Peer>> {
     Ok(peers)
 }
 
-/// C-12.
+/// Domain names are valid only in rules that accept (C-12).
 fn read_domain_names(list: &List<'_>, action: Action, report: &mut Report) -> Read<Vec<Peer>> {
     check_set(list, report);
     let refuse = |path: &str, message: String, remedy: &str| {
@@ -132,11 +132,11 @@ fn read_domain_names(list: &List<'_>, action: Action, report: &mut Report) -> Re
         match domain_name(name) {
             Some(pattern) => peers.push(Peer::Name(pattern)),
             None => {
-                let message = format!("{} is no domain name", quoted(name));
+                let message = format!("expected a domain name, found {}", quoted(name));
                 return refuse(
                     &field.path,
                     message,
-                    "write a name of two labels or more, with *. before it for all below",
+                    "write a name of two labels or more; *. before it matches all names below it",
                 );
             }
         }
@@ -162,13 +162,13 @@ fn domain_name(text: &str) -> Option<NamePattern> {
     fits.then_some(if wildcard { NamePattern::Suffix(name) } else { NamePattern::Exact(name) })
 }
 
-/// Networks or domain names: not too many, and each once.
+/// Warns of networks or domain names that are too many or appear twice.
 fn check_set(list: &List<'_>, report: &mut Report) {
     check_length(list.items.len(), MOST_NETWORKS, &list.path, report);
     let mut seen = BTreeSet::new();
     for item in list.iter() {
         if let Some(text) = item.value.as_str().filter(|text| !seen.insert(*text)) {
-            let message = format!("{} is there twice, which an API server refuses", quoted(text));
+            let message = format!("{} appears twice, which an API server refuses", quoted(text));
             report.warning(Invalid::new(code::DUPLICATE_ITEM, item.path, message, "remove one of the two"));
         }
     }
