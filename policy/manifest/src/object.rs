@@ -109,7 +109,7 @@ impl Object {
                 Ok(index) => format!("{path}[{index}]"),
                 Err(_) => child_path(&path, step),
             });
-            let message = format!("kubectl reads the key {written} as {}", quoted(key));
+            let message = format!("kubectl reads the unquoted key {written} as {}", quoted(key));
             report.warning(Invalid::new(code::WRONG_TYPE, path, message, "put the key in quotes"));
         }
     }

@@ -84,7 +84,7 @@ fn policy_types_are_defaulted_as_an_api_server_does() {
 }
 
 #[test]
-fn absent_null_and_empty_are_told_apart_where_kubernetes_does() {
+fn absent_null_and_empty_are_distinguished_where_kubernetes_does() {
     for spec in ["{}", "{podSelector: null}", "{podSelector: {}}"] {
         assert_eq!(network_policy(spec).0.unwrap().subject.pods, Selector::default(), "{spec}");
     }
@@ -271,7 +271,7 @@ fn messages_say_what_is_written_and_what_kubectl_reads() {
 }
 
 #[test]
-fn a_key_that_kubectl_reads_as_another_is_told() {
+fn a_key_that_kubectl_reads_as_another_is_reported() {
     let yaml = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, labels: {on: x}}\nspec: {podSelector: {matchLabels: {y: b}}}\n";
     let object = object(yaml);
     let findings = crate::snapshot(std::slice::from_ref(&object)).findings;
@@ -284,8 +284,8 @@ fn a_key_that_kubectl_reads_as_another_is_told() {
     assert_eq!(
         told,
         [
-            (warning, "metadata.labels", "kubectl reads the key on as \"true\""),
-            (warning, "spec.podSelector.matchLabels", "kubectl reads the key y as \"true\""),
+            (warning, "metadata.labels", "kubectl reads the unquoted key on as \"true\""),
+            (warning, "spec.podSelector.matchLabels", "kubectl reads the unquoted key y as \"true\""),
         ]
     );
     assert_eq!(policy(&object).0.unwrap().subject.pods, labels("{matchLabels: {'true': b}}"));
@@ -344,7 +344,7 @@ fn what_stands_around_the_specification_is_checked() {
 }
 
 #[test]
-fn an_except_outside_its_block_is_told() {
+fn an_except_outside_its_block_is_reported() {
     for except in ["10.0.0.0/8", "192.168.0.0/16", "fd00::/8", "0.0.0.0/0"] {
         let spec = format!(
             "{{podSelector: {{}}, ingress: [{{from: [{{ipBlock: {{cidr: 10.0.0.0/8, except: ['{except}']}}}}]}}]}}"
@@ -592,7 +592,7 @@ fn pods_name_the_selectors_that_their_version_requires() {
 }
 
 #[test]
-fn ports_that_no_cluster_can_mean_are_told_and_count_as_they_are_written() {
+fn ports_that_no_cluster_can_mean_are_reported_and_count_as_they_are_written() {
     let rule = |protocol: &str| {
         let (policy, findings) = cluster_policy(&format!(
             "ingress: [{{action: Deny, from: [{{namespaces: {{}}}}], protocols: [{protocol}]}}]"
@@ -623,7 +623,7 @@ fn a_range_of_one_port_is_refused_where_the_schema_does() {
 }
 
 #[test]
-fn what_a_peer_says_twice_is_told_and_counts() {
+fn what_a_peer_says_twice_is_reported_and_counts() {
     for peer in ["networks: [10.0.0.0/8, fd00::/8, 10.0.0.0/8]", "domainNames: [a.com, b.com, a.com]"] {
         let (policy, findings) = cluster_policy(&format!("egress: [{{action: Accept, to: [{{{peer}}}]}}]"));
         assert_eq!(codes(&findings), [code::DUPLICATE_ITEM], "{peer}");

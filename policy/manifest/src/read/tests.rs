@@ -76,7 +76,7 @@ fn a_byte_order_mark_before_a_later_document_loses_no_document() {
 }
 
 #[test]
-fn a_document_that_kubectl_does_not_reach_is_told_with_its_line() {
+fn a_document_that_kubectl_does_not_reach_is_reported_with_its_line() {
     let next = format!("{}...\n{}", pod("a"), pod("b"));
     let lone_returns = format!("{}---\n{}", pod("a"), pod("b")).replace('\n', "\r");
     for (text, line, remedy) in [(next, 6, "a line of ---"), (lone_returns, 5, "with LF")] {
@@ -137,7 +137,7 @@ fn lists_are_expanded_and_items_of_api_lists_get_their_kind() {
 }
 
 #[test]
-fn a_broken_document_costs_no_other() {
+fn a_broken_document_does_not_affect_others() {
     for broken in [
         "a: [1",
         "a: b: c",
@@ -249,7 +249,7 @@ fn stored_text_reads_back_as_the_same_object() {
 }
 
 #[test]
-fn a_key_that_stands_twice_is_refused_and_told_without_advice_for_programmers() {
+fn a_key_that_stands_twice_is_refused_without_advice_for_programmers() {
     let (objects, findings) = read("apiVersion: v1\nkind: Pod\nkind: Node\nmetadata: {name: a}\n", "f");
     assert_eq!((objects.len(), findings.len()), (0, 1));
     let message = &findings[0].message;

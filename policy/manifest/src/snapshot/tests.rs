@@ -35,7 +35,7 @@ fn every_kind_finds_its_place() {
 }
 
 #[test]
-fn namespaces_that_nobody_defines_are_implied() {
+fn undefined_namespaces_are_implied() {
     let reading =
         reading(&format!("{CLUSTER}---\n{{apiVersion: v1, kind: Pod, metadata: {{name: b, namespace: 'y'}}}}\n"));
     assert_eq!(codes(&reading), [code::IMPLIED_NAMESPACE]);

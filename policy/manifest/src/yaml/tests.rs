@@ -105,7 +105,7 @@ fn spellings_are_kept_where_json_has_others() {
 }
 
 #[test]
-fn a_second_document_is_not_read_and_its_line_told() {
+fn a_second_document_is_not_read_and_its_line_is_reported() {
     let document = document("a: 1\n...\nb: 1\n", 4).unwrap();
     assert_eq!((document.value, document.next_at), (json(r#"{"a":1}"#), Some(6)));
     assert_eq!(super::document("a: 1\n...\n", 1).unwrap().next_at, None);
