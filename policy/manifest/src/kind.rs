@@ -48,7 +48,7 @@ pub fn kinds_read() -> impl Iterator<Item = (&'static [&'static str], &'static s
     core.chain(KINDS.iter().map(|kind| (kind.api_versions(), kind.kind())))
 }
 
-/// The layout of a policy kind, or `None` for kinds that are not read.
+/// The [`Layout`] of a policy kind, or `None` for kinds that are not read.
 pub(crate) fn layout(kind: &str) -> Option<&'static Layout> {
     KINDS.iter().find(|known| known.kind() == kind).map(|known| known.layout())
 }

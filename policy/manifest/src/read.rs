@@ -1,11 +1,11 @@
 //! Text to [`Object`]s: splits YAML or JSON into documents and expands lists. A broken document does not affect the others.
 //!
-//! Bounds: [`MOST_BYTES`] of text, [`MOST_OBJECTS`] objects, 64 levels of nesting, and what aliases may expand to.
+//! Bounds: [`MOST_BYTES`] of text, [`MOST_OBJECTS`] objects, and those of [`yaml`] for each document.
 
 use serde_json::Value;
 
 use crate::{
-    fields::describe,
+    fields::{Field, describe},
     finding::{Finding, Invalid, Severity, code},
     json,
     metadata::object_from_text,
@@ -119,8 +119,8 @@ impl<'a> Reader<'a> {
                 self.value(value, spelling, document);
                 if let Some(line) = next_at {
                     let message = format!("the text from line {line} on is not read; kubectl ignores it, too");
-                    let lone_return = part.text.replace("\r\n", "\n").contains('\r');
-                    let remedy = match lone_return {
+                    let has_lone_returns = part.text.matches('\r').count() > part.text.matches("\r\n").count();
+                    let remedy = match has_lone_returns {
                         true => "end the lines with LF, or with CR and LF",
                         false => "begin each document with a line of ---",
                     };
@@ -146,7 +146,8 @@ impl<'a> Reader<'a> {
             return;
         }
         if !value.is_object() {
-            let message = format!("expected a Kubernetes object, found {}", describe(&value));
+            let found = Field::new(&value, "", Some(&spelling)).describe();
+            let message = format!("expected a Kubernetes object, found {found}");
             return self.refuse(document, code::BROKEN_DOCUMENT, message, "write one object a document");
         }
         let position = Position { document, item: None, next_item: &mut 0, lists_left: MOST_NESTED_LISTS };

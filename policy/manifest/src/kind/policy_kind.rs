@@ -16,7 +16,7 @@ pub enum Scope {
     Namespace,
 }
 
-/// Where the fields of a kind are that findings name.
+/// Where a kind has the fields that findings about the model name.
 #[derive(Debug)]
 pub struct Layout {
     /// Path of the subject.
