@@ -50,10 +50,10 @@ enum Client<'a> {
 }
 
 /// Why a client cannot reach DNS.
-enum Blocked<'a> {
+enum Denial<'a> {
     /// These policies isolate it, and none of their rules can match a name server.
-    Isolated(Vec<&'a Policy>),
-    Denied(&'a PolicyKey, u32),
+    ByIsolation(Vec<&'a Policy>),
+    ByRule(&'a PolicyKey, u32),
 }
 
 /// The result of one ordered tier.
@@ -63,7 +63,7 @@ enum TierResult<'a> {
     Passed,
 }
 
-/// The policy that blocks, and its rule if it is of an ordered tier.
+/// The policy that denies, and its rule if it is of an ordered tier.
 type Cause<'a> = (&'a PolicyKey, Option<u32>);
 
 /// The pods that cannot reach DNS by one protocol.
@@ -134,8 +134,8 @@ impl<'a> DnsCheck<'a> {
             alike.entry((&pod.namespace, &pod.labels)).or_default().push(pod);
         }
         for pods in alike.values() {
-            for (protocol, blocked) in self.blocked(Client::Pod(pods[0])) {
-                for cause in blocked.causes() {
+            for (protocol, denial) in self.denials(Client::Pod(pods[0])) {
+                for cause in denial.causes() {
                     let affected = &mut self.cut_off.entry(cause).or_default()[protocol];
                     affected.first = affected.first.or(Some(pods[0]));
                     affected.count += pods.len();
@@ -148,9 +148,9 @@ impl<'a> DnsCheck<'a> {
         let all = self.ordered.iter().chain(self.isolating.values().flatten());
         let policies: Vec<&'a Policy> = all.map(|egress| egress.policy).collect();
         for policy in policies {
-            for (protocol, blocked) in self.blocked(Client::Subject(&policy.subject)) {
+            for (protocol, denial) in self.denials(Client::Subject(&policy.subject)) {
                 // The subjects of the other policies are checked in their turn.
-                for cause in blocked.causes().into_iter().filter(|(key, _)| *key == &policy.key) {
+                for cause in denial.causes().into_iter().filter(|(key, _)| *key == &policy.key) {
                     self.cut_off.entry(cause).or_default()[protocol] = Affected { count: 1, first: None };
                 }
             }
@@ -158,7 +158,7 @@ impl<'a> DnsCheck<'a> {
     }
 
     /// The protocols, by position in [`PROTOCOLS`], by which the client cannot reach DNS.
-    fn blocked(&self, client: Client<'_>) -> Vec<(usize, Blocked<'a>)> {
+    fn denials(&self, client: Client<'_>) -> Vec<(usize, Denial<'a>)> {
         let selecting = |egress: &&EgressPolicy<'a>| egress.selects(client);
         let ordered: Vec<&EgressPolicy<'a>> = self.ordered.iter().filter(selecting).collect();
         let baseline = ordered.partition_point(|egress| egress.policy.tier == Tier::Admin);
@@ -177,19 +177,19 @@ fn evaluate<'a>(
     isolating: &[&EgressPolicy<'a>],
     baseline: &[&EgressPolicy<'a>],
     protocol: usize,
-) -> Option<Blocked<'a>> {
+) -> Option<Denial<'a>> {
     match ordered_tier(admin, protocol) {
         TierResult::Accepted => return None,
-        TierResult::Denied(policy, index) => return Some(Blocked::Denied(policy, index)),
+        TierResult::Denied(policy, index) => return Some(Denial::ByRule(policy, index)),
         TierResult::Passed => {}
     }
     if !isolating.is_empty() {
         let mut found = isolating.iter().flat_map(|egress| &egress.rules).map(|rule| rule.matches[protocol]);
         let open = found.any(|found| found > Match::No);
-        return (!open).then(|| Blocked::Isolated(isolating.iter().map(|egress| egress.policy).collect()));
+        return (!open).then(|| Denial::ByIsolation(isolating.iter().map(|egress| egress.policy).collect()));
     }
     match ordered_tier(baseline, protocol) {
-        TierResult::Denied(policy, index) => Some(Blocked::Denied(policy, index)),
+        TierResult::Denied(policy, index) => Some(Denial::ByRule(policy, index)),
         TierResult::Accepted | TierResult::Passed => None,
     }
 }
@@ -251,11 +251,11 @@ impl Client<'_> {
     }
 }
 
-impl<'a> Blocked<'a> {
+impl<'a> Denial<'a> {
     fn causes(self) -> Vec<Cause<'a>> {
         match self {
-            Self::Isolated(policies) => policies.into_iter().map(|policy| (&policy.key, None)).collect(),
-            Self::Denied(policy, index) => vec![(policy, Some(index))],
+            Self::ByIsolation(policies) => policies.into_iter().map(|policy| (&policy.key, None)).collect(),
+            Self::ByRule(policy, index) => vec![(policy, Some(index))],
         }
     }
 }
