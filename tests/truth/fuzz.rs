@@ -38,8 +38,8 @@ metadata: {namespace: x, name: only-y}
 spec:
   podSelector: {matchLabels: {pod: a}}
   policyTypes: [Ingress, Egress]
-  ingress: [{from: [{namespaceSelector: {matchLabels: {ns: y}}}], ports: [{port: 80}, {protocol: UDP, port: 80}]}]
-  egress: [{to: [{namespaceSelector: {matchLabels: {ns: y}}}], ports: [{port: 80}, {protocol: UDP, port: 80}]}]
+  ingress: [{from: [{namespaceSelector: {matchLabels: {ns: 'y'}}}], ports: [{port: 80}, {protocol: UDP, port: 80}]}]
+  egress: [{to: [{namespaceSelector: {matchLabels: {ns: 'y'}}}], ports: [{port: 80}, {protocol: UDP, port: 80}]}]
 ";
 
 #[test]

@@ -1,12 +1,12 @@
-//! Pods on the host's network that a policy seems to select.
+//! Pods on the host's network whose labels a policy selects: no policy applies to them.
 
 use netverdict_policy::model::Policy;
 
-use super::{Lint, remark, subject_path};
-use crate::finding::{Report, code};
+use super::context::{Lint, subject_path};
+use crate::finding::{Invalid, Report, code};
 
 pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
-    let pods = lint.population.select_on_host(&policy.subject.namespaces, &policy.subject.pods);
+    let pods = lint.pods.select_on_host(&policy.subject.namespaces, &policy.subject.pods);
     if let Some(first) = pods.first() {
         let message = match pods.len() {
             1 => format!(
@@ -19,6 +19,6 @@ pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
             ),
         };
         let remedy = "guard them by the node's firewall, or run them without hostNetwork";
-        report.warning(remark(code::HOST_NETWORK_SELECTED, subject_path(policy), message, remedy));
+        report.warning(Invalid::new(code::HOST_NETWORK_SELECTED, subject_path(policy), message, remedy));
     }
 }

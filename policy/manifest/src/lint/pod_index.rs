@@ -1,4 +1,4 @@
-//! The pods of a snapshot, indexed so that a selector need not look at all of them.
+//! The pods of a snapshot, indexed by namespace, label and address, so that a selector does not scan all of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,7 +9,7 @@ use netverdict_policy::model::{NamespaceScope, Operator, Pod, Selector, Snapshot
 
 use crate::selector::matches;
 
-pub(super) struct Population<'a> {
+pub(super) struct PodIndex<'a> {
     snapshot: &'a Snapshot,
     /// Pods that policies can select, by namespace.
     by_namespace: BTreeMap<&'a str, Vec<&'a Pod>>,
@@ -19,9 +19,9 @@ pub(super) struct Population<'a> {
     on_host: BTreeMap<&'a str, Vec<&'a Pod>>,
 }
 
-impl<'a> Population<'a> {
+impl<'a> PodIndex<'a> {
     pub(super) fn of(snapshot: &'a Snapshot) -> Self {
-        let mut population = Self {
+        let mut index = Self {
             snapshot,
             by_namespace: BTreeMap::new(),
             by_label: HashMap::new(),
@@ -30,23 +30,23 @@ impl<'a> Population<'a> {
         };
         for pod in snapshot.pods.values() {
             if pod.takes_part() {
-                population.by_namespace.entry(&pod.namespace).or_default().push(pod);
-                population.by_address.extend(pod.addresses.iter().map(|address| (*address, pod.as_ref())));
+                index.by_namespace.entry(&pod.namespace).or_default().push(pod);
+                index.by_address.extend(pod.addresses.iter().map(|address| (*address, pod.as_ref())));
                 for (key, value) in &pod.labels {
-                    population.by_label.entry((key, value)).or_default().push(pod);
+                    index.by_label.entry((key, value)).or_default().push(pod);
                 }
             } else if pod.host_network {
-                population.on_host.entry(&pod.namespace).or_default().push(pod);
+                index.on_host.entry(&pod.namespace).or_default().push(pod);
             }
         }
-        population
+        index
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.by_namespace.is_empty()
     }
 
-    pub(super) fn pods(&self) -> impl Iterator<Item = &'a Pod> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &'a Pod> {
         self.by_namespace.values().flatten().copied()
     }
 
@@ -78,7 +78,7 @@ impl<'a> Population<'a> {
         candidates.into_iter().filter(move |pod| matches(&pods, &pod.labels))
     }
 
-    /// Pods on the host's network whose labels match: no policy applies to them for all that (E-5).
+    /// Pods on the host's network whose labels match. No policy applies to them (E-5).
     pub(super) fn select_on_host(&self, scope: &NamespaceScope, pods: &Selector) -> Vec<&'a Pod> {
         let namespaces = self.namespaces(scope);
         let pods_there = namespaces.iter().filter_map(|name| self.on_host.get(name)).flatten().copied();
