@@ -80,7 +80,7 @@ pub struct Flow {
     pub family: Family,
 }
 
-/// Where a flow is judged (§1.1 of the semantics).
+/// Where a flow is judged (points and verdicts in `docs/semantics.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PointName {
@@ -187,7 +187,7 @@ pub fn evaluate(snapshot: &Snapshot, flow: &Flow) -> Result<Evaluation, Evaluate
         }
         points.push(Point { name, subject: pod.key(), decision, near_misses });
     }
-    // Also where no end is a pod that could be judged: who answers for a Service is not known (§2.3).
+    // Also where no end is a pod that could be judged: a Service's backend is not known at the source.
     let unresolved = Facts::of(snapshot, &flow.destination, None, family).service.then_some(Verdict::Unknown);
     let verdict = conjunction(points.iter().map(|point| point.decision.verdict).chain(unresolved));
     Ok(Evaluation { verdict, points, missing })
@@ -389,7 +389,7 @@ pub(crate) fn self_traffic() -> Decision {
     Judgement::plain(Verdict::Allowed, Reason::SelfTraffic).with_staged(None)
 }
 
-/// The backend of a Service is not known at the source (§2.3).
+/// The backend of a Service is not known at the source.
 pub(crate) fn service_not_resolved() -> Decision {
     Judgement::plain(Verdict::Unknown, Reason::ServiceNotResolved).with_staged(None)
 }
