@@ -26,7 +26,7 @@ use self::{
 };
 use crate::{
     command::output,
-    ebpf, machine,
+    ebpf, machine, progress,
     services::{self, Place, Serving, usual, wait},
     setup,
     topology::{PodNetwork, Topology},
@@ -34,7 +34,7 @@ use crate::{
 
 /// A verdict is visible within two seconds; a loaded machine gets some more before we call it lost.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
-/// Datagrams of the crash scene: their source ports tell them apart.
+/// Datagrams of the crash: their source ports tell them apart.
 const NUMBERED: std::ops::Range<u16> = 20_000..20_300;
 /// Nothing listens there, and nothing may reach it.
 const NUMBERED_PORT: u16 = 9;
@@ -77,23 +77,37 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn live(options: &Options, interrupted: &AtomicBool) -> Result<()> {
-    let object = ebpf::build()?;
-    services::build()?;
+    let object = build()?;
     let place = Place::new("demo")?;
-    let scene = Scene { place, object, interrupted };
-    let result = scene.play(options);
-    let cleaned = scene.place.clean_up();
+    let shop = Shop { place, object, interrupted };
+    let result = shop.play(options);
+    let cleaned = shop.place.clean_up();
     result.and(cleaned)
 }
 
-/// The stage, and what has to be taken down whatever happens.
-struct Scene<'a> {
+/// Builds the programs; the BPF toolchain and object, and what reads Parquet, are made ready at the same time, since much
+/// of that waits for a network.
+fn build() -> Result<PathBuf> {
+    std::thread::scope(|scope| {
+        let object = scope.spawn(ebpf::build);
+        // Without it the demo runs too, and says so in its place.
+        let readers = scope.spawn(|| setup::reader_tools().ok());
+        let built = services::build();
+        let object = progress::join(object);
+        progress::join(readers);
+        built?;
+        object
+    })
+}
+
+/// What the demo is made of, and what has to be taken down whatever happens.
+struct Shop<'a> {
     place: Place,
     object: PathBuf,
     interrupted: &'a AtomicBool,
 }
 
-impl Scene<'_> {
+impl Shop<'_> {
     fn play(&self, options: &Options) -> Result<()> {
         say("A node with eight pods, each in a network namespace of its own, IPv4 and IPv6");
         let mut topology = Topology::new("nvdemo", 77)?;
@@ -258,15 +272,15 @@ impl Scene<'_> {
         let mut buffer = [0; 64];
         ensure!(arrivals.recv(&mut buffer).is_err(), "a denied datagram arrived while the collector was down");
         let all = u64::from(NUMBERED.end - NUMBERED.start);
-        let of_this_scene = format!(
+        let of_this_step = format!(
             "from flows where lane = 'denied' and destination_port = {NUMBERED_PORT} and protocol = 17 \
              and source_port >= {} and source_port < {}",
             NUMBERED.start, NUMBERED.end
         );
         wait("every numbered denial is on record", VISIBLE_WITHIN, || {
-            Ok(self.place.sql_number(query, &format!("select count(distinct source_port) {of_this_scene}"))? == all)
+            Ok(self.place.sql_number(query, &format!("select count(distinct source_port) {of_this_step}"))? == all)
         })?;
-        let packets = self.place.sql_number(query, &format!("select sum(count) {of_this_scene}"))?;
+        let packets = self.place.sql_number(query, &format!("select sum(count) {of_this_step}"))?;
         ensure!(packets == all, "{all} datagrams were denied, {packets} are on record");
         println!("  none of {all} numbered datagrams passed, and each is on record once");
         Ok(collector)

@@ -16,7 +16,10 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::command::{cargo, output, run, target};
+use crate::{
+    command::{cargo, output, target},
+    progress,
+};
 
 /// How long a program may take to serve, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,8 +34,19 @@ pub struct Place {
 
 /// Builds the programs that [`Place`] runs.
 pub fn build() -> Result<()> {
-    // The whole workspace: one set of features, whichever verb builds.
-    run(cargo().args(["build", "--workspace", "--bins"]))
+    // The whole workspace chooses the features, whichever verb builds; only the programs named are built.
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--workspace",
+        "--bin",
+        "netverdict",
+        "--bin",
+        "netverdict-collector",
+        "--bin",
+        "netverdict-query",
+    ]);
+    progress::cargo(&mut build, |_| {})
 }
 
 impl Place {

@@ -4,18 +4,23 @@
 //! Two roads lead to a BPF toolchain: Debian's packages with a ready-made `core` for BPF, or a rustup nightly with
 //! `rust-src`. What is there already is used; Debian's is tried first, since its compiler and linker are of one LLVM.
 
+mod deny;
 mod kubernetes;
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-pub use self::kubernetes::kubernetes;
-use crate::command::{output, quietly, succeeds, target, which};
+pub use self::{deny::cargo_deny, kubernetes::kubernetes};
+use crate::{
+    command::{output, quietly, succeeds, tools, which},
+    progress::Running,
+};
 
 const BPF_LINKER_VERSION: &str = "0.13.0";
 /// LLVM of the linker on the Debian road: what bpf-linker and the packaged compiler agree on.
@@ -79,6 +84,7 @@ pub fn run(options: &Options) -> Result<()> {
         println!("ip (iproute2): {}", shown(which("ip")));
         println!("psql: {}", shown(which("psql")));
         println!("python with duckdb and pyarrow: {}", shown(python().filter(|p| has_duckdb(p))));
+        println!("cargo-deny: {}", shown(deny::found()));
         println!("Kubernetes API server: {}", shown(kubernetes::found()));
         return Ok(());
     }
@@ -86,6 +92,7 @@ pub fn run(options: &Options) -> Result<()> {
     tell("ip (iproute2)", network_tools());
     tell("python with duckdb and pyarrow", reader_tools());
     tell("psql", psql());
+    tell("cargo-deny", cargo_deny());
     tell("Kubernetes API server", kubernetes());
     Ok(())
 }
@@ -158,7 +165,8 @@ pub fn reader_tools() -> Result<PathBuf> {
         return Ok(python);
     }
     let system = which("python3").context("python3 is missing: install it with your package manager")?;
-    println!("installing {} into {}", PYTHON_PACKAGES.join(", "), environment().display());
+    let _running =
+        Running::start(format!("installing {} into {}", PYTHON_PACKAGES.join(", "), environment().display()));
     quietly(Command::new(system).args(["-m", "venv"]).arg(environment()))?;
     let python = environment().join("bin/python");
     quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))?;
@@ -174,7 +182,7 @@ fn program(name: &str, package: &str) -> Result<PathBuf> {
 }
 
 fn environment() -> PathBuf {
-    target().join("tools/python")
+    tools().join("python")
 }
 
 fn python() -> Option<PathBuf> {
@@ -210,7 +218,7 @@ fn rustup_install() -> bool {
     if which("rustup").is_none() {
         return false;
     }
-    println!("asking rustup for a nightly with rust-src (your default toolchain stays as it is)");
+    let _running = Running::start("asking rustup for a nightly with rust-src (your default toolchain stays as it is)");
     succeeds(Command::new("rustup").args([
         "toolchain",
         "install",
@@ -234,13 +242,9 @@ fn find_linker(road: Road) -> Option<PathBuf> {
     }
 }
 
-fn tools() -> PathBuf {
-    target().join("tools")
-}
-
 fn install_linker(road: Road, environment: &[(&str, &str)]) -> Result<PathBuf> {
     let folder = road.folder();
-    println!("building bpf-linker {BPF_LINKER_VERSION} into {} (a minute or two)", folder.display());
+    let _running = Running::start(format!("building bpf-linker {BPF_LINKER_VERSION} into {}", folder.display()));
     let mut cargo = crate::command::cargo();
     cargo
         .args(["install", "bpf-linker", "--locked", "--version", BPF_LINKER_VERSION, "--root"])
@@ -264,7 +268,9 @@ fn install_debian_packages(packages: &[&str]) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("needs root to install packages: run `sudo apt-get install {}`", packages.join(" "));
     }
-    println!("installing Debian packages: {}", packages.join(" "));
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _running = Running::start(format!("installing Debian packages: {}", packages.join(" ")));
     let install = || {
         let mut apt = Command::new("apt-get");
         apt.args(["install", "--yes", "--no-install-recommends"]).args(packages);
