@@ -5,3 +5,4 @@ mod golden;
 mod imports;
 mod rules;
 mod sources;
+mod words;

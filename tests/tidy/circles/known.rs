@@ -164,5 +164,4 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
         "a parent and its children",
         &["query/src/why.rs", "query/src/why/attempt.rs", "query/src/why/judged.rs", "query/src/why/sentence.rs"],
     ),
-    ("a parent and its children", &["xtask/src/setup.rs", "xtask/src/setup/kubernetes.rs"]),
 ];
