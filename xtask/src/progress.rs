@@ -90,6 +90,7 @@ pub(crate) fn cargo(command: &mut Command, mut on_message: impl FnMut(&Value)) -
     if !own_bar {
         // The bar is the only place where a stable cargo says how many crates there are.
         command.env("CARGO_TERM_PROGRESS_WHEN", "always").env("CARGO_TERM_PROGRESS_WIDTH", "160");
+        command.env("CARGO_TERM_COLOR", "never");
         command.stderr(Stdio::piped());
     }
     let mut child = command.spawn().with_context(|| format!("could not start `{}`", shown(command)))?;
