@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     process::Command,
 };
 
@@ -72,6 +73,21 @@ fn what_must_not_be_linked_is_not() {
         let found: Vec<_> = forbidden.iter().filter(|crate_name| linked.contains(**crate_name)).collect();
         assert!(found.is_empty(), "{name} links {found:?}, but {why}");
     }
+}
+
+/// The crates of the workspace and their folders.
+pub(crate) fn packages() -> BTreeMap<String, PathBuf> {
+    let metadata = cargo(&["metadata", "--format-version", "1", "--no-deps", "--offline"]);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).expect("cargo metadata prints JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    packages
+        .iter()
+        .map(|package| {
+            let folder = PathBuf::from(text(&package["manifest_path"])).parent().expect("a folder").to_path_buf();
+            (text(&package["name"]), folder)
+        })
+        .collect()
 }
 
 fn cargo(arguments: &[&str]) -> String {
