@@ -209,13 +209,13 @@ impl Opened {
         })?;
         tracing::info!(
             probe.revision = restored.revision,
-            probe.taken_over = restored.taken_over,
+            probe.adopted = restored.adopted,
             store.segment = committed.segment,
             store.leftovers = committed.leftovers,
             store.recovered = committed.recovered_rows,
             "probe and store are open"
         );
-        let fresh = !restored.taken_over;
+        let fresh = !restored.adopted;
         let session = Session { node: node.clone(), boot_id: boot_id.clone(), mode, fresh, time_ns: clock::now_ns() };
         let explain = Explain { node, boot_id, kept: kept.clone(), restored };
 

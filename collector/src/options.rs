@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use netverdict_flowlog::row::ModeName;
-use netverdict_telemetry::TelemetryOptions;
+use netverdict_service::telemetry::TelemetryOptions;
 
 /// Enforces network policy on this node, and records for every connection which policy decided.
 ///

@@ -28,11 +28,11 @@ const CLUSTER: &str = r#"
 ---
 {apiVersion: v1, kind: Namespace, metadata: {name: db}}
 ---
-{apiVersion: v1, kind: Node, metadata: {name: n, labels: {topology.kubernetes.io/zone: z}}, spec: {podCIDRs: [10.0.0.0/24]}}
+{apiVersion: v1, kind: Node, metadata: {name: 'n', labels: {topology.kubernetes.io/zone: z}}, spec: {podCIDRs: [10.0.0.0/24]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u-web, labels: {app: web}}, spec: {nodeName: n}, status: {phase: Running, podIPs: [{ip: 10.0.0.1}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u-web, labels: {app: web}}, spec: {nodeName: 'n'}, status: {phase: Running, podIPs: [{ip: 10.0.0.1}]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: pg, namespace: db, uid: u-pg, labels: {app: pg}}, spec: {nodeName: n}, status: {phase: Running, podIPs: [{ip: 10.0.0.2}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: pg, namespace: db, uid: u-pg, labels: {app: pg}}, spec: {nodeName: 'n'}, status: {phase: Running, podIPs: [{ip: 10.0.0.2}]}}
 ---
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: api, namespace: db}, spec: {podSelector: {}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: api}}}]}]}}
 "#;

@@ -1,4 +1,4 @@
-//! Files of the record: written so that a reader finds a whole file or none.
+//! Files of the record: written so that a reader finds a complete file or none.
 //!
 //! Callers use [`prepare`] and [`Prepared::publish`]. Another encoder than Arrow's writer goes through [`prepare_with`]: it
 //! brings the bytes, and naming, syncing and metadata stay here. A file that is being written has a name that no reader
@@ -22,12 +22,13 @@ use parquet::{
     },
     schema::types::ColumnPath,
 };
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::{
     FORMAT_VERSION,
     layout::{Pages, Storage},
-    path::SegmentPath,
+    path::{ManifestPath, SegmentPath},
     schema::{Table, VERSION},
 };
 
@@ -37,7 +38,7 @@ pub const BOOT: &str = "netverdict.boot";
 pub const SEGMENT: &str = "netverdict.segment";
 pub const CLUSTER: &str = "netverdict.cluster";
 
-/// What a file's name ends with, and begins with, until it is whole.
+/// A file's name has this suffix, and the prefix below, until the file is complete.
 const UNFINISHED: &str = ".tmp";
 const HIDDEN: &str = ".";
 
@@ -46,9 +47,9 @@ const GROUP_ROWS: usize = 262_144;
 /// Rows in a page: what a reader skips or reads at once.
 const PAGE_ROWS: usize = 16_384;
 const WRITE_ROWS: usize = 8_192;
-/// A dictionary that outgrows this is given up, and the column becomes several times larger.
+/// Above this size the writer falls back to plain pages, and the column becomes several times larger.
 const DICTIONARY_BYTES: usize = 16 << 20;
-/// One in a hundred row groups is read in vain.
+/// One in a hundred row groups is read although it does not have the value.
 const FALSE_POSITIVES: f64 = 0.01;
 /// Higher levels cost more than they save (a tenth of the bytes for twice the time).
 const ZSTD_LEVEL: i32 = 1;
@@ -82,16 +83,18 @@ pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// A file of the record that is whole.
+/// A complete file of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     pub path: SegmentPath,
     pub rows: usize,
     /// Size of the file.
     pub bytes: u64,
+    /// Of the file's bytes, in hexadecimal.
+    pub sha256: String,
 }
 
-/// A file that is whole and on the disk, under a name that no reader looks at. Dropped, it is removed.
+/// A complete file, synced, under a name that no reader looks at. Dropped, it is removed.
 #[derive(Debug)]
 pub struct Prepared {
     written: Written,
@@ -135,12 +138,12 @@ pub fn prepare_with(
         create_folders(data_dir, folder).map_err(io)?;
     }
     let file = File::create(&temporary).map_err(io)?;
-    let written = Written { path: path.clone(), rows, bytes: 0 };
+    let written = Written { path: path.clone(), rows, bytes: 0, sha256: String::new() };
     // From here on the temporary file is removed if anything fails.
     let mut prepared = Prepared { written, temporary, target: target.clone(), published: false };
     let failed = Arc::new(OnceLock::new());
-    let out = Out { file, failed: failed.clone() };
-    let Out { file, .. } = encode(out, properties(path, rows, extra)).map_err(|source| {
+    let out = Out { file, failed: failed.clone(), hash: Sha256::new() };
+    let Out { file, hash, .. } = encode(out, properties(path, rows, extra)).map_err(|source| {
         // The encoder reports a failed write in words only.
         match failed.get() {
             Some(kind) => FileError::io(&target, (*kind).into()),
@@ -149,14 +152,16 @@ pub fn prepare_with(
     })?;
     file.sync_all().map_err(io)?;
     prepared.written.bytes = file.metadata().map_err(io)?.len();
+    prepared.written.sha256 = hex::encode(hash.finalize());
     Ok(prepared)
 }
 
-/// The file that an encoder writes to. It remembers why it could not be written to.
+/// The file that an encoder writes to. It is hashed as it is written, and remembers why it could not be written to.
 #[derive(Debug)]
 pub struct Out {
     file: File,
     failed: Arc<OnceLock<io::ErrorKind>>,
+    hash: Sha256,
 }
 
 impl Out {
@@ -172,6 +177,9 @@ impl Out {
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes);
+        if let Ok(length) = written {
+            self.hash.update(&bytes[..length]);
+        }
         self.remember(written)
     }
 
@@ -212,10 +220,38 @@ pub fn write(
     prepare(data_dir, path, batches, extra)?.publish()
 }
 
+/// Puts a small file in place, instead of an older one, and makes it and its folder durable.
+pub(crate) fn replace(data_dir: &Path, target: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let temporary = temporary_name(target);
+    let io = |source| FileError::io(target, source);
+    let folder = parent(target);
+    if !folder.is_dir() {
+        create_folders(data_dir, folder).map_err(io)?;
+    }
+    let written = File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, target));
+    if written.is_err() {
+        // As in `Prepared`: a later clean-up finds it by its name.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.and_then(|()| sync_folder(folder)).map_err(io)
+}
+
 /// The segment that a leftover of an interrupted write would have become; `None` for any other file.
 pub fn is_unfinished(data_dir: &Path, file: &Path) -> Option<SegmentPath> {
+    SegmentPath::of_file(data_dir, &finished_name(file)?)
+}
+
+/// The same for a manifest.
+pub fn is_unfinished_manifest(data_dir: &Path, file: &Path) -> Option<ManifestPath> {
+    ManifestPath::of_file(data_dir, &finished_name(file)?)
+}
+
+/// The name that a temporary file would have got.
+fn finished_name(file: &Path) -> Option<PathBuf> {
     let name = file.file_name()?.to_str()?.strip_prefix(HIDDEN)?.strip_suffix(UNFINISHED)?;
-    SegmentPath::of_file(data_dir, &file.with_file_name(name))
+    Some(file.with_file_name(name))
 }
 
 /// Makes the names in a folder durable.

@@ -9,6 +9,7 @@ pub mod columns;
 pub mod file;
 pub mod flow_id;
 pub mod layout;
+pub mod manifest;
 pub mod objects;
 pub mod path;
 pub mod read;

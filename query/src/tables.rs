@@ -4,6 +4,7 @@
 //! seen in the rows; files from that segment on are then left out.
 
 mod chosen;
+mod committed;
 mod files;
 mod footer;
 mod renamed;

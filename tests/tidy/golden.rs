@@ -4,9 +4,9 @@
 use std::fs;
 
 use netverdict_abi::{
-    ABI_VERSION, AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Decision, Endpoint,
+    ABI_VERSION, AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Endpoint,
     EndpointClasses, FragmentKey, FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, Peer, PeerVersions,
-    Settings, VerdictEvent,
+    PolicyEntry, Settings, VerdictEvent,
 };
 use zerocopy::IntoBytes;
 
@@ -33,7 +33,7 @@ fn the_kernel_abi_is_what_its_version_says() {
         PeerVersions,
         AddressKey,
         OwnAddressKey,
-        Decision,
+        PolicyEntry,
         EndpointClasses,
         Endpoint,
         PairKey,

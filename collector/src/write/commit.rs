@@ -61,7 +61,7 @@ impl Writer {
     /// keep what comes, and count what they cannot keep.
     pub(super) fn commit_when_due(&mut self, released: &mpsc::Sender<WalPosition>) {
         self.commit_if_due(released);
-        while self.store.held_rows() >= self.store.options().held_rows && !self.stop.is_set() {
+        while self.store.unflushed_rows() >= self.store.options().memtable_rows && !self.stop.is_set() {
             std::thread::sleep(PAUSE);
             self.commit_if_due(released);
         }
@@ -99,8 +99,8 @@ impl Writer {
         self.hand_over()?;
         let low_watermark = self.pipeline.low_watermark();
         let began = Instant::now();
-        let rotation = match self.store.rotate() {
-            Ok(rotation) => rotation,
+        let flushed = match self.store.flush() {
+            Ok(flushed) => flushed,
             Err(error) => {
                 self.metrics.failed(Part::Store);
                 if self.health.set(Part::Store, vec![chain(&error)]) {
@@ -112,18 +112,18 @@ impl Writer {
         self.metrics.rotations.inc();
         self.metrics.rotate_seconds.observe(began.elapsed().as_secs_f64());
         let over = "the data directory exceeds --disk-cap, and what is left may not be removed: raise the cap";
-        self.health.set(Part::Store, if rotation.over_cap { vec![over.to_owned()] } else { Vec::new() });
-        for path in &rotation.removed {
+        self.health.set(Part::Store, if flushed.over_cap { vec![over.to_owned()] } else { Vec::new() });
+        for path in &flushed.removed {
             tracing::warn!(file.path = %path, "removed to stay below the cap on disk use");
         }
         tracing::debug!(
-            segment.number = rotation.segment,
-            segment.rows = rotation.rows,
-            segment.files = rotation.files.len(),
-            segment.bytes = signed(rotation.bytes),
+            segment.number = flushed.segment,
+            segment.rows = flushed.rows,
+            segment.files = flushed.files.len(),
+            segment.bytes = signed(flushed.bytes),
             "segment written"
         );
-        if let Some(through) = rotation.wal {
+        if let Some(through) = flushed.wal {
             // If the drain has ended, the log is released at the next start.
             let _ = released.send(through);
         }

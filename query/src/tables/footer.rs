@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use netverdict_flowlog::{
     FORMAT_VERSION, Table,
+    manifest::MANIFEST,
     schema::{VERSION, former_name},
 };
 use parquet::{
@@ -25,6 +26,8 @@ pub(crate) struct Contents {
     pub times: RangeInclusive<i64>,
     /// The first and last name in the order of bytes, or names before and after them.
     nodes: Option<RangeInclusive<Box<[u8]>>>,
+    /// Path of the manifest that has to list the file before it counts.
+    pub manifest: Option<Box<str>>,
 }
 
 impl Contents {
@@ -43,6 +46,7 @@ impl Contents {
             numbers: numbers.map_or(0..=u64::MAX, |range| whole(range.start())..=whole(range.end())),
             times: times.unwrap_or(i64::MIN..=i64::MAX),
             nodes: texts(footer, column("node")),
+            manifest: metadata(footer, MANIFEST).map(Into::into),
         })
     }
 
@@ -60,9 +64,7 @@ fn written_name<'a>(table: Table, footer: &ParquetMetaData, name: &'a str) -> &'
 }
 
 fn version(footer: &ParquetMetaData) -> Result<(), String> {
-    let entries = footer.file_metadata().key_value_metadata();
-    let version =
-        entries.into_iter().flatten().find(|entry| entry.key == VERSION).and_then(|entry| entry.value.as_deref());
+    let version = metadata(footer, VERSION);
     match version.map(str::parse::<u32>) {
         // Without one it is another tool's work on our rows, which is as good as the first version.
         None => Ok(()),
@@ -72,6 +74,11 @@ fn version(footer: &ParquetMetaData) -> Result<(), String> {
             Err(format!("its format_version is {found}, this service reads up to {FORMAT_VERSION}: update it"))
         }
     }
+}
+
+fn metadata<'a>(footer: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
+    let entries = footer.file_metadata().key_value_metadata();
+    entries.into_iter().flatten().find(|entry| entry.key == key).and_then(|entry| entry.value.as_deref())
 }
 
 /// Statistics of a column in each row group; `None` where any lacks them.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::cluster::{assembly::Assembly, generations::Generations};
 
-const POD: &str = "{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u, labels: {app: web}}, spec: {nodeName: n}, status: {phase: Running}}";
+const POD: &str = "{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u, labels: {app: web}}, spec: {nodeName: 'n'}, status: {phase: Running}}";
 const POLICY: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a, namespace: shop}, spec: {podSelector: {}}}";
 
 fn cluster(texts: &[&str]) -> ClusterState {
