@@ -51,7 +51,7 @@ impl Collector {
         let (data, state) = (root.join("data"), root.join("state"));
         let mut options = StoreOptions::new(&data, &state, "c", "n", BOOT);
         // Files only when it stops: what a crash leaves is in the log alone.
-        options.rotate_after = Duration::from_secs(3_600);
+        options.flush_after = Duration::from_secs(3_600);
         let (store, committed) = Store::open(options).unwrap();
         let (wal, replay) = Wal::open(&state.join("wal"), FsyncPolicy::None, committed.wal).unwrap();
         let checkpoint =
