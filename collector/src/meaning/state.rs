@@ -1,4 +1,4 @@
-//! A snapshot with what the compiler made of its addresses, as it is kept until the events that it judged are read.
+//! A snapshot with what the compiler made of its addresses, as it is kept until the events that it decided are read.
 //!
 //! Hundreds of states are kept at once, and each differs from the one before in little: what is equal is shared.
 
@@ -125,7 +125,7 @@ impl SnapshotState {
             .find_map(|block| self.content.blocks.get(&block.trunc()).copied())
     }
 
-    /// Who has exactly this address, as the kernel was told.
+    /// Owner of exactly this address, as it was written to the kernel.
     pub fn owner_id(&self, address: IpAddr) -> OwnerId {
         self.content.addresses.get(&address).map_or(OwnerId::NOBODY, |entry| entry.owner)
     }
