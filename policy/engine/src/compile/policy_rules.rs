@@ -1,4 +1,4 @@
-//! What each version of a policy says of one direction, its peers as terms: read once for all classes.
+//! The rules of each version of a policy in one direction, with their peers as terms: made once for all classes.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,69 +12,75 @@ use crate::{
     model::{Direction, Peer, PortMatch, Rule, Tier},
 };
 
-/// Counted by the classes that go by them.
+/// Reference-counted by the classes that use them.
 #[derive(Debug, Default)]
-pub(super) struct Scripts {
-    live: QuickMap<(u32, Direction), Held>,
+pub(super) struct PolicyRulesCache {
+    live: QuickMap<(u32, Direction), CountedRules>,
 }
 
 #[derive(Debug)]
-struct Held {
-    script: Arc<Script>,
+struct CountedRules {
+    rules: Arc<PolicyRules>,
     uses: usize,
 }
 
 /// The rules of one version of a policy in one direction.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(super) struct PolicyRules {
     pub(super) version: Arc<Version>,
     /// In order.
-    pub(super) lines: Vec<Line>,
+    pub(super) rules: Vec<CompiledRule>,
     /// All peers that they name; sorted.
     pub(super) terms: Vec<TermId>,
     /// Port names that they resolve on the peer.
     pub(super) names: BTreeSet<String>,
-    /// Some rule names pods, so that it matters whether an address may be an unknown pod's.
+    /// Some rule names pods, so it matters whether an address may be an unknown pod's.
     names_pods: bool,
 }
 
 /// A rule.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct CompiledRule {
     /// Among the policy's rules of both directions.
     pub(super) position: usize,
     peers: Peers,
     /// It resolves names of ports on the peer.
-    names: bool,
+    resolves_names: bool,
 }
 
 #[derive(Debug)]
 enum Peers {
-    /// Whoever it is, by what the rule cannot say: it names no peers, or could not be read whole.
-    Always(Match),
+    /// Any peer: the rule names none, or could not be read whole.
+    Any(Match),
     These {
         terms: Vec<TermId>,
+        /// Pods are among them.
         pods: bool,
     },
 }
 
-impl Scripts {
-    pub(super) fn retain(&mut self, version: &Arc<Version>, direction: Direction, terms: &mut Terms) -> Arc<Script> {
+impl PolicyRulesCache {
+    pub(super) fn retain(
+        &mut self,
+        version: &Arc<Version>,
+        direction: Direction,
+        terms: &mut Terms,
+    ) -> Arc<PolicyRules> {
         let held = self.live.entry((version.number, direction)).or_insert_with(|| {
-            let script = Arc::new(Script::new(version, direction, terms));
-            Held { script, uses: 0 }
+            let rules = Arc::new(PolicyRules::new(version, direction, terms));
+            CountedRules { rules, uses: 0 }
         });
         held.uses += 1;
-        Arc::clone(&held.script)
+        Arc::clone(&held.rules)
     }
 
-    pub(super) fn release(&mut self, script: &Script, direction: Direction, terms: &mut Terms) {
-        let key = (script.version.number, direction);
+    pub(super) fn release(&mut self, rules: &PolicyRules, direction: Direction, terms: &mut Terms) {
+        let key = (rules.version.number, direction);
         let Some(held) = self.live.get_mut(&key) else { return };
         held.uses -= 1;
         if held.uses == 0 {
-            script.terms.iter().for_each(|term| terms.release(*term));
-            script.names.iter().for_each(|name| terms.release_name(name));
+            rules.terms.iter().for_each(|term| terms.release(*term));
+            rules.names.iter().for_each(|name| terms.release_name(name));
             self.live.remove(&key);
         }
     }
@@ -85,16 +91,16 @@ impl Scripts {
     }
 }
 
-impl Script {
+impl PolicyRules {
     fn new(version: &Arc<Version>, direction: Direction, terms: &mut Terms) -> Self {
         let mut used: BTreeSet<TermId> = BTreeSet::new();
         let (mut names, mut names_pods) = (BTreeSet::new(), false);
-        let mut lines = Vec::new();
-        let rules = version.policy.rules.iter().enumerate();
-        for (position, rule) in rules.filter(|(_, rule)| rule.direction == direction) {
+        let mut rules = Vec::new();
+        let all = version.policy.rules.iter().enumerate();
+        for (position, rule) in all.filter(|(_, rule)| rule.direction == direction) {
             let peers = match &rule.peers {
-                _ if rule.fault.is_some() => Peers::Always(tiers::fault_matches(rule.action)),
-                None => Peers::Always(Match::Certain),
+                _ if rule.fault.is_some() => Peers::Any(tiers::fault_matches(rule.action)),
+                None => Peers::Any(Match::Certain),
                 Some(peers) => {
                     let pods = peers.iter().any(|peer| matches!(peer, Peer::Pods { .. }));
                     let terms = peers.iter().map(|peer| retain_once(peer, &mut used, terms)).collect();
@@ -104,43 +110,44 @@ impl Script {
             };
             let reads = direction == Direction::Egress && rule.fault.is_none();
             names.extend(port_names(rule).filter(|_| reads).map(str::to_owned));
-            lines.push(Line { position, peers, names: reads && port_names(rule).next().is_some() });
+            rules.push(CompiledRule { position, peers, resolves_names: reads && port_names(rule).next().is_some() });
         }
         names.iter().for_each(|name| terms.retain_name(name));
-        Self { version: Arc::clone(version), lines, terms: used.into_iter().collect(), names, names_pods }
+        Self { version: Arc::clone(version), rules, terms: used.into_iter().collect(), names, names_pods }
     }
 
-    pub(super) fn rule(&self, line: &Line) -> &Rule {
-        &self.version.policy.rules[line.position]
+    /// The rule as the policy has it.
+    pub(super) fn rule(&self, rule: &CompiledRule) -> &Rule {
+        &self.version.policy.rules[rule.position]
     }
 
-    /// Whether who is not meant by any rule of it is judged as without it.
-    pub(super) fn is_silent_unless_it_matches(&self) -> bool {
+    /// Whether the policy changes nothing for peers that none of its rules matches: it neither isolates nor stages.
+    pub(super) fn affects_matched_peers_only(&self) -> bool {
         self.version.policy.tier != Tier::NetworkPolicy && !self.version.audited
     }
 
-    /// Some rule matches whoever the peer is.
-    pub(super) fn means_everybody(&self) -> bool {
-        self.lines.iter().any(|line| line.matches(&[], false) != Match::No)
+    /// Whether some rule matches any peer.
+    pub(super) fn matches_any_peer(&self) -> bool {
+        self.rules.iter().any(|rule| rule.matches(&[], false) != Match::No)
     }
 
-    /// Whether it matters to it that an address may be an unknown pod's.
+    /// Whether its rules depend on an address being possibly an unknown pod's.
     pub(super) fn reads_pods(&self) -> bool {
         self.names_pods || !self.names.is_empty()
     }
 
-    /// The port names that are resolved on a peer of which these terms hold.
+    /// The port names that are resolved on a peer that fulfils these terms.
     pub(super) fn names_read(&self, terms: &[TermId]) -> impl Iterator<Item = &str> {
-        let lines = self.lines.iter().filter(|line| line.names);
-        lines.filter(|line| line.matches(terms, false) != Match::No).flat_map(|line| port_names(self.rule(line)))
+        let rules = self.rules.iter().filter(|rule| rule.resolves_names);
+        rules.filter(|rule| rule.matches(terms, false) != Match::No).flat_map(|rule| port_names(self.rule(rule)))
     }
 }
 
-impl Line {
-    /// Whether it means a peer of which these terms hold, ports aside. `terms`: sorted.
+impl CompiledRule {
+    /// Whether it matches a peer that fulfils these terms, ports aside. `terms`: sorted.
     pub(super) fn matches(&self, terms: &[TermId], unknown_pod: bool) -> Match {
         match &self.peers {
-            Peers::Always(matched) => *matched,
+            Peers::Any(matched) => *matched,
             Peers::These { terms: own, .. } if own.iter().any(|term| terms.binary_search(term).is_ok()) => {
                 Match::Certain
             }

@@ -1,4 +1,4 @@
-//! Values that many members have alike, each under one id, and how members move from one to another.
+//! Interning: equal values of many members are kept once, under one id, and members move from one value to another.
 
 use std::{collections::hash_map::Entry, hash::Hash, mem, sync::Arc};
 
@@ -7,28 +7,28 @@ use super::{
     hashing::{QuickMap, QuickSet},
 };
 
-pub(super) trait Id: Copy + Ord + Hash {
+pub(super) trait InternId: Copy + Ord + Hash {
     fn from_number(number: u32) -> Self;
 }
 
-/// Values under ids that are never given out twice, counted by their members.
+/// Values under ids that are never given out twice, reference-counted by their members.
 #[derive(Debug)]
-pub(super) struct Shared<V, I> {
+pub(super) struct Interner<V, I> {
     ids: QuickMap<Arc<V>, I>,
-    live: QuickMap<I, Held<V>>,
+    live: QuickMap<I, Interned<V>>,
     next: Counter,
     created: Vec<I>,
-    /// Ids that lost their last member since the last call; some may have found new ones.
+    /// Ids that lost their last member since the last call; some may have members again.
     emptied: Vec<I>,
 }
 
 #[derive(Debug)]
-struct Held<V> {
+struct Interned<V> {
     value: Arc<V>,
     members: usize,
 }
 
-/// Members whose value may have changed. `None`: they were not there before, or are no more.
+/// Members whose value may have changed. `None`: they are new, or removed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Move<V, I> {
     pub(super) from: Option<I>,
@@ -36,18 +36,18 @@ pub(super) struct Move<V, I> {
     pub(super) members: usize,
 }
 
-impl<V: Eq + Hash, I: Id> Shared<V, I> {
+impl<V: Eq + Hash, I: InternId> Interner<V, I> {
     /// Numbers are given out from `floor` on.
     pub(super) fn new(floor: u32) -> Self {
         let (ids, live) = (QuickMap::default(), QuickMap::default());
         Self { ids, live, next: Counter::from(floor), created: Vec::new(), emptied: Vec::new() }
     }
 
-    /// Holds `value` under `id` for good, with or without members.
-    pub(super) fn with(mut self, value: V, id: I) -> Self {
+    /// Keeps `value` under `id` for ever, with or without members.
+    pub(super) fn with_permanent(mut self, value: V, id: I) -> Self {
         let value = Arc::new(value);
         self.ids.insert(Arc::clone(&value), id);
-        self.live.insert(id, Held { value, members: 1 });
+        self.live.insert(id, Interned { value, members: 1 });
         self
     }
 
@@ -63,18 +63,18 @@ impl<V: Eq + Hash, I: Id> Shared<V, I> {
         self.live.iter().map(|(id, held)| (*id, &*held.value))
     }
 
-    /// Counts a member in.
-    pub(super) fn enter(&mut self, value: V) -> I {
-        self.enter_all(value, 1)
+    /// Adds a member.
+    pub(super) fn add_member(&mut self, value: V) -> I {
+        self.add_members(value, 1)
     }
 
-    fn enter_all(&mut self, value: V, members: usize) -> I {
+    fn add_members(&mut self, value: V, members: usize) -> I {
         let id = match self.ids.get(&value) {
             Some(id) => *id,
             None => {
                 let (id, value) = (I::from_number(self.next.take()), Arc::new(value));
                 self.ids.insert(Arc::clone(&value), id);
-                self.live.insert(id, Held { value, members: 0 });
+                self.live.insert(id, Interned { value, members: 0 });
                 self.created.push(id);
                 id
             }
@@ -85,12 +85,12 @@ impl<V: Eq + Hash, I: Id> Shared<V, I> {
         id
     }
 
-    /// Counts a member out.
-    pub(super) fn leave(&mut self, id: I) {
-        self.leave_all(id, 1);
+    /// Removes a member.
+    pub(super) fn remove_member(&mut self, id: I) {
+        self.remove_members(id, 1);
     }
 
-    fn leave_all(&mut self, id: I, members: usize) {
+    fn remove_members(&mut self, id: I, members: usize) {
         if let Some(held) = self.live.get_mut(&id) {
             held.members -= members;
             if held.members == 0 {
@@ -99,38 +99,38 @@ impl<V: Eq + Hash, I: Id> Shared<V, I> {
         }
     }
 
-    /// Moves members; returns where each is now.
+    /// Moves members; returns the id of each.
     ///
-    /// Where all members of an id come to the same value, and `means_the_same` as before, the id stays and takes the new
-    /// value on.
-    pub(super) fn assign(&mut self, moves: Vec<Move<V, I>>, means_the_same: impl Fn(&V, &V) -> bool) -> Vec<Option<I>>
+    /// Where all members of an id move to the same value, and that is `equivalent` to the old one, the id stays and gets
+    /// the new value: nothing that refers to the id has to be written again.
+    pub(super) fn assign(&mut self, moves: Vec<Move<V, I>>, equivalent: impl Fn(&V, &V) -> bool) -> Vec<Option<I>>
     where
         V: Clone,
     {
-        let stay = self.rename(&moves, means_the_same);
-        let mut places = Vec::with_capacity(moves.len());
+        let stay = self.replace_values(&moves, equivalent);
+        let mut ids = Vec::with_capacity(moves.len());
         for Move { from, to, members } in moves {
             if from.is_some_and(|from| stay.contains(&from)) {
-                places.push(from);
+                ids.push(from);
                 continue;
             }
-            places.push(to.map(|value| self.enter_all(value, members)));
+            ids.push(to.map(|value| self.add_members(value, members)));
             if let Some(from) = from {
-                self.leave_all(from, members);
+                self.remove_members(from, members);
             }
         }
-        places
+        ids
     }
 
-    /// The ids that stay.
-    fn rename(&mut self, moves: &[Move<V, I>], means_the_same: impl Fn(&V, &V) -> bool) -> QuickSet<I>
+    /// Gives ids their new values where that is possible, and returns those ids.
+    fn replace_values(&mut self, moves: &[Move<V, I>], equivalent: impl Fn(&V, &V) -> bool) -> QuickSet<I>
     where
         V: Clone,
     {
         let mut candidates = Vec::new();
         for (id, group) in group(moves) {
             let Some(held) = self.live.get(&id).filter(|held| held.members == group.members) else { continue };
-            if group.alike && *group.to != *held.value && means_the_same(&held.value, group.to) {
+            if group.to_same && *group.to != *held.value && equivalent(&held.value, group.to) {
                 candidates.push((id, Arc::new(V::clone(group.to))));
             }
         }
@@ -142,7 +142,7 @@ impl<V: Eq + Hash, I: Id> Shared<V, I> {
         }
         let mut stay = QuickSet::default();
         for (id, value) in candidates {
-            // Where another id has the value already, the members move there.
+            // Where another id already has the value, the members move there.
             if let Entry::Vacant(vacant) = self.ids.entry(Arc::clone(&value)) {
                 vacant.insert(id);
                 if let Some(held) = self.live.get_mut(&id) {
@@ -154,8 +154,8 @@ impl<V: Eq + Hash, I: Id> Shared<V, I> {
         stay
     }
 
-    /// Forgets ids without members. Returns those that came and those that went since the last call.
-    pub(super) fn settle(&mut self) -> (Vec<I>, Vec<I>) {
+    /// Drops ids without members. Returns those that were created and those that were removed since the last call.
+    pub(super) fn drop_unused(&mut self) -> (Vec<I>, Vec<I>) {
         let mut removed = mem::take(&mut self.emptied);
         removed.sort_unstable();
         removed.dedup();
@@ -184,16 +184,16 @@ impl<V: Eq + Hash, I: Id> Shared<V, I> {
 struct Group<'a, V> {
     members: usize,
     to: &'a V,
-    alike: bool,
+    to_same: bool,
 }
 
-fn group<V: Eq, I: Id>(moves: &[Move<V, I>]) -> QuickMap<I, Group<'_, V>> {
+fn group<V: Eq, I: InternId>(moves: &[Move<V, I>]) -> QuickMap<I, Group<'_, V>> {
     let mut groups: QuickMap<I, Group<'_, V>> = QuickMap::default();
     for Move { from, to, members } in moves {
         if let (Some(from), Some(to)) = (from, to) {
-            let group = groups.entry(*from).or_insert(Group { members: 0, to, alike: true });
+            let group = groups.entry(*from).or_insert(Group { members: 0, to, to_same: true });
             group.members += members;
-            group.alike = group.alike && group.to == to;
+            group.to_same = group.to_same && group.to == to;
         }
     }
     groups

@@ -11,9 +11,9 @@ use crate::{
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct TrackedTables {
     tables: Tables,
-    /// The addresses once more, to be asked for every packet, as the kernel has them hashed too.
+    /// The addresses once more, for look-ups.
     hashed: QuickMap<IpAddr, PeerEntry>,
     addresses: Log<IpAddr, PeerEntry>,
     blocks: Log<IpNet, PeerEntry>,
@@ -21,7 +21,7 @@ pub(super) struct Ledger {
     pairs: Log<(ClassId, IdentityId), Outcome>,
     new_columns: Vec<ColumnId>,
     old_columns: Vec<ColumnId>,
-    /// Set once a complete change was taken out: before, nothing needs to be remembered.
+    /// Set once a complete change was taken out: before that, no writes need to be logged.
     started: bool,
 }
 
@@ -35,7 +35,7 @@ impl<K, V> Default for Log<K, V> {
     }
 }
 
-impl Ledger {
+impl TrackedTables {
     pub(super) fn tables(&self) -> &Tables {
         &self.tables
     }
@@ -45,7 +45,7 @@ impl Ledger {
     }
 
     pub(super) fn set_address(&mut self, address: IpAddr, entry: Option<PeerEntry>) {
-        // Of many that are looked at again most stay as they are.
+        // Most of the addresses that are evaluated again stay as they are.
         if self.address(address) == entry {
             return;
         }
@@ -86,7 +86,7 @@ impl Ledger {
         self.old_columns.push(id);
     }
 
-    /// What changed since the last call: everything, the first time. Attributions and owners are for the caller to add.
+    /// What changed since the last call; everything, the first time. The caller adds attributions and owners.
     pub(super) fn take_change(&mut self) -> Change {
         let (new_columns, old_columns) = (mem::take(&mut self.new_columns), mem::take(&mut self.old_columns));
         if !mem::replace(&mut self.started, true) {
@@ -109,13 +109,13 @@ fn of_class(class: ClassId) -> RangeInclusive<(ClassId, IdentityId)> {
 }
 
 impl<K: Ord + Clone, V: Clone + PartialEq> Log<K, V> {
-    fn set(&mut self, remember: bool, map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    fn set(&mut self, log: bool, map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
         let after = value.clone();
         let before = match value {
             Some(value) => map.insert(key.clone(), value),
             None => map.remove(&key),
         };
-        if remember {
+        if log {
             self.0.push((key, before, after));
         }
     }
