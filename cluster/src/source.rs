@@ -48,6 +48,7 @@ pub enum Update {
 
 /// One change of what a source holds.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all changes are puts")]
 pub enum Change {
     /// The object is new, or has changed.
     Put(Location, Object),
