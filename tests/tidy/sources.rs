@@ -89,7 +89,7 @@ fn log_messages_are_fixed_and_lower_case() {
 
 fn rust_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for folder in ["probe", "policy", "flowlog", "collector", "query", "cli", "xtask", "tests", "benches"] {
+    for folder in ["probe", "policy", "cluster", "flowlog", "collector", "query", "cli", "xtask", "tests", "benches"] {
         collect(&root().join(folder), &mut files);
     }
     files
