@@ -26,16 +26,16 @@ use crate::{
     cause::chain,
     clock,
     cluster::{ClusterState, changes::Changes},
+    codes,
     drain::Message,
     health::{Health, Part},
-    input::{Fact, Input, Meanings, Session},
+    input::{Fact, Input, Session},
+    meaning::Meanings,
     metrics::{Metrics, signed},
-    receive::lane_name,
     sequence::KernelCount,
     snapshots::Snapshots,
     stop::Stop,
-    store::Store,
-    write::tell,
+    write::FactLog,
 };
 
 /// Between looks at the interfaces that were sighted.
@@ -53,13 +53,11 @@ pub struct Control {
     pub states: mpsc::Receiver<ClusterState>,
     pub sightings: mpsc::Receiver<Sighting>,
     pub messages: mpsc::Sender<Message>,
-    pub store: Arc<Store>,
+    pub facts: FactLog,
     pub health: Arc<Health>,
     pub metrics: Metrics,
     /// Interfaces that were attached before this start.
     pub bindings: Vec<BoundEndpoint>,
-    /// A recorded file is being written.
-    pub records: bool,
     /// Told once the first snapshot is in force and what was there is attached, as far as both can be.
     pub started: oneshot::Sender<()>,
 }
@@ -75,11 +73,10 @@ impl Control {
             states,
             sightings,
             messages,
-            store,
+            facts,
             health,
             metrics,
             bindings,
-            records,
             started,
         } = self;
         let attached = bindings.into_iter().map(|bound| (bound.ifindex, bound)).collect();
@@ -89,10 +86,9 @@ impl Control {
             snapshots,
             changes,
             messages,
-            store,
+            facts,
             health,
             metrics,
-            records,
             started: Some(started),
             compiler: None,
             wanted: None,
@@ -116,10 +112,9 @@ struct State {
     snapshots: Snapshots,
     changes: Changes,
     messages: mpsc::Sender<Message>,
-    store: Arc<Store>,
+    facts: FactLog,
     health: Arc<Health>,
     metrics: Metrics,
-    records: bool,
     started: Option<oneshot::Sender<()>>,
     /// `None` after a failure: what it believes to be published is not.
     compiler: Option<Compiler>,
@@ -327,7 +322,7 @@ impl State {
         match self.probe.counters() {
             Ok(counters) => {
                 let count = |lane: &netverdict_probe::LaneCount| KernelCount {
-                    lane: lane_name(lane.lane),
+                    lane: codes::lane_name(lane.lane),
                     cpu: lane.cpu,
                     seq: lane.seq,
                 };
@@ -341,12 +336,9 @@ impl State {
         }
     }
 
-    /// Gives facts to the store. Says whether they are safe.
+    /// Appends facts. Says whether they are durable.
     fn tell(&mut self, facts: Vec<Fact>) -> bool {
-        if self.records {
-            let _ = self.messages.send(Message::Recorded(Box::new(Input::Facts(facts.clone()))));
-        }
-        tell(&self.store, &self.metrics, facts.into_iter().map(Into::into).collect())
+        self.facts.append(facts)
     }
 
     fn send(&self, input: Input) {

@@ -34,13 +34,14 @@ use crate::{
     admin, clock,
     cluster::{self, changes::Changes},
     control::Control,
-    drain::{Drain, Message},
+    drain::{Channels, Drain, Message},
     health::{Health, Part},
     input::{Input, Session},
     metrics::Metrics,
-    options::{self, ListenOptions, RunOptions},
+    options::{self, ListenOptions, ReceiverOptions, RunOptions},
     pipeline::{Checkpoint, Pipeline},
-    recording::Recorder,
+    receive::{Delivery, goldmane::listener as goldmane},
+    recording::{Recorder, SharedRecorder},
     serve::{self, Served},
     snapshots::Snapshots,
     state,
@@ -48,7 +49,7 @@ use crate::{
     store::Store,
     token::Token,
     wal::Wal,
-    write::{Writer, tell},
+    write::{FactLog, Writer, append_rows},
 };
 
 /// Inputs between the log and the pipeline: batches of a quarter of a MiB at most.
@@ -64,7 +65,7 @@ const TOKEN_FILE: &str = "collector.token";
 /// Says what could not be used at the start and what to do about it, or which part ended and why.
 pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     // Everything that can be refused without touching the kernel comes first.
-    let ports = Ports::open(&options.listen).await?;
+    let ports = Ports::open(&options.listen, &options.receivers).await?;
     let opened = Opened::open(options).await?;
     let Opened { listen, discover_interval, session, store, health, metrics, stop, .. } = &opened;
     let (listen, discover_interval, stop) = (listen.clone(), *discover_interval, stop.clone());
@@ -79,13 +80,20 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
 
     let (sighting_sender, sightings) = mpsc::channel();
     let (started_sender, started) = oneshot::channel();
+    let (delivery_sender, deliveries) = goldmane::deliveries();
+    let goldmane_token = opened.goldmane_token.clone();
     let (mut crew, mut ended) = Crew::new();
-    opened.start(&mut crew, sightings, started_sender)?;
+    opened.start(&mut crew, sightings, deliveries, started_sender)?;
     let closing = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let Ports { admin, rows } = ports;
-    let addresses = Addresses { admin: admin.local_addr()?, rows: rows.local_addr()? };
-    tasks.spawn(answer(admin, admin::router(health.clone(), metrics), closing.clone()));
+    let Ports { admin, rows, goldmane } = ports;
+    let goldmane_address = goldmane.as_ref().map(TcpListener::local_addr).transpose()?;
+    let addresses = Addresses { admin: admin.local_addr()?, rows: rows.local_addr()?, goldmane: goldmane_address };
+    tasks.spawn(answer(admin, admin::router(health.clone(), metrics.clone()), closing.clone()));
+    if let Some(listener) = goldmane {
+        let port = goldmane::Listener { token: goldmane_token, deliveries: delivery_sender, metrics };
+        tasks.spawn(answer(listener, goldmane::router(port), closing.clone()));
+    }
     tasks.spawn(answer(rows, serve::router(served), closing.clone()));
     tasks.spawn(watch(discover_interval, sighting_sender, closing.clone()));
     tracing::info!(listen.admin = %addresses.admin, listen.rows = %addresses.rows, "serving");
@@ -114,18 +122,25 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
 struct Ports {
     admin: TcpListener,
     rows: TcpListener,
+    goldmane: Option<TcpListener>,
 }
 
 #[derive(Clone, Copy)]
 struct Addresses {
     admin: SocketAddr,
     rows: SocketAddr,
+    goldmane: Option<SocketAddr>,
 }
 
 impl Ports {
-    async fn open(options: &ListenOptions) -> anyhow::Result<Self> {
+    async fn open(options: &ListenOptions, receivers: &ReceiverOptions) -> anyhow::Result<Self> {
         let admin = bind(options.admin_address, "--admin-address").await?;
-        Ok(Self { admin, rows: bind(options.rows_address, "--rows-address").await? })
+        let rows = bind(options.rows_address, "--rows-address").await?;
+        let goldmane = match receivers.goldmane_listen {
+            Some(address) => Some(bind(address, "--goldmane-listen").await?),
+            None => None,
+        };
+        Ok(Self { admin, rows, goldmane })
     }
 }
 
@@ -148,6 +163,7 @@ struct Opened {
     metrics: Metrics,
     stop: Stop,
     token: Token,
+    goldmane_token: Option<Token>,
 }
 
 impl Opened {
@@ -160,10 +176,11 @@ impl Opened {
         for (name, value) in &settings {
             tracing::info!(setting.name = name, setting.value = value, "setting");
         }
-        let RunOptions { identity, source, probe: asked, storage, listen, telemetry: _, record } = options;
+        let RunOptions { identity, source, probe: asked, storage, listen, receivers, telemetry: _, record } = options;
         let (data_dir, state_dir) = (&storage.data_dir, &storage.state_dir);
         state::make_folder(state_dir)?;
         let token = Token::load_or_create(&listen.token_file.clone().unwrap_or_else(|| state_dir.join(TOKEN_FILE)))?;
+        let goldmane_token = receivers.goldmane_token_file.as_deref().map(Token::load_or_create).transpose()?;
         let manifests = Manifests::open(&source.manifests, state_dir, source.manifest_interval)?;
         let generations = Generations::open(state_dir)?;
         let boot_id: Arc<str> = clock::boot_id().context("the kernel does not say which boot this is")?.into();
@@ -195,13 +212,13 @@ impl Opened {
         })?;
         tracing::info!(
             probe.revision = restored.revision,
-            probe.taken_over = restored.taken_over,
+            probe.adopted = restored.adopted,
             store.segment = committed.segment,
             store.leftovers = committed.leftovers,
             store.recovered = committed.recovered_rows,
             "probe and store are open"
         );
-        let fresh = !restored.taken_over;
+        let fresh = !restored.adopted;
         let session = Session { node: node.clone(), boot_id: boot_id.clone(), mode, fresh, time_ns: clock::now_ns() };
         let explain = Explain { node, boot_id, kept: kept.clone(), restored };
 
@@ -221,7 +238,7 @@ impl Opened {
             let (time, node) = (clock::at(session.time_ns), session.node.clone());
             Row::Setting(Box::new(SettingRow { time, node, name, value }))
         };
-        tell(&store, &metrics, settings.into_iter().map(setting).collect());
+        append_rows(&store, &metrics, settings.into_iter().map(setting).collect());
         Ok(Self {
             listen,
             manifests,
@@ -240,6 +257,7 @@ impl Opened {
             metrics,
             stop,
             token,
+            goldmane_token,
         })
     }
 
@@ -249,10 +267,12 @@ impl Opened {
         self,
         crew: &mut Crew,
         sightings: mpsc::Receiver<Sighting>,
+        deliveries: mpsc::Receiver<Delivery>,
         started: oneshot::Sender<()>,
     ) -> anyhow::Result<()> {
         let Self { manifests, generations, mut probe, explain, session, writer, stop, .. } = self;
         let rings = probe.rings()?;
+        let recorder = SharedRecorder::new(self.recorder);
         let (state_sender, states) = mpsc::channel();
         let (message_sender, messages) = mpsc::channel();
         let (input_sender, inputs) = mpsc::sync_channel(QUEUE);
@@ -280,27 +300,18 @@ impl Opened {
             states,
             sightings,
             messages: message_sender,
-            store: self.store,
+            facts: FactLog { store: self.store, recorder: recorder.clone(), metrics: self.metrics.clone() },
             health: self.health.clone(),
             metrics: self.metrics.clone(),
             bindings: explain.restored.bindings,
-            records: self.recorder.is_some(),
             started,
         };
         crew.start("control", move || {
             control.run(&stop);
             Ok(())
         })?;
-        let drain = Drain {
-            rings,
-            wal: self.wal,
-            messages,
-            pipeline: input_sender,
-            released,
-            recorder: self.recorder,
-            health: self.health,
-            metrics: self.metrics,
-        };
+        let channels = Channels { messages, deliveries, pipeline: input_sender, released };
+        let drain = Drain::new(rings.into(), self.wal, channels, recorder, self.health, self.metrics);
         crew.start("drain", move || drain.run().map_err(Into::into))?;
         crew.start("write", move || {
             // Dropped when the writer ends: the drain waits for its last word.
@@ -333,8 +344,11 @@ async fn wait(
             told = &mut started, if starting => {
                 starting = false;
                 if told.is_ok() && let Some(path) = ready_file {
-                    let Addresses { admin, rows } = addresses;
-                    let json = serde_json::json!({ "admin": admin.to_string(), "rows": rows.to_string() });
+                    let Addresses { admin, rows, goldmane } = addresses;
+                    let mut json = serde_json::json!({ "admin": admin.to_string(), "rows": rows.to_string() });
+                    if let Some(goldmane) = goldmane {
+                        json["goldmane"] = goldmane.to_string().into();
+                    }
                     state::save_for_others(path, &json)?;
                 }
             }

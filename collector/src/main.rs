@@ -9,9 +9,9 @@ use netverdict_collector::{
     options::{Command, Options, ReplayOptions},
     replay,
 };
-use netverdict_telemetry::{Service, Telemetry, TelemetryOptions};
+use netverdict_service::telemetry::{ServiceIdentity, Telemetry, TelemetryOptions};
 
-const SERVICE: Service = Service { name: "netverdict-collector", version: env!("CARGO_PKG_VERSION"), quiet: "" };
+const SERVICE: ServiceIdentity = ServiceIdentity { name: "netverdict-collector", version: env!("CARGO_PKG_VERSION"), quiet: "" };
 
 /// Keeps large buffers: rows come and go by the hundred thousand.
 #[global_allocator]

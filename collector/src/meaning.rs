@@ -12,13 +12,19 @@ use std::{
 
 use netverdict_flowlog::row::AttributionValue;
 use netverdict_policy::{
-    AttributionId, ObjectKey,
+    AttributionId, Decision, ObjectKey,
     tables::{Owner, OwnerId},
 };
+use serde::{Deserialize, Serialize};
 
 pub use self::state::{Difference, SnapshotState, WholeState};
 
-use crate::input::Meanings;
+/// New ids, and what they stand for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Meanings {
+    pub attributions: Vec<(AttributionId, Decision)>,
+    pub owners: Vec<(OwnerId, Owner)>,
+}
 
 /// Everything known of the kernel's numbers.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use netverdict_flowlog::row::ModeName;
-use netverdict_telemetry::TelemetryOptions;
+use netverdict_service::telemetry::TelemetryOptions;
 
 /// Enforces network policy on this node, and records for every connection which policy decided.
 ///
@@ -40,6 +40,8 @@ pub struct RunOptions {
     pub storage: StorageOptions,
     #[command(flatten)]
     pub listen: ListenOptions,
+    #[command(flatten)]
+    pub receivers: ReceiverOptions,
     #[command(flatten)]
     pub telemetry: TelemetryOptions,
     /// Write all that reaches the pipeline into this file as well, for `replay`. For a bug report or a bench: it grows
@@ -173,6 +175,20 @@ pub struct ListenOptions {
     pub ready_file: Option<PathBuf>,
 }
 
+/// Logs of other systems that it takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Receivers")]
+pub struct ReceiverOptions {
+    /// Take the flow log of Calico's Goldmane at this address: set `PUSH_URL` of its emitter to
+    /// `http://ADDRESS/v1/goldmane`. Off by default: its rows repeat what our own probe sees on the same node.
+    #[arg(long, env = "NETVERDICT_GOLDMANE_LISTEN", value_name = "ADDRESS")]
+    pub goldmane_listen: Option<SocketAddr>,
+    /// File with a token that the sender must give; made with mode 0600 if it is not there. Without it nobody is asked:
+    /// the emitter itself has no token to send, a proxy before this port may.
+    #[arg(long, env = "NETVERDICT_GOLDMANE_TOKEN_FILE", value_name = "FILE", requires = "goldmane_listen")]
+    pub goldmane_token_file: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ModeArgument {
     /// Judge and record; never drop.
@@ -251,7 +267,7 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
 
 /// Every setting of the daemon as name and value, for the log and the table `settings`. Nothing in it is secret.
 pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
-    let RunOptions { identity, source, probe, storage, listen, telemetry, record } = options;
+    let RunOptions { identity, source, probe, storage, listen, receivers, telemetry, record } = options;
     let IdentityOptions { node: _, cluster } = identity;
     let SourceOptions { manifests, manifest_interval } = source;
     let ProbeArguments {
@@ -268,6 +284,7 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
     } = probe;
     let StorageOptions { data_dir, state_dir, rotate_after, rotate_rows, disk_cap, fsync, repeat_window } = storage;
     let ListenOptions { admin_address, rows_address, token_file, ready_file } = listen;
+    let ReceiverOptions { goldmane_listen, goldmane_token_file } = receivers;
     let TelemetryOptions { log, log_format, otlp_endpoint } = telemetry;
     let path = |path: &PathBuf| path.display().to_string();
     let maybe = |value: &Option<PathBuf>| value.as_ref().map(path).unwrap_or_default();
@@ -297,6 +314,8 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
         ("rows-address", rows_address.to_string()),
         ("token-file", maybe(token_file)),
         ("ready-file", maybe(ready_file)),
+        ("goldmane-listen", goldmane_listen.map(|address| address.to_string()).unwrap_or_default()),
+        ("goldmane-token-file", maybe(goldmane_token_file)),
         ("record", maybe(record)),
         ("log", log.clone()),
         ("log-format", format!("{log_format:?}").to_lowercase()),

@@ -13,6 +13,7 @@ use crate::{
     input::Input,
     metrics::Metrics,
     pipeline::{Checkpoint, Pipeline},
+    receive::ring,
     recording::{Recording, RecordingError},
     stop::Stop,
     store::{Store, StoreError, StoreOptions},
@@ -87,8 +88,8 @@ pub fn replay(
             }
         };
         inputs += 1;
-        if let Input::Batch(batch) = &input {
-            events += crate::receive::events(batch.lane, &batch.bytes).count() as u64;
+        if let Input::Ring(batch) = &input {
+            events += ring::observations(batch).count() as u64;
         }
         // The file is a log itself: a replay that was interrupted goes on behind what it has committed.
         if inputs > done || explains(&input) {
@@ -108,8 +109,8 @@ fn explains(input: &Input) -> bool {
         | Input::Published { .. }
         | Input::Abandoned { .. }
         | Input::Bound { .. }
-        | Input::Blame(_) => true,
-        Input::Session(_) | Input::Facts(_) | Input::Batch(_) | Input::Counted(_) => false,
+        | Input::GapCause(_) => true,
+        Input::Session(_) | Input::Facts(_) | Input::Ring(_) | Input::Foreign(_) | Input::Counted(_) => false,
     }
 }
 

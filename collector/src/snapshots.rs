@@ -21,8 +21,7 @@ use self::{
     log::{Contents, Epoch, Record},
 };
 use crate::{
-    input::Meanings,
-    meaning::{Difference, SnapshotState},
+    meaning::{Difference, Meanings, SnapshotState},
     state::{self, StateError},
     wal::{Chain, WalError, WalPosition},
 };

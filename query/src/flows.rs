@@ -125,7 +125,7 @@ pub async fn answer(
             conditions.push(format!("ingest_time >= {}", literal(late)));
             "ingest_time DESC, time DESC"
         }
-        None => "time DESC, seq DESC",
+        None => "time DESC, seq DESC NULLS LAST",
     };
     conditions.push(format!("time >= {} AND time <= {}", literal(from), literal(to)));
     // What a follower has seen already is among the newest, too.
@@ -188,7 +188,8 @@ impl Followers {
 
 fn identity(row: &FlowRow) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&row.node, &row.boot_id, row.lane.as_str(), row.cpu, row.seq, row.record_type.as_str()).hash(&mut hasher);
+    let FlowRow { node, boot_id, receiver, lane, cpu, seq, cursor, record_type, .. } = row;
+    (node, boot_id, receiver, lane, cpu, seq, cursor, record_type).hash(&mut hasher);
     hasher.finish()
 }
 

@@ -19,7 +19,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::answer::ErrorAnswer;
-use netverdict_telemetry::continue_trace;
+use netverdict_service::telemetry::continue_trace;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};

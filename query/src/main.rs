@@ -2,12 +2,11 @@
 
 use clap::Parser as _;
 use netverdict_query::{Options, serve};
-use netverdict_telemetry::{Service, Telemetry};
+use netverdict_service::telemetry::{ServiceIdentity, Telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-const SERVICE: Service =
-    Service { name: "netverdict-query", version: env!("CARGO_PKG_VERSION"), quiet: "datafusion_postgres=warn" };
+const SERVICE: ServiceIdentity = ServiceIdentity { name: "netverdict-query", version: env!("CARGO_PKG_VERSION"), quiet: "datafusion_postgres=warn" };
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

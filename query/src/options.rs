@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser};
-use netverdict_telemetry::TelemetryOptions;
+use netverdict_service::telemetry::TelemetryOptions;
 
 /// Answers which policy decided, over HTTP and the PostgreSQL protocol.
 ///

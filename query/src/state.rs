@@ -24,6 +24,9 @@ pub use self::kept::States;
 use self::{fold::Fold, fresh::Fresh, kept::Wanted, logs::FreshLogs};
 use crate::{Executor, QueryError, notes::Notes};
 
+/// Unreadable objects that are named in one answer.
+const MOST_PROBLEMS: usize = 10;
+
 /// Which state is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
@@ -91,6 +94,11 @@ impl State {
         self.fold.deleted(Table::Endpoints, EndpointKind::Pod.as_str(), pod)
     }
 
+    /// Why a pod of this state cannot be judged: its row is unreadable. `None`: it can, or it is not there.
+    pub fn unreadable(&self, pod: &ObjectKey) -> Option<&str> {
+        self.fold.problem(Table::Endpoints, EndpointKind::Pod.as_str(), pod).map(|problem| &**problem)
+    }
+
     /// What every cluster has, and whether all is there that was.
     fn complete(&mut self, head: &SnapshotRow) {
         let snapshot = &mut self.snapshot;
@@ -115,6 +123,7 @@ impl State {
                 ));
             }
         }
+        self.problems.extend(self.fold.problems().take(MOST_PROBLEMS).map(|problem| problem.to_string()));
         if head.errors > 0 {
             self.problems.push(format!(
                 "node {} could not read {} objects when it made snapshot {}: they may be missing in it",

@@ -40,7 +40,7 @@ fn flows() -> String {
     format!("SELECT *, {id} FROM record.flows")
 }
 
-/// States of a change log: each lasts until the next change of the same object on the same node. Within one revision a
+/// States of a change log: each lasts until the next change of the same object on the same node. Within one snapshot a
 /// deletion comes before what replaces it. `valid_to` is null for what is still so. What is put again with its first
 /// time, as after a boot, is no new state.
 fn states(table: Table, key: &str) -> String {
@@ -52,7 +52,7 @@ fn states(table: Table, key: &str) -> String {
     let columns = columns.join(", ");
     format!(
         "SELECT time AS valid_from, valid_to, {columns} FROM (SELECT *, LEAD(time) OVER (PARTITION BY cluster, node, \
-         {key} ORDER BY time, revision, CASE WHEN change = 'delete' THEN 0 ELSE 1 END) AS valid_to FROM record.{table}) \
+         {key} ORDER BY time, snapshot, CASE WHEN change = 'delete' THEN 0 ELSE 1 END) AS valid_to FROM record.{table}) \
          AS changes WHERE change = 'put' AND (valid_to IS NULL OR valid_to > time)"
     )
 }

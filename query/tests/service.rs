@@ -7,6 +7,10 @@ mod access;
 mod answers;
 #[path = "service/collector.rs"]
 mod collector;
+#[path = "service/committed.rs"]
+mod committed;
+#[path = "service/format_1.rs"]
+mod format_1;
 #[path = "service/limits.rs"]
 mod limits;
 #[path = "service/postgres.rs"]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     process::Command,
 };
 
@@ -14,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("netverdict-manifest", &["netverdict-policy"]),
     ("netverdict-flowlog", &["netverdict-policy"]),
     ("netverdict-cluster", &["netverdict-manifest", "netverdict-policy"]),
-    ("netverdict-telemetry", &[]),
+    ("netverdict-service", &[]),
     ("netverdict-probe", &["netverdict-abi", "netverdict-policy"]),
     (
         "netverdict-collector",
@@ -25,10 +26,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "netverdict-manifest",
             "netverdict-policy",
             "netverdict-probe",
-            "netverdict-telemetry",
+            "netverdict-service",
         ],
     ),
-    ("netverdict-query", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-telemetry"]),
+    ("netverdict-query", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-service"]),
     (
         "netverdict",
         &["netverdict-cluster", "netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-probe"],
@@ -42,6 +43,7 @@ const NEVER_LINKED: &[(&str, &[&str], &str)] = &[
     ("netverdict-cluster", &["arrow", "aya", "datafusion"], "the command line and the collector both link it"),
     ("netverdict-collector", &["datafusion", "sqlparser", "pgwire"], "it runs privileged, so it stays small"),
     ("netverdict-query", &["aya", "kube", "rtnetlink"], "it holds no privilege"),
+    ("netverdict-service", &["arrow", "datafusion", "kube", "aya"], "it knows nothing of flows, SQL or Kubernetes"),
     ("xtask", &["arrow", "datafusion", "aya", "tokio"], "a fresh clone builds it first"),
 ];
 
@@ -78,6 +80,21 @@ fn what_must_not_be_linked_is_not() {
         let found: Vec<_> = forbidden.iter().filter(|crate_name| linked.contains(**crate_name)).collect();
         assert!(found.is_empty(), "{name} links {found:?}, but {why}");
     }
+}
+
+/// The crates of the workspace and their folders.
+pub(crate) fn packages() -> BTreeMap<String, PathBuf> {
+    let metadata = cargo(&["metadata", "--format-version", "1", "--no-deps", "--offline"]);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).expect("cargo metadata prints JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    packages
+        .iter()
+        .map(|package| {
+            let folder = PathBuf::from(text(&package["manifest_path"])).parent().expect("a folder").to_path_buf();
+            (text(&package["name"]), folder)
+        })
+        .collect()
 }
 
 fn cargo(arguments: &[&str]) -> String {

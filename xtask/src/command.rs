@@ -20,6 +20,11 @@ pub fn target() -> PathBuf {
     }
 }
 
+/// Tools that we build for ourselves, apart from what is installed on the machine.
+pub(crate) fn tools() -> PathBuf {
+    target().join("tools")
+}
+
 /// The cargo that runs us, so that a verb uses the same toolchain as the caller.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -73,7 +78,7 @@ pub fn which(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-fn shown(command: &Command) -> String {
+pub(crate) fn shown(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy().into_owned())

@@ -26,15 +26,15 @@ use self::{
 };
 use crate::{
     command::output,
-    ebpf, machine,
-    services::{self, Place, Serving, usual, wait},
+    ebpf, machine, progress,
+    services::{self, RunFolder, Serving, usual, wait},
     setup,
     topology::{PodNetwork, Topology},
 };
 
 /// A verdict is visible within two seconds; a loaded machine gets some more before we call it lost.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
-/// Datagrams of the crash scene: their source ports tell them apart.
+/// Datagrams of the crash: their source ports tell them apart.
 const NUMBERED: std::ops::Range<u16> = 20_000..20_300;
 /// Nothing listens there, and nothing may reach it.
 const NUMBERED_PORT: u16 = 9;
@@ -77,32 +77,46 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn live(options: &Options, interrupted: &AtomicBool) -> Result<()> {
-    let object = ebpf::build()?;
-    services::build()?;
-    let place = Place::new("demo")?;
-    let scene = Scene { place, object, interrupted };
-    let result = scene.play(options);
-    let cleaned = scene.place.clean_up();
+    let object = build()?;
+    let folder = RunFolder::new("demo")?;
+    let shop = Shop { folder, object, interrupted };
+    let result = shop.play(options);
+    let cleaned = shop.folder.clean_up();
     result.and(cleaned)
 }
 
-/// The stage, and what has to be taken down whatever happens.
-struct Scene<'a> {
-    place: Place,
+/// Builds the programs; the BPF toolchain and object, and what reads Parquet, are made ready at the same time, since much
+/// of that waits for a network.
+fn build() -> Result<PathBuf> {
+    std::thread::scope(|scope| {
+        let object = scope.spawn(ebpf::build);
+        // Without it the demo runs too, and says so there.
+        let readers = scope.spawn(|| setup::reader_tools().ok());
+        let built = services::build();
+        let object = progress::join(object);
+        progress::join(readers);
+        built?;
+        object
+    })
+}
+
+/// What the demo is made of, and what has to be taken down whatever happens.
+struct Shop<'a> {
+    folder: RunFolder,
     object: PathBuf,
     interrupted: &'a AtomicBool,
 }
 
-impl Scene<'_> {
+impl Shop<'_> {
     fn play(&self, options: &Options) -> Result<()> {
         say("A node with eight pods, each in a network namespace of its own, IPv4 and IPv6");
         let mut topology = Topology::new("nvdemo", 77)?;
         for (pod, _) in PODS {
             topology.pod(pod)?;
         }
-        shop::write_manifests(&self.place.manifests(), &topology)?;
+        shop::write_manifests(&self.folder.manifests(), &topology)?;
         println!("  {}", PODS.map(|(pod, port)| format!("{pod}:{port}")).join("  "));
-        println!("  manifests and policies: {}", self.place.manifests().display());
+        println!("  manifests and policies: {}", self.folder.manifests().display());
         let pods = topology.pods().to_vec();
         for pod in &pods {
             traffic::serve(pod)?;
@@ -110,8 +124,8 @@ impl Scene<'_> {
 
         say("The collector attaches its probes, in enforce mode; the query service starts beside it");
         let collector = self.collector(&usual(9470), &usual(9471), options.record.as_deref())?;
-        let query = self.place.query(Some(&collector.url("rows")?), &usual(9480), &usual(9432));
-        let query = Serving::start(&self.place, "query", query)?;
+        let query = self.folder.query(Some(&collector.url("rows")?), &usual(9480), &usual(9432));
+        let query = Serving::start(&self.folder, "query", query)?;
         self.wait_until_attached(&query, pods.len())?;
         self.check_interrupt()?;
 
@@ -125,8 +139,8 @@ impl Scene<'_> {
         self.check_interrupt()?;
 
         say("Which policy denied this?");
-        show(&self.place, &query, &["why", "shop/jobs", "db/pg:5432/TCP"])?;
-        show(&self.place, &query, &["why", "shop/web", "db/pg:5432/TCP"])?;
+        show(&self.folder, &query, &["why", "shop/jobs", "db/pg:5432/TCP"])?;
+        show(&self.folder, &query, &["why", "shop/web", "db/pg:5432/TCP"])?;
         let asked = self.ask_about_all_denied(&query, &expected)?;
         println!("  netverdict why names the right policies for all {asked} denied pairs and protocols");
         self.check_interrupt()?;
@@ -142,8 +156,8 @@ impl Scene<'_> {
         self.check_interrupt()?;
 
         say("The same log as SQL");
-        show(&self.place, &query, &["sql", DENIALS])?;
-        print_connections(&self.place, &query)?;
+        show(&self.folder, &query, &["sql", DENIALS])?;
+        print_connections(&self.folder, &query)?;
         if options.keep {
             wait_for_interrupt(self.interrupted);
             // Ctrl-C reached the services too: they stop by themselves.
@@ -151,28 +165,28 @@ impl Scene<'_> {
         }
 
         say("A clean stop, and DuckDB reads the files with no help from us");
-        let rows = self.place.sql_number(&query, "select count(*) from flows where time < now()")?;
+        let rows = self.folder.sql_number(&query, "select count(*) from flows where time < now()")?;
         collector.stop()?;
-        let rows_after = self.place.sql_number(&query, "select count(*) from flows where time < now()")?;
+        let rows_after = self.folder.sql_number(&query, "select count(*) from flows where time < now()")?;
         query.stop()?;
         println!("  rows in the log before and after the stop: {rows}, {rows_after}");
         self.read_with_duckdb(rows_after)
     }
 
     fn collector(&self, admin: &str, rows: &str, record: Option<&Path>) -> Result<Serving> {
-        let mut command = self.place.collector(NODE, "enforce", admin, rows);
+        let mut command = self.folder.collector(NODE, "enforce", admin, rows);
         if let Some(file) = record {
             command.arg("--record").arg(file);
         }
         command.env("NETVERDICT_BPF_OBJECT", &self.object);
-        Serving::start(&self.place, "collector", command)
+        Serving::start(&self.folder, "collector", command)
     }
 
     fn wait_until_attached(&self, query: &Serving, pods: usize) -> Result<()> {
-        wait("all pods have probes", Duration::from_secs(20), || Ok(self.place.ready_endpoints()? >= pods))?;
+        wait("all pods have probes", Duration::from_secs(20), || Ok(self.folder.ready_endpoints()? >= pods))?;
         // The log knows the pods too: a question by name can be answered from here on.
         wait("the log knows the pods", VISIBLE_WITHIN, || {
-            Ok(self.place.sql_number(query, "select count(distinct name) from endpoints where kind = 'pod'")?
+            Ok(self.folder.sql_number(query, "select count(distinct name) from endpoints where kind = 'pod'")?
                 >= u64::try_from(pods)?)
         })
     }
@@ -185,7 +199,7 @@ impl Scene<'_> {
                 for (transport, family) in WAYS {
                     let port = port_of(&to.pod);
                     let destination = format!("{}:{port}/{transport}", to.pod);
-                    let mut command = self.place.program("netverdict");
+                    let mut command = self.folder.program("netverdict");
                     command
                         .args([
                             "eval",
@@ -199,7 +213,7 @@ impl Scene<'_> {
                             "json",
                             "-f",
                         ])
-                        .arg(self.place.manifests());
+                        .arg(self.folder.manifests());
                     let answer: Value = serde_json::from_str(&output(&mut command)?)?;
                     expected.push(Expectation::read(&from.pod, &to.pod, transport, family, &answer)?);
                 }
@@ -214,7 +228,7 @@ impl Scene<'_> {
         for expectation in expected.iter().filter(|expectation| !expectation.allowed && expectation.family == 4) {
             let Expectation { source, destination, transport, denied_by, .. } = expectation;
             let end = format!("{destination}:{}/{transport}", port_of(destination));
-            let answer = self.place.netverdict(query, &["why", source, &end, "-o", "json"])?;
+            let answer = self.folder.netverdict(query, &["why", source, &end, "-o", "json"])?;
             let answer: Value = serde_json::from_str(&answer)?;
             let point = answer["points"]
                 .as_array()
@@ -258,15 +272,15 @@ impl Scene<'_> {
         let mut buffer = [0; 64];
         ensure!(arrivals.recv(&mut buffer).is_err(), "a denied datagram arrived while the collector was down");
         let all = u64::from(NUMBERED.end - NUMBERED.start);
-        let of_this_scene = format!(
+        let of_this_step = format!(
             "from flows where lane = 'denied' and destination_port = {NUMBERED_PORT} and protocol = 17 \
              and source_port >= {} and source_port < {}",
             NUMBERED.start, NUMBERED.end
         );
         wait("every numbered denial is on record", VISIBLE_WITHIN, || {
-            Ok(self.place.sql_number(query, &format!("select count(distinct source_port) {of_this_scene}"))? == all)
+            Ok(self.folder.sql_number(query, &format!("select count(distinct source_port) {of_this_step}"))? == all)
         })?;
-        let packets = self.place.sql_number(query, &format!("select sum(count) {of_this_scene}"))?;
+        let packets = self.folder.sql_number(query, &format!("select sum(count) {of_this_step}"))?;
         ensure!(packets == all, "{all} datagrams were denied, {packets} are on record");
         println!("  none of {all} numbered datagrams passed, and each is on record once");
         Ok(collector)
@@ -280,7 +294,7 @@ impl Scene<'_> {
                 return Ok(());
             }
         };
-        let files = self.place.data().join("flows/**/*.parquet");
+        let files = self.folder.data().join("flows/**/*.parquet");
         let script = "import duckdb, sys; print(duckdb.sql(f\"select count(*) from read_parquet('{sys.argv[1]}')\").fetchall()[0][0])";
         let count: u64 = output(Command::new(python).args(["-c", script]).arg(files))?.trim().parse()?;
         ensure!(count == expected, "DuckDB counts {count} rows, the query service counted {expected}");
@@ -356,26 +370,26 @@ fn compare(cells: &[Cell], expected: &[Expectation]) -> Result<()> {
 /// Without probes: the recorded events of the same shop, through the same pipeline.
 fn recorded(options: &Options, interrupted: &AtomicBool) -> Result<()> {
     services::build()?;
-    let place = Place::new("demo")?;
-    let result = play_recording(&place, options, interrupted);
-    let cleaned = place.clean_up();
+    let folder = RunFolder::new("demo")?;
+    let result = play_recording(&folder, options, interrupted);
+    let cleaned = folder.clean_up();
     result.and(cleaned)
 }
 
-fn play_recording(place: &Place, options: &Options, interrupted: &AtomicBool) -> Result<()> {
-    let recording = place.root.join("shop.recording");
+fn play_recording(folder: &RunFolder, options: &Options, interrupted: &AtomicBool) -> Result<()> {
+    let recording = folder.root.join("shop.recording");
     std::fs::write(&recording, RECORDING)?;
-    let mut replay = place.program("netverdict-collector");
-    replay.arg("replay").arg(&recording).args(["--cluster", "demo", "--data-dir"]).arg(place.data());
-    output(replay.arg("--state-dir").arg(place.state()))?;
-    let query = Serving::start(place, "query", place.query(None, &usual(9480), &usual(9432)))?;
+    let mut replay = folder.program("netverdict-collector");
+    replay.arg("replay").arg(&recording).args(["--cluster", "demo", "--data-dir"]).arg(folder.data());
+    output(replay.arg("--state-dir").arg(folder.state()))?;
+    let query = Serving::start(folder, "query", folder.query(None, &usual(9480), &usual(9432)))?;
     say("Which policy denied this?");
     let since = &["--since", RECORDED_AT];
-    show(place, &query, &[&["why", "shop/jobs", "db/pg:5432/TCP"], since.as_slice()].concat())?;
-    show(place, &query, &[&["why", "shop/web", "db/pg:5432/TCP"], since.as_slice()].concat())?;
+    show(folder, &query, &[&["why", "shop/jobs", "db/pg:5432/TCP"], since.as_slice()].concat())?;
+    show(folder, &query, &[&["why", "shop/web", "db/pg:5432/TCP"], since.as_slice()].concat())?;
     say("The same log as SQL");
-    show(place, &query, &["sql", DENIALS])?;
-    print_connections(place, &query)?;
+    show(folder, &query, &["sql", DENIALS])?;
+    print_connections(folder, &query)?;
     if options.keep {
         wait_for_interrupt(interrupted);
         return Ok(());
@@ -390,26 +404,26 @@ fn wait_for_interrupt(interrupted: &AtomicBool) {
     }
 }
 
-fn show(place: &Place, query: &Serving, arguments: &[&str]) -> Result<()> {
+fn show(folder: &RunFolder, query: &Serving, arguments: &[&str]) -> Result<()> {
     println!("$ netverdict {}", arguments.join(" "));
-    for line in place.netverdict(query, arguments)?.lines() {
+    for line in folder.netverdict(query, arguments)?.lines() {
         println!("  {line}");
     }
     Ok(())
 }
 
-fn print_connections(place: &Place, query: &Serving) -> Result<()> {
+fn print_connections(folder: &RunFolder, query: &Serving) -> Result<()> {
     let postgres: SocketAddr = query.address("postgres")?.parse()?;
     println!("\nLook for yourself:");
     println!(
         "  {} why shop/jobs db/pg:5432 --server {} --token-file {}",
-        place.program("netverdict").get_program().display(),
+        folder.program("netverdict").get_program().display(),
         query.url("http")?,
-        place.secret().display()
+        folder.secret().display()
     );
     println!(
         "  PGPASSWORD=$(cat {}) psql -h {} -p {} -U netverdict netverdict \\\n    -c 'select time, source, destination, port, policies from denials order by time desc limit 5'",
-        place.secret().display(),
+        folder.secret().display(),
         postgres.ip(),
         postgres.port()
     );

@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    command::{root, run, target},
+    command::{quietly, root, target},
+    progress::Running,
     setup::{BpfToolchain, bpf_toolchain},
 };
 
@@ -52,7 +53,8 @@ pub fn build() -> Result<PathBuf> {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("CARGO_TARGET_DIR", &folder)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker);
-    run(&mut cargo)?;
+    let _running = Running::start("building the BPF object");
+    quietly(&mut cargo)?;
     let built = folder.join(TRIPLE).join("release/netverdict");
     // A new file and a rename: whoever reads the old object at this moment keeps a whole one.
     let fresh = object.with_extension("o.new");

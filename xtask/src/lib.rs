@@ -6,6 +6,7 @@ pub mod command;
 pub mod demo;
 pub mod ebpf;
 pub mod machine;
+mod progress;
 pub mod services;
 pub mod setup;
 pub mod suites;

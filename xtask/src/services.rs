@@ -16,26 +16,40 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::command::{cargo, output, run, target};
+use crate::{
+    command::{cargo, output, target},
+    progress,
+};
 
 /// How long a program may take to serve, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where everything of one run lies.
+/// The files of one run: manifests, data, state, logs, and where its maps are pinned.
 #[derive(Debug)]
-pub struct Place {
+pub struct RunFolder {
     pub root: PathBuf,
     pins: PathBuf,
     programs: PathBuf,
 }
 
-/// Builds the programs that [`Place`] runs.
+/// Builds the programs that [`RunFolder`] runs.
 pub fn build() -> Result<()> {
-    // The whole workspace: one set of features, whichever verb builds.
-    run(cargo().args(["build", "--workspace", "--bins"]))
+    // The whole workspace chooses the features, whichever verb builds; only the programs named are built.
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--workspace",
+        "--bin",
+        "netverdict",
+        "--bin",
+        "netverdict-collector",
+        "--bin",
+        "netverdict-query",
+    ]);
+    progress::cargo(&mut build, |_| {})
 }
 
-impl Place {
+impl RunFolder {
     /// An empty folder, told apart by `name` and the process.
     pub fn new(name: &str) -> Result<Self> {
         let name = format!("netverdict-{name}-{}", std::process::id());
@@ -70,7 +84,7 @@ impl Place {
         Command::new(self.programs.join(name))
     }
 
-    /// A collector with this place's folders; addresses are `host:port`.
+    /// A collector of this run; addresses are `host:port`.
     pub fn collector(&self, node: &str, mode: &str, admin: &str, rows: &str) -> Command {
         let mut command = self.program("netverdict-collector");
         command
@@ -87,7 +101,7 @@ impl Place {
         command
     }
 
-    /// A query service over this place's files and, where there is one, a collector's rows (`http://host:port`).
+    /// A query service over the files of this run and, where there is one, a collector's rows (`http://host:port`).
     pub fn query(&self, collector: Option<&str>, http: &str, postgres: &str) -> Command {
         let mut command = self.program("netverdict-query");
         if let Some(url) = collector {
@@ -102,7 +116,7 @@ impl Place {
         command
     }
 
-    /// Removes what was pinned, and the folder. Dropping a place does the same.
+    /// Removes what was pinned, and the folder. Dropping it does the same.
     pub fn clean_up(&self) -> Result<()> {
         let detached = match self.pins.exists() {
             true => {
@@ -126,7 +140,7 @@ impl Place {
     }
 }
 
-impl Place {
+impl RunFolder {
     /// The one number that a statement gives.
     pub fn sql_number(&self, query: &Serving, statement: &str) -> Result<u64> {
         let answer = self.netverdict(query, &["sql", "-o", "json", statement])?;
@@ -146,7 +160,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for RunFolder {
     fn drop(&mut self) {
         if let Err(error) = self.clean_up() {
             eprintln!("{error:#}");
@@ -165,10 +179,10 @@ pub struct Serving {
 
 impl Serving {
     /// Starts it and waits until it says that it serves. Its log goes to `<name>.log` in the demo's folder.
-    pub fn start(place: &Place, name: &'static str, mut command: Command) -> Result<Self> {
-        let ready = place.root.join(format!("{name}.ready"));
+    pub fn start(folder: &RunFolder, name: &'static str, mut command: Command) -> Result<Self> {
+        let ready = folder.root.join(format!("{name}.ready"));
         fs::remove_file(&ready).ok();
-        let log_path = place.root.join(format!("{name}.log"));
+        let log_path = folder.root.join(format!("{name}.log"));
         let log = File::options().create(true).append(true).open(&log_path)?;
         command.arg("--ready-file").arg(&ready).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("could not start {name}"))?;

@@ -141,7 +141,7 @@ impl Changes {
         let head = ChangeHead {
             change: ChangeKind::Put,
             time: clock::at(time_ns),
-            revision: number,
+            snapshot: number,
             node: self.node.clone(),
             boot_id: self.boot_id.clone(),
         };
@@ -264,7 +264,7 @@ fn content_of(fact: &Fact) -> String {
     if let Some(head) = fact.head_mut() {
         let nothing: Arc<str> = Arc::from("");
         let time = DateTime::<Utc>::UNIX_EPOCH;
-        *head = ChangeHead { change: ChangeKind::Put, time, revision: 0, node: nothing.clone(), boot_id: nothing };
+        *head = ChangeHead { change: ChangeKind::Put, time, snapshot: 0, node: nothing.clone(), boot_id: nothing };
     }
     // Owner ids are new after every restart, and are no property of the object.
     if let Fact::Endpoint(row) = &mut fact {

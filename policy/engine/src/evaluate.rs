@@ -103,7 +103,7 @@ pub fn evaluate(snapshot: &Snapshot, flow: &Flow) -> Result<Evaluation, Evaluate
         }
         points.push(Point { name, subject: pod.key(), decision, near_misses });
     }
-    // Also where no end is a pod with policies: the backend of a Service is not known (§2.3).
+    // Also where no end is a pod with policies: the backend of a Service is not known at the source.
     let unresolved = Facts::of(snapshot, &flow.destination, None, family).service.then_some(Verdict::Unknown);
     let verdict = conjunction(points.iter().map(|point| point.decision.verdict).chain(unresolved));
     Ok(Evaluation { verdict, points, missing })

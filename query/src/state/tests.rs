@@ -31,7 +31,7 @@ fn time(number: u64) -> DateTime<Utc> {
 }
 
 fn head(node: &str, number: u64, change: ChangeKind) -> ChangeHead {
-    ChangeHead { change, time: time(number), revision: number, node: node.into(), boot_id: BOOT.into() }
+    ChangeHead { change, time: time(number), snapshot: number, node: node.into(), boot_id: BOOT.into() }
 }
 
 fn pod(node: &str, number: u64, change: ChangeKind, name: &str) -> Row {
@@ -242,6 +242,27 @@ async fn damaged_files_cost_what_they_said_and_are_told() {
     record.write("a", 4, &[Row::Policy(Box::new(row)), snapshot("a", 4, 3)]);
     let state = record.newest().await;
     assert_eq!((state.number, state.snapshot.policies.len(), state.snapshot.pods.len()), (4, 0, 3));
+    assert!(state.problems[0].contains("NetworkPolicy shop/broken is unreadable"), "{:?}", state.problems);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_ports_cannot_be_read_is_named_and_not_judged_by() {
+    let record = Record::new(&[]).await;
+    record.next("a", 1);
+    let Row::Endpoint(mut row) = pod("a", 2, ChangeKind::Put, "broken") else { panic!("a pod") };
+    row.container_ports = "[{\"name\":".into();
+    record.write("a", 2, &[Row::Endpoint(row), snapshot("a", 2, 2)]);
+    let state = record.newest().await;
+    assert_eq!(pods(&state), ["pod-1=1"]);
+    let problem = "pod shop/broken is unreadable: column container_ports of table endpoints is \"[{\\\"name\\\":\" \
+                   (node a, snapshot 2), expected a JSON list of name, port, protocol";
+    assert!(state.problems.iter().any(|found| found == problem), "{:?}", state.problems);
+    assert_eq!(state.unreadable(&ObjectKey::new("shop", "broken")), Some(problem));
+    assert_eq!(state.unreadable(&ObjectKey::new("shop", "pod-1")), None);
+    // Once it can be read again it is judged by.
+    record.write("a", 3, &[pod("a", 3, ChangeKind::Put, "broken"), snapshot("a", 3, 2)]);
+    let state = record.newest().await;
+    assert_eq!((pods(&state), state.problems), (vec!["broken=3".to_owned(), "pod-1=1".to_owned()], Vec::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use netverdict_flowlog::{
     Table,
     answer::{WhyEnd, WhyOtherwise, WhyPoint},
-    row::{DispositionName, EndpointKind, EndpointRow, FlowRow, RecordType},
+    row::{DispositionName, EndpointKind, EndpointRow, FlowRow, Method, RecordType},
 };
 use netverdict_policy::{
     Decision, Direction, End, Flow, ObjectKey, Reason, Verdict,
@@ -51,6 +51,7 @@ pub(super) async fn find(
         format!("time >= {} AND time <= {}", literal(question.from), literal(question.to)),
         end_condition("source", &question.source),
         end_condition("destination", &question.destination),
+        ours(),
     ];
     conditions.extend(question.port.map(port_condition));
     let any = conditions.join(" AND ");
@@ -70,11 +71,17 @@ pub(super) async fn find(
     Ok(Some(Attempt { newest, egress, ingress, totals }))
 }
 
+/// Only what our own probe saw is explained and compared with our policies. What another system reports was decided by
+/// its own state, and has no addresses to find the other end by.
+fn ours() -> String {
+    format!("method <> '{}'", Method::Reported.as_str())
+}
+
 /// The newest record where a condition holds. A close tells the verdict of its beginning: it counts only where that is
 /// not on record.
 async fn last(executor: &Executor, condition: &str, notes: &Arc<Notes>) -> Result<Option<FlowRow>, QueryError> {
     let tail = format!(
-        "ORDER BY CASE WHEN record_type = '{}' THEN 1 ELSE 0 END, last_time DESC, time DESC, seq DESC LIMIT 1",
+        "ORDER BY CASE WHEN record_type = '{}' THEN 1 ELSE 0 END, last_time DESC, time DESC, seq DESC NULLS LAST LIMIT 1",
         RecordType::Close.as_str()
     );
     let mut rows = of_kind!(records::rows(executor, Table::Flows, condition, &tail, notes).await?, Flow);
@@ -98,9 +105,10 @@ async fn other_end(
         Direction::Ingress => Direction::Egress,
     };
     let of_socket = format!(
-        "time >= {} AND time <= {} AND source_ip = '{}' AND {} AND protocol = {} AND direction = '{}'",
+        "time >= {} AND time <= {} AND {} AND source_ip = '{}' AND {} AND protocol = {} AND direction = '{}'",
         literal(question.from),
         literal(question.to),
+        ours(),
         newest.source_ip,
         port("source_port", newest.source_port),
         newest.protocol,

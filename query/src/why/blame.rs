@@ -59,7 +59,7 @@ pub(super) async fn complete(
     let mut log: Vec<PolicyRow> =
         of_kind!(records::rows(executor, Table::Policies, &condition, "", notes).await?, Policy);
     // Numbers of one node mean nothing on another: over nodes, time orders.
-    log.sort_by_key(|row| (row.head.time, row.head.revision, row.head.change == ChangeKind::Put));
+    log.sort_by_key(|row| (row.head.time, row.head.snapshot, row.head.change == ChangeKind::Put));
     for decider in &mut deciders {
         let of = |row: &&PolicyRow| row.uid == decider.uid;
         let stood = |row: &&PolicyRow| of(row) && row.content_hash == decider.content_hash && !row.text.is_empty();

@@ -44,6 +44,9 @@ pub(super) async fn state_with(
         if state.as_ref().is_some_and(|state| state.snapshot.pods.contains_key(key)) {
             continue;
         }
+        if let Some(problem) = state.as_ref().and_then(|state| state.unreadable(key)) {
+            return Err(QueryError::Unreadable(problem.to_owned()));
+        }
         let gone = match state.as_ref().and_then(|state| state.gone_since(key)) {
             Some(gone) => Some(gone),
             None => gone_long(executor, key, state.as_ref(), to, notes).await?,
@@ -60,8 +63,8 @@ pub(super) async fn state_with(
     };
     match last {
         None => Ok(state),
-        Some(revision) => {
-            let moment = Moment::Number(revision.saturating_sub(1));
+        Some(number) => {
+            let moment = Moment::Number(number.saturating_sub(1));
             Ok(state::rebuild(executor, Some(&state.node), moment, notes).await?.unwrap_or(state))
         }
     }
@@ -111,7 +114,7 @@ async fn gone_long(
 fn last_deletion(changes: &[EndpointChangeRow], state: Option<&State>) -> Option<(u64, DateTime<Utc>)> {
     let of_node = |row: &&EndpointChangeRow| state.is_some_and(|state| *row.head.node == *state.node);
     let deletions = changes.iter().filter(|row| row.head.change == ChangeKind::Delete).filter(of_node);
-    deletions.map(|row| (row.head.revision, row.head.time)).max()
+    deletions.map(|row| (row.head.snapshot, row.head.time)).max()
 }
 
 /// The first time in a table, as far as a condition holds.

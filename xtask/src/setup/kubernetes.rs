@@ -8,8 +8,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::tools;
-use crate::command::{quietly, root, succeeds, which};
+use crate::{
+    command::{quietly, root, succeeds, tools, which},
+    progress::Running,
+};
 
 /// As `tests/cluster/kubernetes/go.mod` has it.
 const VERSION: &str = "v1.33.13";
@@ -32,7 +34,7 @@ pub fn kubernetes() -> Result<PathBuf> {
     };
     std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
     for (program, package) in missing {
-        println!("building {program} for Kubernetes {VERSION} into {} (some minutes)", folder.display());
+        let _running = Running::start(format!("building {program} for Kubernetes {VERSION} into {}", folder.display()));
         build(&go, package, &folder.join(program)).with_context(|| format!("{program} could not be built"))?;
     }
     Ok(folder)

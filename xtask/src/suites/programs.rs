@@ -2,16 +2,12 @@
 //!
 //! One command, for one set of features: choosing packages one by one would build DataFusion anew for each choice.
 
-use std::{
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde_json::Value;
 
-use crate::command::cargo;
+use crate::{command::cargo, progress};
 
 /// A program with tests in it.
 #[derive(Debug)]
@@ -25,22 +21,10 @@ pub(super) struct TestProgram {
 }
 
 pub(super) fn build() -> Result<Vec<TestProgram>> {
-    println!("$ cargo build --workspace --bins --tests");
-    let mut child = cargo()
-        .args(["build", "--workspace", "--bins", "--tests", "--message-format=json-render-diagnostics"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("could not start cargo")?;
-    let messages = child.stdout.take().expect("stdout is piped");
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--bins", "--tests", "--message-format=json-render-diagnostics"]);
     let mut programs = Vec::new();
-    for line in BufReader::new(messages).lines() {
-        let message: Value = serde_json::from_str(&line?).unwrap_or_default();
-        programs.extend(test_program(&message));
-    }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("`cargo build` ended with {status}");
-    }
+    progress::cargo(&mut build, |message| programs.extend(test_program(message)))?;
     programs.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
     Ok(programs)
 }

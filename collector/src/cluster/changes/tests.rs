@@ -2,7 +2,7 @@ use netverdict_cluster::{Change, Cluster, Generations, Scope, Update};
 
 use super::*;
 
-const POD: &str = "{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u, labels: {app: web}}, spec: {nodeName: n}, status: {phase: Running}}";
+const POD: &str = "{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u, labels: {app: web}}, spec: {nodeName: 'n'}, status: {phase: Running}}";
 const POLICY: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a, namespace: shop}, spec: {podSelector: {}}}";
 
 fn cluster(texts: &[&str]) -> ClusterState {

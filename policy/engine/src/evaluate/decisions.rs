@@ -19,7 +19,7 @@ pub(crate) fn self_traffic() -> Decision {
     Conclusion::plain(Verdict::Allowed, Reason::SelfTraffic).with_staged(None)
 }
 
-/// The backend of a Service is not known at the source (§2.3).
+/// The backend of a Service is not known at the source.
 pub(crate) fn service_not_resolved() -> Decision {
     Conclusion::plain(Verdict::Unknown, Reason::ServiceNotResolved).with_staged(None)
 }

@@ -63,7 +63,7 @@ pub struct Flow {
     pub family: Family,
 }
 
-/// Where a flow is evaluated (§1.1).
+/// Where a flow is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PointName {

@@ -250,7 +250,7 @@ impl<'w, 'a, M: Fn(usize, usize) -> Match> Walk<'w, 'a, M> {
         (None, doubt)
     }
 
-    /// The union of all rules of all policies that isolate the subject (§2.2).
+    /// The union of all rules of all policies that isolate the subject.
     fn network_policies(&mut self, own_node: bool) -> Option<Conclusion<'a>> {
         let isolating: Vec<usize> = self.of_tier(Tier::NetworkPolicy).collect();
         let tier = Some(Tier::NetworkPolicy);

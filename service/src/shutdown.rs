@@ -1,0 +1,100 @@
+//! The one way to ask a service to end: tasks await it, threads look at it or wait for it.
+
+use std::{
+    io,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// A request to end, made once and never taken back. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    /// For tasks.
+    token: CancellationToken,
+    /// For threads, which cannot await.
+    switch: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Shutdown {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn request(&self) {
+        *self.switch.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.switch.1.notify_all();
+        self.token.cancel();
+    }
+
+    pub fn is_requested(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// For a task: completes once the end is requested.
+    pub async fn requested(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// For a thread: waits until the end is requested, or for this long. Says whether it is requested.
+    pub fn wait(&self, at_most: Duration) -> bool {
+        let guard = self.switch.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.switch.1.wait_timeout_while(guard, at_most, |requested| !*requested);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The signals that ask a process to end: SIGTERM and SIGINT.
+#[derive(Debug)]
+pub struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    /// From here on these signals no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// The handlers cannot be set.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The name of the next signal.
+    pub async fn received(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tasks_and_threads_are_told_by_one_request() {
+        let shutdown = Shutdown::new();
+        assert!(!shutdown.is_requested());
+        assert!(!shutdown.wait(Duration::ZERO));
+        let (task, thread) = (shutdown.clone(), shutdown.clone());
+        let task = tokio::spawn(async move { task.requested().await });
+        let thread = std::thread::spawn(move || thread.wait(Duration::from_secs(60)));
+        shutdown.request();
+        task.await.unwrap();
+        assert!(thread.join().unwrap());
+        assert!(shutdown.is_requested());
+        // Who asks later is told at once.
+        shutdown.requested().await;
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_received_instead_of_ending_the_process() {
+        let mut signals = EndSignals::listen().unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        assert_eq!(signals.received().await, "SIGTERM");
+    }
+}
