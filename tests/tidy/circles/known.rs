@@ -22,7 +22,6 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
             "cli/src/program.rs",
         ],
     ),
-    ("a parent and its children", &["collector/src/cluster.rs", "collector/src/cluster/manifests.rs"]),
     ("a parent and its children", &["collector/src/control.rs", "collector/src/control/missing.rs"]),
     (
         "a parent and its children",
@@ -53,27 +52,6 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
             "flowlog/src/read/columns.rs",
             "flowlog/src/read/flows.rs",
             "flowlog/src/read/tables.rs",
-        ],
-    ),
-    (
-        "a parent and its children",
-        &[
-            "policy/engine/src/compile.rs",
-            "policy/engine/src/compile/class.rs",
-            "policy/engine/src/compile/directory.rs",
-            "policy/engine/src/compile/judging.rs",
-            "policy/engine/src/compile/pairing.rs",
-            "policy/engine/src/compile/subjects.rs",
-            "policy/engine/src/compile/view.rs",
-            "policy/engine/src/compile/world.rs",
-        ],
-    ),
-    (
-        "a parent and its children",
-        &[
-            "policy/engine/src/evaluate.rs",
-            "policy/engine/src/evaluate/near_miss.rs",
-            "policy/engine/src/evaluate/peer.rs",
         ],
     ),
     ("a parent and its children", &["policy/engine/src/laws.rs", "policy/engine/src/laws/kernel.rs"]),
