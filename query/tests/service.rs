@@ -7,8 +7,12 @@ mod access;
 mod answers;
 #[path = "service/collector.rs"]
 mod collector;
+#[path = "service/depth.rs"]
+mod depth;
 #[path = "service/limits.rs"]
 mod limits;
+#[path = "service/login.rs"]
+mod login;
 #[path = "service/postgres.rs"]
 mod postgres;
 #[path = "service/sql.rs"]
