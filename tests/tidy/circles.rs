@@ -97,17 +97,17 @@ fn crates() -> BTreeMap<String, BTreeMap<Module, File>> {
         {
             continue;
         }
-        if matches!(module.as_slice(), [only] if only == "lib" || only == "main") {
+        // Beside a library, `main.rs` is a crate of its own, of one file.
+        let is_main = matches!(module.as_slice(), [only] if only == "main");
+        if is_main && path.with_file_name("lib.rs").exists() {
+            continue;
+        }
+        if is_main || matches!(module.as_slice(), [only] if only == "lib") {
             module.clear();
         }
         let text = read(&path);
         let file = File { name: format!("src/{inside}"), text };
-        crates
-            .entry(folder.to_owned())
-            .or_default()
-            .entry(module)
-            .and_modify(|known| known.text.push_str(&file.text))
-            .or_insert(file);
+        crates.entry(folder.to_owned()).or_default().insert(module, file);
     }
     crates
 }

@@ -14,7 +14,7 @@ pub struct Options {
     benches: Vec<String>,
 }
 
-/// A bench and whether it needs the kernel.
+/// The benches, and whether each needs the kernel.
 const BENCHES: &[(&str, bool)] = &[("probe", true), ("collector", false), ("engine", false)];
 
 pub fn run(options: &Options) -> Result<()> {

@@ -1,11 +1,11 @@
-//! The main job on one machine: packets are denied in the kernel, and a moment later a person reads which policy
-//! denied them. Nothing is mocked: real probes, real sockets in real network namespaces, the programs that users run.
+//! The demo: connections between pods are denied in the kernel, and a moment later `netverdict why` names the policy.
+//! Nothing is mocked: the probes, sockets, network namespaces and programs are those that users have.
 
+mod expected;
 mod shop;
 mod traffic;
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -21,8 +21,9 @@ use clap::Args;
 use serde_json::Value;
 
 use self::{
+    expected::{Expectation, compare, policy_names},
     shop::{NODE, PODS, port_of},
-    traffic::{Cell, Transport, WAYS},
+    traffic::WAYS,
 };
 use crate::{
     command::output,
@@ -32,28 +33,28 @@ use crate::{
     topology::{PodNetwork, Topology},
 };
 
-/// A verdict is visible within two seconds; a loaded machine gets some more before we call it lost.
+/// A record is visible within two seconds; a loaded machine gets more time before the demo fails.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
-/// Datagrams of the crash: their source ports tell them apart.
+/// Source ports of the datagrams sent while the collector is killed: each identifies one.
 const NUMBERED: std::ops::Range<u16> = 20_000..20_300;
-/// Nothing listens there, and nothing may reach it.
+/// Their destination port. Nothing listens there, and policy denies it.
 const NUMBERED_PORT: u16 = 9;
 
 const DENIALS: &str = "select policies, source_namespace, count(*) as rows, sum(count) as packets from denials \
                        group by 1, 2 order by packets desc limit 6";
-/// What the probes said in one run of this demo, made with `--record`, and a moment before it.
+/// The ring contents of one run of this demo, made with `--record`, and a time before its first event.
 const RECORDING: &[u8] = include_bytes!("demo/shop.recording");
 const RECORDED_AT: &str = "2026-11-21T00:00:00Z";
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Leave it running until Ctrl-C, to look around with psql, netverdict or Grafana.
+    /// Keep everything running until Ctrl-C, to look around with psql, netverdict or Grafana.
     #[arg(long)]
     keep: bool,
-    /// Play the recorded event file instead of attaching probes, as is done without root or BPF.
+    /// Replay the recorded events instead of attaching probes. This is the default without root or BPF.
     #[arg(long)]
     recorded: bool,
-    /// Write what the probes said to this file, and stop before the crash: how the recorded event file was made.
+    /// Record the events of the probes to this file, and stop before the collector is killed.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["recorded", "keep"])]
     record: Option<PathBuf>,
 }
@@ -85,8 +86,8 @@ fn live(options: &Options, interrupted: &AtomicBool) -> Result<()> {
     result.and(cleaned)
 }
 
-/// Builds the programs; the BPF toolchain and object, and what reads Parquet, are made ready at the same time, since much
-/// of that waits for a network.
+/// Builds the programs. At the same time it installs the BPF toolchain and the Parquet readers, which mostly waits for the
+/// network, and builds the BPF object.
 fn build() -> Result<PathBuf> {
     std::thread::scope(|scope| {
         let object = scope.spawn(ebpf::build);
@@ -100,7 +101,7 @@ fn build() -> Result<PathBuf> {
     })
 }
 
-/// What the demo is made of, and what has to be taken down whatever happens.
+/// The running demo. Dropping it removes what it made.
 struct Shop<'a> {
     folder: RunFolder,
     object: PathBuf,
@@ -191,7 +192,7 @@ impl Shop<'_> {
         })
     }
 
-    /// What the policies say of every pair and way, by the evaluator that users have.
+    /// The verdict of the policies for every pair of pods and transport, from `netverdict eval`.
     fn expected(&self, pods: &[PodNetwork]) -> Result<Vec<Expectation>> {
         let mut expected = Vec::new();
         for from in pods {
@@ -222,7 +223,7 @@ impl Shop<'_> {
         Ok(expected)
     }
 
-    /// Asks `why` about each denied pair and protocol; the answer has to be a record with the policies expected.
+    /// Asks `why` about each denied pair and protocol. The answer must come from a record and name the expected policies.
     fn ask_about_all_denied(&self, query: &Serving, expected: &[Expectation]) -> Result<usize> {
         let mut asked = 0;
         for expectation in expected.iter().filter(|expectation| !expectation.allowed && expectation.family == 4) {
@@ -242,7 +243,7 @@ impl Shop<'_> {
         Ok(asked)
     }
 
-    /// Numbered denied datagrams before, at and after `kill -9`: none may pass, and each must be on record once.
+    /// Sends denied datagrams before, during and after `kill -9` of the collector: none may pass, each must be recorded once.
     fn crash(&self, collector: Serving, pods: &[PodNetwork], query: &Serving) -> Result<Serving> {
         let pod = |name: &str| pods.iter().find(|pod| pod.pod == name).with_context(|| format!("no pod {name}"));
         let (from, to) = (pod("shop/jobs")?.clone(), pod("db/pg")?);
@@ -310,64 +311,7 @@ impl Shop<'_> {
     }
 }
 
-/// What the policies say of one attempt.
-#[derive(Debug)]
-struct Expectation {
-    source: String,
-    destination: String,
-    transport: Transport,
-    family: u8,
-    allowed: bool,
-    /// `namespace/name` of the policies that deny first on the way; empty where it is allowed.
-    denied_by: BTreeSet<String>,
-}
-
-impl Expectation {
-    fn read(source: &str, destination: &str, transport: Transport, family: u8, answer: &Value) -> Result<Self> {
-        let flow = answer["flows"].get(0).unwrap_or(answer);
-        let allowed = match flow["verdict"].as_str() {
-            Some("allowed") => true,
-            Some("denied") => false,
-            _ => bail!("no verdict expected here: {answer}"),
-        };
-        let first_denying =
-            flow["points"].as_array().and_then(|points| points.iter().find(|p| p["verdict"] == "denied"));
-        let denied_by = first_denying.map(|point| policy_names(&point["decided_by"])).unwrap_or_default();
-        Ok(Self {
-            source: source.to_owned(),
-            destination: destination.to_owned(),
-            transport,
-            family,
-            allowed,
-            denied_by,
-        })
-    }
-}
-
-fn policy_names(deciders: &Value) -> BTreeSet<String> {
-    let name = |decider: &Value| Some(format!("{}/{}", decider["namespace"].as_str()?, decider["name"].as_str()?));
-    deciders.as_array().map(|deciders| deciders.iter().filter_map(name).collect()).unwrap_or_default()
-}
-
-fn compare(cells: &[Cell], expected: &[Expectation]) -> Result<()> {
-    let mut wrong = Vec::new();
-    for expectation in expected {
-        let Expectation { source, destination, transport, family, allowed, .. } = expectation;
-        let reached = cells
-            .iter()
-            .find(|cell| cell.source == *source && cell.destination == *destination)
-            .and_then(|cell| WAYS.iter().position(|way| *way == (*transport, *family)).map(|way| cell.reached[way]));
-        if reached != Some(*allowed) {
-            wrong.push(format!(
-                "{source} to {destination} by {transport} over IPv{family}: reached {reached:?}, allowed {allowed}"
-            ));
-        }
-    }
-    ensure!(wrong.is_empty(), "the datapath and the policies disagree:\n{}", wrong.join("\n"));
-    Ok(())
-}
-
-/// Without probes: the recorded events of the same shop, through the same pipeline.
+/// The demo without probes: the recorded events of the same pods, through the same pipeline.
 fn recorded(options: &Options, interrupted: &AtomicBool) -> Result<()> {
     services::build()?;
     let folder = RunFolder::new("demo")?;

@@ -1,5 +1,4 @@
-//! What the developer verbs are made of. A library too, so that the kernel suites build their network namespaces with
-//! the demo's [`topology`].
+//! The developer verbs. They are a library too, since the suites use the demo's [`topology`] and [`services`].
 
 pub mod bench;
 pub mod command;

@@ -1,7 +1,7 @@
-//! What is being done and waited for, said all the while: a cold build takes minutes, and silence looks like a hang.
+//! Progress of builds and installations: a cold build takes minutes, and without output it looks like a hang.
 //!
-//! On a terminal cargo draws its own bar. On a pipe (CI, a log) a line every few seconds says how long it has been, how
-//! many crates are done of how many, and what runs.
+//! On a terminal cargo draws its own bar. On a pipe (CI, a log file) a line is printed every few seconds: time elapsed,
+//! steps done of all, what is being compiled, and what runs beside cargo.
 
 use std::{
     io::{BufRead, BufReader, IsTerminal, Read},
@@ -22,7 +22,7 @@ use crate::command::shown;
 /// How often a line is printed.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// What runs at this moment beside cargo.
+/// Tasks that run at this moment, beside cargo.
 static RUNNING: Mutex<Vec<Task>> = Mutex::new(Vec::new());
 
 #[derive(Clone)]
@@ -31,14 +31,14 @@ struct Task {
     started: Instant,
 }
 
-/// A task that others may wait for, until this is dropped.
+/// A task in progress; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
     name: String,
 }
 
 impl Running {
-    /// Says that it starts.
+    /// Prints the name and registers the task.
     pub(crate) fn start(name: impl Into<String>) -> Self {
         let name = name.into();
         println!("{name}");
@@ -60,7 +60,7 @@ fn running() -> MutexGuard<'static, Vec<Task>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for a thread, and says what it is about while that takes time.
+/// Waits for a thread, and prints the tasks in progress while that takes time.
 pub(crate) fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     let mut said = Instant::now();
     while !thread.is_finished() {
@@ -73,7 +73,7 @@ pub(crate) fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// What runs beside cargo, each with its time.
+/// The tasks in progress, each with its elapsed time.
 fn tasks() -> Vec<String> {
     running().iter().map(|task| format!("{} ({})", task.name, minutes(task.started.elapsed()))).collect()
 }
@@ -82,13 +82,13 @@ fn minutes(time: Duration) -> String {
     format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
 }
 
-/// Runs cargo and shows how far it is; `on_message` is given each line of JSON on its standard output, if it writes any.
+/// Runs cargo and shows its progress. `on_message` is called with each line of JSON on its standard output.
 pub(crate) fn cargo(command: &mut Command, mut on_message: impl FnMut(&Value)) -> Result<()> {
     println!("$ {}", shown(command));
     let own_bar = std::io::stderr().is_terminal();
     command.stdout(Stdio::piped());
     if !own_bar {
-        // The bar is the only place where a stable cargo says how many crates there are.
+        // The bar is the only output of a stable cargo that has the number of steps.
         command.env("CARGO_TERM_PROGRESS_WHEN", "always").env("CARGO_TERM_PROGRESS_WIDTH", "160");
         command.env("CARGO_TERM_COLOR", "never");
         command.stderr(Stdio::piped());
@@ -117,7 +117,7 @@ pub(crate) fn cargo(command: &mut Command, mut on_message: impl FnMut(&Value)) -
     Ok(())
 }
 
-/// Splits what cargo writes: its bar goes to `bar`, all else (warnings, errors) is passed on.
+/// Splits cargo's output: the progress bar goes to `bar`, everything else (warnings, errors) to standard error.
 fn read_bar(errors: impl Read, bar: &Sender<Bar>) {
     let mut errors = BufReader::new(errors);
     let mut text = Vec::new();
@@ -140,7 +140,7 @@ fn read_bar(errors: impl Read, bar: &Sender<Bar>) {
     }
 }
 
-/// Lines that the count of crates stands for.
+/// One line per crate, which the periodic line replaces.
 fn is_chatter(text: &str) -> bool {
     let first = text.split_whitespace().next().unwrap_or_default();
     text.is_empty() || matches!(first, "Compiling" | "Downloading" | "Downloaded" | "Fresh" | "Checking")

@@ -1,5 +1,5 @@
-//! The product's programs, run as a user would run them, and stopped whatever happens. The demo and the pipeline suite
-//! use them.
+//! Starts the collector, the query service and the command-line tool as a user would, and stops them on drop. The demo and
+//! the pipeline suite use this.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ use crate::{
     progress,
 };
 
-/// How long a program may take to serve, and to stop.
+/// How long a service may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The files of one run: manifests, data, state, logs, and where its maps are pinned.
@@ -50,7 +50,7 @@ pub fn build() -> Result<()> {
 }
 
 impl RunFolder {
-    /// An empty folder, told apart by `name` and the process.
+    /// An empty folder, named after `name` and the process id.
     pub fn new(name: &str) -> Result<Self> {
         let name = format!("netverdict-{name}-{}", std::process::id());
         let root = std::env::temp_dir().join(&name);
@@ -75,7 +75,7 @@ impl RunFolder {
         self.state().join("query.password")
     }
 
-    /// Where maps and programs are pinned: apart from those of a collector that may be in use here.
+    /// Where maps and programs are pinned: not where a collector installed on this machine has its own.
     pub fn pins(&self) -> &Path {
         &self.pins
     }
@@ -132,7 +132,7 @@ impl RunFolder {
         removed.with_context(|| format!("could not remove {}", self.root.display()))
     }
 
-    /// The command-line tool, pointed at the demo's query service.
+    /// The output of the command-line tool, which is told where the query service is.
     pub fn netverdict(&self, query: &Serving, arguments: &[&str]) -> Result<String> {
         let mut command = self.program("netverdict");
         command.args(arguments).arg("--server").arg(query.url("http")?).arg("--token-file").arg(self.secret());
@@ -141,7 +141,7 @@ impl RunFolder {
 }
 
 impl RunFolder {
-    /// The one number that a statement gives.
+    /// The result of a statement with one row and one numeric column.
     pub fn sql_number(&self, query: &Serving, statement: &str) -> Result<u64> {
         let answer = self.netverdict(query, &["sql", "-o", "json", statement])?;
         let answer: Value = serde_json::from_str(&answer)?;
@@ -168,7 +168,7 @@ impl Drop for RunFolder {
     }
 }
 
-/// A program that serves.
+/// A running service.
 #[derive(Debug)]
 pub struct Serving {
     name: &'static str,
@@ -178,7 +178,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Starts it and waits until it says that it serves. Its log goes to `<name>.log` in the demo's folder.
+    /// Starts it and waits until it has written its ready file. Its log goes to `<name>.log` in the folder of the run.
     pub fn start(folder: &RunFolder, name: &'static str, mut command: Command) -> Result<Self> {
         let ready = folder.root.join(format!("{name}.ready"));
         fs::remove_file(&ready).ok();
@@ -212,14 +212,14 @@ impl Serving {
         Ok(format!("http://{}", self.address(port)?))
     }
 
-    /// As a crash would.
+    /// Kills it, as a crash would.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// As an orderly shutdown would; the error is what it said if it did not end well.
+    /// Asks it to stop and waits; an error if it does not end with success.
     pub fn stop(mut self) -> Result<()> {
         self.signal();
         let started = Instant::now();
@@ -255,7 +255,7 @@ impl Drop for Serving {
     }
 }
 
-/// Waits until something holds that other programs bring about.
+/// Polls until a condition holds that other programs bring about.
 pub fn wait(what: &str, patience: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !done()? {
@@ -267,7 +267,7 @@ pub fn wait(what: &str, patience: Duration, mut done: impl FnMut() -> Result<boo
     Ok(())
 }
 
-/// The usual address if it is free, so that the lines we print look familiar; else any.
+/// The default address of a port if it is free, so that printed commands are the documented ones; else any free port.
 pub fn usual(port: u16) -> String {
     let address = format!("127.0.0.1:{port}");
     match TcpListener::bind(&address) {

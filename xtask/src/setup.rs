@@ -1,5 +1,5 @@
-//! Finds or installs what the other verbs need. It says what it does, is safe to repeat, and leaves the user's own
-//! toolchain as it is: what it builds goes to `target/tools`, what it installs are packages of the distribution.
+//! Finds or installs the tools that the other verbs need. It prints what it does, is safe to repeat, and does not change the
+//! user's toolchains: tools are built into `target/tools`, and only packages of the distribution are installed.
 //!
 //! A BPF toolchain is either Debian's packages with a prebuilt `core` for BPF, or a rustup nightly with `rust-src`. What is
 //! installed already is used; Debian's is tried first, since its compiler and linker have the same LLVM.
@@ -36,12 +36,12 @@ const DEBIAN_PACKAGES: [&str; 7] = [
     "libzstd-dev",
     "zlib1g-dev",
 ];
-/// DuckDB reads the Parquet files in a suite, with no help from us.
+/// Readers of Parquet that are independent of ours.
 const PYTHON_PACKAGES: [&str; 2] = ["duckdb==2.0.0", "pyarrow==26.0.1"];
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only look; install nothing.
+    /// Print what is there; install nothing.
     #[arg(long)]
     check: bool,
 }
@@ -105,7 +105,7 @@ fn report(name: &str, found: Result<PathBuf>) {
     }
 }
 
-/// The toolchain that is there, or one that is installed now.
+/// The installed toolchain, or one that is installed now.
 pub fn bpf_toolchain() -> Result<BpfToolchain> {
     if let Some(found) = found_bpf_toolchain() {
         return Ok(found);
@@ -116,7 +116,7 @@ pub fn bpf_toolchain() -> Result<BpfToolchain> {
     }
 }
 
-/// Debian's compiler and its LLVM are of one version, so its linker can always be built.
+/// Debian's compiler and LLVM packages have the same LLVM version, so a linker for them can always be built.
 fn debian_toolchain() -> Result<BpfToolchain> {
     if !debian_compiler() {
         install_debian_packages(&DEBIAN_PACKAGES)?;
@@ -125,7 +125,7 @@ fn debian_toolchain() -> Result<BpfToolchain> {
         Some(linker) => linker,
         None => {
             let prefix = format!("/usr/lib/llvm-{LLVM}");
-            // Without LLVM_PREFIX an older llvm-config on PATH wins, and linking fails.
+            // Without LLVM_PREFIX an older llvm-config on PATH is used, and linking fails.
             install_linker(Origin::Debian, &[("LLVM_PREFIX", &prefix), ("LLVM_SYS_221_PREFIX", &prefix)])?
         }
     };
@@ -237,7 +237,7 @@ fn find_linker(origin: Origin) -> Option<PathBuf> {
     let own = Some(origin.folder().join("bin/bpf-linker")).filter(works);
     match origin {
         Origin::Debian => own,
-        // Whoever has a linker on PATH has it for their own nightly.
+        // A linker on PATH is taken to be for the user's own nightly.
         Origin::Rustup => own.or_else(|| which("bpf-linker").filter(works)),
     }
 }

@@ -1,7 +1,6 @@
-//! Runs the tests, suite by suite, and names at the end each suite that could not run and why.
+//! Runs the tests, suite by suite. The summary names each suite that could not run, and why.
 //!
-//! Everything is built once, with one set of features; the suites then are the test programs that came out. What a suite
-//! needs beside them is made ready while cargo compiles.
+//! All test programs are built once, with one set of features. What else a suite needs is installed while cargo compiles.
 
 mod programs;
 mod supply_chain;
@@ -46,7 +45,7 @@ enum Need {
     Deny,
 }
 
-/// What a suite's programs are told by their environment, or why the suite cannot run here.
+/// The environment variables of a suite's programs, or why the suite cannot run here.
 type Prepared = Result<Vec<(&'static str, String)>, String>;
 
 struct Suite {
@@ -55,7 +54,7 @@ struct Suite {
     need: Need,
 }
 
-/// `unit` are the test programs of all crates but `netverdict-tests`, whose own are a suite each.
+/// `unit` has the test programs of all crates but `netverdict-tests`; each of that crate's is a suite of its own.
 const SUITES: &[Suite] = &[
     Suite { name: "unit", about: "each crate's own tests: behaviour, laws, fuzzed decoders", need: Need::Nothing },
     Suite {
@@ -81,7 +80,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "readers", about: "DuckDB and pyarrow read what we write", need: Need::Readers },
     Suite {
         name: "kernel",
-        about: "real programs on veths: load, attach, publish, judge, take over, detach",
+        about: "real programs on veths: load, attach, publish, judge, adopt, detach",
         need: Need::Kernel,
     },
     Suite { name: "datapath", about: "every case of the semantics through the real programs", need: Need::Kernel },
@@ -98,7 +97,7 @@ const SUITES: &[Suite] = &[
 ];
 
 enum Outcome {
-    /// The time it took, and what it could not look at.
+    /// The time it took, and what it could not check.
     Passed(Duration, Option<String>),
     Failed(String),
     CouldNotRun(String),
@@ -137,7 +136,7 @@ fn choose(names: &[String]) -> Result<Vec<&'static Suite>> {
     Ok(SUITES.iter().filter(|suite| names.is_empty() || names.iter().any(|name| name == suite.name)).collect())
 }
 
-/// Builds the test programs, if a suite has any, and makes ready meanwhile what the suites need.
+/// Builds the test programs, if a suite has any, and installs at the same time what the suites need.
 fn build_and_prepare(chosen: &[&Suite]) -> Result<(Vec<TestProgram>, BTreeMap<Need, Prepared>)> {
     thread::scope(|scope| {
         let needs: BTreeMap<Need, _> =
@@ -177,7 +176,7 @@ fn prepare(need: Need) -> Prepared {
     }
 }
 
-/// Runs all programs of a suite, also after one has failed; gives back what it could not look at.
+/// Runs all programs of a suite, also after one has failed. Returns what it could not check.
 fn run_suite(suite: &Suite, programs: &[TestProgram], environment: &[(&str, String)]) -> Result<Option<String>> {
     if suite.need == Need::Deny {
         let (_, program) = environment.first().context("cargo-deny was prepared")?;

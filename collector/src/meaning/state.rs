@@ -16,7 +16,7 @@ use netverdict_policy::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::layered::{Edit, Layered};
+use crate::persistent_map::{Edit, PersistentMap};
 
 /// All that enriching and attributing an event of its revision needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,17 +50,17 @@ pub struct WholeState {
 
 #[derive(Clone, Debug, Default)]
 struct Content {
-    namespaces: Layered<String, Arc<Namespace>>,
-    pods: Layered<ObjectKey, Arc<Pod>>,
-    nodes: Layered<String, Arc<Node>>,
-    services: Layered<ObjectKey, Arc<Service>>,
-    policies: Layered<PolicyKey, Arc<Policy>>,
+    namespaces: PersistentMap<String, Arc<Namespace>>,
+    pods: PersistentMap<ObjectKey, Arc<Pod>>,
+    nodes: PersistentMap<String, Arc<Node>>,
+    services: PersistentMap<ObjectKey, Arc<Service>>,
+    policies: PersistentMap<PolicyKey, Arc<Policy>>,
     names: Arc<BTreeMap<String, BTreeSet<IpAddr>>>,
     pod_ranges: Arc<BTreeSet<IpNet>>,
     audit_all: bool,
-    addresses: Layered<IpAddr, PeerEntry>,
-    blocks: Layered<IpNet, PeerEntry>,
-    owners: Layered<OwnerId, Arc<Owner>>,
+    addresses: PersistentMap<IpAddr, PeerEntry>,
+    blocks: PersistentMap<IpNet, PeerEntry>,
+    owners: PersistentMap<OwnerId, Arc<Owner>>,
 }
 
 /// What leads from one state's content to another's.

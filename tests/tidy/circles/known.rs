@@ -4,7 +4,7 @@
 /// The reason, and the files.
 pub(super) const KNOWN: &[(&str, &[&str])] = &[
     (
-        "to be cut",
+        "completion and errors list the commands, and commands print the name of the program",
         &[
             "cli/src/command.rs",
             "cli/src/command/completion.rs",
@@ -22,116 +22,25 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
             "cli/src/program.rs",
         ],
     ),
-    ("a parent and its children", &["collector/src/cluster.rs", "collector/src/cluster/manifests.rs"]),
-    ("a parent and its children", &["collector/src/control.rs", "collector/src/control/missing.rs"]),
+    ("children use types of their parent", &["collector/src/control.rs", "collector/src/control/missing.rs"]),
     (
-        "a parent and its children",
+        "children use types of their parent",
+        &["collector/src/receive/goldmane.rs", "collector/src/receive/goldmane/policies.rs"],
+    ),
+    (
+        "children use types of their parent",
         &[
             "collector/src/store.rs",
             "collector/src/store/commit.rs",
-            "collector/src/store/held.rs",
             "collector/src/store/journal.rs",
+            "collector/src/store/memtable.rs",
             "collector/src/store/retention.rs",
         ],
     ),
-    ("a parent and its children", &["collector/src/wal/log.rs", "collector/src/wal/log/frames.rs"]),
+    ("children use types of their parent", &["collector/src/wal/log.rs", "collector/src/wal/log/frames.rs"]),
+    ("children use types of their parent", &["policy/engine/src/laws.rs", "policy/engine/src/laws/kernel.rs"]),
     (
-        "to be cut",
-        &[
-            "flowlog/src/columns.rs",
-            "flowlog/src/columns/changes.rs",
-            "flowlog/src/columns/flows.rs",
-            "flowlog/src/columns/nested.rs",
-            "flowlog/src/columns/state.rs",
-            "flowlog/src/schema.rs",
-        ],
-    ),
-    (
-        "a parent and its children",
-        &[
-            "flowlog/src/read.rs",
-            "flowlog/src/read/columns.rs",
-            "flowlog/src/read/flows.rs",
-            "flowlog/src/read/tables.rs",
-        ],
-    ),
-    (
-        "a parent and its children",
-        &[
-            "policy/engine/src/compile.rs",
-            "policy/engine/src/compile/class.rs",
-            "policy/engine/src/compile/directory.rs",
-            "policy/engine/src/compile/judging.rs",
-            "policy/engine/src/compile/pairing.rs",
-            "policy/engine/src/compile/subjects.rs",
-            "policy/engine/src/compile/view.rs",
-            "policy/engine/src/compile/world.rs",
-        ],
-    ),
-    (
-        "a parent and its children",
-        &[
-            "policy/engine/src/evaluate.rs",
-            "policy/engine/src/evaluate/near_miss.rs",
-            "policy/engine/src/evaluate/peer.rs",
-        ],
-    ),
-    ("a parent and its children", &["policy/engine/src/laws.rs", "policy/engine/src/laws/kernel.rs"]),
-    (
-        "to be cut",
-        &[
-            "policy/manifest/src/address.rs",
-            "policy/manifest/src/fields.rs",
-            "policy/manifest/src/finding.rs",
-            "policy/manifest/src/kind.rs",
-            "policy/manifest/src/kind/admin_network_policy.rs",
-            "policy/manifest/src/kind/baseline_admin_network_policy.rs",
-            "policy/manifest/src/kind/cluster_network_policy.rs",
-            "policy/manifest/src/kind/network_policy.rs",
-            "policy/manifest/src/kind/ordered.rs",
-            "policy/manifest/src/kind/port.rs",
-            "policy/manifest/src/kind/rule.rs",
-            "policy/manifest/src/nulls.rs",
-            "policy/manifest/src/object.rs",
-            "policy/manifest/src/selector.rs",
-        ],
-    ),
-    (
-        "a parent and its children",
-        &[
-            "policy/manifest/src/lint.rs",
-            "policy/manifest/src/lint/addresses.rs",
-            "policy/manifest/src/lint/dns.rs",
-            "policy/manifest/src/lint/dns/servers.rs",
-            "policy/manifest/src/lint/hosts.rs",
-            "policy/manifest/src/lint/order.rs",
-            "policy/manifest/src/lint/ports.rs",
-            "policy/manifest/src/lint/selection.rs",
-        ],
-    ),
-    ("to be cut", &["probe/ebpf/src/judge.rs", "probe/ebpf/src/record.rs"]),
-    ("to be cut", &["probe/ebpf/src/maps.rs", "probe/ebpf/src/scene.rs"]),
-    (
-        "a parent and its children",
-        &[
-            "probe/ebpf/src/packet.rs",
-            "probe/ebpf/src/packet/ethernet.rs",
-            "probe/ebpf/src/packet/ip.rs",
-            "probe/ebpf/src/packet/transport.rs",
-        ],
-    ),
-    (
-        "a parent and its children",
-        &[
-            "probe/loader/src/discover.rs",
-            "probe/loader/src/discover/inside.rs",
-            "probe/loader/src/discover/namespaces.rs",
-            "probe/loader/src/discover/netlink.rs",
-        ],
-    ),
-    ("a parent and its children", &["probe/loader/src/maps.rs", "probe/loader/src/maps/revision.rs"]),
-    (
-        "to be cut",
+        "the executor owns the cache of policy states, which is filled through the executor",
         &[
             "query/src/execute.rs",
             "query/src/records.rs",
@@ -142,7 +51,7 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "a parent and its children",
+        "children use types of their parent",
         &[
             "query/src/functions.rs",
             "query/src/functions/addresses.rs",
@@ -151,17 +60,26 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "a parent and its children",
+        "children use types of their parent",
         &["query/src/http.rs", "query/src/http/sql.rs", "query/src/http/status.rs", "query/src/http/why.rs"],
     ),
-    ("to be cut", &["query/src/postgres/session.rs", "query/src/postgres/settings.rs"]),
-    ("a parent and its children", &["query/src/state.rs", "query/src/state/heads.rs"]),
     (
-        "a parent and its children",
-        &["query/src/tables.rs", "query/src/tables/files.rs", "query/src/tables/footer.rs", "query/src/tables/scan.rs"],
+        "a session has settings, and a setting is checked against the session",
+        &["query/src/postgres/session.rs", "query/src/postgres/settings.rs"],
+    ),
+    ("children use types of their parent", &["query/src/state.rs", "query/src/state/heads.rs"]),
+    (
+        "children use types of their parent",
+        &[
+            "query/src/tables.rs",
+            "query/src/tables/committed.rs",
+            "query/src/tables/files.rs",
+            "query/src/tables/footer.rs",
+            "query/src/tables/scan.rs",
+        ],
     ),
     (
-        "a parent and its children",
+        "children use types of their parent",
         &["query/src/why.rs", "query/src/why/attempt.rs", "query/src/why/judged.rs", "query/src/why/sentence.rs"],
     ),
 ];

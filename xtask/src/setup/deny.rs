@@ -1,4 +1,4 @@
-//! cargo-deny, in one version, built for ourselves.
+//! cargo-deny, in a pinned version, built into `target/tools`.
 
 use std::{path::PathBuf, process::Command};
 
@@ -11,7 +11,7 @@ use crate::{
 
 const VERSION: &str = "0.20.2";
 
-/// The program, which is built now if it is not there.
+/// The program. It is built if it is not there.
 pub fn cargo_deny() -> Result<PathBuf> {
     if let Some(found) = found() {
         return Ok(found);
@@ -35,7 +35,7 @@ pub fn cargo_deny() -> Result<PathBuf> {
     found().context("cargo-deny was built but does not start")
 }
 
-/// The program, if it is there and of the version that we want.
+/// The program, if it is there in the pinned version.
 pub(super) fn found() -> Option<PathBuf> {
     let program = folder().join("bin/cargo-deny");
     let version = output(Command::new(&program).arg("--version")).ok()?;

@@ -1,6 +1,7 @@
 //! Builds every program and test program of the workspace at once.
 //!
-//! One command, for one set of features: choosing packages one by one would build DataFusion anew for each choice.
+//! One command for all, since cargo chooses features by the packages of a command: several commands would compile
+//! DataFusion several times.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +10,14 @@ use serde_json::Value;
 
 use crate::{command::cargo, progress};
 
-/// A program with tests in it.
+/// A compiled test program.
 #[derive(Debug)]
 pub(super) struct TestProgram {
     pub(super) package: String,
-    /// The library's, program's or test's name.
+    /// The name of the library, program or integration test.
     pub(super) target: String,
     pub(super) executable: PathBuf,
-    /// The package's folder: where its tests expect to run.
+    /// The folder of the package: the working directory of its tests.
     pub(super) folder: PathBuf,
 }
 
@@ -29,7 +30,7 @@ pub(super) fn build() -> Result<Vec<TestProgram>> {
     Ok(programs)
 }
 
-/// What cargo says of a test program that it has built; `None` for all else that it says.
+/// Reads cargo's message about a compiled test program; `None` for other messages.
 fn test_program(message: &Value) -> Option<TestProgram> {
     if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
         return None;

@@ -1,7 +1,7 @@
-//! What we link: `deny.toml` holds for both lock files.
+//! Checks both lock files against `deny.toml`: licences, sources, banned and duplicated crates, advisories.
 //!
-//! Advisories come from a database that is a git repository. Where it cannot be had, they are not checked, and that is
-//! said where nobody overlooks it; all else is checked without a network.
+//! Advisories come from a git repository. If it cannot be fetched and there is no copy, they are not checked, and the
+//! summary says so. The other checks need no network.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,18 +12,18 @@ use anyhow::{Result, bail};
 
 use crate::command::{output, root, run};
 
-/// Under which name the suite is told where cargo-deny is.
+/// The key of cargo-deny's path among what was prepared.
 pub(super) const PROGRAM: &str = "cargo-deny";
 
-/// The manifests of the two lock files, and whether `deny.toml` has exceptions for this one alone that the other need not
-/// have.
+/// The manifests of the two lock files, and whether an unused entry of `deny.toml` is an error. The BPF programs use few of
+/// the entries.
 const MANIFESTS: [(&str, bool); 2] = [("Cargo.toml", true), ("probe/ebpf/Cargo.toml", false)];
 
-/// Entries of `deny.toml` that nothing needs any more.
+/// The lints for entries that nothing needs any more.
 const UNUSED: [&str; 4] =
     ["unmatched-skip", "unnecessary-skip", "license-not-encountered", "license-exception-not-encountered"];
 
-/// Fails if one of the lock files holds what it may not; gives back what could not be checked.
+/// Fails if a lock file violates `deny.toml`. Returns what could not be checked.
 pub(super) fn check(program: &Path) -> Result<Option<String>> {
     let mut failed = Vec::new();
     let database = fetch_advisories(program);
@@ -42,7 +42,7 @@ pub(super) fn check(program: &Path) -> Result<Option<String>> {
         }
     }
     if !failed.is_empty() {
-        bail!("what these link is not what deny.toml allows: {}", failed.join(", "));
+        bail!("deny.toml does not allow what is in the lock files of {}; see above for each crate", failed.join(", "));
     }
     Ok(database.err().map(|error| {
         let reason = error.to_string();
@@ -51,8 +51,7 @@ pub(super) fn check(program: &Path) -> Result<Option<String>> {
     }))
 }
 
-/// Brings the database up to date. An earlier copy serves too where there is no network: cargo-deny refuses one that is
-/// older than 90 days.
+/// Updates the database. An earlier copy is used if there is no network; cargo-deny refuses one older than 90 days.
 fn fetch_advisories(program: &Path) -> Result<()> {
     let mut fetch = Command::new(program);
     fetch.current_dir(root()).args(["fetch", "db"]).env("GIT_TERMINAL_PROMPT", "0");
@@ -62,7 +61,7 @@ fn fetch_advisories(program: &Path) -> Result<()> {
     }
 }
 
-/// Whether cargo-deny has fetched the database before, into its usual place.
+/// Whether cargo-deny has fetched the database before, into its default folder.
 fn has_copy() -> bool {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
