@@ -9,11 +9,12 @@ pub mod manifests;
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, mpsc},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use netverdict_policy::Snapshot;
+use netverdict_service::{queue::QueueSender, shutdown::Shutdown};
 
 use crate::{
     clock,
@@ -21,7 +22,6 @@ use crate::{
         assembly::{Assembly, Texts},
         manifests::Manifests,
     },
-    stop::Stop,
 };
 
 /// The cluster at a moment.
@@ -55,7 +55,7 @@ impl ClusterState {
 }
 
 /// Looks at the manifests until told to stop, and sends what has changed. Ends when nobody listens any more.
-pub fn follow(mut manifests: Manifests, interval: Duration, states: &mpsc::Sender<ClusterState>, stop: &Stop) {
+pub fn follow(mut manifests: Manifests, interval: Duration, states: &QueueSender<ClusterState>, stop: &Shutdown) {
     loop {
         let began = Instant::now();
         if let Some(state) = manifests.look()

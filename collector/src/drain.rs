@@ -12,9 +12,12 @@ use std::{
 
 use netverdict_flowlog::row::{GapCause, LaneName};
 use netverdict_probe::RingReader;
+use netverdict_service::{
+    error_chain::chain,
+    queue::{QueueReceiver, QueueSender},
+};
 
 use crate::{
-    cause::chain,
     clock,
     health::{Health, Part},
     input::{Input, RawBatch, Session},
@@ -54,10 +57,10 @@ pub type Logged = (Option<WalPosition>, Input);
 pub struct Drain {
     pub rings: [RingReader; 2],
     pub wal: Wal,
-    pub messages: mpsc::Receiver<Message>,
-    pub pipeline: mpsc::SyncSender<Logged>,
+    pub messages: QueueReceiver<Message>,
+    pub pipeline: QueueSender<Logged>,
     /// Positions that the log may be released through.
-    pub released: mpsc::Receiver<WalPosition>,
+    pub released: QueueReceiver<WalPosition>,
     pub recorder: Option<Recorder>,
     pub health: Arc<Health>,
     pub metrics: Metrics,
@@ -106,7 +109,7 @@ impl Drain {
 
 struct State {
     wal: Wal,
-    pipeline: mpsc::SyncSender<Logged>,
+    pipeline: QueueSender<Logged>,
     recorder: Option<Recorder>,
     health: Arc<Health>,
     metrics: Metrics,
@@ -133,8 +136,8 @@ impl State {
     fn follow(
         &mut self,
         mut rings: [RingReader; 2],
-        messages: &mpsc::Receiver<Message>,
-        released: &mpsc::Receiver<WalPosition>,
+        messages: &QueueReceiver<Message>,
+        released: &QueueReceiver<WalPosition>,
     ) -> Result<(), NobodyListens> {
         let mut ends: Option<Instant> = None;
         let mut synced = true;
@@ -174,7 +177,7 @@ impl State {
     }
 
     /// Fetches what the control thread has sent.
-    fn listen(&mut self, messages: &mpsc::Receiver<Message>) {
+    fn listen(&mut self, messages: &QueueReceiver<Message>) {
         loop {
             match messages.try_recv() {
                 Ok(message) => self.waiting.push_back(message),
@@ -188,7 +191,7 @@ impl State {
     }
 
     /// Passes on what the control thread has sent.
-    fn pass_on(&mut self, messages: &mpsc::Receiver<Message>) -> Result<(), NobodyListens> {
+    fn pass_on(&mut self, messages: &QueueReceiver<Message>) -> Result<(), NobodyListens> {
         while let Some(message) = self.waiting.pop_front() {
             match message {
                 Message::Input(input) => match *input {
@@ -207,7 +210,7 @@ impl State {
     }
 
     /// Reads one batch of a ring and passes it on. Says whether there was one.
-    fn drain(&mut self, ring: &mut RingReader, messages: &mpsc::Receiver<Message>) -> Result<bool, NobodyListens> {
+    fn drain(&mut self, ring: &mut RingReader, messages: &QueueReceiver<Message>) -> Result<bool, NobodyListens> {
         let Some(batch) = ring.drain(BATCH_BYTES) else { return Ok(false) };
         // What explains these events was sent before they were judged.
         self.listen(messages);
@@ -232,7 +235,7 @@ impl State {
     fn log(
         &mut self,
         record: &WalRecord<'_>,
-        messages: &mpsc::Receiver<Message>,
+        messages: &QueueReceiver<Message>,
     ) -> Result<Option<WalPosition>, NobodyListens> {
         loop {
             match self.wal.append(record) {
@@ -290,9 +293,7 @@ impl State {
 
     fn forward(&mut self, position: Option<WalPosition>, input: Input) -> Result<(), NobodyListens> {
         self.record(&input);
-        self.pipeline.send((position, input)).map_err(|_| NobodyListens)?;
-        self.metrics.queue.inc();
-        Ok(())
+        self.pipeline.send((position, input)).map_err(|_| NobodyListens)
     }
 
     fn record(&mut self, input: &Input) {

@@ -13,7 +13,6 @@
 pub mod admin;
 pub mod aggregate;
 pub mod attribute;
-pub mod cause;
 pub mod clock;
 pub mod cluster;
 pub mod control;
@@ -36,8 +35,6 @@ pub mod sequence;
 pub mod serve;
 pub mod snapshots;
 pub mod state;
-pub mod stop;
 pub mod store;
-pub mod token;
 pub mod wal;
 pub mod write;

@@ -8,10 +8,14 @@ use std::{
 };
 
 use netverdict_flowlog::row::{CollectorRow, GapCause, GapRow, Row};
+use netverdict_service::{
+    error_chain::chain,
+    queue::{QueueReceiver, QueueSender},
+    shutdown::Shutdown,
+};
 use thiserror::Error;
 
 use crate::{
-    cause::chain,
     clock,
     drain::{Logged, logged_input},
     health::{Health, Part},
@@ -19,7 +23,6 @@ use crate::{
     metrics::{Metrics, signed},
     pipeline::Pipeline,
     snapshots::Snapshots,
-    stop::Stop,
     store::{Store, StoreError},
     wal::{Replay, Replayed, WalError, WalPosition},
 };
@@ -50,7 +53,7 @@ pub struct Writer {
     pub health: Arc<Health>,
     pub metrics: Metrics,
     /// Turned when the collector is to end.
-    pub stop: Stop,
+    pub stop: Shutdown,
     rows: Vec<Row>,
     through: Option<WalPosition>,
     handed_over: Instant,
@@ -66,7 +69,7 @@ impl Writer {
         snapshots: Option<Snapshots>,
         health: Arc<Health>,
         metrics: Metrics,
-        stop: Stop,
+        stop: Shutdown,
     ) -> Self {
         Self {
             pipeline,
@@ -128,14 +131,13 @@ impl Writer {
     /// The rows cannot be accounted for.
     pub fn run(
         mut self,
-        inputs: &mpsc::Receiver<Logged>,
-        released: &mpsc::Sender<WalPosition>,
+        inputs: &QueueReceiver<Logged>,
+        released: &QueueSender<WalPosition>,
     ) -> Result<Self, WriteError> {
         let mut alive = Instant::now();
         loop {
             match inputs.recv_timeout(HAND_OVER) {
                 Ok((position, input)) => {
-                    self.metrics.queue.dec();
                     let starts = matches!(input, Input::Session(_));
                     self.take(position, input);
                     if starts {
@@ -154,7 +156,7 @@ impl Writer {
                 }
                 self.release(released);
                 // More rows than memory is meant for: the rings bridge it, and count what they cannot.
-                while self.store.held_rows() >= self.store.options().held_rows && !self.stop.is_set() {
+                while self.store.held_rows() >= self.store.options().held_rows && !self.stop.is_requested() {
                     std::thread::sleep(PAUSE);
                     self.release(released);
                 }
@@ -175,7 +177,7 @@ impl Writer {
     ///
     /// # Errors
     /// The rows cannot be accounted for.
-    pub fn finish(&mut self, released: &mpsc::Sender<WalPosition>) -> Result<(), WriteError> {
+    pub fn finish(&mut self, released: &QueueSender<WalPosition>) -> Result<(), WriteError> {
         self.pipeline.flush(&mut self.rows);
         self.hand_over()?;
         for attempt in 0.. {
@@ -261,7 +263,7 @@ impl Writer {
         Ok(())
     }
 
-    fn release(&mut self, released: &mpsc::Sender<WalPosition>) {
+    fn release(&mut self, released: &QueueSender<WalPosition>) {
         if self.store.due(Instant::now()) {
             // What is wrong is in health; it is tried again when it is due again.
             let _ = self.rotate(released);
@@ -279,16 +281,16 @@ impl Writer {
         }
         self.hand_over()?;
         // The log is released at the next rotation.
-        let (nobody, _) = mpsc::channel();
+        let nobody = QueueSender::disconnected();
         self.release(&nobody);
-        while self.store.held_rows() >= self.store.options().held_rows && !self.stop.is_set() {
+        while self.store.held_rows() >= self.store.options().held_rows && !self.stop.is_requested() {
             std::thread::sleep(PAUSE);
             self.release(&nobody);
         }
         Ok(())
     }
 
-    fn rotate(&mut self, released: &mpsc::Sender<WalPosition>) -> Result<(), WriteError> {
+    fn rotate(&mut self, released: &QueueSender<WalPosition>) -> Result<(), WriteError> {
         self.pipeline.flush(&mut self.rows);
         self.hand_over()?;
         let drained = self.pipeline.drained_revision();
@@ -318,8 +320,9 @@ impl Writer {
             "segment written"
         );
         if let Some(through) = rotation.wal {
-            // If the drain has ended, the log is released at the next start.
-            let _ = released.send(through);
+            // Without room, the next position releases this part of the log as well; if the drain has ended, the next
+            // start does.
+            let _ = released.try_send(through);
         }
         // What was drained before the rotation began is in files now, and its snapshots are needed no more.
         let forgotten = self.pipeline.forget_snapshots_before(self.drained);

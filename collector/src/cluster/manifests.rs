@@ -15,11 +15,11 @@ use std::{
 };
 
 use netverdict_manifest::{Finding, Object, Severity, code};
+use netverdict_service::error_chain::chain;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    cause::chain,
     cluster::{ClusterState, assembly::Assembly, generations::Generations},
     state::{self, StateError},
 };
