@@ -1,6 +1,6 @@
-//! The HTTP API. It turns parameters into questions and answers into JSON; what the answers are is decided elsewhere.
+//! The HTTP API. It turns parameters into questions and answers into JSON; the answers are computed elsewhere.
 //!
-//! Everything but health and metrics asks for the secret as Bearer token. Every error is an `ErrorAnswer`.
+//! Everything but health and metrics needs the secret as Bearer token. Every error is an `ErrorAnswer`.
 
 mod flows;
 mod sql;
@@ -11,30 +11,33 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Query, Request, State, rejection::QueryRejection},
-    http::{StatusCode, header},
+    extract::{DefaultBodyLimit, Query, Request, rejection::QueryRejection},
+    http::StatusCode,
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::answer::ErrorAnswer;
-use netverdict_service::telemetry::continue_trace;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use netverdict_service::{
+    bearer::{self, BearerGuard},
+    health::{Effect, HealthRegistry},
+    secret::SharedSecret,
+    telemetry::continue_trace,
+};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 use tracing::Span;
 
-use crate::{Executor, QueryError, flows::Followers, guard::MAX_STATEMENT, secret::Secret};
+use crate::{Executor, QueryError, flows::Followers, guard::MAX_STATEMENT};
 
-/// What is added to the longest statement before a request is given up as a whole: its answer is put together.
+/// Time beyond the longest statement before a request is given up: its answer has to be put together.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What all requests share.
 pub struct Api {
     pub executor: Executor,
     pub followers: Followers,
-    pub secret: Secret,
+    pub secret: SharedSecret,
     pub max_rows: usize,
     pub statement_timeout: Duration,
     pub started: DateTime<Utc>,
@@ -43,10 +46,18 @@ pub struct Api {
 /// All routes.
 pub fn router(api: Arc<Api>) -> Router {
     let patience = api.statement_timeout + PATIENCE;
-    let open = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(status::ready))
-        .route("/metrics", get(status::metrics));
+    let open =
+        Router::new().route("/metrics", get(status::metrics)).merge(health(&api.executor).router(api.secret.clone()));
+    let refused = Arc::clone(api.executor.metrics());
+    let guard = BearerGuard::new(api.secret.clone(), move |error| {
+        refused.refused_login("http");
+        let answer = ErrorAnswer {
+            code: "unauthorized".into(),
+            message: error.to_string(),
+            remedy: "send `Authorization: Bearer` with the content of the file that --secret-file names".into(),
+        };
+        Json(answer).into_response()
+    });
     let closed = Router::new()
         .route("/v1/why", get(why::why))
         .route("/v1/flows", get(flows::flows))
@@ -60,10 +71,10 @@ pub fn router(api: Arc<Api>) -> Router {
             };
             (StatusCode::NOT_FOUND, Json(answer))
         })
-        .layer(from_fn_with_state(Arc::clone(&api), authorized));
+        .layer(from_fn_with_state(guard, bearer::require));
     open.merge(closed)
         .layer(DefaultBodyLimit::max(MAX_STATEMENT * 2))
-        .layer(from_fn(move |request, next| patient(patience, request, next)))
+        .layer(from_fn(move |request, next| in_patience(patience, request, next)))
         .layer(CatchPanicLayer::new())
         .layer(TraceLayer::new_for_http().make_span_with(span_of))
         .with_state(api)
@@ -83,17 +94,21 @@ fn span_of(request: &Request) -> Span {
     span
 }
 
-/// Serves until `stop`; requests that are being answered may end.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: CancellationToken) -> anyhow::Result<()> {
-    axum::serve(listener, router(api)).with_graceful_shutdown(stop.cancelled_owned()).await?;
-    Ok(())
+/// Ready means that the data directory can be listed.
+fn health(executor: &Executor) -> HealthRegistry {
+    let (health, executor) = (HealthRegistry::default(), executor.clone());
+    health.register_check("store", Effect::Unready, move || {
+        let executor = executor.clone();
+        async move {
+            let listed = executor.store().readable().await;
+            listed.err().map(|error| format!("the data directory cannot be listed: {error}")).into_iter().collect()
+        }
+    });
+    health
 }
 
-/// The last resort: what takes longer is no question of a statement.
-async fn patient(patience: Duration, request: Request, next: Next) -> Response {
+/// The last resort: statements have limits of their own.
+async fn in_patience(patience: Duration, request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(patience, next.run(request)).await;
     answered.unwrap_or_else(|_| QueryError::Timeout(patience).into_response())
 }
@@ -103,24 +118,6 @@ impl Api {
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
         let timeout = self.statement_timeout;
         tokio::time::timeout(timeout, answer).await.unwrap_or(Err(QueryError::Timeout(timeout)))
-    }
-}
-
-async fn authorized(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().split_at_checked(7));
-    match token {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") && api.secret.is(token.trim_ascii()) => {
-            next.run(request).await
-        }
-        _ => {
-            api.executor.metrics().refused_login("http");
-            let answer = ErrorAnswer {
-                code: "unauthorized".into(),
-                message: "expected the service's secret as Bearer token".into(),
-                remedy: "send `Authorization: Bearer` with the content of the file that --secret-file names".into(),
-            };
-            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], Json(answer)).into_response()
-        }
     }
 }
 

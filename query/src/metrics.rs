@@ -1,7 +1,8 @@
-//! What the service counts about itself, for Prometheus. Labels come from closed lists only.
+//! The query service's metrics, for Prometheus. Labels come from closed lists only.
 
 use std::time::Duration;
 
+use netverdict_service::http_server::HttpServerMetrics;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -27,14 +28,14 @@ struct Protocol {
     protocol: &'static str,
 }
 
-/// How a policy state came about.
+/// Where a policy state came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Came {
-    /// It was kept.
+    /// From the cache.
     Kept,
-    /// From one that was kept, and what came since.
+    /// From the cache and the changes since.
     Extended,
-    /// From all that is on record.
+    /// From the whole record.
     Read,
 }
 
@@ -52,6 +53,7 @@ pub struct Metrics {
     /// Files that cannot be read, each counted once.
     pub skipped_files: Counter,
     pub connections: Gauge,
+    pub http: HttpServerMetrics,
 }
 
 impl Default for Metrics {
@@ -68,6 +70,7 @@ impl Default for Metrics {
             refused_logins: Family::default(),
             skipped_files: Counter::default(),
             connections: Gauge::default(),
+            http: HttpServerMetrics::default(),
         };
         let Self {
             registry,
@@ -81,6 +84,7 @@ impl Default for Metrics {
             refused_logins,
             skipped_files,
             connections,
+            http,
         } = &mut metrics;
         registry.register("statements", "Statements that ended, by outcome", statements.clone());
         registry.register_with_unit(
@@ -90,18 +94,27 @@ impl Default for Metrics {
             seconds.clone(),
         );
         registry.register("rows", "Rows that left the executor", rows.clone());
-        registry.register("fresh_requests", "Requests to collectors for rows not yet in files", fresh.clone());
-        registry.register("states", "Policy states asked for: hit, extended by what came since, miss", states.clone());
-        registry.register("kept_states", "Policy states that are kept", kept_states.clone());
+        registry.register("fresh_requests", "Requests to collectors for unflushed rows", fresh.clone());
+        registry.register(
+            "states",
+            "Policy states asked for: found in the cache, extended by later changes, or read whole",
+            states.clone(),
+        );
+        registry.register("kept_states", "Policy states in the cache", kept_states.clone());
         registry.register_with_unit(
             "kept_states_memory",
-            "About the memory of the policy states that are kept",
+            "Approximate memory of the policy states in the cache",
             Unit::Bytes,
             kept_state_bytes.clone(),
         );
-        registry.register("refused_logins", "Wrong tokens and passwords", refused_logins.clone());
-        registry.register("skipped_files", "Files found unreadable", skipped_files.clone());
+        registry.register(
+            "refused_logins",
+            "Logins refused: wrong or missing tokens and passwords",
+            refused_logins.clone(),
+        );
+        registry.register("skipped_files", "Files that cannot be read", skipped_files.clone());
         registry.register("postgres_connections", "Open PostgreSQL connections", connections.clone());
+        http.register(registry);
         metrics
     }
 }

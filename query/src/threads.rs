@@ -11,10 +11,10 @@ use tokio::{
 
 use crate::{error::QueryError, execute::Limit, watch::Watch};
 
-/// How long a statement may wait for a thread: those that run then do not yield.
+/// How long a statement may wait for a thread: after that, the running statements do not yield.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The threads that statements run on. Dropping it does not wait for a statement that does not stop.
+/// The threads of statements. Dropping it does not wait for a statement that does not stop.
 #[derive(Debug)]
 pub struct Threads(Option<Runtime>);
 
@@ -22,7 +22,7 @@ impl Threads {
     /// `count` threads; 0 is one for each processor.
     ///
     /// # Errors
-    /// When the system gives none.
+    /// The system gives no threads.
     pub fn start(count: usize) -> std::io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
         if count > 0 {
@@ -32,7 +32,7 @@ impl Threads {
         Ok(Self(Some(builder.thread_name("statement").thread_stack_size(8 << 20).enable_all().build()?)))
     }
 
-    /// Begins work, once a thread takes it up.
+    /// Begins work as soon as a thread takes it.
     pub(crate) async fn begin(
         &self,
         work: impl Future<Output = ()> + Send + 'static,
@@ -64,7 +64,7 @@ impl Drop for Threads {
     }
 }
 
-/// What is being done on a statement's thread. Dropping it stops that: where it yields, and where it looks at the watch.
+/// Work on a statement's thread. Dropping it stops the work at its next yield or its next look at the watch.
 pub(crate) struct Work {
     task: AbortHandle,
     watch: Option<Arc<Watch>>,

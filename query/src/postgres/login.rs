@@ -19,9 +19,10 @@ use datafusion_postgres::pgwire::{
     messages::{PgWireBackendMessage, PgWireFrontendMessage},
 };
 use futures::Sink;
+use netverdict_service::secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::{metrics::Metrics, secret::Secret, session::DATABASE};
+use crate::{metrics::Metrics, session::DATABASE};
 
 /// The one user.
 pub(super) const USER: &str = "netverdict";
