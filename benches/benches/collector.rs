@@ -23,8 +23,9 @@ use netverdict_abi::{
 };
 use netverdict_benches::{Draws, median, memory, timed};
 use netverdict_collector::{
-    input::{Input, Meanings, RawBatch, Session},
-    meaning::WholeState,
+    batch::RingBatch,
+    input::{Input, Session},
+    meaning::{Meanings, WholeState},
     recording::{Header, Recorder},
     replay::replay,
     store::StoreOptions,
@@ -320,7 +321,7 @@ impl Kernel {
             Lane::Flow => LaneName::Flow,
         };
         let ingest_ns = OFFSET.saturating_add_unsigned(self.now);
-        Input::Batch(RawBatch { lane, ingest_ns, offset_ns: OFFSET, bytes: std::mem::take(&mut ring.bytes) })
+        Input::Ring(RingBatch { lane, ingest_ns, offset_ns: OFFSET, bytes: std::mem::take(&mut ring.bytes) })
     }
 }
 

@@ -1,9 +1,9 @@
-//! What judging a packet costs: nanoseconds a packet of each way through the programs, beside a program that does
-//! nothing, with 10, 1 000 and 10 000 policies. By `BPF_PROG_TEST_RUN`: the programs and maps are real, the packets are
-//! made here, and no time of drivers, bridges or sockets is in it.
+//! The cost of judging a packet: nanoseconds per packet for each path through the programs, compared with an empty
+//! program, with 10, 1 000 and 10 000 policies. It uses `BPF_PROG_TEST_RUN`: programs and maps are real, packets are
+//! synthetic, and the times exclude drivers, bridges and sockets.
 //!
-//! Needs root rights, a BPF file system and a BPF object; says `SKIPPED` without, or fails where
-//! `NETVERDICT_REQUIRE_KERNEL=1` is set. Tables come from the engine and go through the loader.
+//! Needs root, a BPF file system and a BPF object; prints `SKIPPED` without them, or fails if
+//! `NETVERDICT_REQUIRE_KERNEL=1` is set. The engine compiles the tables, and the loader publishes them.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -26,18 +26,18 @@ use netverdict_probe::{MapOccupancy, Probe, ProbeOptions, RingBytes, bind, detac
 use xtask::topology::{PodNetwork, Topology};
 
 const POLICIES: [usize; 3] = [10, 1_000, 10_000];
-/// What one namespace has.
+/// Policies of one namespace.
 const POLICIES_EACH: usize = 10;
 const PODS_EACH: usize = 5;
-/// Pods of the cluster that run on the measured node, and so are subjects.
+/// Pods on the measured node, which are policy subjects.
 const LOCAL: usize = 50;
 
-/// Runs of which the median is taken, and packets in each.
+/// Runs, of which the median is reported, and packets in each run.
 const RUNS: usize = 7;
 const PACKETS: u32 = 50_000;
 
 const SUBNET: u8 = 199;
-/// Of connections that are opened first. The measured ones go on from here.
+/// Source port of the first connection; each further one takes the next port.
 const FIRST_PORT: u16 = 20_000;
 
 fn main() -> Result<()> {
@@ -57,19 +57,19 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Everything measured at one number of policies.
+/// The measurements for one number of policies.
 struct Column {
     policies: usize,
     pods: usize,
     compiled_in: Duration,
     published_in: Duration,
-    /// Nanoseconds a packet.
+    /// Nanoseconds per packet.
     empty: u128,
     paths: Vec<(&'static str, u128)>,
     occupancy: Vec<MapOccupancy>,
 }
 
-/// `None` where the kernel cannot be reached.
+/// `None` if the bench cannot run here.
 fn measure(policies: usize, own: &PodNetwork) -> Result<Option<Column>> {
     let state = tempfile::tempdir()?;
     let options = ProbeOptions {
@@ -112,18 +112,18 @@ fn measure(policies: usize, own: &PodNetwork) -> Result<Option<Column>> {
     Ok(Some(Column { policies, pods: snapshot.pods.len(), compiled_in, published_in, empty, paths, occupancy }))
 }
 
-/// In the namespace of the measured pod: no port matters.
+/// A pod in the namespace of the measured pod, allowed on all ports.
 const FRIEND: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 1);
-/// In a namespace that may use single ports.
+/// A pod in a namespace that is allowed on single ports.
 const BY_PORT: Ipv4Addr = Ipv4Addr::new(10, 128, 255, 1);
-/// In a namespace that may use a range of ports.
+/// A pod in a namespace that is allowed on a range of ports.
 const BY_RANGE: Ipv4Addr = Ipv4Addr::new(10, 128, 255, 2);
-/// A pod that nothing speaks of.
+/// A pod that no policy allows.
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 128, 255, 3);
-/// No pod; in a block that a policy names.
+/// An address that is not a pod, in a block that a policy allows.
 const IN_BLOCK: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 7);
 
-/// A cluster of namespaces with ten policies and five pods each, as people write them; `own` is the measured pod.
+/// A cluster of namespaces with ten typical policies and five pods each; `own` is the measured pod.
 fn snapshot(policies: usize, own: &PodNetwork) -> Snapshot {
     let mut all = cluster().pod_range("10.128.0.0/9");
     for (namespace, label, at) in
@@ -205,7 +205,7 @@ impl Bench {
         let own = self.own.v4;
         let mut paths = Vec::new();
 
-        // A connection that both sides have spoken on.
+        // An established connection.
         let port = self.next_port();
         let forth = segment(FRIEND, own, (port, 80));
         let back = segment(own, FRIEND, (80, port));
@@ -214,7 +214,7 @@ impl Bench {
         paths.push(("known connection, to the pod", self.time(name::TO_POD, &forth, &mut |_| Ok(()))?));
         paths.push(("known connection, from the pod", self.time(name::FROM_POD, &back, &mut |_| Ok(()))?));
 
-        // A request that is sent again is judged and looked up like a new one, but is no new flow.
+        // A retransmitted request is judged like a new one, but is not recorded as a new flow.
         for (title, peer, port) in [
             ("judged: peer is a pod, no port matters", FRIEND, 80),
             ("judged: column of single ports", BY_PORT, 443),
@@ -227,7 +227,7 @@ impl Bench {
             paths.push((title, self.time(name::TO_POD, &packet, &mut |_| Ok(()))?));
         }
 
-        // With FIN the connection that it opens is closing, so that each of them is a new one: entry and event each time.
+        // SYN with FIN opens a connection that is closing already, so each packet is a new flow, with an entry and an event.
         let port = self.next_port();
         let anew = built(ip(FRIEND, own).tcp(port, 80, 1, 1_000).syn().fin())?;
         paths.push(("new flow: judged, remembered, recorded", self.time(name::TO_POD, &anew, &mut Self::empty_rings)?));
@@ -256,14 +256,14 @@ impl Bench {
         Ok(paths)
     }
 
-    /// The median of some runs, in nanoseconds a packet. `between` is done after each.
+    /// The median of [`RUNS`] runs in nanoseconds per packet. `between` is called after each run.
     fn time(&mut self, program: &str, packet: &[u8], between: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<u128> {
         let mut times = Vec::with_capacity(RUNS);
         for _ in 0..=RUNS {
             times.push(test_run(&self.root, program, packet, self.ifindex, PACKETS)?.duration.as_nanos());
             between(self)?;
         }
-        // The first warms up.
+        // The first run warms the caches.
         times.remove(0);
         times.sort_unstable();
         Ok(times[RUNS / 2])
@@ -284,7 +284,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Holds that a row measures what it says.
+    /// Checks that a row measures the path in its title.
     fn expect(&self, snapshot: &Snapshot, peer: Ipv4Addr, port: u16, expected: Reason) -> Result<()> {
         let own = ObjectKey::new("ns-0", "web");
         let peer = IpAddr::V4(peer);
@@ -301,7 +301,7 @@ impl Bench {
         self.port
     }
 
-    /// A TCP packet that asks the pod for a connection.
+    /// A TCP connection request to the pod.
     fn syn(&self, source: Ipv4Addr, port: u16, source_port: u16) -> Vec<u8> {
         built(ip(source, self.own.v4).tcp(source_port, port, 1, 1_000).syn()).expect("a plain packet")
     }
@@ -328,7 +328,9 @@ fn print_table(columns: &[Column]) {
         println!();
     };
     let row = |title: &str, cell: &dyn Fn(&Column) -> String| line(title, columns.iter().map(cell).collect());
-    println!("\nnanoseconds a packet, and how many times `empty` (BPF_PROG_TEST_RUN, median of {RUNS} × {PACKETS})\n");
+    println!(
+        "\nnanoseconds per packet, and the factor over `empty` (BPF_PROG_TEST_RUN, median of {RUNS} × {PACKETS})\n"
+    );
     row("policies", &|column| column.policies.to_string());
     row("pods", &|column| column.pods.to_string());
     row("compiled in", &|column| format!("{} ms", column.compiled_in.as_millis()));
@@ -342,7 +344,7 @@ fn print_table(columns: &[Column]) {
             format!("{nanoseconds} ns {:>3}.{}×", tenths / 10, tenths % 10)
         });
     }
-    println!("\nentries (the connection table and what is in rings is not listed)");
+    println!("\nentries (without the connection table and the rings)");
     for (index, occupancy) in columns[0].occupancy.iter().enumerate() {
         if occupancy.used.is_some() && !occupancy.map.starts_with("RING") {
             row(occupancy.map, &|column| column.occupancy[index].used.unwrap_or_default().to_string());
@@ -350,7 +352,7 @@ fn print_table(columns: &[Column]) {
     }
 }
 
-/// Removes what was pinned, after the probe has ended.
+/// Removes all pins when the probe has ended.
 struct Pins(PathBuf);
 
 impl Drop for Pins {

@@ -1,7 +1,7 @@
-//! Repeats of a denial: the first of a flow key is a row at once, the others inside a window become one `update` row a
-//! CPU, with the exact count.
+//! Dedup window of denials: the first of a flow key is a row at once, the others inside the window become one `update`
+//! row per CPU, with the exact count.
 //!
-//! It loses nothing: whatever is still open is flushed before anything is committed. It looks at no clock.
+//! It loses nothing: whatever is still open is flushed before anything is committed. It reads no clock.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,7 +11,7 @@ use std::{
 use netverdict_flowlog::row::{FlowRow, RecordType};
 use netverdict_policy::{AttributionId, Direction, tables::OwnerId};
 
-use crate::receive::{Cause, Judged};
+use crate::observation::{Decider, Ends, FlowTuple, Observation, Origin, OwnerEnds, ReasonSource};
 
 /// Flow keys that are remembered; beyond it the oldest windows close early. About 1 KiB each with their row.
 const MOST_KEYS: usize = 65_536;
@@ -29,7 +29,7 @@ struct FlowKey {
     protocol: u8,
     icmp: (u8, u8),
     attribution: AttributionId,
-    cause: std::mem::Discriminant<Cause>,
+    reason_source: std::mem::Discriminant<ReasonSource>,
     reason: netverdict_policy::Reason,
     /// A row names one snapshot.
     revision: u64,
@@ -56,29 +56,15 @@ impl Aggregate {
         Self { window: window_ns, open: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// Takes the row of one denial: it comes back in `rows` at once if it is the first of its key, else it is counted.
-    pub fn take(&mut self, event: &Judged, row: FlowRow, rows: &mut Vec<FlowRow>) {
-        if self.window == 0 {
+    /// Takes the row of one denial of our probe: it comes back in `rows` at once if it is the first of its key, else it
+    /// is counted. Reports of other systems are aggregated already, and pass.
+    pub fn take(&mut self, observation: &Observation, row: FlowRow, rows: &mut Vec<FlowRow>) {
+        let Some((key, boot_time)) = key_of(observation, &row).filter(|_| self.window > 0) else {
             rows.push(row);
             return;
-        }
-        let key = FlowKey {
-            direction: event.direction,
-            interface: event.interface,
-            endpoint: event.endpoint_owner,
-            source: event.source,
-            destination: event.destination,
-            source_port: event.source_port,
-            destination_port: event.destination_port,
-            protocol: event.protocol,
-            icmp: (event.icmp_type, event.icmp_code),
-            attribution: event.attribution,
-            cause: std::mem::discriminant(&event.cause),
-            reason: row.reason,
-            revision: event.revision,
         };
         if let Some(window) = self.open.get_mut(&key)
-            && event.boot_time < window.ends
+            && boot_time < window.ends
         {
             window.add(row);
             return;
@@ -90,7 +76,7 @@ impl Aggregate {
             let Some((ends, oldest)) = self.order.pop_front() else { break };
             self.close(ends, &oldest, rows);
         }
-        let ends = event.boot_time.saturating_add(self.window);
+        let ends = boot_time.saturating_add(self.window);
         self.order.push_back((ends, key.clone()));
         self.open.insert(key, Window { ends, repeats: Vec::new() });
         rows.push(row);
@@ -103,7 +89,7 @@ impl Aggregate {
         }
     }
 
-    /// Gives out all repeats counted so far. The windows stay open: what follows is still a repeat.
+    /// Returns all repeats counted so far. The windows stay open: what follows is still a repeat.
     pub fn flush(&mut self, rows: &mut Vec<FlowRow>) {
         self.open.values_mut().for_each(|window| rows.append(&mut window.repeats));
     }
@@ -122,6 +108,35 @@ impl Aggregate {
             rows.extend(window.repeats);
         }
     }
+}
+
+/// The key, and when it was seen in nanoseconds since boot; `None` for an observation that is not our probe's.
+fn key_of(observation: &Observation, row: &FlowRow) -> Option<(FlowKey, u64)> {
+    let (
+        Origin::Probe { boot_time, .. },
+        Ends::Owners(OwnerEnds { endpoint, interface, .. }),
+        Decider::Tables { attribution, revision, reason: source },
+    ) = (&observation.origin, &observation.ends, &observation.decider)
+    else {
+        return None;
+    };
+    let FlowTuple { direction, source_port, destination_port, protocol, icmp_type, icmp_code, .. } = observation.flow;
+    let key = FlowKey {
+        direction,
+        interface: *interface,
+        endpoint: *endpoint,
+        source: observation.flow.source,
+        destination: observation.flow.destination,
+        source_port,
+        destination_port,
+        protocol,
+        icmp: (icmp_type, icmp_code),
+        attribution: *attribution,
+        reason_source: std::mem::discriminant(source),
+        reason: row.reason,
+        revision: *revision,
+    };
+    Some((key, *boot_time))
 }
 
 impl Window {

@@ -1,7 +1,8 @@
-//! Who is responsible for a verdict: the attribution id's decision, or the kernel's own reason, and for a denial how
-//! near each isolating policy came to allowing it.
+//! What is responsible for a verdict. Of our probe's: the decision behind its attribution id, or the kernel's own reason,
+//! and for a denial how near each isolating policy came to allowing it. Of another system's: what that system named.
 //!
-//! It asks the snapshot that judged, never the present one. An id that has lost its meaning is said to have.
+//! It asks the snapshot that decided, never the present one. An id whose meaning is lost has reason `attribution_unknown`. What
+//! another system reports is recorded and never re-evaluated.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,29 +11,35 @@ use std::{
 
 use netverdict_flowlog::row::{AttributionValue, DropReason};
 use netverdict_policy::{
-    AttributionId, Confidence, Direction, End, Family, NearMiss, ObjectKey, Reason, Snapshot, Verdict, model::Protocol,
-    near_misses, tables::OwnerId,
+    AttributionId, Confidence, Decision, Direction, End, Family, NearMiss, ObjectKey, Reason, Snapshot, Verdict,
+    model::Protocol, near_misses, tables::OwnerId,
 };
 
 use crate::{
-    enrich::Ends,
+    enrich::EndRows,
     meaning::{Catalogue, SnapshotState},
-    receive::{Cause, Judged},
+    observation::{Decider, Observation, ReasonSource, Report},
 };
 
-/// Answers that are kept: a scan over all ports of a pod is 65 536 questions.
+/// Answers that are cached: a scan over all ports of a pod is 65 536 questions.
 const MOST_CACHED: usize = 65_536;
-/// Snapshots that are kept whole: events of the newest come first, stragglers of the one before beside them.
+/// Full snapshots that are cached: most events are of the newest, a few of the one before.
 const MOST_WHOLE: usize = 2;
 
 #[derive(Clone, Debug)]
 pub struct Attributed {
     pub attribution: Option<Arc<AttributionValue>>,
+    /// As the kernel gave it, even where its meaning is lost; none for what another system decided.
+    pub id: AttributionId,
+    /// Number of the snapshot that decided; 0 where it is not known.
+    pub snapshot: u64,
     pub reason: Reason,
     pub drop_reason: Option<DropReason>,
     pub confidence: Confidence,
     pub verdict_if_enforced: Option<Verdict>,
     pub near_misses: Arc<[NearMiss]>,
+    /// Verbatim, when another system named a policy.
+    pub reported_by: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -41,6 +48,8 @@ pub struct Attributor {
     none: Arc<[NearMiss]>,
     /// By number, the last asked first.
     whole: VecDeque<(u64, Arc<Snapshot>)>,
+    /// Decisions of other systems: rows that share one point to the same value.
+    reported: HashMap<Decision, Arc<AttributionValue>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,57 +67,123 @@ struct Question {
 
 impl Default for Attributor {
     fn default() -> Self {
-        Self { near: HashMap::new(), none: Arc::from(Vec::new()), whole: VecDeque::new() }
+        Self { near: HashMap::new(), none: Arc::from(Vec::new()), whole: VecDeque::new(), reported: HashMap::new() }
     }
 }
 
 impl Attributor {
-    pub fn attribute(&mut self, catalogue: &Catalogue, event: &Judged, ends: &Ends) -> Attributed {
-        let attribution = catalogue.attribution(event.attribution).cloned();
+    pub fn attribute(&mut self, catalogue: &Catalogue, observation: &Observation, ends: &EndRows) -> Attributed {
+        match &observation.decider {
+            Decider::Tables { attribution, revision, reason } => {
+                let state = catalogue.snapshot(*revision);
+                self.by_tables(catalogue, state, observation, (*attribution, *reason), ends)
+            }
+            Decider::Reported(report) => self.by_report(report),
+        }
+    }
+
+    fn by_tables(
+        &mut self,
+        catalogue: &Catalogue,
+        state: Option<&Arc<SnapshotState>>,
+        observation: &Observation,
+        (id, source): (AttributionId, ReasonSource),
+        ends: &EndRows,
+    ) -> Attributed {
+        let attribution = catalogue.attribution(id).cloned();
         let decision = attribution.as_ref().map(|value| &value.decision);
         let verdict_if_enforced = decision.and_then(|decision| decision.verdict_if_enforced);
-        let (reason, drop_reason) = match (event.cause, decision) {
-            (Cause::Kernel { reason, drop }, _) => (reason, drop),
-            (Cause::Policy, Some(decision)) => (decision.reason, None),
-            (Cause::Policy, None) => (Reason::AttributionUnknown, None),
+        let (reason, drop_reason) = match (source, decision) {
+            (ReasonSource::Kernel { reason, drop }, _) => (reason, drop),
+            (ReasonSource::Attribution, Some(decision)) => (decision.reason, None),
+            (ReasonSource::Attribution, None) => (Reason::AttributionUnknown, None),
         };
         let confidence = match decision {
             Some(decision) => decision.confidence,
             // The kernel's reason is the whole of it.
-            None if event.attribution == AttributionId::NONE && event.cause != Cause::Policy => Confidence::Exact,
+            None if id == AttributionId::NONE && source != ReasonSource::Attribution => Confidence::Exact,
             None => Confidence::Partial,
         };
         let denies = decision
             .is_some_and(|decision| [Some(decision.verdict), verdict_if_enforced].contains(&Some(Verdict::Denied)));
-        let near_misses = if denies { self.near_misses(catalogue, event, ends) } else { self.none.clone() };
-        Attributed { attribution, reason, drop_reason, confidence, verdict_if_enforced, near_misses }
+        let near_misses = match state {
+            Some(state) if denies => self.near_misses(state, id, observation, ends),
+            _ => self.none.clone(),
+        };
+        let snapshot = state.map_or(0, |state| state.number);
+        Attributed {
+            attribution,
+            id,
+            snapshot,
+            reason,
+            drop_reason,
+            confidence,
+            verdict_if_enforced,
+            near_misses,
+            reported_by: None,
+        }
     }
 
-    fn near_misses(&mut self, catalogue: &Catalogue, event: &Judged, ends: &Ends) -> Arc<[NearMiss]> {
-        let (Some(state), Some(subject)) = (catalogue.snapshot(event.revision), &ends.subject) else {
-            return self.none.clone();
-        };
-        let protocol = Protocol(event.protocol);
+    fn by_report(&mut self, report: &Report) -> Attributed {
+        let Report { decision, verbatim } = report;
+        let Decision { verdict: _, verdict_if_enforced, reason, tier: _, confidence, references: _ } = decision;
+        // No list of policies says that none is known; an empty one would say that none took part.
+        let attribution = (*reason != Reason::AttributionUnknown).then(|| self.reported(decision));
+        Attributed {
+            attribution,
+            id: AttributionId::NONE,
+            snapshot: 0,
+            reason: *reason,
+            drop_reason: None,
+            confidence: *confidence,
+            verdict_if_enforced: *verdict_if_enforced,
+            near_misses: self.none.clone(),
+            reported_by: (!verbatim.is_empty()).then(|| verbatim.clone()),
+        }
+    }
+
+    fn reported(&mut self, decision: &Decision) -> Arc<AttributionValue> {
+        if let Some(value) = self.reported.get(decision) {
+            return value.clone();
+        }
+        if self.reported.len() >= MOST_CACHED {
+            self.reported.clear();
+        }
+        let value = Arc::new(AttributionValue { id: AttributionId::NONE, decision: decision.clone() });
+        self.reported.insert(decision.clone(), value.clone());
+        value
+    }
+
+    fn near_misses(
+        &mut self,
+        state: &Arc<SnapshotState>,
+        attribution: AttributionId,
+        observation: &Observation,
+        ends: &EndRows,
+    ) -> Arc<[NearMiss]> {
+        let (Some(subject), Some(peer_end)) = (&ends.subject, &ends.peer) else { return self.none.clone() };
+        let flow = &observation.flow;
+        let protocol = Protocol(flow.protocol);
         let question = Question {
             snapshot: state.number,
-            attribution: event.attribution,
+            attribution,
             subject: subject.clone(),
-            direction: event.direction,
-            peer: ends.peer.owner,
-            address: ends.peer.address,
-            protocol: event.protocol,
-            port: (protocol.has_ports() && !event.fragment).then_some(event.destination_port),
+            direction: flow.direction,
+            peer: peer_end.owner,
+            address: peer_end.address,
+            protocol: flow.protocol,
+            port: (protocol.has_ports() && !flow.fragment).then_some(flow.destination_port),
         };
         if let Some(near) = self.near.get(&question) {
             return near.clone();
         }
-        let address = ends.peer.address;
-        let peer = ends.peer.pod.clone().map_or(End::Address(address), End::Pod);
+        let address = peer_end.address;
+        let peer = peer_end.pod.clone().map_or(End::Address(address), End::Pod);
         let snapshot = self.whole(state);
         let near: Arc<[NearMiss]> = near_misses(
             &snapshot,
             subject,
-            event.direction,
+            flow.direction,
             &peer,
             Some(address),
             Family::of(address),

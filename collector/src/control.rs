@@ -30,15 +30,15 @@ use self::missing::Losses;
 use crate::{
     clock,
     cluster::{ClusterState, changes::Changes},
+    codes,
     drain::Message,
     health::{Health, Part},
-    input::{Fact, Input, Meanings, Session},
+    input::{Fact, Input, Session},
+    meaning::Meanings,
     metrics::{Metrics, signed},
-    receive::lane_name,
     sequence::KernelCount,
     snapshots::Snapshots,
-    store::Store,
-    write::tell,
+    write::FactLog,
 };
 
 /// Between looks at the interfaces that were sighted.
@@ -56,13 +56,11 @@ pub struct Control {
     pub states: QueueReceiver<ClusterState>,
     pub sightings: QueueReceiver<Sighting>,
     pub messages: QueueSender<Message>,
-    pub store: Arc<Store>,
+    pub facts: FactLog,
     pub health: Arc<Health>,
     pub metrics: Metrics,
     /// Interfaces that were attached before this start.
     pub bindings: Vec<BoundEndpoint>,
-    /// A recorded file is being written.
-    pub records: bool,
     /// Told once the first snapshot is in force and what was there is attached, as far as both can be.
     pub started: oneshot::Sender<()>,
 }
@@ -78,11 +76,10 @@ impl Control {
             states,
             sightings,
             messages,
-            store,
+            facts,
             health,
             metrics,
             bindings,
-            records,
             started,
         } = self;
         let attached = bindings.into_iter().map(|bound| (bound.ifindex, bound)).collect();
@@ -92,10 +89,9 @@ impl Control {
             snapshots,
             changes,
             messages,
-            store,
+            facts,
             health,
             metrics,
-            records,
             started: Some(started),
             compiler: None,
             wanted: None,
@@ -119,10 +115,9 @@ struct State {
     snapshots: Snapshots,
     changes: Changes,
     messages: QueueSender<Message>,
-    store: Arc<Store>,
+    facts: FactLog,
     health: Arc<Health>,
     metrics: Metrics,
-    records: bool,
     started: Option<oneshot::Sender<()>>,
     /// `None` after a failure: what it believes to be published is not.
     compiler: Option<Compiler>,
@@ -330,7 +325,7 @@ impl State {
         match self.probe.counters() {
             Ok(counters) => {
                 let count = |lane: &netverdict_probe::LaneCount| KernelCount {
-                    lane: lane_name(lane.lane),
+                    lane: codes::lane_name(lane.lane),
                     cpu: lane.cpu,
                     seq: lane.seq,
                 };
@@ -348,12 +343,9 @@ impl State {
         }
     }
 
-    /// Gives facts to the store. Says whether they are safe.
+    /// Appends facts. Says whether they are durable.
     fn tell(&mut self, facts: Vec<Fact>) -> bool {
-        if self.records {
-            let _ = self.messages.send(Message::Recorded(Box::new(Input::Facts(facts.clone()))));
-        }
-        tell(&self.store, &self.metrics, facts.into_iter().map(Into::into).collect())
+        self.facts.append(facts)
     }
 
     fn send(&self, input: Input) {

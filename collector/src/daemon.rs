@@ -27,7 +27,8 @@ pub use self::translate::store_options;
 use crate::{
     admin,
     health::Part,
-    options::{ListenOptions, RunOptions},
+    options::{ListenOptions, ReceiverOptions, RunOptions},
+    receive::goldmane::listener as goldmane,
     serve, state,
 };
 
@@ -42,7 +43,7 @@ const SIGHTINGS: usize = 1_024;
 /// Says what could not be used at the start and what to do about it, or which part ended and why.
 pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> {
     // Everything that can be refused without touching the kernel comes first.
-    let ports = Ports::open(&options.listen, HttpLimits::from(&options.http)).await?;
+    let ports = Ports::open(&options.listen, &options.receivers, HttpLimits::from(&options.http)).await?;
     let (ready_file, discover_interval) = (options.listen.ready_file.clone(), options.probe.discover_interval);
     let opened = tokio::select! {
         opened = opening::open(options, shutdown.clone()) => opened?,
@@ -52,19 +53,22 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
             return Ok(());
         }
     };
-    let served = opened.served.clone();
+    let (served, goldmane_token) = (opened.served.clone(), opened.goldmane_token.clone());
 
     let (sighting_sender, sightings) = served.metrics.queues.bounded("sightings", SIGHTINGS);
     let (started_sender, started) = oneshot::channel();
+    let (deliveries, delivered) = goldmane::deliveries(&served.metrics.queues);
     let mut threads = ThreadGroup::default();
-    threads::start(opened, &mut threads, sightings, started_sender, &shutdown)?;
+    threads::start(opened, &mut threads, sightings, delivered, started_sender, &shutdown)?;
     // Ports end after the threads: until then they say how the collector is.
     let (ports_end, addresses) = (Shutdown::new(), ports.addresses);
     let mut tasks = TaskGroup::default();
     let (health, metrics, token) = (served.health.clone(), served.metrics.clone(), served.token.clone());
+    let goldmane = goldmane::Listener { token: goldmane_token, deliveries, metrics: metrics.clone() };
     ports.serve(
         admin::router(health.clone(), metrics.clone(), token),
         serve::router(served),
+        goldmane::router(goldmane),
         &metrics.http,
         &mut tasks,
         &ports_end,
@@ -112,19 +116,23 @@ async fn wait(
             told = &mut started, if starting => {
                 starting = false;
                 if told.is_ok() && let Some(path) = ready_file {
-                    let Addresses { admin, rows } = addresses;
-                    let json = serde_json::json!({ "admin": admin.to_string(), "rows": rows.to_string() });
-                    state::save(path, &json)?;
+                    let Addresses { admin, rows, goldmane } = addresses;
+                    let mut json = serde_json::json!({ "admin": admin.to_string(), "rows": rows.to_string() });
+                    if let Some(goldmane) = goldmane {
+                        json["goldmane"] = goldmane.to_string().into();
+                    }
+                    state::save_for_others(path, &json)?;
                 }
             }
         }
     }
 }
 
-/// Both ports, bound before anybody is answered.
+/// All ports, bound before anybody is answered.
 struct Ports {
     admin: TcpListener,
     rows: TcpListener,
+    goldmane: Option<TcpListener>,
     rows_tls: Option<ServerTls>,
     addresses: Addresses,
     limits: HttpLimits,
@@ -134,10 +142,11 @@ struct Ports {
 struct Addresses {
     admin: SocketAddr,
     rows: SocketAddr,
+    goldmane: Option<SocketAddr>,
 }
 
 impl Ports {
-    async fn open(options: &ListenOptions, limits: HttpLimits) -> anyhow::Result<Self> {
+    async fn open(options: &ListenOptions, receivers: &ReceiverOptions, limits: HttpLimits) -> anyhow::Result<Self> {
         let ListenOptions { admin_address, rows_address, rows_tls_cert, rows_tls_key, token_file: _, ready_file: _ } =
             options;
         let rows_tls = match (rows_tls_cert, rows_tls_key) {
@@ -155,24 +164,36 @@ impl Ports {
         }
         let admin = http_server::bind(*admin_address, "--admin-address").await?;
         let rows = http_server::bind(*rows_address, "--rows-address").await?;
-        let addresses = Addresses { admin: admin.local_addr()?, rows: rows.local_addr()? };
+        let goldmane = match receivers.goldmane_listen {
+            Some(address) => Some(http_server::bind(address, "--goldmane-listen").await?),
+            None => None,
+        };
+        let goldmane_address = goldmane.as_ref().map(TcpListener::local_addr).transpose()?;
+        let addresses = Addresses { admin: admin.local_addr()?, rows: rows.local_addr()?, goldmane: goldmane_address };
         let limits = HttpLimits { drain: LAST_ANSWERS, ..limits };
-        Ok(Self { admin, rows, rows_tls, addresses, limits })
+        Ok(Self { admin, rows, goldmane, rows_tls, addresses, limits })
     }
 
     fn serve(
         self,
         admin_router: Router,
         rows_router: Router,
+        goldmane_router: Router,
         metrics: &HttpServerMetrics,
         tasks: &mut TaskGroup,
         end: &Shutdown,
     ) {
-        let Self { admin, rows, rows_tls, addresses: _, limits } = self;
+        let Self { admin, rows, goldmane, rows_tls, addresses: _, limits } = self;
         let server = |port, tls| HttpServer { port, limits: limits.clone(), tls, metrics: metrics.clone() };
         let admin = server("admin", None).serve(admin, admin_router, end.clone());
         let rows = server("rows", rows_tls).serve(rows, rows_router, end.clone());
-        for (name, port) in [("admin port", Box::pin(admin)), ("rows port", Box::pin(rows))] {
+        let mut ports = vec![("admin port", Box::pin(admin)), ("rows port", Box::pin(rows))];
+        if let Some(listener) = goldmane {
+            let mut server = server("goldmane", None);
+            server.limits.body_bytes = goldmane::MAX_BODY_BYTES;
+            ports.push(("Goldmane port", Box::pin(server.serve(listener, goldmane_router, end.clone()))));
+        }
+        for (name, port) in ports {
             tasks.spawn(name, async move {
                 port.await;
                 Ok(())

@@ -1,31 +1,32 @@
-//! Rings → write-ahead log → pipeline. A ring's position moves only after what was read is in the log.
+//! Rings and deliveries of other systems → write-ahead log → pipeline. A ring's position moves, and a delivery is
+//! acknowledged, only after what was read is in the log.
 //!
 //! What the control thread has to say goes the same way, and always before the events that it explains: it is sent
 //! before the kernel is told, and looked for after a batch was read and before it is passed on.
 
 use std::{
-    borrow::Cow,
     collections::VecDeque,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
-use netverdict_flowlog::row::{GapCause, LaneName};
+use netverdict_flowlog::row::GapCause;
 use netverdict_probe::RingReader;
 use netverdict_service::{
     error_chain::chain,
     queue::{QueueReceiver, QueueSender},
 };
+use tokio::sync::oneshot;
 
 use crate::{
-    clock,
+    batch::{ForeignBatch, RingBatch},
+    clock, codes,
     health::{Health, Part},
-    input::{Input, RawBatch, Session},
+    input::Input,
     metrics::{Metrics, signed},
-    receive::lane_name,
-    recording::{Recorder, lane_number, lane_of},
+    recording::SharedRecorder,
     sequence::KernelCount,
-    wal::{Wal, WalError, WalPosition, WalRecord},
+    wal::{LogRecord, Wal, WalError, WalPosition},
 };
 
 /// Some two thousand events: enough to make the costs of a batch small, few enough to be visible at once.
@@ -39,7 +40,6 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How long a stop waits for the rings to be empty: the probe goes on judging.
 const LAST_DRAIN: Duration = Duration::from_secs(3);
 const CLOCK_SAMPLE: Duration = Duration::from_secs(1);
-const SESSION_RECORD: u8 = 0xff;
 
 /// What the control thread sends.
 #[derive(Debug)]
@@ -47,23 +47,45 @@ pub enum Message {
     Input(Box<Input>),
     /// What the kernel had counted at a moment.
     Counters(Instant, Vec<KernelCount>),
-    /// For the recorded file alone: the pipeline has it by another way.
-    Recorded(Box<Input>),
 }
 
 /// An input on its way to the pipeline, with how far the log is with it.
 pub type Logged = (Option<WalPosition>, Input);
 
-pub struct Drain {
-    pub rings: [RingReader; 2],
-    pub wal: Wal,
+/// What another system sent, on its way to the write-ahead log.
+#[derive(Debug)]
+pub struct Delivery {
+    /// In order; each becomes one record of the log.
+    pub batches: Vec<ForeignBatch>,
+    /// Answered once all of it is in the log, durably: only then may the sender get its acknowledgement.
+    pub logged: oneshot::Sender<Result<(), WalError>>,
+}
+
+/// What the thread is connected to.
+pub struct Channels {
+    /// From the control thread. Its end is what ends this thread.
     pub messages: QueueReceiver<Message>,
+    /// From the receivers of other systems' logs.
+    pub deliveries: QueueReceiver<Delivery>,
     pub pipeline: QueueSender<Logged>,
     /// Positions that the log may be released through.
     pub released: QueueReceiver<WalPosition>,
-    pub recorder: Option<Recorder>,
-    pub health: Arc<Health>,
-    pub metrics: Metrics,
+}
+
+pub struct Drain {
+    rings: Vec<RingReader>,
+    wal: Wal,
+    channels: Channels,
+    recorder: SharedRecorder,
+    health: Arc<Health>,
+    metrics: Metrics,
+    waiting: VecDeque<Message>,
+    counted: Option<(Instant, Vec<KernelCount>)>,
+    /// Offset between the clocks, and when it was sampled.
+    offset: (Instant, i64),
+    log_state: LogState,
+    /// The control thread has ended.
+    ended: bool,
 }
 
 /// The pipeline has ended before its time.
@@ -71,16 +93,30 @@ pub struct Drain {
 #[error("the pipeline has ended, and nobody takes what the rings hold")]
 pub struct NobodyListens;
 
+/// Whether the log takes what the rings hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogState {
+    Written,
+    /// What the rings lose from now on has this cause,
+    Failing,
+    /// and still has until all that the kernel counted before this moment has been accounted for.
+    Recovered(Instant),
+}
+
 impl Drain {
-    /// Runs until the control thread has ended and the rings were drained once more.
-    ///
-    /// # Errors
-    /// The pipeline has ended.
-    pub fn run(self) -> Result<(), NobodyListens> {
-        let Self { rings, wal, messages, pipeline, released, recorder, health, metrics } = self;
-        let mut state = State {
+    /// `rings`: one per lane; none where no probe runs.
+    pub fn new(
+        rings: Vec<RingReader>,
+        wal: Wal,
+        channels: Channels,
+        recorder: SharedRecorder,
+        health: Arc<Health>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            rings,
             wal,
-            pipeline,
+            channels,
             recorder,
             health,
             metrics,
@@ -89,97 +125,82 @@ impl Drain {
             offset: (Instant::now(), clock::offset_ns()),
             log_state: LogState::Written,
             ended: false,
-        };
-        let result = state.follow(rings, &messages, &released);
-        let State { mut wal, pipeline, recorder, .. } = state;
+        }
+    }
+
+    /// Runs until the control thread has ended and the rings were drained once more.
+    ///
+    /// # Errors
+    /// The pipeline has ended.
+    pub fn run(mut self) -> Result<(), NobodyListens> {
+        let result = self.follow();
+        let Self { mut wal, channels, recorder, .. } = self;
+        let Channels { messages: _, deliveries, pipeline, released } = channels;
+        // Whoever waits for an acknowledgement gets an error.
+        drop(deliveries);
         drop(pipeline);
-        // The pipeline commits what it has; what it then gives free can go.
+        // The pipeline commits what it has; what it then releases can go.
         while let Ok(through) = released.recv() {
             release(&mut wal, through);
         }
         if let Err(error) = wal.sync() {
             tracing::error!(error = %chain(&error), "write-ahead log not synced at the end");
         }
-        if let Some(Err(error)) = recorder.map(Recorder::finish) {
-            tracing::error!(error = %chain(&error), "recorded file not finished");
-        }
+        recorder.finish();
         result
     }
-}
 
-struct State {
-    wal: Wal,
-    pipeline: QueueSender<Logged>,
-    recorder: Option<Recorder>,
-    health: Arc<Health>,
-    metrics: Metrics,
-    waiting: VecDeque<Message>,
-    counted: Option<(Instant, Vec<KernelCount>)>,
-    /// The clocks' distance, and when it was sampled.
-    offset: (Instant, i64),
-    log_state: LogState,
-    /// The control thread has ended.
-    ended: bool,
-}
-
-/// Whether the log takes what the rings hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LogState {
-    Written,
-    /// What is lost from now on is put down to that,
-    Failing,
-    /// and still is until all that the kernel counted before this moment has been accounted for.
-    Recovered(Instant),
-}
-
-impl State {
-    fn follow(
-        &mut self,
-        mut rings: [RingReader; 2],
-        messages: &QueueReceiver<Message>,
-        released: &QueueReceiver<WalPosition>,
-    ) -> Result<(), NobodyListens> {
+    fn follow(&mut self) -> Result<(), NobodyListens> {
         let mut ends: Option<Instant> = None;
         let mut synced = true;
         loop {
-            released.try_iter().for_each(|through| release(&mut self.wal, through));
+            self.channels.released.try_iter().for_each(|through| release(&mut self.wal, through));
             self.metrics.log_bytes.set(signed(self.wal.bytes()));
-            self.listen(messages);
+            self.listen();
             if self.ended && ends.is_none() {
                 ends = Some(Instant::now() + LAST_DRAIN);
             }
-            self.pass_on(messages)?;
+            self.pass_on()?;
             let mut read = false;
-            for ring in &mut rings {
-                read |= self.drain(ring, messages)?;
+            for ring in 0..self.rings.len() {
+                read |= self.drain(ring)?;
             }
             synced &= !read;
-            let (used, idle) = self.measure(&rings);
+            let delivered = self.take_delivery()?;
+            let (used, idle) = self.measure();
             if idle && !read {
                 self.catch_up()?;
             }
             match ends {
                 Some(ends) if Instant::now() >= ends || (used == 0 && self.counted.is_none()) => return Ok(()),
                 Some(_) if self.log_state == LogState::Failing && !read => return Ok(()),
-                _ if read => {}
+                _ if read || delivered => {}
                 _ => {
                     if !synced {
                         // Nothing more comes just now: a good moment.
                         synced = self.wal.sync().is_ok();
                     }
-                    if let Err(error) = rings[0].wait(WAIT) {
-                        tracing::error!(%error, "rings cannot be waited for");
-                        std::thread::sleep(WAIT);
-                    }
+                    self.wait();
                 }
             }
         }
     }
 
+    fn wait(&mut self) {
+        let Some(ring) = self.rings.first_mut() else {
+            std::thread::sleep(WAIT);
+            return;
+        };
+        if let Err(error) = ring.wait(WAIT) {
+            tracing::error!(%error, "rings cannot be waited for");
+            std::thread::sleep(WAIT);
+        }
+    }
+
     /// Fetches what the control thread has sent.
-    fn listen(&mut self, messages: &QueueReceiver<Message>) {
+    fn listen(&mut self) {
         loop {
-            match messages.try_recv() {
+            match self.channels.messages.try_recv() {
                 Ok(message) => self.waiting.push_back(message),
                 Err(mpsc::TryRecvError::Empty) => return,
                 Err(mpsc::TryRecvError::Disconnected) => {
@@ -191,17 +212,17 @@ impl State {
     }
 
     /// Passes on what the control thread has sent.
-    fn pass_on(&mut self, messages: &QueueReceiver<Message>) -> Result<(), NobodyListens> {
+    fn pass_on(&mut self) -> Result<(), NobodyListens> {
         while let Some(message) = self.waiting.pop_front() {
             match message {
                 Message::Input(input) => match *input {
                     Input::Session(session) => {
-                        let position = self.log(&session_record(&session), messages)?;
-                        self.forward(position, Input::Session(session))?;
+                        let record = LogRecord::Session(session);
+                        let position = self.log(&record)?;
+                        self.forward(position, record.into())?;
                     }
                     input => self.forward(None, input)?,
                 },
-                Message::Recorded(input) => self.record(&input),
                 // Those that wait for their moment came first.
                 Message::Counters(at, counts) => _ = self.counted.get_or_insert((at, counts)),
             }
@@ -210,33 +231,47 @@ impl State {
     }
 
     /// Reads one batch of a ring and passes it on. Says whether there was one.
-    fn drain(&mut self, ring: &mut RingReader, messages: &QueueReceiver<Message>) -> Result<bool, NobodyListens> {
-        let Some(batch) = ring.drain(BATCH_BYTES) else { return Ok(false) };
-        // What explains these events was sent before they were judged.
-        self.listen(messages);
-        self.pass_on(messages)?;
-        let lane = lane_name(batch.lane);
+    fn drain(&mut self, ring: usize) -> Result<bool, NobodyListens> {
+        let Some(batch) = self.rings[ring].drain(BATCH_BYTES) else { return Ok(false) };
+        // What explains these events was sent before they were decided.
+        self.listen();
+        self.pass_on()?;
+        let lane = codes::lane_name(batch.lane);
         self.metrics.drained(lane, batch.bytes.len());
-        let batch = RawBatch { lane, ingest_ns: clock::now_ns(), offset_ns: self.offset(), bytes: batch.bytes };
-        let record = WalRecord {
-            lane: lane_number(lane),
-            ingest_time_ns: batch.ingest_ns,
-            clock_offset_ns: batch.offset_ns,
-            bytes: Cow::Borrowed(&batch.bytes),
-        };
-        let Some(position) = self.log(&record, messages)? else { return Ok(false) };
-        ring.commit();
-        self.forward(Some(position), Input::Batch(batch))?;
+        let (ingest_ns, offset_ns) = (clock::now_ns(), self.offset());
+        let record = LogRecord::Ring(RingBatch { lane, ingest_ns, offset_ns, bytes: batch.bytes });
+        let Some(position) = self.log(&record)? else { return Ok(false) };
+        self.rings[ring].commit();
+        self.forward(Some(position), record.into())?;
+        Ok(true)
+    }
+
+    /// Logs one delivery of another system, passes it on and acknowledges it. Says whether there was one.
+    ///
+    /// One attempt: its sender repeats what is not acknowledged, and the rings must not wait for it.
+    fn take_delivery(&mut self) -> Result<bool, NobodyListens> {
+        let Ok(Delivery { batches, logged }) = self.channels.deliveries.try_recv() else { return Ok(false) };
+        let mut outcome = Ok(());
+        for batch in batches {
+            let record = LogRecord::Foreign(batch);
+            match self.wal.append_durably(&record) {
+                Ok(position) => self.forward(Some(position), record.into())?,
+                Err(error) => {
+                    self.metrics.failed(Part::Log);
+                    tracing::error!(error = %chain(&error), "delivery not logged; its sender will repeat it");
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        // Whoever waited may have given up: then the delivery comes again, and is recognised.
+        let _ = logged.send(outcome);
         Ok(true)
     }
 
     /// Appends to the log, however long that takes: until then the rings keep what they hold. `None`: it was not to be
     /// done before the end, and the next collector finds it in the rings.
-    fn log(
-        &mut self,
-        record: &WalRecord<'_>,
-        messages: &QueueReceiver<Message>,
-    ) -> Result<Option<WalPosition>, NobodyListens> {
+    fn log(&mut self, record: &LogRecord) -> Result<Option<WalPosition>, NobodyListens> {
         loop {
             match self.wal.append(record) {
                 Ok(position) => {
@@ -249,7 +284,7 @@ impl State {
                 }
                 Err(error) => self.cannot_log(&error)?,
             }
-            self.listen(messages);
+            self.listen();
             if self.ended {
                 return Ok(None);
             }
@@ -262,18 +297,18 @@ impl State {
             tracing::error!(error = %chain(error), "write-ahead log cannot be written; the rings keep what they hold");
         }
         if std::mem::replace(&mut self.log_state, LogState::Failing) == LogState::Written {
-            self.forward(None, Input::Blame(GapCause::DiskFull))?;
+            self.forward(None, Input::GapCause(GapCause::DiskFull))?;
         }
         std::thread::sleep(RETRY);
         Ok(())
     }
 
     /// Updates the rings' fill. Returns the bytes that wait in both, and whether there are none.
-    fn measure(&self, rings: &[RingReader; 2]) -> (u64, bool) {
+    fn measure(&self) -> (u64, bool) {
         let mut all = 0;
-        for ring in rings {
+        for ring in &self.rings {
             let (used, size) = ring.fill();
-            self.metrics.ring(lane_name(ring.lane()), used, size);
+            self.metrics.ring(codes::lane_name(ring.lane()), used, size);
             all += used;
         }
         (all, all == 0)
@@ -285,24 +320,15 @@ impl State {
             self.forward(None, Input::Counted(counts))?;
             if matches!(self.log_state, LogState::Recovered(at) if counted_at >= at) {
                 self.log_state = LogState::Written;
-                self.forward(None, Input::Blame(GapCause::RingFull))?;
+                self.forward(None, Input::GapCause(GapCause::RingFull))?;
             }
         }
         Ok(())
     }
 
     fn forward(&mut self, position: Option<WalPosition>, input: Input) -> Result<(), NobodyListens> {
-        self.record(&input);
-        self.pipeline.send((position, input)).map_err(|_| NobodyListens)
-    }
-
-    fn record(&mut self, input: &Input) {
-        if let Some(recorder) = &mut self.recorder
-            && let Err(error) = recorder.write(input)
-        {
-            tracing::error!(error = %chain(&error), "recorded file ends here");
-            self.recorder = None;
-        }
+        self.recorder.write(&input);
+        self.channels.pipeline.send((position, input)).map_err(|_| NobodyListens)
     }
 
     fn offset(&mut self) -> i64 {
@@ -311,31 +337,6 @@ impl State {
             self.metrics.clock_offset(self.offset.1);
         }
         self.offset.1
-    }
-}
-
-/// What a record of the log was before it was one; `None` for one that no collector wrote.
-pub fn logged_input(record: WalRecord<'static>) -> Option<Input> {
-    let WalRecord { lane, ingest_time_ns, clock_offset_ns, bytes } = record;
-    if lane == SESSION_RECORD {
-        return serde_json::from_slice(&bytes).ok().map(Input::Session);
-    }
-    let lane: LaneName = lane_of(lane)?;
-    Some(Input::Batch(RawBatch {
-        lane,
-        ingest_ns: ingest_time_ns,
-        offset_ns: clock_offset_ns,
-        bytes: bytes.into_owned(),
-    }))
-}
-
-fn session_record(session: &Session) -> WalRecord<'static> {
-    WalRecord {
-        lane: SESSION_RECORD,
-        ingest_time_ns: session.time_ns,
-        clock_offset_ns: clock::offset_ns(),
-        // A session is text and two numbers: JSON refuses nothing of it.
-        bytes: Cow::Owned(serde_json::to_vec(session).unwrap_or_default()),
     }
 }
 

@@ -1,7 +1,9 @@
-//! Who is at either end of an event: by owner, as the kernel believed, with the labels of the snapshot that judged.
+//! Who is at either end of an observation.
 //!
-//! The end whose interface judged is known by that interface, whatever the packet claims. Where the kernel's belief and
-//! the snapshots disagree on who has an address, the row says so; it is never put right in silence.
+//! Of our probe's: by owner id, as the kernel had it, with the labels of the snapshot that decided. The end whose
+//! interface decided is known by that interface, whatever the packet claims. Where the kernel and the snapshots disagree
+//! on who owns an address, the row says so; it is never corrected silently. Of another system's: as that system names
+//! them, with nothing added.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -14,22 +16,22 @@ use netverdict_policy::{
 
 use crate::{
     meaning::{Catalogue, SnapshotState},
-    receive::{Cause, Judged},
+    observation::{ClaimedEnd, ClaimedEnds, Decider, Ends, FlowTuple, Observation, OwnerEnds, ReasonSource},
 };
 
 /// Rows that are kept for reuse. One that is not is built anew; rows that say the same then no longer share a pointer.
 const MOST_CACHED: usize = 65_536;
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// Both ends of an event.
+/// Both ends of an observation as rows have them.
 #[derive(Clone, Debug)]
-pub struct Ends {
+pub struct EndRows {
     pub source: Arc<EndpointRow>,
     pub destination: Arc<EndpointRow>,
-    /// The pod whose interface judged, where it is known.
+    /// The pod whose interface decided, where it is known.
     pub subject: Option<ObjectKey>,
-    /// The other end.
-    pub peer: PeerEnd,
+    /// The other end; `None` where another system names the ends.
+    pub peer: Option<PeerEnd>,
     pub identity_window_open: bool,
 }
 
@@ -46,6 +48,7 @@ pub struct PeerEnd {
 #[derive(Debug, Default)]
 pub struct Enricher {
     cache: HashMap<Key, Arc<EndpointRow>>,
+    claimed: HashMap<ClaimedEnd, Arc<EndpointRow>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,30 +67,65 @@ enum Who {
     /// Nobody, in a pod range.
     UnknownPod,
     Nobody,
-    /// The pod that the interface is bound to, while the kernel had no tables for it.
+    /// The pod that the interface is bound to: the kernel had no tables for it yet.
     Bound(ObjectKey, String),
 }
 
 impl Enricher {
-    /// `event_ns`: when it was judged, in nanoseconds since 1970.
-    pub fn ends(&mut self, catalogue: &Catalogue, event: &Judged, event_ns: i64) -> Ends {
-        let state = catalogue.snapshot(event.revision);
-        let spoofed = matches!(event.cause, Cause::Kernel { reason: Reason::SpoofedSource, .. });
-        let (endpoint_address, peer_address, claimed, peer_owner) = match event.direction {
-            Direction::Egress => (event.source, event.destination, event.source_owner, event.destination_owner),
-            Direction::Ingress => (event.destination, event.source, event.destination_owner, event.source_owner),
+    pub fn ends(&mut self, catalogue: &Catalogue, observation: &Observation) -> EndRows {
+        match &observation.ends {
+            Ends::Owners(owners) => self.owned(catalogue, observation, owners),
+            Ends::Claimed(ends) => self.claimed(ends),
+        }
+    }
+
+    fn claimed(&mut self, ends: &ClaimedEnds) -> EndRows {
+        let ClaimedEnds { source, destination } = ends;
+        EndRows {
+            source: self.claimed_row(source),
+            destination: self.claimed_row(destination),
+            subject: None,
+            peer: None,
+            identity_window_open: false,
+        }
+    }
+
+    fn claimed_row(&mut self, end: &ClaimedEnd) -> Arc<EndpointRow> {
+        if let Some(row) = self.claimed.get(end) {
+            return row.clone();
+        }
+        if self.claimed.len() >= MOST_CACHED {
+            self.claimed.clear();
+        }
+        let row = Arc::new(claimed_row(end.clone()));
+        self.claimed.insert(end.clone(), row.clone());
+        row
+    }
+
+    fn owned(&mut self, catalogue: &Catalogue, observation: &Observation, owners: &OwnerEnds) -> EndRows {
+        let (revision, spoofed) = match &observation.decider {
+            Decider::Tables { revision, reason, .. } => {
+                (*revision, matches!(reason, ReasonSource::Kernel { reason: Reason::SpoofedSource, .. }))
+            }
+            Decider::Reported(_) => (0, false),
         };
-        let endpoint = self.judge_end(catalogue, event, claimed, spoofed);
+        let state = catalogue.snapshot(revision);
+        let FlowTuple { direction, source, destination, destination_port, .. } = observation.flow;
+        let (endpoint_address, peer_address, claimed, peer_owner) = match direction {
+            Direction::Egress => (source, destination, owners.source, owners.destination),
+            Direction::Ingress => (destination, source, owners.destination, owners.source),
+        };
+        let endpoint = deciding_end(catalogue, owners, claimed, spoofed);
         let peer = match peer_owner {
-            OwnerId::NOBODY if event.unknown_pod => Who::UnknownPod,
+            OwnerId::NOBODY if owners.unknown_pod => Who::UnknownPod,
             OwnerId::NOBODY => Who::Nobody,
             owner => Who::Owner(owner),
         };
-        let newest = catalogue.seen_by(event_ns);
-        let identity_window_open = event.unknown_pod
-            || event.endpoint_owner == OwnerId::NOBODY
+        let newest = catalogue.seen_by(observation.last_ns);
+        let identity_window_open = owners.unknown_pod
+            || owners.endpoint == OwnerId::NOBODY
             || disagrees(catalogue, state, newest, peer_owner, peer_address)
-            || (!spoofed && disagrees(catalogue, state, newest, event.endpoint_owner, endpoint_address));
+            || (!spoofed && disagrees(catalogue, state, newest, owners.endpoint, endpoint_address));
         let subject = match &endpoint {
             Who::Owner(owner) => catalogue.owner(*owner).and_then(|owner| pod_key(owner)),
             Who::Bound(key, _) => Some(key.clone()),
@@ -99,25 +137,13 @@ impl Enricher {
         });
         let peer_end = PeerEnd { owner: peer_owner, address: peer_address, pod };
         let endpoint_row = self.row(catalogue, state, endpoint, endpoint_address, 0);
-        let asked_port = if event.direction == Direction::Egress { event.destination_port } else { 0 };
+        let asked_port = if direction == Direction::Egress { destination_port } else { 0 };
         let peer_row = self.row(catalogue, state, peer, peer_address, asked_port);
-        let (source, destination) = match event.direction {
+        let (source, destination) = match direction {
             Direction::Egress => (endpoint_row, peer_row),
             Direction::Ingress => (peer_row, endpoint_row),
         };
-        Ends { source, destination, subject, peer: peer_end, identity_window_open }
-    }
-
-    /// The end whose interface judged.
-    fn judge_end(&self, catalogue: &Catalogue, event: &Judged, claimed: OwnerId, spoofed: bool) -> Who {
-        if event.endpoint_owner != OwnerId::NOBODY {
-            return Who::Owner(event.endpoint_owner);
-        }
-        match catalogue.bound(event.interface) {
-            Some((key, uid)) => Who::Bound(key.clone(), uid.clone()),
-            None if claimed == OwnerId::NOBODY || spoofed => Who::Nobody,
-            None => Who::Owner(claimed),
-        }
+        EndRows { source, destination, subject, peer: Some(peer_end), identity_window_open }
     }
 
     fn row(
@@ -138,7 +164,7 @@ impl Enricher {
             return row.clone();
         }
         let row = Arc::new(build(state.map(|state| &**state), &key, owner.map(|owner| &**owner)));
-        // Without its snapshot a row is a makeshift: the next event may know more.
+        // Without its snapshot a row is incomplete and not cached: for the next event the snapshot may be known.
         if state.is_some() {
             if self.cache.len() >= MOST_CACHED {
                 self.cache.clear();
@@ -154,6 +180,18 @@ impl Enricher {
     }
 }
 
+/// The end whose interface decided.
+fn deciding_end(catalogue: &Catalogue, owners: &OwnerEnds, claimed: OwnerId, spoofed: bool) -> Who {
+    if owners.endpoint != OwnerId::NOBODY {
+        return Who::Owner(owners.endpoint);
+    }
+    match catalogue.bound(owners.interface) {
+        Some((key, uid)) => Who::Bound(key.clone(), uid.clone()),
+        None if claimed == OwnerId::NOBODY || spoofed => Who::Nobody,
+        None => Who::Owner(claimed),
+    }
+}
+
 fn pod_key(owner: &Owner) -> Option<ObjectKey> {
     match owner {
         Owner::Pod { key, .. } => Some(key.clone()),
@@ -161,24 +199,24 @@ fn pod_key(owner: &Owner) -> Option<ObjectKey> {
     }
 }
 
-/// Whether the kernel's belief differs from what the snapshot of its revision says, or from what the cluster source
-/// already said when it judged.
+/// Whether the owner that the kernel had differs from what the snapshot of its revision says, or from what the cluster
+/// source already said when the kernel decided.
 fn disagrees(
     catalogue: &Catalogue,
     state: Option<&Arc<SnapshotState>>,
     newest: Option<&Arc<SnapshotState>>,
-    believed: OwnerId,
+    kernel_owner: OwnerId,
     address: IpAddr,
 ) -> bool {
     if address.is_unspecified() {
         return false;
     }
     let Some(state) = state else { return true };
-    if state.owner_id(address) != believed {
+    if state.owner_id(address) != kernel_owner {
         return true;
     }
     newest.is_some_and(|newest| {
-        newest.number != state.number && newest.owner_of(address) != catalogue.owner(believed).map(|owner| &**owner)
+        newest.number != state.number && newest.owner_of(address) != catalogue.owner(kernel_owner).map(|owner| &**owner)
     })
 }
 
@@ -189,7 +227,7 @@ fn pod<'a>(state: &'a SnapshotState, key: &ObjectKey, uid: &str) -> Option<&'a P
 fn build(state: Option<&SnapshotState>, key: &Key, owner: Option<&Owner>) -> EndpointRow {
     let mut row = EndpointRow {
         identity: state.and_then(|state| state.peer(key.address)).map_or(0, |peer| peer.identity.0),
-        ..blank(EndpointKind::Unknown)
+        ..EndpointRow::default()
     };
     match (&key.who, owner) {
         (Who::Owner(_), Some(Owner::Pod { key, uid })) | (Who::Bound(key, uid), _) => {
@@ -206,7 +244,7 @@ fn build(state: Option<&SnapshotState>, key: &Key, owner: Option<&Owner>) -> End
         (Who::Owner(_), Some(Owner::Service { key: service })) => {
             row.kind = EndpointKind::Service;
             row.namespace.clone_from(&service.namespace);
-            row.service.clone_from(&service.name);
+            row.service = service.to_string();
             let ports = state.and_then(|state| state.service(service)).map(|service| &service.ports);
             let port = ports.into_iter().flatten().find(|port| port.port == key.port);
             row.service_port = port.map(|port| port.name.clone()).unwrap_or_default();
@@ -246,22 +284,18 @@ fn fill_pod(row: &mut EndpointRow, state: Option<&SnapshotState>, key: &ObjectKe
     row.zone = node.and_then(|node| node.labels.get(ZONE)).cloned().unwrap_or_default();
 }
 
-fn blank(kind: EndpointKind) -> EndpointRow {
+fn claimed_row(end: ClaimedEnd) -> EndpointRow {
+    let ClaimedEnd { kind, namespace, pod, workload_kind, workload, node, service, service_port, labels } = end;
     EndpointRow {
         kind,
-        namespace: String::new(),
-        pod: String::new(),
-        pod_uid: String::new(),
-        workload_kind: String::new(),
-        workload: String::new(),
-        service_account: String::new(),
-        node: String::new(),
-        zone: String::new(),
-        service: String::new(),
-        service_port: String::new(),
-        labels: netverdict_policy::model::Labels::new(),
-        identity: 0,
-        hostname: String::new(),
-        hostname_source: String::new(),
+        namespace,
+        pod,
+        workload_kind,
+        workload,
+        node,
+        service,
+        service_port,
+        labels,
+        ..EndpointRow::default()
     }
 }

@@ -1,21 +1,22 @@
 //! What reaches the pipeline, in the order in which it counts: what ids mean always before the events that name them.
 //!
-//! Sessions and batches of events outlive a crash in the write-ahead log, facts in the store's journal. What ids mean is
+//! Sessions and batches outlive a crash in the write-ahead log, facts in the store's journal. What ids mean is
 //! restored from the probe's state file and from the kept snapshots.
 
 use std::sync::Arc;
 
 use netverdict_flowlog::row::{
-    AttributionRow, ChangeHead, EndpointChangeRow, GapCause, GapRow, LaneName, ModeName, NamespaceRow, PolicyRow, Row,
+    AttributionRow, ChangeHead, EndpointChangeRow, GapCause, GapRow, ModeName, NamespaceRow, PolicyRow, Row,
     ServiceRow, SnapshotRow,
 };
-use netverdict_policy::{
-    AttributionId, Decision, ObjectKey,
-    tables::{Owner, OwnerId},
-};
+use netverdict_policy::ObjectKey;
 use serde::{Deserialize, Serialize};
 
-use crate::{meaning::SnapshotState, sequence::KernelCount};
+use crate::{
+    batch::{ForeignBatch, RingBatch},
+    meaning::{Meanings, SnapshotState},
+    sequence::KernelCount,
+};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -34,13 +35,17 @@ pub enum Input {
     Bound { interface: u32, pod: ObjectKey, uid: String },
     /// Rows that no event is the origin of.
     Facts(Vec<Fact>),
-    /// Events.
+    /// Events of our own probe.
     #[serde(skip)]
-    Batch(RawBatch),
+    Ring(RingBatch),
+    /// Reports of another system.
+    #[serde(skip)]
+    Foreign(ForeignBatch),
     /// What the kernel had counted at a moment after which both rings were seen empty.
     Counted(Vec<KernelCount>),
-    /// What numbers that are passed over from here on are put down to.
-    Blame(GapCause),
+    /// Sets the cause of gaps: why the numbers that are missing from here on are missing.
+    #[serde(alias = "blame")]
+    GapCause(GapCause),
 }
 
 /// Who reads, and from what.
@@ -53,24 +58,6 @@ pub struct Session {
     pub fresh: bool,
     /// Nanoseconds since 1970.
     pub time_ns: i64,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Meanings {
-    pub attributions: Vec<(AttributionId, Decision)>,
-    pub owners: Vec<(OwnerId, Owner)>,
-}
-
-/// A batch of a ring as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawBatch {
-    pub lane: LaneName,
-    /// When it was drained, in nanoseconds since 1970.
-    pub ingest_ns: i64,
-    /// [`crate::clock::offset_ns`] at that moment.
-    pub offset_ns: i64,
-    /// As [`netverdict_probe::Batch`] holds it.
-    pub bytes: Vec<u8>,
 }
 
 /// A row that no event is the origin of.

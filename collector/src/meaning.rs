@@ -1,6 +1,6 @@
 //! What the kernel's numbers mean: attribution ids, owner ids, and the snapshot behind a revision.
 //!
-//! It only remembers what it is told, and forgets a snapshot once every event that it judged has been read. An id
+//! It only stores what it is given, and forgets a snapshot once every event that it decided has been read. An id
 //! that it does not know has lost its meaning: nothing is guessed in its place.
 
 mod state;
@@ -12,13 +12,19 @@ use std::{
 
 use netverdict_flowlog::row::AttributionValue;
 use netverdict_policy::{
-    AttributionId, ObjectKey,
+    AttributionId, Decision, ObjectKey,
     tables::{Owner, OwnerId},
 };
+use serde::{Deserialize, Serialize};
 
 pub use self::state::{Difference, SnapshotState, WholeState};
 
-use crate::input::Meanings;
+/// New ids, and what they stand for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Meanings {
+    pub attributions: Vec<(AttributionId, Decision)>,
+    pub owners: Vec<(OwnerId, Owner)>,
+}
 
 /// Everything known of the kernel's numbers.
 #[derive(Debug, Default)]
@@ -82,7 +88,7 @@ impl Catalogue {
     }
 
     /// The snapshot that a revision is. A revision beyond all that are known is the announced one: the kernel commits
-    /// before it can be told that it has.
+    /// before its commit is known here.
     pub fn snapshot(&self, revision: u64) -> Option<&Arc<SnapshotState>> {
         match self.revisions.get(&revision) {
             Some(state) => Some(state),

@@ -18,7 +18,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{health::Part, pipeline::Tally};
+use crate::{
+    health::Part,
+    pipeline::{Reports, Tally},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LaneLabel {
@@ -33,6 +36,11 @@ pub struct TableLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CauseLabel {
     cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,6 +68,8 @@ pub struct Metrics {
     bytes: Family<LaneLabel, Counter>,
     repeated: Counter,
     unreadable: Family<CauseLabel, Counter>,
+    reports: Family<OutcomeLabel, Counter>,
+    deliveries: Family<OutcomeLabel, Counter>,
     rows: Family<TableLabel, Counter>,
     verdicts: Family<VerdictLabel, Counter>,
     lost: Family<CauseLabel, Counter>,
@@ -96,6 +106,8 @@ impl Default for Metrics {
             bytes: Family::default(),
             repeated: Counter::default(),
             unreadable: Family::default(),
+            reports: Family::default(),
+            deliveries: Family::default(),
             rows: Family::default(),
             verdicts: Family::default(),
             lost: Family::default(),
@@ -134,6 +146,16 @@ impl Metrics {
         r.register_with_unit("batch", "Bytes read from the rings", Unit::Bytes, self.bytes.clone());
         r.register("repeated_events", "Events that were already on record", self.repeated.clone());
         r.register("unreadable_events", "Events that could not be read, by cause", self.unreadable.clone());
+        r.register(
+            "foreign_reports",
+            "Reports of other systems: recorded, repeated (on record already), or empty (without traffic, so without row)",
+            self.reports.clone(),
+        );
+        r.register(
+            "foreign_deliveries",
+            "Bodies that other systems sent, by what became of them",
+            self.deliveries.clone(),
+        );
         r.register("rows", "Rows made, by table", self.rows.clone());
         r.register("verdict_events", "Events on record, by verdict and reason", self.verdicts.clone());
         r.register("lost_events", "Events known to be lost, by cause", self.lost.clone());
@@ -199,7 +221,13 @@ impl Metrics {
     }
 
     pub fn tally(&self, tally: &Tally) {
-        let Tally { events, unreadable, repeated, refusals: _ } = tally;
+        let Tally { events, unreadable, repeated, reports, refusals: _ } = tally;
+        let Reports { recorded, repeated: sent_again, empty } = reports;
+        for (outcome, count) in [("recorded", recorded), ("repeated", sent_again), ("empty", empty)] {
+            if *count > 0 {
+                self.reports.get_or_create(&OutcomeLabel { outcome }).inc_by(*count);
+            }
+        }
         for (lane, count) in events {
             self.events.get_or_create(&LaneLabel { lane }).inc_by(*count);
         }
@@ -228,6 +256,11 @@ impl Metrics {
                 | Row::Setting(_) => {}
             }
         }
+    }
+
+    /// A body that another system sent. `outcome`: of a closed list.
+    pub fn delivery(&self, outcome: &'static str) {
+        self.deliveries.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// The kernel's total. It may restart at 0, so the counter keeps the highest.

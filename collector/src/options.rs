@@ -48,6 +48,8 @@ pub struct RunOptions {
     #[command(flatten)]
     pub http: HttpLimitOptions,
     #[command(flatten)]
+    pub receivers: ReceiverOptions,
+    #[command(flatten)]
     pub telemetry: TelemetryOptions,
     /// Also write every input of the pipeline to this file, for `replay`. For a bug report or a bench: it grows without
     /// bound.
@@ -196,6 +198,20 @@ pub struct ListenOptions {
     pub ready_file: Option<PathBuf>,
 }
 
+/// Logs of other systems that it takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Receivers")]
+pub struct ReceiverOptions {
+    /// Take the flow log of Calico's Goldmane at this address: set `PUSH_URL` of its emitter to
+    /// `http://ADDRESS/v1/goldmane`. Off by default: its rows repeat what our own probe sees on the same node.
+    #[arg(long, env = "NETVERDICT_GOLDMANE_LISTEN", value_name = "ADDRESS")]
+    pub goldmane_listen: Option<SocketAddr>,
+    /// File with a token that the sender must give; made with mode 0600 if it is not there. Without it nobody is asked:
+    /// the emitter itself has no token to send, a proxy before this port may.
+    #[arg(long, env = "NETVERDICT_GOLDMANE_TOKEN_FILE", value_name = "FILE", requires = "goldmane_listen")]
+    pub goldmane_token_file: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ModeArgument {
     /// Judge and record; never drop.
@@ -225,7 +241,7 @@ pub enum FsyncArgument {
 
 /// Every setting of the daemon as name and value, for the log and the table `settings`. None is secret.
 pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
-    let RunOptions { identity, source, probe, storage, listen, http, telemetry, record } = options;
+    let RunOptions { identity, source, probe, storage, listen, http, receivers, telemetry, record } = options;
     let IdentityOptions { node: _, cluster } = identity;
     let SourceOptions { manifests, manifest_interval } = source;
     let ProbeArguments {
@@ -248,6 +264,7 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
         http_header_timeout,
         http_idle_timeout,
     } = http;
+    let ReceiverOptions { goldmane_listen, goldmane_token_file } = receivers;
     let TelemetryOptions { log, log_format, otlp_endpoint } = telemetry;
     let path = |path: &PathBuf| path.display().to_string();
     let maybe = |value: &Option<PathBuf>| value.as_ref().map(path).unwrap_or_default();
@@ -283,6 +300,8 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
         ("http-max-connections-per-address", http_max_connections_per_address.to_string()),
         ("http-header-timeout", format!("{http_header_timeout:?}")),
         ("http-idle-timeout", format!("{http_idle_timeout:?}")),
+        ("goldmane-listen", goldmane_listen.map(|address| address.to_string()).unwrap_or_default()),
+        ("goldmane-token-file", maybe(goldmane_token_file)),
         ("record", maybe(record)),
         ("log", log.clone()),
         ("log-format", format!("{log_format:?}").to_lowercase()),

@@ -1,35 +1,42 @@
-//! The middle of the collector: inputs in, rows out. receive → account → enrich → attribute → aggregate.
+//! The middle of the collector: inputs in, rows out. A batch becomes observations (receive); each is counted (sequence,
+//! dedup), its ends named (enrich), its decider found (attribute), and repeats of it gathered (aggregate).
 //!
 //! It reads no clock, no file and no kernel: the same inputs give the same rows, whether they come from the rings, from
 //! the write-ahead log after a crash, or from a recorded file.
 
+mod row;
+
 use std::collections::BTreeMap;
 
-use netverdict_flowlog::row::{FlowRow, GapCause, GapRow, LaneName, Method, RecordType, Reporter, Row};
-use netverdict_policy::{Direction, Reason};
+use netverdict_flowlog::row::{FlowRow, GapCause, GapRow, LaneName, Row};
 use serde::{Deserialize, Serialize};
 
+use self::row::RowTemplate;
 use crate::{
     aggregate::Aggregate,
-    attribute::{Attributed, Attributor},
+    attribute::Attributor,
+    batch::{ForeignBatch, RingBatch},
     clock,
-    enrich::{Ends, Enricher},
-    input::{Input, RawBatch, Session},
+    dedup::Dedup,
+    enrich::Enricher,
+    input::{Input, Session},
     meaning::Catalogue,
-    receive::{self, Judged, Unreadable},
+    observation::{EventId, ForeignRecord, Observation, Origin},
+    receive::{self, ring},
     sequence::{self, Sequence},
 };
 
-/// Where every row of our own probe comes from.
-const RECEIVER: &str = "ring";
 /// Refusals that are kept for the log until they are asked for.
 const MOST_REFUSALS: usize = 16;
 
-/// What the pipeline has to be told again after a restart, to go on where it was.
+/// State that the pipeline needs after a restart to continue where it stopped.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     pub session: Option<Session>,
     pub sequence: Sequence,
+    /// Absent in checkpoints of before there were foreign reports.
+    #[serde(default)]
+    pub dedup: Dedup,
 }
 
 /// What cannot be seen in the rows.
@@ -37,12 +44,24 @@ pub struct Checkpoint {
 pub struct Tally {
     /// By lane; those that could be read, repeats of the ring included.
     pub events: BTreeMap<&'static str, u64>,
-    /// By [`Unreadable::label`].
+    /// By [`ring::Unreadable::label`] or [`ForeignRecord::Unreadable`]'s.
     pub unreadable: BTreeMap<&'static str, u64>,
     /// Events that were on record already.
     pub repeated: u64,
+    /// Reports of other systems by what became of them.
+    pub reports: Reports,
     /// The first refusals since the last call, for the log.
-    pub refusals: Vec<Unreadable>,
+    pub refusals: Vec<String>,
+}
+
+/// Reports of other systems, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reports {
+    pub recorded: u64,
+    /// On record already: their sender repeats itself.
+    pub repeated: u64,
+    /// Without any traffic, so without a row.
+    pub empty: u64,
 }
 
 pub struct Pipeline {
@@ -52,10 +71,11 @@ pub struct Pipeline {
     attributor: Attributor,
     aggregate: Aggregate,
     sequence: Sequence,
-    /// What numbers that were passed over are put down to.
+    dedup: Dedup,
+    /// Why numbers that were passed over are missing.
     cause: GapCause,
-    /// Newest revision when the rings were last seen empty: older ones cannot come any more.
-    drained: u64,
+    /// Newest revision when the rings were last seen empty: events of older ones cannot come any more.
+    low_watermark: u64,
     newest: u64,
     tally: Tally,
 }
@@ -63,7 +83,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// `window_ns`: how long repeats of a denial are counted into one row; 0 for not at all.
     pub fn new(window_ns: u64, checkpoint: Checkpoint) -> Self {
-        let Checkpoint { session, sequence } = checkpoint;
+        let Checkpoint { session, sequence, dedup } = checkpoint;
         Self {
             session,
             catalogue: Catalogue::default(),
@@ -71,8 +91,9 @@ impl Pipeline {
             attributor: Attributor::default(),
             aggregate: Aggregate::new(window_ns),
             sequence,
+            dedup,
             cause: GapCause::RingFull,
-            drained: 0,
+            low_watermark: 0,
             newest: 0,
             tally: Tally::default(),
         }
@@ -94,35 +115,36 @@ impl Pipeline {
             Input::Abandoned { number } => self.catalogue.abandon(number),
             Input::Bound { interface, pod, uid } => self.catalogue.bind(interface, pod, uid),
             Input::Facts(facts) => rows.extend(facts.into_iter().map(Row::from)),
-            Input::Batch(batch) => self.batch(&batch, rows),
+            Input::Ring(batch) => self.ring(&batch, rows),
+            Input::Foreign(batch) => self.foreign(&batch, rows),
             Input::Counted(counts) => {
                 let time = self.sequence.last_time().unwrap_or_default();
                 self.sequence.reconcile(&counts, time, self.cause);
-                self.drained = self.newest;
+                self.low_watermark = self.newest;
             }
-            Input::Blame(cause) => self.cause = cause,
+            Input::GapCause(cause) => self.cause = cause,
         }
     }
 
-    /// Closes the windows that have ended by `boot_time`, and tells the gaps that were found.
+    /// Closes the windows that have ended by `boot_time`, and appends the gaps that were found.
     pub fn tick(&mut self, boot_time: u64, rows: &mut Vec<Row>) {
         let mut flows = Vec::new();
         self.aggregate.expire(boot_time, &mut flows);
         append(flows, rows);
-        self.tell_gaps(rows);
+        self.append_gaps(rows);
     }
 
-    /// Gives out everything that is held back: after it, the rows account for every input taken so far.
+    /// Appends everything that is held back: afterwards the rows account for every input taken so far.
     pub fn flush(&mut self, rows: &mut Vec<Row>) {
         let mut flows = Vec::new();
         self.aggregate.flush(&mut flows);
         append(flows, rows);
-        self.tell_gaps(rows);
+        self.append_gaps(rows);
     }
 
     /// To be kept beside what was flushed.
     pub fn checkpoint(&self) -> Checkpoint {
-        Checkpoint { session: self.session.clone(), sequence: self.sequence.clone() }
+        Checkpoint { session: self.session.clone(), sequence: self.sequence.clone(), dedup: self.dedup.clone() }
     }
 
     pub fn session(&self) -> Option<&Session> {
@@ -140,8 +162,8 @@ impl Pipeline {
     }
 
     /// The revision below which no event can come any more.
-    pub fn drained_revision(&self) -> u64 {
-        self.drained
+    pub fn low_watermark(&self) -> u64 {
+        self.low_watermark
     }
 
     /// Forgets snapshots older than `revision`; the number of the last of them.
@@ -153,7 +175,7 @@ impl Pipeline {
         let mut flows = Vec::new();
         self.aggregate.close_all(&mut flows);
         append(flows, rows);
-        self.tell_gaps(rows);
+        self.append_gaps(rows);
         self.cause = GapCause::RingFull;
         match &self.session {
             Some(before) if before.boot_id != session.boot_id => {
@@ -162,25 +184,13 @@ impl Pipeline {
                 rows.extend(
                     self.sequence.take_unnumbered(&before.node, &before.boot_id, from).into_iter().map(gap_row),
                 );
-                rows.push(gap_row(GapRow {
-                    node: before.node.clone(),
-                    boot_id: before.boot_id.clone(),
-                    lane: None,
-                    cpu: None,
-                    endpoint: String::new(),
-                    cause: GapCause::UncleanStop,
-                    first_seq: None,
-                    last_seq: None,
-                    lost_events: 0,
-                    lost_packets: None,
-                    from,
-                    to: time.max(from),
-                    detail: sequence::detail(GapCause::UncleanStop).to_owned(),
-                }));
+                let cause = GapCause::UncleanStop;
+                let detail = sequence::detail(cause);
+                rows.push(gap_row(GapRow::of(cause, &before.node, &before.boot_id, from, time.max(from), detail)));
                 self.sequence = Sequence::default();
                 self.catalogue.forget_boot();
                 self.enricher.forget();
-                (self.drained, self.newest) = (0, 0);
+                (self.low_watermark, self.newest) = (0, 0);
             }
             Some(_) if session.fresh => self.sequence.restart_counters(),
             Some(_) => {}
@@ -190,59 +200,103 @@ impl Pipeline {
         self.session = Some(session);
     }
 
-    fn batch(&mut self, batch: &RawBatch, rows: &mut Vec<Row>) {
+    fn ring(&mut self, batch: &RingBatch, rows: &mut Vec<Row>) {
         // Without a session nobody knows whose events these are; the daemon sends one first.
-        let Some(session) = self.session.clone() else { return };
+        let Some(template) = self.session.as_ref().map(RowTemplate::new) else { return };
         let mut flows = Vec::new();
-        for event in receive::events(batch.lane, &batch.bytes) {
-            match event {
-                Ok(event) => self.event(&session, batch, &event, &mut flows),
-                Err(unreadable) => self.refuse(batch, unreadable),
+        for read in ring::observations(batch) {
+            match read {
+                Ok(observation) => self.event(&template, batch.ingest_ns, &observation, &mut flows),
+                Err(unreadable) => self.refuse_event(batch, &unreadable),
             }
         }
         append(flows, rows);
     }
 
-    fn event(&mut self, session: &Session, batch: &RawBatch, event: &Judged, flows: &mut Vec<FlowRow>) {
-        *self.tally.events.entry(batch.lane.as_str()).or_default() += 1;
-        let event_ns = clock::event_ns(event.boot_time, batch.offset_ns);
-        let Some(seq) = self.sequence.see(event.place, clock::at(event_ns), self.cause) else {
+    fn event(&mut self, template: &RowTemplate, ingest_ns: i64, observation: &Observation, flows: &mut Vec<FlowRow>) {
+        let Origin::Probe { event, boot_time } = observation.origin else { return };
+        *self.tally.events.entry(event.lane.as_str()).or_default() += 1;
+        let Some(seq) = self.sequence.see(event, clock::at(observation.first_ns), self.cause) else {
             self.tally.repeated += 1;
             return;
         };
-        let ends = self.enricher.ends(&self.catalogue, event, event_ns);
-        let attributed = self.attributor.attribute(&self.catalogue, event, &ends);
-        let snapshot = self.catalogue.snapshot(event.revision).map_or(0, |state| state.number);
-        let row = flow_row(session, batch, event, Numbers { seq, event_ns, snapshot }, ends, attributed);
-        match event.place.lane {
+        let row = self.row(template, ingest_ns, Some(seq), observation);
+        match event.lane {
             LaneName::Denied => {
-                self.aggregate.expire(event.boot_time, flows);
-                self.aggregate.take(event, row, flows);
+                self.aggregate.expire(boot_time, flows);
+                self.aggregate.take(observation, row, flows);
             }
             LaneName::Flow => flows.push(row),
         }
     }
 
-    fn refuse(&mut self, batch: &RawBatch, unreadable: Unreadable) {
+    fn row(&mut self, template: &RowTemplate, ingest_ns: i64, seq: Option<u64>, observation: &Observation) -> FlowRow {
+        let ends = self.enricher.ends(&self.catalogue, observation);
+        let attributed = self.attributor.attribute(&self.catalogue, observation, &ends);
+        template.row(ingest_ns, seq, observation, ends, attributed)
+    }
+
+    fn refuse_event(&mut self, batch: &RingBatch, unreadable: &ring::Unreadable) {
         let time = clock::at(batch.ingest_ns);
-        match unreadable.place() {
-            Some(place) => {
-                // The ring that it came from tells the lane better than a record that contradicts itself.
-                let place = receive::Place { lane: batch.lane, ..place };
-                if !self.sequence.see_unreadable(place, time, self.cause) {
+        match unreadable.event() {
+            Some(event) => {
+                // A record that contradicts itself is not trusted: its lane is that of the ring it came from.
+                let event = EventId { lane: batch.lane, ..event };
+                if !self.sequence.see_unreadable(event, time, self.cause) {
                     self.tally.repeated += 1;
                     return;
                 }
             }
             None => self.sequence.see_unnumbered(batch.lane),
         }
-        *self.tally.unreadable.entry(unreadable.label()).or_default() += 1;
+        self.refused(unreadable.label(), unreadable);
+    }
+
+    fn refused(&mut self, label: &'static str, unreadable: &dyn std::fmt::Display) {
+        *self.tally.unreadable.entry(label).or_default() += 1;
         if self.tally.refusals.len() < MOST_REFUSALS {
-            self.tally.refusals.push(unreadable);
+            self.tally.refusals.push(unreadable.to_string());
         }
     }
 
-    fn tell_gaps(&mut self, rows: &mut Vec<Row>) {
+    /// Records reports of another system, each once. One that cannot be read costs the others nothing.
+    fn foreign(&mut self, batch: &ForeignBatch, rows: &mut Vec<Row>) {
+        let Some(session) = &self.session else { return };
+        let (template, node, boot_id) = (RowTemplate::new(session), session.node.clone(), session.boot_id.clone());
+        let ForeignBatch { receiver, ingest_ns, bytes: _ } = batch;
+        let mut lost = BTreeMap::<&'static str, (u64, String)>::new();
+        for record in receive::foreign(batch) {
+            match record {
+                ForeignRecord::Flow(observation) => {
+                    let Origin::Foreign { cursor, .. } = observation.origin else { continue };
+                    if !self.dedup.insert(*receiver, cursor) {
+                        self.tally.reports.repeated += 1;
+                        continue;
+                    }
+                    self.tally.reports.recorded += 1;
+                    let row = self.row(&template, *ingest_ns, None, &observation);
+                    rows.push(Row::Flow(Box::new(row)));
+                }
+                ForeignRecord::Empty => self.tally.reports.empty += 1,
+                ForeignRecord::Unreadable { hash, label, detail } => {
+                    if !self.dedup.insert_damaged(*receiver, hash) {
+                        self.tally.reports.repeated += 1;
+                        continue;
+                    }
+                    self.refused(label, &detail);
+                    lost.entry(label).or_insert_with(|| (0, detail)).0 += 1;
+                }
+            }
+        }
+        let time = clock::at(*ingest_ns);
+        for (count, first) in lost.into_values() {
+            let detail = format!("reports of {receiver} cannot be read; the first: {first}");
+            let gap = GapRow::of(GapCause::Unreadable, &node, &boot_id, time, time, detail);
+            rows.push(gap_row(GapRow { lost_events: count, ..gap }));
+        }
+    }
+
+    fn append_gaps(&mut self, rows: &mut Vec<Row>) {
         if let Some(session) = &self.session {
             rows.extend(self.sequence.take_gaps(&session.node, &session.boot_id).into_iter().map(gap_row));
         }
@@ -255,81 +309,6 @@ fn append(flows: Vec<FlowRow>, rows: &mut Vec<Row>) {
 
 fn gap_row(gap: GapRow) -> Row {
     Row::Gap(Box::new(gap))
-}
-
-struct Numbers {
-    seq: u64,
-    event_ns: i64,
-    snapshot: u64,
-}
-
-fn flow_row(
-    session: &Session,
-    batch: &RawBatch,
-    event: &Judged,
-    numbers: Numbers,
-    ends: Ends,
-    attributed: Attributed,
-) -> FlowRow {
-    let time = clock::at(numbers.event_ns);
-    let Attributed { attribution, reason, drop_reason, confidence, verdict_if_enforced, near_misses } = attributed;
-    FlowRow {
-        record_type: RecordType::Verdict,
-        node: session.node.clone(),
-        boot_id: session.boot_id.clone(),
-        lane: event.place.lane,
-        cpu: event.place.cpu,
-        seq: numbers.seq,
-        time,
-        ingest_time: clock::at(batch.ingest_ns),
-        receiver: RECEIVER,
-        direction: event.direction,
-        reporter: match event.direction {
-            Direction::Egress => Reporter::Source,
-            Direction::Ingress => Reporter::Destination,
-        },
-        // Of a packet whose head could not be read, the addresses are unspecified ones of IPv6.
-        family: match event.family {
-            0 if event.source.is_ipv4() => 4,
-            0 => 6,
-            family => family,
-        },
-        source_ip: event.source,
-        destination_ip: event.destination,
-        source_port: event.source_port,
-        destination_port: event.destination_port,
-        protocol: event.protocol,
-        tcp_flags: event.tcp_flags,
-        icmp_type: event.icmp_type,
-        icmp_code: event.icmp_code,
-        original_destination: None,
-        translated_source: None,
-        verdict: event.verdict,
-        verdict_if_enforced,
-        disposition: event.disposition,
-        mode: event.mode,
-        reason,
-        drop_reason,
-        method: Method::Enforced,
-        confidence,
-        attribution,
-        attribution_id: event.attribution,
-        near_misses,
-        snapshot: numbers.snapshot,
-        reported_by: None,
-        source: ends.source,
-        destination: ends.destination,
-        packets: 1,
-        bytes: u64::from(event.length),
-        reply_packets: 0,
-        reply_bytes: 0,
-        count: 1,
-        first_time: time,
-        last_time: time,
-        identity_window_open: ends.identity_window_open,
-        spoof: reason == Reason::SpoofedSource,
-        divergence: false,
-    }
 }
 
 #[cfg(test)]

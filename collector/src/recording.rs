@@ -1,9 +1,10 @@
-//! The recorded file: all that reached the pipeline of a live collector, to be taken again elsewhere.
+//! The recorded file: every input of a live collector's pipeline, for replay elsewhere.
 //!
 //! Layout, little-endian: `NVRECORD`, version (`u32`), then frames: kind (`u8`), length (`u32`), CRC-32 of kind, length
-//! and payload (`u32`), payload. The first frame is a header. Inputs are JSON, but for batches: lane (`u8`), ingest time
-//! and clock offset (`i64` each, nanoseconds), and the records as [`netverdict_probe::Batch`] lays them out. A file that
-//! was cut off ends at its last whole frame, and its reader is told so.
+//! and payload (`u32`), payload. The first frame is a header. Inputs are JSON, except batches ([`crate::batch`]); those of
+//! other systems came with version 2. A file that was cut off ends at its last whole frame, and its reader gets an error there.
+
+mod shared;
 
 use std::{
     fs::File,
@@ -11,24 +12,27 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use netverdict_abi::{ABI_VERSION, Lane};
-use netverdict_flowlog::row::LaneName;
+use netverdict_abi::ABI_VERSION;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::shared::SharedRecorder;
 use crate::{
-    input::{Input, RawBatch},
-    receive::lane_name,
+    batch::{ForeignBatch, RingBatch},
+    input::Input,
 };
 
 const MAGIC: &[u8; 8] = b"NVRECORD";
 /// Raised when a reader of today could not read the file of tomorrow.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// Oldest version that is still read.
+const OLDEST: u32 = 1;
 /// Longest frame: a snapshot of a large cluster is some tens of MiB of JSON.
 const MOST_BYTES: usize = 256 << 20;
 const HEADER: u8 = 0;
 const INPUT: u8 = 1;
-const BATCH: u8 = 2;
+const RING: u8 = 2;
+const FOREIGN: u8 = 3;
 
 /// What the file is a record of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +54,9 @@ pub enum RecordingError {
     File { path: PathBuf, action: &'static str, source: io::Error },
     #[error("{path} is no recorded file: expected it to begin with NVRECORD; make one with --record")]
     Foreign { path: PathBuf },
-    #[error("recorded file is of version {found}, expected {VERSION}: read it with a collector of its own version")]
+    #[error(
+        "recorded file is of version {found}, expected {OLDEST} to {VERSION}: read it with a collector of its own version"
+    )]
     Version { found: u32 },
     #[error(
         "recorded events are of ABI version {found}, expected {ABI_VERSION}: read them with a collector of their own version"
@@ -85,10 +91,8 @@ impl Recorder {
     /// The file cannot be written: it ends with the input before.
     pub fn write(&mut self, input: &Input) -> Result<(), RecordingError> {
         match input {
-            Input::Batch(RawBatch { lane, ingest_ns, offset_ns, bytes }) => {
-                let lane = lane_number(*lane);
-                self.frame(BATCH, &[&[lane], &ingest_ns.to_le_bytes(), &offset_ns.to_le_bytes(), bytes])
-            }
+            Input::Ring(batch) => self.frame(RING, &[&batch.head(), &batch.bytes]),
+            Input::Foreign(batch) => self.frame(FOREIGN, &[&batch.head(), &batch.bytes]),
             other => {
                 let json = serde_json::to_vec(other).map_err(|source| RecordingError::Content { frame: 0, source })?;
                 self.frame(INPUT, &[&json])
@@ -158,7 +162,7 @@ impl<R: Read> Recording<R> {
             return Err(foreign());
         }
         let found = version.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-        if found != VERSION {
+        if !(OLDEST..=VERSION).contains(&found) {
             return Err(RecordingError::Version { found });
         }
         let damaged = |what| RecordingError::Damaged { frame: 0, what };
@@ -183,8 +187,9 @@ impl<R: Read> Recording<R> {
             INPUT => serde_json::from_slice(&payload)
                 .map(Some)
                 .map_err(|source| RecordingError::Content { frame: number, source }),
-            BATCH => {
-                batch(payload).map(Some).ok_or(RecordingError::Damaged { frame: number, what: "a batch has no head" })
+            RING => RingBatch::decode(&payload).map(|batch| Some(Input::Ring(batch))).ok_or_else(|| no_head(number)),
+            FOREIGN => {
+                ForeignBatch::decode(&payload).map(|batch| Some(Input::Foreign(batch))).ok_or_else(|| no_head(number))
             }
             _ => Err(RecordingError::Damaged { frame: number, what: "its kind is not known" }),
         }
@@ -204,26 +209,8 @@ impl<R: Read> Iterator for Recording<R> {
     }
 }
 
-/// Number of a lane's ring, as the write-ahead log and recorded files have it.
-pub const fn lane_number(lane: LaneName) -> u8 {
-    match lane {
-        LaneName::Denied => Lane::Denied as u8,
-        LaneName::Flow => Lane::Flow as u8,
-    }
-}
-
-/// The lane of a ring's number.
-pub fn lane_of(number: u8) -> Option<LaneName> {
-    Lane::try_from(number).ok().map(lane_name)
-}
-
-fn batch(mut payload: Vec<u8>) -> Option<Input> {
-    let (&[lane], rest) = payload.split_first_chunk()?;
-    let (ingest, rest) = rest.split_first_chunk()?;
-    let (offset, _) = rest.split_first_chunk()?;
-    let (lane, ingest_ns, offset_ns) = (lane_of(lane)?, i64::from_le_bytes(*ingest), i64::from_le_bytes(*offset));
-    payload.drain(..17);
-    Some(Input::Batch(RawBatch { lane, ingest_ns, offset_ns, bytes: payload }))
+fn no_head(frame: u64) -> RecordingError {
+    RecordingError::Damaged { frame, what: "a batch has no head" }
 }
 
 /// Reads one frame; `None` at the end of the file.
@@ -243,7 +230,7 @@ fn frame(source: &mut impl Read, number: u64) -> Result<Option<(u8, Vec<u8>)>, R
     if length > MOST_BYTES {
         return Err(damaged("it says to be longer than any frame"));
     }
-    // Grows with what is really there: a length is not to be believed before its bytes were seen.
+    // Grows with the bytes that are read: a length that a damaged file states must not allocate memory.
     let mut payload = Vec::with_capacity(length.min(1 << 20));
     let read = source.take(length as u64).read_to_end(&mut payload).map_err(|_| damaged("it cannot be read"))?;
     if read != length {
@@ -261,7 +248,7 @@ fn frame(source: &mut impl Read, number: u64) -> Result<Option<(u8, Vec<u8>)>, R
 
 #[cfg(test)]
 mod tests {
-    use netverdict_flowlog::row::GapCause;
+    use netverdict_flowlog::row::{GapCause, LaneName, Receiver};
 
     use super::*;
 
@@ -286,8 +273,14 @@ mod tests {
     }
 
     fn inputs() -> Vec<Input> {
-        let batch = RawBatch { lane: LaneName::Flow, ingest_ns: -1, offset_ns: 5, bytes: vec![1, 2, 3] };
-        vec![Input::Published { number: 3, revision: 9 }, Input::Batch(batch), Input::Blame(GapCause::DiskFull)]
+        let batch = RingBatch { lane: LaneName::Flow, ingest_ns: -1, offset_ns: 5, bytes: vec![1, 2, 3] };
+        let foreign = ForeignBatch { receiver: Receiver::Goldmane, ingest_ns: 7, bytes: b"{}".to_vec() };
+        vec![
+            Input::Published { number: 3, revision: 9 },
+            Input::Ring(batch),
+            Input::GapCause(GapCause::DiskFull),
+            Input::Foreign(foreign),
+        ]
     }
 
     #[test]
@@ -322,7 +315,16 @@ mod tests {
     fn foreign_files_are_named_for_what_they_are() {
         assert!(matches!(Recording::read(b"PAR1".as_slice()), Err(RecordingError::Foreign { .. })));
         let mut later = written(&[]);
-        later[8] = 2;
-        assert!(matches!(Recording::read(later.as_slice()), Err(RecordingError::Version { found: 2 })));
+        later[8] = 3;
+        assert!(matches!(Recording::read(later.as_slice()), Err(RecordingError::Version { found: 3 })));
+    }
+
+    #[test]
+    fn files_of_version_1_are_read() {
+        let mut former = written(&[Input::GapCause(GapCause::DiskFull)]);
+        former[8] = 1;
+        assert_eq!(Recording::read(former.as_slice()).unwrap().filter(Result::is_ok).count(), 1);
+        let input: Input = serde_json::from_str(r#"{"blame":"disk_full"}"#).unwrap();
+        assert!(matches!(input, Input::GapCause(GapCause::DiskFull)), "as version 1 names it: {input:?}");
     }
 }

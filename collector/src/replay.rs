@@ -10,6 +10,7 @@ use crate::{
     input::Input,
     metrics::Metrics,
     pipeline::{Checkpoint, Pipeline},
+    receive::ring,
     recording::{Recording, RecordingError},
     store::{Store, StoreError, StoreOptions},
     wal::WalPosition,
@@ -82,8 +83,8 @@ pub fn replay(
             }
         };
         inputs += 1;
-        if let Input::Batch(batch) = &input {
-            events += crate::receive::events(batch.lane, &batch.bytes).count() as u64;
+        if let Input::Ring(batch) = &input {
+            events += ring::observations(batch).count() as u64;
         }
         // The file is a log itself: a replay that was interrupted goes on behind what it has committed.
         if inputs > done || explains(&input) {
@@ -95,7 +96,7 @@ pub fn replay(
     Ok(Replayed { inputs, events, whole })
 }
 
-/// Whether an input only says what others mean: the pipeline has to be told again after an interruption.
+/// Whether an input only explains others: after an interruption the pipeline needs it again.
 fn explains(input: &Input) -> bool {
     match input {
         Input::Meanings(_)
@@ -103,8 +104,8 @@ fn explains(input: &Input) -> bool {
         | Input::Published { .. }
         | Input::Abandoned { .. }
         | Input::Bound { .. }
-        | Input::Blame(_) => true,
-        Input::Session(_) | Input::Facts(_) | Input::Batch(_) | Input::Counted(_) => false,
+        | Input::GapCause(_) => true,
+        Input::Session(_) | Input::Facts(_) | Input::Ring(_) | Input::Foreign(_) | Input::Counted(_) => false,
     }
 }
 

@@ -14,8 +14,9 @@ use netverdict_policy::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    input::{Input, Meanings, RawBatch, Session},
-    meaning::{SnapshotState, WholeState},
+    batch::RingBatch,
+    input::{Input, Session},
+    meaning::{Meanings, SnapshotState, WholeState},
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -27,11 +28,11 @@ const CLUSTER: &str = r#"
 ---
 {apiVersion: v1, kind: Namespace, metadata: {name: db}}
 ---
-{apiVersion: v1, kind: Node, metadata: {name: n, labels: {topology.kubernetes.io/zone: z}}, spec: {podCIDRs: [10.0.0.0/24]}}
+{apiVersion: v1, kind: Node, metadata: {name: 'n', labels: {topology.kubernetes.io/zone: z}}, spec: {podCIDRs: [10.0.0.0/24]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u-web, labels: {app: web}}, spec: {nodeName: n}, status: {phase: Running, podIPs: [{ip: 10.0.0.1}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u-web, labels: {app: web}}, spec: {nodeName: 'n'}, status: {phase: Running, podIPs: [{ip: 10.0.0.1}]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: pg, namespace: db, uid: u-pg, labels: {app: pg}}, spec: {nodeName: n}, status: {phase: Running, podIPs: [{ip: 10.0.0.2}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: pg, namespace: db, uid: u-pg, labels: {app: pg}}, spec: {nodeName: 'n'}, status: {phase: Running, podIPs: [{ip: 10.0.0.2}]}}
 ---
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: api, namespace: db}, spec: {podSelector: {}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: api}}}]}]}}
 "#;
@@ -138,5 +139,5 @@ pub(crate) fn batch_of(records: impl IntoIterator<Item = Vec<u8>>) -> Input {
         bytes.extend_from_slice(&u32::try_from(record.len()).unwrap().to_le_bytes());
         bytes.extend_from_slice(&record);
     }
-    Input::Batch(RawBatch { lane: LaneName::Denied, ingest_ns: 9_000_000_000, offset_ns: 1_000_000_000, bytes })
+    Input::Ring(RingBatch { lane: LaneName::Denied, ingest_ns: 9_000_000_000, offset_ns: 1_000_000_000, bytes })
 }

@@ -1,4 +1,4 @@
-//! The account of sequence numbers: every event that the kernel numbered is a record, a gap, or still in flight.
+//! Accounts for sequence numbers: every event that the kernel numbered is a row, a gap, or still in flight.
 //!
 //! The kernel numbers the events of each CPU and lane from 1, lost ones included, and a ring keeps their order. So a
 //! number that was passed over is lost for good, and a number that comes a second time is on record already (the
@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use netverdict_flowlog::row::{GapCause, GapRow, LaneName};
 use serde::{Deserialize, Serialize};
 
-use crate::receive::Place;
+use crate::observation::EventId;
 
 /// The account of one node's boot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,17 @@ struct OpenGap {
     to: DateTime<Utc>,
 }
 
+/// Numbers of one CPU and lane that did not come.
+#[derive(Clone, Copy, Debug)]
+struct Missing {
+    lane: LaneName,
+    cpu: u32,
+    first: u64,
+    last: u64,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+}
+
 /// What the kernel has counted of one CPU and lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelCount {
@@ -56,34 +67,29 @@ pub struct KernelCount {
 impl Sequence {
     /// Takes note of an event. `None`: it is on record already. Otherwise its number within the boot.
     ///
-    /// `cause`: what numbers that were passed over are put down to.
-    pub fn see(&mut self, place: Place, time: DateTime<Utc>, cause: GapCause) -> Option<u64> {
-        let explained = self.unreadable.iter().find(|(lane, _)| *lane == place.lane).map_or(0, |(_, count)| *count);
-        let count = count_of(&mut self.counts, place.lane, place.cpu);
-        let seq = place.seq.saturating_add(count.base);
+    /// `cause`: why numbers that were passed over are missing.
+    pub fn see(&mut self, event: EventId, time: DateTime<Utc>, cause: GapCause) -> Option<u64> {
+        let EventId { lane, cpu, seq } = event;
+        let count = count_of(&mut self.counts, lane, cpu);
+        let seq = seq.saturating_add(count.base);
         if seq <= count.last {
             return None;
         }
-        let (first, before) = (count.last + 1, count.time);
-        let cause = if self.adopted && before.is_none() { GapCause::UncleanStop } else { cause };
+        let before = count.time;
+        let missing =
+            Missing { lane, cpu, first: count.last + 1, last: seq - 1, from: before.unwrap_or(time), to: time };
         count.last = seq;
         count.time = Some(time);
-        let from = before.unwrap_or(time);
-        let unreadable = (seq - first).min(explained);
-        if unreadable > 0 {
-            self.explain(place.lane, unreadable);
-            self.lose(place.lane, place.cpu, GapCause::Unreadable, first, first + unreadable - 1, from, time);
-        }
-        if first + unreadable < seq {
-            self.lose(place.lane, place.cpu, cause, first + unreadable, seq - 1, from, time);
-        }
+        let cause = if self.adopted && before.is_none() { GapCause::UncleanStop } else { cause };
+        self.lose_passed_over(missing, cause);
         Some(seq)
     }
 
     /// Takes note of an event that could not be read, though its number could. `false`: it is accounted for already.
-    pub fn see_unreadable(&mut self, place: Place, time: DateTime<Utc>, cause: GapCause) -> bool {
-        let Some(seq) = self.see(place, time, cause) else { return false };
-        self.lose(place.lane, place.cpu, GapCause::Unreadable, seq, seq, time, time);
+    pub fn see_unreadable(&mut self, event: EventId, time: DateTime<Utc>, cause: GapCause) -> bool {
+        let Some(seq) = self.see(event, time, cause) else { return false };
+        let EventId { lane, cpu, .. } = event;
+        self.lose(Missing { lane, cpu, first: seq, last: seq, from: time, to: time }, GapCause::Unreadable);
         true
     }
 
@@ -104,18 +110,11 @@ impl Sequence {
             if seq <= count.last {
                 continue;
             }
-            let (first, from) = (count.last + 1, count.time.unwrap_or(time));
+            let from = count.time.unwrap_or(time);
+            let missing = Missing { lane, cpu, first: count.last + 1, last: seq, from, to: time };
             count.last = seq;
             count.time = Some(time);
-            let explained = self.unreadable.iter().find(|(known, _)| *known == lane).map_or(0, |(_, count)| *count);
-            let unreadable = explained.min(seq - first + 1);
-            if unreadable > 0 {
-                self.explain(lane, unreadable);
-                self.lose(lane, cpu, GapCause::Unreadable, first, first + unreadable - 1, from, time);
-            }
-            if first + unreadable <= seq {
-                self.lose(lane, cpu, cause, first + unreadable, seq, from, time);
-            }
+            self.lose_passed_over(missing, cause);
         }
     }
 
@@ -134,40 +133,25 @@ impl Sequence {
     /// A gap for everything found since the last call.
     pub fn take_gaps(&mut self, node: &Arc<str>, boot_id: &Arc<str>) -> Vec<GapRow> {
         let row = |((lane, cpu, cause), gap): ((LaneName, u32, GapCause), OpenGap)| GapRow {
-            node: node.clone(),
-            boot_id: boot_id.clone(),
             lane: Some(lane),
             cpu: Some(cpu),
-            endpoint: String::new(),
-            cause,
             first_seq: Some(gap.first_seq),
             last_seq: Some(gap.last_seq),
             lost_events: gap.lost,
             // One event is one packet.
             lost_packets: Some(gap.lost),
-            from: gap.from,
-            to: gap.to,
-            detail: detail(cause).to_owned(),
+            ..GapRow::of(cause, node, boot_id, gap.from, gap.to, detail(cause))
         };
         std::mem::take(&mut self.open).into_iter().map(row).collect()
     }
 
     /// Gaps for unreadable events whose numbers never came to light; for the end of a boot.
     pub fn take_unnumbered(&mut self, node: &Arc<str>, boot_id: &Arc<str>, time: DateTime<Utc>) -> Vec<GapRow> {
+        let cause = GapCause::Unreadable;
         let row = |(lane, lost)| GapRow {
-            node: node.clone(),
-            boot_id: boot_id.clone(),
             lane: Some(lane),
-            cpu: None,
-            endpoint: String::new(),
-            cause: GapCause::Unreadable,
-            first_seq: None,
-            last_seq: None,
             lost_events: lost,
-            lost_packets: None,
-            from: time,
-            to: time,
-            detail: detail(GapCause::Unreadable).to_owned(),
+            ..GapRow::of(cause, node, boot_id, time, time, detail(cause))
         };
         std::mem::take(&mut self.unreadable).into_iter().map(row).collect()
     }
@@ -180,50 +164,59 @@ impl Sequence {
         self.counts.iter().map(text).collect()
     }
 
-    /// When the last event was judged.
+    /// When the kernel decided the last event.
     pub fn last_time(&self) -> Option<DateTime<Utc>> {
         self.counts.iter().filter_map(|count| count.time).max()
     }
 
-    fn explain(&mut self, lane: LaneName, explained: u64) {
-        for (known, count) in &mut self.unreadable {
-            if *known == lane {
-                *count -= explained;
-            }
+    /// Numbers that were passed over: as many as were unreadable are explained by that, the others by `cause`.
+    fn lose_passed_over(&mut self, missing: Missing, cause: GapCause) {
+        let Missing { lane, first, last, .. } = missing;
+        if first > last {
+            return;
         }
-        self.unreadable.retain(|(_, count)| *count > 0);
+        let unreadable = self.explain(lane, last - first + 1);
+        if unreadable > 0 {
+            self.lose(Missing { last: first + unreadable - 1, ..missing }, GapCause::Unreadable);
+        }
+        if first + unreadable <= last {
+            self.lose(Missing { first: first + unreadable, ..missing }, cause);
+        }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a gap, each of another kind")]
-    fn lose(
-        &mut self,
-        lane: LaneName,
-        cpu: u32,
-        cause: GapCause,
-        first_seq: u64,
-        last_seq: u64,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-    ) {
-        let lost = last_seq - first_seq + 1;
+    /// Takes at most `most` from the unreadable events of a lane whose numbers are not known.
+    fn explain(&mut self, lane: LaneName, most: u64) -> u64 {
+        let Some(index) = self.unreadable.iter().position(|(known, _)| *known == lane) else { return 0 };
+        let (_, count) = &mut self.unreadable[index];
+        let explained = most.min(*count);
+        *count -= explained;
+        if *count == 0 {
+            self.unreadable.remove(index);
+        }
+        explained
+    }
+
+    fn lose(&mut self, missing: Missing, cause: GapCause) {
+        let Missing { lane, cpu, first, last, from, to } = missing;
+        let lost = last - first + 1;
         self.open
             .entry((lane, cpu, cause))
             .and_modify(|gap| {
-                gap.last_seq = last_seq;
+                gap.last_seq = last;
                 gap.lost += lost;
                 gap.to = to;
             })
-            .or_insert(OpenGap { first_seq, last_seq, lost, from, to });
+            .or_insert(OpenGap { first_seq: first, last_seq: last, lost, from, to });
     }
 }
 
 fn count_of(counts: &mut Vec<Count>, lane: LaneName, cpu: u32) -> &mut Count {
     // A handful of CPUs and two lanes: a list is found through faster than a map.
-    let place = counts.iter().position(|count| count.lane == lane && count.cpu == cpu).unwrap_or_else(|| {
+    let index = counts.iter().position(|count| count.lane == lane && count.cpu == cpu).unwrap_or_else(|| {
         counts.push(Count { lane, cpu, last: 0, base: 0, time: None });
         counts.len() - 1
     });
-    &mut counts[place]
+    &mut counts[index]
 }
 
 /// What a gap of this cause means for its reader.
@@ -235,7 +228,6 @@ pub const fn detail(cause: GapCause) -> &'static str {
         GapCause::UploadAbandoned => "the upload was given up",
         GapCause::UncleanStop => "the node stopped before its rings were drained",
         GapCause::Unattached => "the interface was there before its programs were attached",
-        GapCause::NotReady => "the endpoint's tables were not complete",
         GapCause::Expired => "removed to stay below the cap on disk use",
         GapCause::Unreadable => "events could not be read; run collector and probe of one version",
         GapCause::SourceStale => "the cluster source could not be read whole; repair what readyz names",
@@ -250,8 +242,8 @@ mod tests {
         DateTime::from_timestamp(second, 0).unwrap()
     }
 
-    fn place(cpu: u32, seq: u64) -> Place {
-        Place { lane: LaneName::Denied, cpu, seq }
+    fn event(cpu: u32, seq: u64) -> EventId {
+        EventId { lane: LaneName::Denied, cpu, seq }
     }
 
     fn gaps(sequence: &mut Sequence) -> Vec<(GapCause, u64, u64, u64)> {
@@ -263,9 +255,9 @@ mod tests {
     fn numbers_passed_over_are_one_exact_gap() {
         let mut sequence = Sequence::default();
         for seq in [1, 2, 5, 9] {
-            assert_eq!(sequence.see(place(0, seq), time(1), GapCause::RingFull), Some(seq));
+            assert_eq!(sequence.see(event(0, seq), time(1), GapCause::RingFull), Some(seq));
         }
-        assert_eq!(sequence.see(place(1, 1), time(1), GapCause::RingFull), Some(1), "CPUs count apart");
+        assert_eq!(sequence.see(event(1, 1), time(1), GapCause::RingFull), Some(1), "CPUs count apart");
         assert_eq!(gaps(&mut sequence), [(GapCause::RingFull, 3, 8, 5)]);
         assert_eq!(gaps(&mut sequence), [], "told once");
     }
@@ -273,8 +265,8 @@ mod tests {
     #[test]
     fn event_that_comes_twice_is_recorded_once() {
         let mut sequence = Sequence::default();
-        assert!(sequence.see(place(0, 1), time(1), GapCause::RingFull).is_some());
-        assert!(sequence.see(place(0, 1), time(1), GapCause::RingFull).is_none());
+        assert!(sequence.see(event(0, 1), time(1), GapCause::RingFull).is_some());
+        assert!(sequence.see(event(0, 1), time(1), GapCause::RingFull).is_none());
         let restored: Sequence = serde_json::from_str(&serde_json::to_string(&sequence).unwrap()).unwrap();
         assert_eq!(restored, sequence);
     }
@@ -282,9 +274,9 @@ mod tests {
     #[test]
     fn unreadable_events_explain_what_is_passed_over() {
         let mut sequence = Sequence::default();
-        sequence.see(place(0, 1), time(1), GapCause::RingFull);
+        sequence.see(event(0, 1), time(1), GapCause::RingFull);
         sequence.see_unnumbered(LaneName::Denied);
-        sequence.see(place(0, 4), time(1), GapCause::RingFull);
+        sequence.see(event(0, 4), time(1), GapCause::RingFull);
         assert_eq!(gaps(&mut sequence), [(GapCause::RingFull, 3, 3, 1), (GapCause::Unreadable, 2, 2, 1)]);
         assert!(sequence.take_unnumbered(&"n".into(), &"b".into(), time(2)).is_empty());
     }
@@ -292,23 +284,23 @@ mod tests {
     #[test]
     fn losses_at_the_end_come_to_light_by_the_kernels_counters() {
         let mut sequence = Sequence::default();
-        sequence.see(place(0, 3), time(1), GapCause::RingFull);
+        sequence.see(event(0, 3), time(1), GapCause::RingFull);
         gaps(&mut sequence);
         let counters = [KernelCount { lane: LaneName::Denied, cpu: 0, seq: 7 }];
         sequence.reconcile(&counters, time(2), GapCause::RingFull);
         sequence.reconcile(&counters, time(3), GapCause::RingFull);
         assert_eq!(gaps(&mut sequence), [(GapCause::RingFull, 4, 7, 4)]);
-        assert_eq!(sequence.see(place(0, 8), time(3), GapCause::RingFull), Some(8));
+        assert_eq!(sequence.see(event(0, 8), time(3), GapCause::RingFull), Some(8));
         assert_eq!(gaps(&mut sequence), []);
     }
 
     #[test]
     fn counters_made_anew_count_on_in_the_record() {
         let mut sequence = Sequence::default();
-        sequence.see(place(0, 1), time(1), GapCause::RingFull);
-        sequence.see(place(0, 2), time(1), GapCause::RingFull);
+        sequence.see(event(0, 1), time(1), GapCause::RingFull);
+        sequence.see(event(0, 2), time(1), GapCause::RingFull);
         sequence.restart_counters();
-        assert_eq!(sequence.see(place(0, 1), time(2), GapCause::RingFull), Some(3));
+        assert_eq!(sequence.see(event(0, 1), time(2), GapCause::RingFull), Some(3));
         assert_eq!(gaps(&mut sequence), []);
     }
 }

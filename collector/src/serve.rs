@@ -137,7 +137,7 @@ fn fresh(
     from: Option<DateTime<Utc>>,
     to: Option<DateTime<Utc>>,
 ) -> Result<(u64, Vec<u8>), String> {
-    let (segment, batch) = store.fresh(table, from, to).map_err(|error: StoreError| chain(&error))?;
+    let (segment, batch) = store.unflushed(table, from, to).map_err(|error: StoreError| chain(&error))?;
     let bytes = stream(&batch).map_err(|error| chain(&error))?;
     Ok((segment, bytes))
 }

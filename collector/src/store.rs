@@ -1,30 +1,31 @@
-//! Rows into files, each exactly once, whatever dies in between; and until then, rows in memory for whoever asks.
+//! The store: rows become files, each exactly once, whatever process dies in between; until then readers get them from
+//! memory.
 //!
-//! A segment is what one rotation writes: a file for each table and hour, all with the segment's number, which is never
-//! used again, not even after a restart. The commit record in the state directory names the last segment that is whole
-//! and how far the write-ahead log is in it. So after a crash the files of a later segment are leftovers: they are
-//! removed, and their rows come again, from the write-ahead log or from the store's own journal.
+//! A flush writes one segment: a file for each table and hour, all with the segment's number, which is never used
+//! again, not even after a restart, and the manifest that lists them. The commit record in the state directory names the
+//! last complete segment and its position in the write-ahead log. So after a crash the files of a later segment are
+//! leftovers: they are removed, and their rows come again, from the write-ahead log or from the store's own journal.
 //!
 //! Two ways in:
-//! - [`Store::append`] with a position: rows that the write-ahead log up to there gives again. They are not kept
-//!   anywhere else until they are in a file.
-//! - without: rows that come from nowhere else (changes of the cluster, the collector's own state). They are in the
+//! - [`Store::append`] with a position: replayable rows, which the write-ahead log up to there gives again. They are not
+//!   kept anywhere else until they are in a file.
+//! - without: rows that have no other source (changes of the cluster, the collector's own state). They are in the
 //!   journal before the call returns.
 //!
-//! Bounds. In memory: [`StoreOptions::held_rows`] flow rows; when no file can be written for so long that more come,
+//! Bounds. In memory: [`StoreOptions::memtable_rows`] flow rows; when no file can be written for so long that more come,
 //! the new ones are dropped and counted into a gap `disk_full` per boot, lane and CPU, so that the sum of events and
 //! gaps stays right. Rows of other tables are never dropped; they grow with how often the cluster changes. Files a
 //! segment: at most tables × hours that its rows fall in. What one row may hold is bounded by
 //! `netverdict_flowlog::columns`. The store is used from several threads: an append waits for another append and for
-//! the journal's fsync, never for a rotation.
+//! the journal's fsync, never for a flush.
 
 mod commit;
-mod fresh;
-mod held;
+mod flush;
 mod journal;
+mod memtable;
 mod retention;
-mod rotation;
 mod tally;
+mod unflushed;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -37,22 +38,23 @@ use std::{
 use netverdict_flowlog::{
     columns::BatchError,
     file::{FileError, is_disk_full},
-    path::{PathError, SegmentPath},
+    manifest::ManifestError,
+    path::{ManifestPath, PathError, SegmentPath},
     row::Row,
 };
 use thiserror::Error;
 
 use crate::wal::{WalError, WalPosition};
 use commit::Commit;
-use held::Held;
+use memtable::Memtable;
 
 /// How long rows wait for their file.
-const ROTATE_AFTER: Duration = Duration::from_secs(60);
+const FLUSH_AFTER: Duration = Duration::from_secs(60);
 /// A row group: more would not make a file better.
-const ROTATE_ROWS: usize = 262_144;
-const ROTATE_BYTES: usize = 256 << 20;
-const HELD_ROWS: usize = 2 * ROTATE_ROWS;
-/// After a rotation that failed the next one is due no sooner than this, doubled each time up to the longest.
+const FLUSH_ROWS: usize = 262_144;
+const FLUSH_BYTES: usize = 256 << 20;
+const MEMTABLE_ROWS: usize = 2 * FLUSH_ROWS;
+/// After a flush that failed the next one is due no sooner than this, doubled each time up to the longest.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
@@ -66,13 +68,13 @@ pub struct StoreOptions {
     pub node: String,
     /// A UUID in lower case.
     pub boot_id: String,
-    pub rotate_after: Duration,
-    /// A rotation is due as soon as so many rows wait,
-    pub rotate_rows: usize,
+    pub flush_after: Duration,
+    /// A flush is due as soon as so many rows wait,
+    pub flush_rows: usize,
     /// or rows that take so many bytes of memory (an estimate).
-    pub rotate_bytes: usize,
-    /// Flow rows in memory at most, those that wait for a rotation that fails included.
-    pub held_rows: usize,
+    pub flush_bytes: usize,
+    /// Flow rows in memory at most, those that wait for a flush that fails included.
+    pub memtable_rows: usize,
     /// Bytes that this node's files may take; `None`: no cap.
     pub disk_cap: Option<u64>,
 }
@@ -92,10 +94,10 @@ impl StoreOptions {
             cluster: cluster.into(),
             node: node.into(),
             boot_id: boot_id.into(),
-            rotate_after: ROTATE_AFTER,
-            rotate_rows: ROTATE_ROWS,
-            rotate_bytes: ROTATE_BYTES,
-            held_rows: HELD_ROWS,
+            flush_after: FLUSH_AFTER,
+            flush_rows: FLUSH_ROWS,
+            flush_bytes: FLUSH_BYTES,
+            memtable_rows: MEMTABLE_ROWS,
             disk_cap: None,
         }
     }
@@ -122,6 +124,8 @@ pub enum StoreError {
     Journal(#[source] WalError),
     #[error("no file can be named after this cluster, node and boot")]
     Path(#[from] PathError),
+    #[error("the node's newest manifest cannot be read, and without it its chain of segments would be broken")]
+    Manifest(#[from] ManifestError),
 }
 
 impl StoreError {
@@ -131,7 +135,12 @@ impl StoreError {
             Self::DiskFull { .. } => true,
             Self::File(error) => error.is_disk_full(),
             Self::Journal(error) => error.is_disk_full(),
-            Self::InUse { .. } | Self::Io { .. } | Self::Commit { .. } | Self::Batch(_) | Self::Path(_) => false,
+            Self::InUse { .. }
+            | Self::Io { .. }
+            | Self::Commit { .. }
+            | Self::Batch(_)
+            | Self::Path(_)
+            | Self::Manifest(_) => false,
         }
     }
 
@@ -165,13 +174,13 @@ pub struct Appended {
     /// Flow rows that there was no room for. A gap `disk_full` stands for them.
     pub dropped: usize,
     /// Rows that could not be put into the journal: they are in memory only, and lost if the process dies before the
-    /// next rotation.
+    /// next flush.
     pub unsafe_rows: usize,
 }
 
-/// What a rotation did.
+/// What a flush did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rotation {
+pub struct Flushed {
     /// The segment written.
     pub segment: u64,
     pub files: Vec<SegmentPath>,
@@ -189,10 +198,10 @@ pub struct Rotation {
 /// The store. Share it behind an `Arc`.
 pub struct Store {
     options: StoreOptions,
-    held: Mutex<Held>,
-    /// One rotation at a time.
+    memtable: Mutex<Memtable>,
+    /// One flush at a time.
     writer: Mutex<Writer>,
-    /// Held for as long as the store is.
+    /// Memtable for as long as the store is.
     _lock: File,
     observer: Option<Observer>,
 }
@@ -211,6 +220,7 @@ enum Step {
     Journalled,
     Preparing,
     Publishing,
+    Sealing,
     Committing,
     Committed,
     Released,
@@ -238,14 +248,15 @@ impl Store {
             Some(commit) => commit,
             None => {
                 // Never a number that is in use: without a record of its own, every file counts as whole.
-                let first = Commit { segment: files.newest_segment(), ..Commit::default() };
+                let manifest = files.newest_manifest(&options)?;
+                let first = Commit { segment: files.newest_segment(), manifest, ..Commit::default() };
                 first.save(&options.state_dir, &|_| Ok(()))?;
                 first
             }
         };
         let observe = |step| observe(observer.as_ref(), step, &options.state_dir);
         let (leftovers, disk) = files.remove_uncommitted(&options, commit.segment, &observe)?;
-        let (held, recovered_rows) = Held::open(&options, &commit)?;
+        let (memtable, recovered_rows) = Memtable::open(&options, &commit)?;
         let committed = Committed {
             wal: commit.wal,
             checkpoint: commit.checkpoint.clone(),
@@ -254,7 +265,7 @@ impl Store {
             recovered_rows,
         };
         let writer = Writer { commit, disk };
-        let store = Self { options, held: Mutex::new(held), writer: Mutex::new(writer), _lock: lock, observer };
+        let store = Self { options, memtable: Mutex::new(memtable), writer: Mutex::new(writer), _lock: lock, observer };
         Ok((store, committed))
     }
 
@@ -262,7 +273,7 @@ impl Store {
     /// a position, and nothing else that is still to come. `None`: the rows come from nowhere else and are journalled.
     pub fn append(&self, rows: Vec<Row>, through: Option<WalPosition>) -> Result<Appended, StoreError> {
         match through {
-            Some(through) => Ok(self.held().push_replayable(&self.options, rows, through, None)),
+            Some(through) => Ok(self.memtable().push_replayable(&self.options, rows, through, None)),
             None => self.append_journalled(rows, &[]),
         }
     }
@@ -275,22 +286,22 @@ impl Store {
         through: WalPosition,
         checkpoint: String,
     ) -> Result<Appended, StoreError> {
-        Ok(self.held().push_replayable(&self.options, rows, through, Some(checkpoint)))
+        Ok(self.memtable().push_replayable(&self.options, rows, through, Some(checkpoint)))
     }
 
-    /// Whether it is time to rotate: rows wait long enough or are many enough, and the last failure is long enough ago.
+    /// Whether it is time to flush: rows wait long enough or are many enough, and the last failure is long enough ago.
     pub fn due(&self, now: Instant) -> bool {
-        self.held().due(&self.options, now)
+        self.memtable().due(&self.options, now)
     }
 
     /// Flow rows and other rows in memory.
-    pub fn held_rows(&self) -> usize {
-        self.held().rows()
+    pub fn unflushed_rows(&self) -> usize {
+        self.memtable().rows()
     }
 
     /// The segment that rows in memory belong to, or a later one: files of an earlier one are complete.
     pub fn segment(&self) -> u64 {
-        self.held().segment
+        self.memtable().segment
     }
 
     pub fn options(&self) -> &StoreOptions {
@@ -299,13 +310,13 @@ impl Store {
 
     fn append_journalled(&self, rows: Vec<Row>, removes: &[SegmentPath]) -> Result<Appended, StoreError> {
         self.step(Step::Journalling)?;
-        let appended = self.held().push_journalled(rows, removes);
+        let appended = self.memtable().push_journalled(rows, removes);
         self.step(Step::Journalled)?;
         appended
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memtable(&self) -> MutexGuard<'_, Memtable> {
+        self.memtable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn step(&self, step: Step) -> Result<(), StoreError> {
@@ -321,6 +332,10 @@ impl StoreOptions {
         segment: u64,
     ) -> Result<SegmentPath, PathError> {
         SegmentPath::new(table, &self.cluster, hour, &self.node, &self.boot_id, segment)
+    }
+
+    fn manifest_path(&self, segment: u64) -> Result<ManifestPath, PathError> {
+        ManifestPath::new(&self.cluster, &self.node, &self.boot_id, segment)
     }
 }
 

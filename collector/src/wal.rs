@@ -1,13 +1,13 @@
-//! The write-ahead log: raw batches of ring events, kept until their rows are in Parquet files.
+//! The write-ahead log: what the rings and other systems delivered, kept until its rows are in Parquet files.
 //!
 //! What was appended survives a crash of the process at once, and a loss of power as [`FsyncPolicy`] says. It neither
 //! decodes events nor knows which of them became rows: [`crate::store`] remembers how far the files reach.
 
 mod chain;
 mod log;
+mod record;
 
 use std::{
-    borrow::Cow,
     io,
     path::{Path, PathBuf},
 };
@@ -17,10 +17,12 @@ use thiserror::Error;
 pub(crate) use chain::Chain;
 pub(crate) use log::{Frame, Frames, Log};
 pub use log::{FsyncPolicy, MAX_RECORD_BYTES, Recovered, WalPosition};
+use record::Encoded;
+pub use record::LogRecord;
 
 #[derive(Debug, Error)]
 pub enum WalError {
-    /// Nothing of the record was kept: keep the ring's position and try again.
+    /// Nothing of the record was kept: keep its source and try again.
     #[error("disk is full while writing {}: free space or lower the cap on disk use", path.display())]
     DiskFull { path: PathBuf, source: io::Error },
     #[error("{} could not be read or written", path.display())]
@@ -35,22 +37,10 @@ impl WalError {
     }
 }
 
-/// One drained batch as the kernel wrote it, and what is needed to date its events.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WalRecord<'a> {
-    /// Number of the ring that it came from.
-    pub lane: u8,
-    /// When it was read: nanoseconds since 1970, UTC.
-    pub ingest_time_ns: i64,
-    /// To add to an event's time since boot to get nanoseconds since 1970, UTC.
-    pub clock_offset_ns: i64,
-    pub bytes: Cow<'a, [u8]>,
-}
-
 /// One thing that replay comes upon, in the order in which it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Replayed {
-    Record(WalPosition, WalRecord<'static>),
+    Record(WalPosition, LogRecord),
     /// So many bytes of a file cannot be read; what they held is lost and belongs into `gaps` as `unreadable`.
     Damaged(WalPosition, u64),
 }
@@ -73,7 +63,7 @@ impl Iterator for Replay {
 
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.frames.next()?.map(|frame| match frame {
-            Frame::Payload(position, payload) => match decode(&payload) {
+            Frame::Payload(position, payload) => match LogRecord::decode(&payload) {
                 Some(record) => Replayed::Record(position, record),
                 None => Replayed::Damaged(position, payload.len() as u64),
             },
@@ -101,10 +91,17 @@ impl Wal {
         Ok((Self { log }, Replay { recovered, frames }))
     }
 
-    /// Appends a batch. On an error nothing of it is in the log.
-    pub fn append(&mut self, record: &WalRecord<'_>) -> Result<WalPosition, WalError> {
-        let WalRecord { lane, ingest_time_ns, clock_offset_ns, bytes } = record;
-        self.log.append(&[&[KIND, *lane], &ingest_time_ns.to_le_bytes(), &clock_offset_ns.to_le_bytes(), bytes])
+    /// Appends a record. On an error nothing of it is in the log.
+    pub fn append(&mut self, record: &LogRecord) -> Result<WalPosition, WalError> {
+        let Encoded { head, bytes } = record.encode();
+        self.log.append(&[&head, bytes])
+    }
+
+    /// The same, and makes everything appended so far durable, whatever the policy: for what its sender forgets once it
+    /// has its acknowledgement.
+    pub fn append_durably(&mut self, record: &LogRecord) -> Result<WalPosition, WalError> {
+        let Encoded { head, bytes } = record.encode();
+        self.log.append_durably(&[&head, bytes])
     }
 
     /// Makes everything appended so far durable, whatever the policy: before a stop, and when the rings are idle.
@@ -121,21 +118,6 @@ impl Wal {
     pub fn bytes(&self) -> u64 {
         self.log.bytes()
     }
-}
-
-/// First byte of a record: its layout.
-const KIND: u8 = 1;
-
-fn decode(payload: &[u8]) -> Option<WalRecord<'static>> {
-    let (&[kind, lane], rest) = payload.split_first_chunk()?;
-    let (ingest, rest) = rest.split_first_chunk()?;
-    let (offset, bytes) = rest.split_first_chunk()?;
-    (kind == KIND).then(|| WalRecord {
-        lane,
-        ingest_time_ns: i64::from_le_bytes(*ingest),
-        clock_offset_ns: i64::from_le_bytes(*offset),
-        bytes: Cow::Owned(bytes.to_vec()),
-    })
 }
 
 #[cfg(test)]

@@ -1,38 +1,22 @@
-//! Columns: each is a field, what it means, and how it is filled from rows. Schema and builder are the same list, so
-//! that they cannot disagree.
+//! Rows → record batches.
 //!
 //! Bounds: numbers wider than their column saturate (counters are Int64, 2⁶³−1); a batch holds at most
 //! [`MAX_BATCH_ROWS`] rows and [`MAX_BATCH_BYTES`] of text in lists, maps and plain columns, for offsets are 32 bits.
 //! Whoever holds more makes several batches ([`batches`]).
 
-mod changes;
-mod flows;
-mod nested;
-mod state;
-
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{
-        ArrayRef, BooleanArray, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
-        TimestampMicrosecondArray,
-    },
-    datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit},
+    array::{RecordBatch, RecordBatchOptions},
     error::ArrowError,
 };
-use chrono::{DateTime, Utc};
 use thiserror::Error;
 
+pub use crate::layout::{MAX_BATCH_BYTES, MAX_BATCH_ROWS};
 use crate::{
-    row::{FlowRow, Row},
-    schema::Table,
+    layout::{Columns, TooLarge, within_bounds},
+    row::{EndpointRow, FlowRow, Row, Table, of_table},
 };
-
-/// Rows in one batch at most.
-pub const MAX_BATCH_ROWS: usize = 1 << 20;
-
-/// Bytes of text that one batch expands to at most: a half of what 32-bit offsets can address, so that estimates may be off.
-pub const MAX_BATCH_BYTES: usize = 1 << 30;
 
 /// Rows in one batch of [`batches`]: large enough that fixed costs vanish, small enough that a batch fits the caches
 /// of a small node.
@@ -50,40 +34,29 @@ pub enum BatchError {
     Schema { table: Table, source: ArrowError },
 }
 
+impl From<TooLarge> for BatchError {
+    fn from(TooLarge { rows, bytes }: TooLarge) -> Self {
+        Self::TooLarge { rows, bytes }
+    }
+}
+
 /// The rows as columns, in the order given. All must be of `table`.
 pub fn batch<'a>(table: Table, rows: impl IntoIterator<Item = &'a Row>) -> Result<RecordBatch, BatchError> {
     macro_rules! fill {
-        ($variant:ident, $columns:expr) => {
-            fill(
-                table,
-                $columns,
-                &of_table(table, rows, |row| match row {
-                    Row::$variant(row) => Some(&**row),
-                    _ => None,
-                })?,
-            )
-        };
+        ($variant:ident) => {{
+            let one = |(index, row): (usize, &'a Row)| match row {
+                Row::$variant(row) => Ok(&**row),
+                _ => Err(BatchError::OtherTable { expected: table, found: Table::of(row), index }),
+            };
+            fill(table, &rows.into_iter().enumerate().map(one).collect::<Result<Vec<_>, _>>()?)
+        }};
     }
-    match table {
-        Table::Flows => flows::fill(&of_table(table, rows, |row| match row {
-            Row::Flow(row) => Some(&**row),
-            _ => None,
-        })?),
-        Table::Policies => fill!(Policy, &changes::POLICIES),
-        Table::Endpoints => fill!(Endpoint, &changes::ENDPOINTS),
-        Table::Namespaces => fill!(Namespace, &changes::NAMESPACES),
-        Table::Services => fill!(Service, &changes::SERVICES),
-        Table::Attributions => fill!(Attribution, &state::ATTRIBUTIONS),
-        Table::Snapshots => fill!(Snapshot, &state::SNAPSHOTS),
-        Table::Gaps => fill!(Gap, &state::GAPS),
-        Table::Collectors => fill!(Collector, &state::COLLECTORS),
-        Table::Settings => fill!(Setting, &state::SETTINGS),
-    }
+    of_table!(table, fill)
 }
 
 /// Rows of `flows` as columns, in the order given.
 pub fn flows(rows: &[FlowRow]) -> Result<RecordBatch, BatchError> {
-    flows::fill(&rows.iter().collect::<Vec<_>>())
+    fill(Table::Flows, &rows.iter().collect::<Vec<_>>())
 }
 
 /// The rows as a file holds them: `flows` by (attribution, destination, source, time), everything else by time; in
@@ -91,7 +64,7 @@ pub fn flows(rows: &[FlowRow]) -> Result<RecordBatch, BatchError> {
 pub fn batches<'a>(table: Table, rows: impl IntoIterator<Item = &'a Row>) -> Result<Vec<RecordBatch>, BatchError> {
     let mut rows: Vec<&Row> = rows.into_iter().collect();
     match table {
-        Table::Flows => flows::sort(&mut rows),
+        Table::Flows => sort_flows(&mut rows),
         _ => rows.sort_by_key(|row| row.time()),
     }
     let mut made = Vec::new();
@@ -115,206 +88,42 @@ fn push_batches(table: Table, rows: &[&Row], made: &mut Vec<RecordBatch>) -> Res
     }
 }
 
-/// The fields of a table, with what they mean under the metadata key [`crate::schema::DOC`].
-pub(crate) fn fields(table: Table) -> Vec<Field> {
-    fn of<R>(columns: &[Column<R>]) -> Vec<Field> {
-        columns.iter().map(|column| column.field.clone()).collect()
-    }
-    match table {
-        Table::Flows => flows::fields(),
-        Table::Policies => of(&changes::POLICIES),
-        Table::Endpoints => of(&changes::ENDPOINTS),
-        Table::Namespaces => of(&changes::NAMESPACES),
-        Table::Services => of(&changes::SERVICES),
-        Table::Attributions => of(&state::ATTRIBUTIONS),
-        Table::Snapshots => of(&state::SNAPSHOTS),
-        Table::Gaps => of(&state::GAPS),
-        Table::Collectors => of(&state::COLLECTORS),
-        Table::Settings => of(&state::SETTINGS),
-    }
+fn fill<R: Columns>(table: Table, rows: &[&R]) -> Result<RecordBatch, BatchError> {
+    within_bounds(rows.len(), 0)?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    RecordBatch::try_new_with_options(table.bare_schema(), R::fill(rows)?, &options)
+        .map_err(|source| BatchError::Schema { table, source })
 }
 
-/// A column of rows of type `R`.
-struct Column<R: 'static> {
-    field: Field,
-    fill: Fill<R>,
-    /// Bytes that one row adds to 32-bit offsets; 0 where the column has none.
-    weight: fn(&R) -> usize,
-}
-
-type Fill<R> = Box<dyn for<'a> Fn(&[&'a R]) -> ArrayRef + Send + Sync>;
-
-impl<R: 'static> Column<R> {
-    fn new(name: &str, doc: &str, data_type: DataType, nullable: bool, fill: Fill<R>) -> Self {
-        let field =
-            Field::new(name, data_type, nullable).with_metadata([(crate::schema::DOC.into(), doc.into())].into());
-        Self { field, fill, weight: |_| 0 }
-    }
-
-    /// The same column under another name, its meaning said of another end.
-    fn prefixed(mut self, prefix: &str) -> Self {
-        self.field = self.field.clone().with_name(format!("{prefix}_{}", self.field.name()));
-        self
-    }
-
-    /// Text that repeats; empty is null.
-    fn text(name: &str, doc: &str, get: for<'a> fn(&'a R) -> &'a str) -> Self {
-        Self::new(name, doc, words(), true, Box::new(move |rows| fill_words(rows.iter().map(|row| get(row)))))
-    }
-
-    /// A word that is always there.
-    fn word(name: &str, doc: &str, get: for<'a> fn(&'a R) -> &'a str) -> Self {
-        Self::new(name, doc, words(), false, Box::new(move |rows| fill_words(rows.iter().map(|row| get(row)))))
-    }
-
-    /// A word, or null.
-    fn optional_word(name: &str, doc: &str, get: fn(&R) -> Option<&'static str>) -> Self {
-        let fill = move |rows: &[&R]| fill_words(rows.iter().map(|row| get(row).unwrap_or("")));
-        Self::new(name, doc, words(), true, Box::new(fill))
-    }
-
-    /// Text that hardly repeats; empty is null.
-    fn long_text(name: &str, doc: &str, get: for<'a> fn(&'a R) -> &'a str) -> Self {
-        let fill = move |rows: &[&R]| -> ArrayRef {
-            let value = |row: &&R| Some(get(row).to_owned()).filter(|text| !text.is_empty());
-            Arc::new(rows.iter().map(value).collect::<StringArray>())
-        };
-        Self::new(name, doc, DataType::Utf8, true, Box::new(fill))
-    }
-
-    fn weighing(mut self, weight: fn(&R) -> usize) -> Self {
-        self.weight = weight;
-        self
-    }
-
-    /// A counter or an id.
-    fn number(name: &str, doc: &str, get: fn(&R) -> i64) -> Self {
-        let fill =
-            move |rows: &[&R]| -> ArrayRef { Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| get(row)))) };
-        Self::new(name, doc, DataType::Int64, false, Box::new(fill))
-    }
-
-    fn optional_number(name: &str, doc: &str, get: fn(&R) -> Option<i64>) -> Self {
-        let fill = move |rows: &[&R]| -> ArrayRef { Arc::new(rows.iter().map(|row| get(row)).collect::<Int64Array>()) };
-        Self::new(name, doc, DataType::Int64, true, Box::new(fill))
-    }
-
-    /// A port, a protocol number, a flag byte.
-    fn small(name: &str, doc: &str, get: fn(&R) -> i32) -> Self {
-        let fill =
-            move |rows: &[&R]| -> ArrayRef { Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| get(row)))) };
-        Self::new(name, doc, DataType::Int32, false, Box::new(fill))
-    }
-
-    fn optional_small(name: &str, doc: &str, get: fn(&R) -> Option<i32>) -> Self {
-        let fill = move |rows: &[&R]| -> ArrayRef { Arc::new(rows.iter().map(|row| get(row)).collect::<Int32Array>()) };
-        Self::new(name, doc, DataType::Int32, true, Box::new(fill))
-    }
-
-    fn time(name: &str, doc: &str, get: fn(&R) -> DateTime<Utc>) -> Self {
-        let fill = move |rows: &[&R]| -> ArrayRef {
-            let micros = rows.iter().map(|row| get(row).timestamp_micros());
-            Arc::new(TimestampMicrosecondArray::from_iter_values(micros).with_timezone(UTC))
-        };
-        Self::new(name, doc, instant(), false, Box::new(fill))
-    }
-
-    fn flag(name: &str, doc: &str, get: fn(&R) -> bool) -> Self {
-        let fill = move |rows: &[&R]| -> ArrayRef {
-            Arc::new(rows.iter().map(|row| Some(get(row))).collect::<BooleanArray>())
-        };
-        Self::new(name, doc, DataType::Boolean, false, Box::new(fill))
-    }
-
-    /// Text by text; an empty map is an empty map, not null.
-    fn map(name: &str, doc: &str, get: for<'a> fn(&'a R) -> &'a BTreeMap<String, String>) -> Self {
-        let fill = move |rows: &[&R]| nested::fill_map(rows.iter().map(|row| get(row)));
-        Self::new(name, doc, nested::map(DataType::Utf8), false, Box::new(fill))
-    }
-}
-
-pub(crate) const UTC: &str = "UTC";
-
-/// Text by dictionary: what most columns are.
-pub(crate) fn words() -> DataType {
-    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
-}
-
-/// Microseconds since 1970 in UTC, as PostgreSQL and DuckDB keep them.
-pub(crate) fn instant() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()))
-}
-
-/// Empty is null. Neighbours that share their text (by the pointer) cost no look-up.
-fn fill_words<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
-    let mut keys = Vec::with_capacity(values.size_hint().0);
-    let mut index = std::collections::HashMap::<&str, i32>::new();
-    let mut distinct = Vec::new();
-    let mut last: (&str, Option<i32>) = ("", None);
-    for value in values {
-        if !std::ptr::eq(value, last.0) {
-            let key = (!value.is_empty()).then(|| {
-                *index.entry(value).or_insert_with(|| {
-                    distinct.push(value);
-                    small_from(distinct.len() - 1)
-                })
+/// By (attribution, destination, source, time): rows that were decided alike and rows between the same ends lie
+/// together, so that runs are long and look-ups by any of them prune.
+fn sort_flows(rows: &mut [&Row]) {
+    let mut ranks = HashMap::<*const EndpointRow, u32>::new();
+    let mut endpoints = Vec::new();
+    for row in rows.iter().filter_map(|row| flow_of(row)) {
+        for endpoint in [&row.source, &row.destination] {
+            ranks.entry(Arc::as_ptr(endpoint)).or_insert_with(|| {
+                endpoints.push(endpoint.clone());
+                0
             });
-            last = (value, key);
         }
-        keys.push(last.1);
     }
-    dictionary(keys.into_iter().collect(), distinct)
-}
-
-/// `keys` must be below the number of `distinct` values, or null.
-fn dictionary<S: AsRef<str>>(keys: Int32Array, distinct: Vec<S>) -> ArrayRef {
-    let values = StringArray::from_iter_values(distinct);
-    Arc::new(DictionaryArray::<Int32Type>::new(keys, Arc::new(values)))
-}
-
-/// Saturates: a counter that no longer fits is at its end anyway.
-fn number_from(value: impl TryInto<i64>) -> i64 {
-    value.try_into().unwrap_or(i64::MAX)
-}
-
-/// Saturates.
-fn small_from(value: impl TryInto<i32>) -> i32 {
-    value.try_into().unwrap_or(i32::MAX)
-}
-
-fn of_table<'a, R>(
-    table: Table,
-    rows: impl IntoIterator<Item = &'a Row>,
-    take: impl Fn(&'a Row) -> Option<&'a R>,
-) -> Result<Vec<&'a R>, BatchError> {
-    let one = |(index, row)| {
-        take(row).ok_or_else(|| BatchError::OtherTable { expected: table, found: Table::of(row), index })
-    };
-    rows.into_iter().enumerate().map(one).collect()
-}
-
-fn fill<R>(table: Table, columns: &[Column<R>], rows: &[&R]) -> Result<RecordBatch, BatchError> {
-    let bytes = columns
-        .iter()
-        .map(|column| rows.iter().fold(0, |sum: usize, row| sum.saturating_add((column.weight)(row))))
-        .fold(0, usize::max);
-    within_bounds(rows.len(), bytes)?;
-    assemble(table, columns.iter().map(|column| (column.fill)(rows)).collect())
-}
-
-fn within_bounds(rows: usize, bytes: usize) -> Result<(), BatchError> {
-    match rows > MAX_BATCH_ROWS || bytes > MAX_BATCH_BYTES {
-        true => Err(BatchError::TooLarge { rows, bytes }),
-        false => Ok(()),
+    endpoints.sort_by(|a, b| (&a.namespace, &a.pod, &a.node, a.kind).cmp(&(&b.namespace, &b.pod, &b.node, b.kind)));
+    for (rank, endpoint) in (0..).zip(&endpoints) {
+        ranks.insert(Arc::as_ptr(endpoint), rank);
     }
+    let rank = |endpoint: &Arc<EndpointRow>| ranks.get(&Arc::as_ptr(endpoint)).copied();
+    rows.sort_by_cached_key(|row| {
+        flow_of(row).map(|row| {
+            let attribution = row.attribution_id.0.cast_signed();
+            (attribution, rank(&row.destination), row.destination_ip, rank(&row.source), row.source_ip, row.time)
+        })
+    });
 }
 
-fn assemble(table: Table, columns: Vec<ArrayRef>) -> Result<RecordBatch, BatchError> {
-    RecordBatch::try_new(table.bare_schema(), columns).map_err(|source| BatchError::Schema { table, source })
-}
-
-/// The schema of `fields` without what they mean, which would cost each file some kilobytes.
-pub(crate) fn bare(fields: &[Field]) -> SchemaRef {
-    let fields: Vec<Field> = fields.iter().map(|field| field.clone().with_metadata([].into())).collect();
-    Arc::new(Schema::new(fields))
+fn flow_of(row: &Row) -> Option<&FlowRow> {
+    match row {
+        Row::Flow(row) => Some(row),
+        _ => None,
+    }
 }

@@ -1,7 +1,8 @@
-//! Files of the record: written so that a reader finds a whole file or none.
+//! Files of the record: written so that a reader finds a complete file or none.
 //!
-//! Everything is behind [`prepare`] and [`Prepared::publish`]; how the bytes of a file come about may change without
-//! anyone noticing. A file that is being written has a name that no reader takes for one of the record.
+//! Callers use [`prepare`] and [`Prepared::publish`]. Another encoder than Arrow's writer goes through [`prepare_with`]: it
+//! brings the bytes, and naming, syncing and metadata stay here. A file that is being written has a name that no reader
+//! takes for one of the record.
 
 use std::{
     fs::{self, File},
@@ -21,11 +22,13 @@ use parquet::{
     },
     schema::types::ColumnPath,
 };
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::{
     FORMAT_VERSION,
-    path::SegmentPath,
+    layout::{Pages, Storage},
+    path::{ManifestPath, SegmentPath},
     schema::{Table, VERSION},
 };
 
@@ -35,7 +38,7 @@ pub const BOOT: &str = "netverdict.boot";
 pub const SEGMENT: &str = "netverdict.segment";
 pub const CLUSTER: &str = "netverdict.cluster";
 
-/// What a file's name ends with, and begins with, until it is whole.
+/// A file's name has this suffix, and the prefix below, until the file is complete.
 const UNFINISHED: &str = ".tmp";
 const HIDDEN: &str = ".";
 
@@ -44,9 +47,9 @@ const GROUP_ROWS: usize = 262_144;
 /// Rows in a page: what a reader skips or reads at once.
 const PAGE_ROWS: usize = 16_384;
 const WRITE_ROWS: usize = 8_192;
-/// A dictionary that outgrows this is given up, and the column becomes several times larger.
+/// Above this size the writer falls back to plain pages, and the column becomes several times larger.
 const DICTIONARY_BYTES: usize = 16 << 20;
-/// One in a hundred row groups is read in vain.
+/// One in a hundred row groups is read although it does not have the value.
 const FALSE_POSITIVES: f64 = 0.01;
 /// Higher levels cost more than they save (a tenth of the bytes for twice the time).
 const ZSTD_LEVEL: i32 = 1;
@@ -80,16 +83,18 @@ pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// A file of the record that is whole.
+/// A complete file of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     pub path: SegmentPath,
     pub rows: usize,
     /// Size of the file.
     pub bytes: u64,
+    /// Of the file's bytes, in hexadecimal.
+    pub sha256: String,
 }
 
-/// A file that is whole and on the disk, under a name that no reader looks at. Dropped, it is removed.
+/// A complete file, synced, under a name that no reader looks at. Dropped, it is removed.
 #[derive(Debug)]
 pub struct Prepared {
     written: Written,
@@ -106,6 +111,25 @@ pub fn prepare(
     batches: &[RecordBatch],
     extra: &[(&str, String)],
 ) -> Result<Prepared, FileError> {
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    prepare_with(data_dir, path, rows, extra, |out, properties| {
+        let mut writer = ArrowWriter::try_new(out, path.table().bare_schema(), Some(properties))?;
+        for batch in batches {
+            writer.write(batch)?;
+        }
+        writer.into_inner()
+    })
+}
+
+/// Like [`prepare`], for `rows` rows that `encode` writes as Parquet under the properties given. It returns what it wrote
+/// to, all of it flushed.
+pub fn prepare_with(
+    data_dir: &Path,
+    path: &SegmentPath,
+    rows: usize,
+    extra: &[(&str, String)],
+    encode: impl FnOnce(Out, WriterProperties) -> Result<Out, ParquetError>,
+) -> Result<Prepared, FileError> {
     let target = path.below(data_dir);
     let temporary = temporary_name(&target);
     let io = |source| FileError::io(&target, source);
@@ -114,14 +138,13 @@ pub fn prepare(
         create_folders(data_dir, folder).map_err(io)?;
     }
     let file = File::create(&temporary).map_err(io)?;
-    let rows = batches.iter().map(RecordBatch::num_rows).sum();
-    let written = Written { path: path.clone(), rows, bytes: 0 };
+    let written = Written { path: path.clone(), rows, bytes: 0, sha256: String::new() };
     // From here on the temporary file is removed if anything fails.
     let mut prepared = Prepared { written, temporary, target: target.clone(), published: false };
     let failed = Arc::new(OnceLock::new());
-    let out = Out { file, failed: failed.clone() };
-    let file = encode(out, path.table(), batches, properties(path, rows, extra)).map_err(|source| {
-        // The encoder tells of a failed write in words only.
+    let out = Out { file, failed: failed.clone(), hash: Sha256::new() };
+    let Out { file, hash, .. } = encode(out, properties(path, rows, extra)).map_err(|source| {
+        // The encoder reports a failed write in words only.
         match failed.get() {
             Some(kind) => FileError::io(&target, (*kind).into()),
             None => FileError::Encode { path: target.clone(), source },
@@ -129,22 +152,16 @@ pub fn prepare(
     })?;
     file.sync_all().map_err(io)?;
     prepared.written.bytes = file.metadata().map_err(io)?.len();
+    prepared.written.sha256 = hex::encode(hash.finalize());
     Ok(prepared)
 }
 
-fn encode(out: Out, table: Table, batches: &[RecordBatch], properties: WriterProperties) -> Result<File, ParquetError> {
-    let mut writer = ArrowWriter::try_new(out, table.bare_schema(), Some(properties))?;
-    for batch in batches {
-        writer.write(batch)?;
-    }
-    Ok(writer.into_inner()?.file)
-}
-
-/// A file that remembers why it could not be written to.
+/// The file that an encoder writes to. It is hashed as it is written, and remembers why it could not be written to.
 #[derive(Debug)]
-struct Out {
+pub struct Out {
     file: File,
     failed: Arc<OnceLock<io::ErrorKind>>,
+    hash: Sha256,
 }
 
 impl Out {
@@ -160,6 +177,9 @@ impl Out {
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes);
+        if let Ok(length) = written {
+            self.hash.update(&bytes[..length]);
+        }
         self.remember(written)
     }
 
@@ -200,10 +220,38 @@ pub fn write(
     prepare(data_dir, path, batches, extra)?.publish()
 }
 
+/// Puts a small file in place, instead of an older one, and makes it and its folder durable.
+pub(crate) fn replace(data_dir: &Path, target: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let temporary = temporary_name(target);
+    let io = |source| FileError::io(target, source);
+    let folder = parent(target);
+    if !folder.is_dir() {
+        create_folders(data_dir, folder).map_err(io)?;
+    }
+    let written = File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, target));
+    if written.is_err() {
+        // As in `Prepared`: a later clean-up finds it by its name.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.and_then(|()| sync_folder(folder)).map_err(io)
+}
+
 /// The segment that a leftover of an interrupted write would have become; `None` for any other file.
 pub fn is_unfinished(data_dir: &Path, file: &Path) -> Option<SegmentPath> {
+    SegmentPath::of_file(data_dir, &finished_name(file)?)
+}
+
+/// The same for a manifest.
+pub fn is_unfinished_manifest(data_dir: &Path, file: &Path) -> Option<ManifestPath> {
+    ManifestPath::of_file(data_dir, &finished_name(file)?)
+}
+
+/// The name that a temporary file would have got.
+fn finished_name(file: &Path) -> Option<PathBuf> {
     let name = file.file_name()?.to_str()?.strip_prefix(HIDDEN)?.strip_suffix(UNFINISHED)?;
-    SegmentPath::of_file(data_dir, &file.with_file_name(name))
+    Some(file.with_file_name(name))
 }
 
 /// Makes the names in a folder durable.
@@ -245,73 +293,48 @@ fn properties(path: &SegmentPath, rows: usize, extra: &[(&str, String)]) -> Writ
         .set_write_batch_size(WRITE_ROWS)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_key_value_metadata(Some(metadata));
-    let builder = match path.table() {
-        Table::Flows => flows(builder, rows),
-        _ => builder
-            .set_column_statistics_enabled(ColumnPath::from("text"), EnabledStatistics::None)
-            .set_column_encoding(ColumnPath::from("text"), Encoding::PLAIN)
-            .set_column_dictionary_enabled(ColumnPath::from("text"), false),
-    };
-    builder.build()
+    let sorted_by = (path.table() == Table::Flows).then(|| leaf(Table::Flows, "attribution_id")).flatten();
+    let sorting = |column_idx| vec![SortingColumn { column_idx, descending: false, nulls_first: false }];
+    stored(builder, path.table(), rows).set_sorting_columns(sorted_by.map(sorting)).build()
 }
 
-/// Statistics and filters cost a good part of all writing, so `flows` has them only where questions prune by them.
-fn flows(builder: WriterPropertiesBuilder, rows: usize) -> WriterPropertiesBuilder {
-    const STATISTICS: [&str; 15] = [
-        "time",
-        "seq",
-        "verdict",
-        "reason",
-        "attribution_id",
-        "source_namespace",
-        "source_pod",
-        "source_pod_uid",
-        "source_ip",
-        "destination_namespace",
-        "destination_pod",
-        "destination_pod_uid",
-        "destination_ip",
-        "destination_port",
-        "count",
-    ];
-    const FILTERS: [&str; 7] = [
-        "attribution_id",
-        "source_pod",
-        "source_pod_uid",
-        "source_ip",
-        "destination_pod",
-        "destination_pod_uid",
-        "destination_ip",
-    ];
-    const DELTA: [&str; 7] =
-        ["time", "ingest_time", "first_time", "last_time", "seq", "source_port", "destination_port"];
-
-    let mut builder = builder.set_statistics_enabled(EnabledStatistics::None);
-    for column in STATISTICS {
-        builder = builder.set_column_statistics_enabled(ColumnPath::from(column), EnabledStatistics::Page);
-    }
+/// As the columns are declared.
+fn stored(builder: WriterPropertiesBuilder, table: Table, rows: usize) -> WriterPropertiesBuilder {
     let distinct = rows.clamp(1, GROUP_ROWS) as u64;
-    for column in FILTERS {
-        builder = builder
-            .set_column_bloom_filter_fpp(ColumnPath::from(column), FALSE_POSITIVES)
-            .set_column_bloom_filter_max_ndv(ColumnPath::from(column), distinct);
+    // Statistics cost a good part of all writing, so large files have them only where queries prune by them.
+    let everywhere = table != Table::Flows;
+    let mut builder = builder;
+    if !everywhere {
+        builder = builder.set_statistics_enabled(EnabledStatistics::None);
     }
-    for column in DELTA {
-        builder = builder
-            .set_column_dictionary_enabled(ColumnPath::from(column), false)
-            .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BINARY_PACKED);
+    for column in table.declared() {
+        let Storage { statistics, filter, encoding } = column.storage;
+        let path = || ColumnPath::from(column.name.as_str());
+        if statistics && !everywhere {
+            builder = builder.set_column_statistics_enabled(path(), EnabledStatistics::Page);
+        }
+        if filter {
+            builder = builder
+                .set_column_bloom_filter_fpp(path(), FALSE_POSITIVES)
+                .set_column_bloom_filter_max_ndv(path(), distinct);
+        }
+        let encoding = match encoding {
+            Pages::Dictionary => continue,
+            Pages::Delta => Encoding::DELTA_BINARY_PACKED,
+            Pages::Plain => {
+                builder = builder.set_column_statistics_enabled(path(), EnabledStatistics::None);
+                Encoding::PLAIN
+            }
+        };
+        builder = builder.set_column_dictionary_enabled(path(), false).set_column_encoding(path(), encoding);
     }
-    let sorted = Table::Flows.bare_schema().index_of("attribution_id").ok().and_then(leaf_of_flows);
-    builder.set_sorting_columns(
-        sorted.map(|column_idx| vec![SortingColumn { column_idx, descending: false, nulls_first: false }]),
-    )
+    builder
 }
 
-/// Parquet counts leaves, Arrow counts columns.
-fn leaf_of_flows(column: usize) -> Option<i32> {
-    let schema = Table::Flows.bare_schema();
-    let before = schema.fields().iter().take(column).map(|field| leaves(field.data_type())).sum::<usize>();
-    i32::try_from(before).ok()
+/// The number of a column in a file. Parquet counts leaves, Arrow counts columns.
+fn leaf(table: Table, column: &str) -> Option<i32> {
+    let before = table.declared().iter().take_while(|declared| declared.name != column);
+    i32::try_from(before.map(|declared| leaves(&declared.data_type)).sum::<usize>()).ok()
 }
 
 fn leaves(data_type: &arrow::datatypes::DataType) -> usize {

@@ -1,7 +1,7 @@
 //! Which rows are of one flow: a number that both nodes, and both directions of evaluation, compute alike.
 //!
-//! It is not stored, for a random number would cost six bytes a row; views compute it. It is not unique over time:
-//! ports come again.
+//! It is not stored: numbers that look random do not compress and would cost six bytes a row, so views compute it. It is
+//! not unique over time, because ports are reused.
 
 use std::net::IpAddr;
 

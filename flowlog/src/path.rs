@@ -1,6 +1,7 @@
-//! Where a file of the record lies: `<table>/cluster=<c>/date=YYYY-MM-DD/hour=HH/<node>-<boot>-<segment>.parquet`.
+//! Where a file of the record lies: `<table>/cluster=<c>/date=YYYY-MM-DD/hour=HH/<node>-<boot>-<segment>.parquet`, and
+//! the manifest of its segment: `manifests/cluster=<c>/node=<node>/<boot>-<segment>.json`.
 //!
-//! One constructor and one parser; what either accepts, the other renders back byte for byte.
+//! Each path has one constructor and one parser; what either accepts, the other renders back byte for byte.
 
 use std::{
     fmt,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use chrono::{DateTime, Datelike, NaiveDate, Timelike, Utc};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::schema::Table;
@@ -17,6 +19,9 @@ use crate::schema::Table;
 const SEGMENT_DIGITS: usize = 10;
 const BOOT_LENGTH: usize = 36;
 const EXTENSION: &str = ".parquet";
+const MANIFEST_EXTENSION: &str = ".json";
+/// Folder of the manifests, beside the tables' folders.
+pub const MANIFESTS: &str = "manifests";
 const LONGEST_NAME: usize = 253;
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -31,6 +36,8 @@ pub enum PathError {
         "path is {found:?}, expected <table>/cluster=<name>/date=YYYY-MM-DD/hour=HH/<node>-<boot>-<segment>.parquet"
     )]
     Shape { found: String },
+    #[error("path is {found:?}, expected {MANIFESTS}/cluster=<name>/node=<node>/<boot>-<segment>{MANIFEST_EXTENSION}")]
+    ManifestShape { found: String },
 }
 
 /// An hour, UTC, of the years 0 to 9999: the partition that a row's time falls in.
@@ -74,7 +81,8 @@ impl Hour {
 }
 
 /// Path of one file below the data directory. Ordered by time: hour, then segment.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct SegmentPath {
     hour: Hour,
     segment: u64,
@@ -125,6 +133,12 @@ impl SegmentPath {
         self.segment
     }
 
+    /// The manifest of the file's segment.
+    pub fn manifest(&self) -> ManifestPath {
+        let Self { segment, cluster, node, boot, .. } = self;
+        ManifestPath { cluster: cluster.clone(), node: node.clone(), segment: *segment, boot: boot.clone() }
+    }
+
     /// The file itself.
     pub fn below(&self, data_dir: &Path) -> PathBuf {
         data_dir.join(self.to_string())
@@ -163,6 +177,102 @@ impl FromStr for SegmentPath {
             return Err(shape());
         }
         Ok(parsed)
+    }
+}
+
+/// Path of a segment's manifest below the data directory. Ordered by node, then segment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct ManifestPath {
+    cluster: String,
+    node: String,
+    segment: u64,
+    boot: String,
+}
+
+impl ManifestPath {
+    /// Refuses names that could not be told from the path around them.
+    pub fn new(cluster: &str, node: &str, boot: &str, segment: u64) -> Result<Self, PathError> {
+        checked_name("cluster", cluster)?;
+        checked_name("node", node)?;
+        checked_boot(boot)?;
+        Ok(Self { cluster: cluster.into(), node: node.into(), segment, boot: boot.into() })
+    }
+
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    pub fn segment(&self) -> u64 {
+        self.segment
+    }
+
+    /// The file itself.
+    pub fn below(&self, data_dir: &Path) -> PathBuf {
+        data_dir.join(self.to_string())
+    }
+
+    /// The folder that holds all manifests of a node.
+    pub fn folder(data_dir: &Path, cluster: &str, node: &str) -> PathBuf {
+        data_dir.join(format!("{MANIFESTS}/cluster={cluster}/node={node}"))
+    }
+
+    /// The manifest that a file is, if it is one and lies below `data_dir`.
+    pub fn of_file(data_dir: &Path, file: &Path) -> Option<Self> {
+        file.strip_prefix(data_dir).ok()?.to_str()?.parse().ok()
+    }
+}
+
+impl fmt::Display for ManifestPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, node, segment, boot } = self;
+        write!(f, "{MANIFESTS}/cluster={cluster}/node={node}/{boot}-{segment:0SEGMENT_DIGITS$}{MANIFEST_EXTENSION}")
+    }
+}
+
+impl FromStr for ManifestPath {
+    type Err = PathError;
+
+    fn from_str(path: &str) -> Result<Self, PathError> {
+        let shape = || PathError::ManifestShape { found: path.chars().take(300).collect() };
+        let rest = path.strip_prefix(MANIFESTS).and_then(|rest| rest.strip_prefix("/cluster=")).ok_or_else(shape)?;
+        let (cluster, rest) = rest.split_once("/node=").ok_or_else(shape)?;
+        let (node, name) = rest.split_once('/').ok_or_else(shape)?;
+        let (boot, segment) =
+            name.strip_suffix(MANIFEST_EXTENSION).and_then(|name| name.rsplit_once('-')).ok_or_else(shape)?;
+        let parsed = Self::new(cluster, node, boot, segment.parse().map_err(|_| shape())?)?;
+        if parsed.to_string() != path {
+            return Err(shape());
+        }
+        Ok(parsed)
+    }
+}
+
+impl From<SegmentPath> for String {
+    fn from(path: SegmentPath) -> Self {
+        path.to_string()
+    }
+}
+
+impl TryFrom<String> for SegmentPath {
+    type Error = PathError;
+
+    fn try_from(path: String) -> Result<Self, PathError> {
+        path.parse()
+    }
+}
+
+impl From<ManifestPath> for String {
+    fn from(path: ManifestPath) -> Self {
+        path.to_string()
+    }
+}
+
+impl TryFrom<String> for ManifestPath {
+    type Error = PathError;
+
+    fn try_from(path: String) -> Result<Self, PathError> {
+        path.parse()
     }
 }
 
@@ -213,6 +323,17 @@ mod tests {
             path("node-7.eu-west", "2026-11-19T08:59:59Z", 42).to_string(),
             format!("flows/cluster=prod/date=2026-11-19/hour=08/node-7.eu-west-{BOOT}-0000000042.parquet")
         );
+    }
+
+    #[test]
+    fn a_manifest_lies_beside_the_tables_by_node() {
+        let manifest = path("node-7.eu-west", "2026-11-19T08:59:59Z", 42).manifest();
+        let text = format!("manifests/cluster=prod/node=node-7.eu-west/{BOOT}-0000000042.json");
+        assert_eq!(manifest.to_string(), text);
+        assert_eq!(text.parse::<ManifestPath>().unwrap(), manifest);
+        for (from, to) in [("0000000042", "42"), ("manifests", "manifest"), (".json", ".json/x"), ("node=", "n=")] {
+            assert!(text.replace(from, to).parse::<ManifestPath>().is_err(), "{from} as {to}");
+        }
     }
 
     #[test]
@@ -280,6 +401,8 @@ mod tests {
         #[test]
         fn any_text_is_parsed_or_refused_and_what_is_parsed_renders_alike(text in ".{0,200}") {
             if let Ok(path) = text.parse::<SegmentPath>() {
+                prop_assert_eq!(path.to_string(), text);
+            } else if let Ok(path) = text.parse::<ManifestPath>() {
                 prop_assert_eq!(path.to_string(), text);
             }
         }

@@ -1,12 +1,9 @@
 //! Files and batches back to rows.
 //!
 //! Whatever a batch's columns look like in detail (dictionary or plain, 32 or 64 bits), they are first cast to this
-//! version's schema by name; a column that an older writer did not have is null. Questions over many files are not
-//! asked here: that is the query service's.
-
-mod columns;
-mod flows;
-mod tables;
+//! version's schema by name, or by the name that they had in an earlier format; a column that an older writer did not have
+//! is null. Both are in the declarations in [`crate::row`] (`was`, `since`). Queries over many files are the query
+//! service's job.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +11,6 @@ use std::{
     io, iter,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use arrow::{
@@ -30,6 +26,7 @@ use thiserror::Error;
 
 use crate::{
     FORMAT_VERSION,
+    layout::{Cells, Column, Known, Wrong},
     row::Row,
     schema::{Table, VERSION},
 };
@@ -50,7 +47,7 @@ pub enum ReadError {
     #[error("column {column} of table {table} has another type than expected")]
     Type { table: Table, column: String, source: ArrowError },
     #[error("column {column} of table {table} is {found:?} in row {row}, expected {expected}")]
-    Value { table: Table, column: &'static str, row: usize, found: String, expected: &'static str },
+    Value { table: Table, column: String, row: usize, found: String, expected: &'static str },
 }
 
 /// What a file says of itself, without its rows.
@@ -85,40 +82,32 @@ pub fn batches(path: &Path) -> Result<impl Iterator<Item = Result<RecordBatch, R
 /// The rows of a batch of `table`.
 pub fn rows(table: Table, batch: &RecordBatch) -> Result<Vec<Row>, ReadError> {
     let batch = conform(table, batch)?;
-    let batch = columns::Columns::new(table, &batch);
-    match table {
-        Table::Flows => flows::rows(batch),
-        Table::Policies => tables::policies(batch),
-        Table::Endpoints => tables::endpoints(batch),
-        Table::Namespaces => tables::namespaces(batch),
-        Table::Services => tables::services(batch),
-        Table::Attributions => tables::attributions(batch),
-        Table::Snapshots => tables::snapshots(batch),
-        Table::Gaps => tables::gaps(batch),
-        Table::Collectors => tables::collectors(batch),
-        Table::Settings => tables::settings(batch),
-    }
+    let wrong = |Wrong { column, row, found, expected }: Wrong| {
+        let column = batch.schema_ref().field(column).name().clone();
+        ReadError::Value { table, column, row, found, expected }
+    };
+    let mut known = Known::default();
+    (0..batch.num_rows()).map(|row| Row::read(table, &mut Cells::of(&batch, row, &mut known)).map_err(wrong)).collect()
 }
 
 /// The batch with exactly the columns of this version's schema. Columns that it does not know are left out.
 pub fn conform(table: Table, batch: &RecordBatch) -> Result<RecordBatch, ReadError> {
-    let schema = table.bare_schema();
-    let column = |field: &Arc<arrow::datatypes::Field>| {
-        let name = field.name();
+    let column = |declared: &Column| {
+        let Column { name, data_type, nullable, was, .. } = declared;
         let missing = || ReadError::Column { table, column: name.clone() };
-        match batch.column_by_name(name) {
+        match batch.column_by_name(name).or_else(|| batch.column_by_name((*was)?)) {
             Some(column) => {
                 let wrong = |source| ReadError::Type { table, column: name.clone(), source };
-                let column = cast(column, field.data_type()).map_err(wrong)?;
-                if !field.is_nullable() && column.null_count() > 0 { Err(missing()) } else { Ok(column) }
+                let column = cast(column, data_type).map_err(wrong)?;
+                if !nullable && column.null_count() > 0 { Err(missing()) } else { Ok(column) }
             }
-            None if field.is_nullable() => Ok(new_null_array(field.data_type(), batch.num_rows())),
+            None if *nullable => Ok(new_null_array(data_type, batch.num_rows())),
             None => Err(missing()),
         }
     };
-    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    let columns = table.declared().iter().map(column).collect::<Result<Vec<_>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(schema, columns, &options).map_err(|source| ReadError::Type {
+    RecordBatch::try_new_with_options(table.bare_schema(), columns, &options).map_err(|source| ReadError::Type {
         table,
         column: "*".into(),
         source,

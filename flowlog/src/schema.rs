@@ -1,15 +1,12 @@
-//! The tables and their Arrow schemas. What a column means is in its metadata, under [`DOC`].
-//!
-//! The lists of columns themselves are beside the code that fills them, in `columns`.
+//! The Arrow schemas of the tables, from their declarations in [`crate::row`]. What a column means is in its metadata,
+//! under [`DOC`].
 
-use std::{
-    fmt,
-    sync::{Arc, LazyLock},
-};
+use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use crate::{FORMAT_VERSION, columns, row::Row};
+pub use crate::row::Table;
+use crate::{FORMAT_VERSION, layout::Column};
 
 /// Key of a field's metadata: what the column means, for people.
 pub const DOC: &str = "doc";
@@ -17,126 +14,32 @@ pub const DOC: &str = "doc";
 /// Key of a schema's and a file's metadata: the layout's version.
 pub const VERSION: &str = "format_version";
 
-/// Every table of the record, in the order in which files of one segment appear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Table {
-    Flows,
-    Policies,
-    Endpoints,
-    Namespaces,
-    Services,
-    Attributions,
-    Snapshots,
-    Gaps,
-    Collectors,
-    Settings,
-}
-
 impl Table {
-    pub const ALL: [Self; 10] = [
-        Self::Flows,
-        Self::Policies,
-        Self::Endpoints,
-        Self::Namespaces,
-        Self::Services,
-        Self::Attributions,
-        Self::Snapshots,
-        Self::Gaps,
-        Self::Collectors,
-        Self::Settings,
-    ];
-
-    /// As SQL and the data directory spell it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Flows => "flows",
-            Self::Policies => "policies",
-            Self::Endpoints => "endpoints",
-            Self::Namespaces => "namespaces",
-            Self::Services => "services",
-            Self::Attributions => "attributions",
-            Self::Snapshots => "snapshots",
-            Self::Gaps => "gaps",
-            Self::Collectors => "collectors",
-            Self::Settings => "settings",
-        }
-    }
-
-    /// The table that is spelled so; `None` for anything else.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|table| table.name() == name)
-    }
-
-    /// What the table's rows say, for people.
-    pub const fn doc(self) -> &'static str {
-        match self {
-            Self::Flows => "one verdict a row: who, whom, what, and which policies decided",
-            Self::Policies => "every revision of every policy seen, as a log of changes",
-            Self::Endpoints => "pods and nodes, as a log of changes",
-            Self::Namespaces => "namespaces and their labels, as a log of changes",
-            Self::Services => "Services, as a log of changes",
-            Self::Attributions => "what an attribution id stands for",
-            Self::Snapshots => "when a state of the whole policy came into force on a node",
-            Self::Gaps => "what is known to be missing",
-            Self::Collectors => "state of the collectors over time",
-            Self::Settings => "effective configuration of a collector when it started",
-        }
-    }
-
-    /// Whether rows are changes of something that lasts, so that an old row may still say how things are now.
-    pub const fn is_change_log(self) -> bool {
-        match self {
-            Self::Policies
-            | Self::Endpoints
-            | Self::Namespaces
-            | Self::Services
-            | Self::Attributions
-            | Self::Snapshots => true,
-            Self::Flows | Self::Gaps | Self::Collectors | Self::Settings => false,
-        }
-    }
-
-    /// The table that a row is of.
-    pub const fn of(row: &Row) -> Self {
-        match row {
-            Row::Flow(_) => Self::Flows,
-            Row::Policy(_) => Self::Policies,
-            Row::Endpoint(_) => Self::Endpoints,
-            Row::Namespace(_) => Self::Namespaces,
-            Row::Service(_) => Self::Services,
-            Row::Attribution(_) => Self::Attributions,
-            Row::Snapshot(_) => Self::Snapshots,
-            Row::Gap(_) => Self::Gaps,
-            Row::Collector(_) => Self::Collectors,
-            Row::Setting(_) => Self::Settings,
-        }
-    }
-
     /// The columns of a file, with what they mean.
     pub fn schema(self) -> SchemaRef {
-        SCHEMAS[self.position()].documented.clone()
+        SCHEMAS[self as usize].documented.clone()
     }
 
-    /// The same without any metadata: what batches and files carry.
+    /// The same without any metadata, which would cost each file some kilobytes: what batches and files carry.
     pub fn bare_schema(self) -> SchemaRef {
-        SCHEMAS[self.position()].bare.clone()
+        SCHEMAS[self as usize].bare.clone()
     }
 
     /// The columns of a file and those that only its path has ([`hive_fields`]), without metadata: what a collector
     /// serves of rows that are not in a file yet.
-    pub fn fresh_schema(self) -> SchemaRef {
-        SCHEMAS[self.position()].fresh.clone()
+    pub fn unflushed_schema(self) -> SchemaRef {
+        SCHEMAS[self as usize].unflushed.clone()
     }
 
-    fn position(self) -> usize {
-        self as usize
+    /// The columns as they are declared, in the order of the schema.
+    pub fn declared(self) -> &'static [Column] {
+        &SCHEMAS[self as usize].columns
     }
 }
 
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
+/// The name that a column had in an earlier format; `None` if it had no other.
+pub fn former_name(table: Table, column: &str) -> Option<&'static str> {
+    table.declared().iter().find(|declared| declared.name == column)?.was
 }
 
 /// What a path says of all rows in its file, as columns: cluster, date (`YYYY-MM-DD`) and hour (`HH`, UTC), all text.
@@ -145,22 +48,27 @@ pub fn hive_fields() -> [Field; 3] {
 }
 
 struct Schemas {
+    columns: Vec<Column>,
     documented: SchemaRef,
     bare: SchemaRef,
-    fresh: SchemaRef,
+    unflushed: SchemaRef,
 }
 
 static SCHEMAS: LazyLock<[Schemas; Table::ALL.len()]> = LazyLock::new(|| {
     Table::ALL.map(|table| {
-        let fields = columns::fields(table);
-        let bare = columns::bare(&fields);
-        let with_hive: Vec<_> = bare.fields().iter().cloned().chain(hive_fields().map(Arc::new)).collect();
+        let columns = table.columns();
+        let field = |column: &Column| Field::new(&column.name, column.data_type.clone(), column.nullable);
+        let bare: Vec<Field> = columns.iter().map(field).collect();
+        let documented = |column: &Column| field(column).with_metadata([(DOC.into(), column.doc.into())].into());
+        let documented: Vec<Field> = columns.iter().map(documented).collect();
         let metadata =
             [(DOC.to_owned(), table.doc().to_owned()), (VERSION.to_owned(), FORMAT_VERSION.to_string())].into();
+        let unflushed: Vec<Field> = bare.iter().cloned().chain(hive_fields()).collect();
         Schemas {
-            documented: Arc::new(Schema::new_with_metadata(fields, metadata)),
-            bare,
-            fresh: Arc::new(Schema::new(with_hive)),
+            documented: Arc::new(Schema::new_with_metadata(documented, metadata)),
+            bare: Arc::new(Schema::new(bare)),
+            unflushed: Arc::new(Schema::new(unflushed)),
+            columns,
         }
     })
 });

@@ -1,9 +1,14 @@
-//! The PostgreSQL wire protocol: psql, Grafana and whatever else speaks it. Logging in is in `login`, statements are in
-//! `session`; this file accepts connections and ends them.
+//! The PostgreSQL wire protocol: psql, Grafana and whatever else speaks it. This file accepts connections and ends them;
+//! each is served by a `Connection`.
 
+mod client_error;
+mod connection;
+mod frame;
 mod login;
+mod prepare;
 mod session;
 mod settings;
+mod statements;
 mod warnings;
 
 use std::{
@@ -11,25 +16,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datafusion_postgres::pgwire::{
-    api::{
-        ConnectionManager, PgWireServerHandlers,
-        auth::{StartupHandler, sasl::scram::ScramAuth},
-        cancel::{CancelHandler, DefaultCancelHandler},
-        query::{ExtendedQueryHandler, SimpleQueryHandler},
-    },
-    tokio::process_socket,
-};
+use datafusion_postgres::pgwire::api::{ConnectionManager, auth::sasl::scram::ScramAuth, cancel::DefaultCancelHandler};
 use netverdict_service::{
-    connection_limit::ConnectionLimit, error_chain::chain, secret::SharedSecret, shutdown::Shutdown, tls::ServerTls,
+    connection_limit::{ConnectionLimit, Permit},
+    error_chain::chain,
+    secret::SharedSecret,
+    shutdown::Shutdown,
+    tls::{Identity, ServerTls},
 };
 use tokio::{net::TcpListener, task::JoinSet};
 
 use self::{
+    connection::Connection,
     login::{Login, User},
-    session::{Session, Shared},
+    statements::Statements,
 };
-use crate::Executor;
+use crate::{Executor, metrics::Metrics};
+
+/// How long a client may take to log in. As PostgreSQL's `authentication_timeout`.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Between lines about refused connections: an attacker must not fill the log.
 const REFUSALS_LOGGED: Duration = Duration::from_secs(10);
@@ -50,8 +55,8 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let metrics = Arc::clone(executor.metrics());
     let (password, mut generation) = secret.current();
-    let mut user = Arc::new(User::new(&password, Arc::clone(&metrics))?);
-    let shared = Arc::new(Shared::new(executor));
+    let mut user = Arc::new(User::new(&password)?);
+    let statements = Arc::new(Statements::new(executor));
     let manager = Arc::new(ConnectionManager::new());
     // One address may take all of them: Grafana and psql often come through one proxy.
     let limit = ConnectionLimit::new(max_connections, max_connections);
@@ -60,7 +65,12 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             () = shutdown.requested() => break,
-            Some(_) = connections.join_next() => continue,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "connection failed");
+                }
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         let (socket, peer) = match accepted {
@@ -84,54 +94,49 @@ pub async fn serve(
         let (password, current) = secret.current();
         if current != generation {
             generation = current;
-            user = Arc::new(User::new(&password, Arc::clone(&metrics))?);
+            user = Arc::new(User::new(&password)?);
         }
         let identity = tls.as_ref().map(ServerTls::current);
+        let place = Place::new(permit, Arc::clone(&metrics));
         // The state of a login is kept in its handler: one for each connection.
         let mut scram = ScramAuth::new(Arc::clone(&user) as _);
         if let Some(identity) = &identity {
             scram.configure_certificate(&identity.certificate_pem)?;
         }
-        let handlers = Handlers {
+        let connection = Connection {
+            acceptor: identity.as_ref().map(Identity::acceptor),
             login: Arc::new(Login::new(scram, Arc::clone(&manager), identity.is_some())),
-            session: Arc::new(Session::new(Arc::clone(&shared))),
             cancel: Arc::new(DefaultCancelHandler::new(Arc::clone(&manager))),
+            statements: Arc::clone(&statements),
+            metrics: Arc::clone(&metrics),
+            login_timeout: LOGIN_TIMEOUT,
         };
-        let acceptor = identity.map(|identity| identity.acceptor());
-        let metrics = Arc::clone(&metrics);
         connections.spawn(async move {
-            metrics.connections.inc();
-            if let Err(error) = process_socket(socket, acceptor, handlers).await {
+            let _place = place;
+            if let Err(error) = connection.serve(socket).await {
                 tracing::debug!(%error, "connection ended");
             }
-            metrics.connections.dec();
-            drop(permit);
         });
     }
     connections.shutdown().await;
     Ok(())
 }
 
-struct Handlers {
-    login: Arc<Login>,
-    session: Arc<Session>,
-    cancel: Arc<DefaultCancelHandler>,
+/// A connection's place among those that may be open at once. It is free again however the connection ends.
+struct Place {
+    metrics: Arc<Metrics>,
+    _permit: Permit,
 }
 
-impl PgWireServerHandlers for Handlers {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        Arc::clone(&self.session)
+impl Place {
+    fn new(permit: Permit, metrics: Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self { metrics, _permit: permit }
     }
+}
 
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        Arc::clone(&self.session)
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        Arc::clone(&self.login)
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        Arc::clone(&self.cancel)
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
     }
 }

@@ -16,13 +16,14 @@ use serde_json::json;
 use crate::{
     Executor,
     flows::Followers,
-    fresh::Collectors,
+    history::History,
     http::{self, Api},
     metrics::Metrics,
     options::{DataOptions, LimitOptions, ListenOptions, Options},
     postgres,
     tables::Store,
     threads::Threads,
+    unflushed::Collectors,
 };
 
 /// How long requests may go on once the end is requested.
@@ -53,6 +54,7 @@ impl Service {
         let (http_address, postgres_address) = (http.local_addr()?, postgres.local_addr()?);
         let api = Arc::new(Api {
             executor: executor.clone(),
+            history: History::new(executor.clone(), limits),
             followers: Followers::default(),
             secret: secret.clone(),
             max_rows: limits.max_rows,

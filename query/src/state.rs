@@ -22,7 +22,10 @@ use netverdict_policy::{ObjectKey, Snapshot, model::PolicyKey};
 
 pub use self::kept::States;
 use self::{fold::Fold, fresh::Fresh, kept::Wanted, logs::FreshLogs};
-use crate::{Executor, QueryError, notes::Notes};
+use crate::{QueryError, history::History, notes::Notes};
+
+/// Unreadable objects that are named in one answer.
+const MOST_PROBLEMS: usize = 10;
 
 /// Which state is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,26 +55,27 @@ pub struct State {
 /// # Errors
 /// When the change logs cannot be read.
 pub async fn rebuild(
-    executor: &Executor,
+    history: &History,
     node: Option<&str>,
     moment: Moment,
     notes: &Arc<Notes>,
 ) -> Result<Option<State>, QueryError> {
+    let executor = history.executor();
     // What belongs to a number is there no later than the number.
     let heads = Fresh::of(executor, Table::Snapshots, None, notes).await?;
     let Some(head) = heads::find(executor, node, moment, &heads, notes).await? else { return Ok(None) };
     let fresh = FreshLogs::after(executor, &heads, notes).await?;
-    of_head(executor, &head, moment == Moment::Newest, &fresh, notes).await.map(Some)
+    of_head(history, &head, moment == Moment::Newest, &fresh, notes).await.map(Some)
 }
 
 async fn of_head(
-    executor: &Executor,
+    history: &History,
     head: &SnapshotRow,
     newest: bool,
     fresh: &FreshLogs,
     notes: &Arc<Notes>,
 ) -> Result<State, QueryError> {
-    let fold = executor.states().fold(executor, &Wanted { head, newest }, fresh, notes).await?;
+    let fold = history.states().fold(history.executor(), &Wanted { head, newest }, fresh, notes).await?;
     let mut state = State {
         snapshot: Snapshot { audit_all: head.audit_all, ..fold.snapshot() },
         number: head.snapshot,
@@ -89,6 +93,11 @@ impl State {
     /// gone for long.
     pub fn gone_since(&self, pod: &ObjectKey) -> Option<(u64, DateTime<Utc>)> {
         self.fold.deleted(Table::Endpoints, EndpointKind::Pod.as_str(), pod)
+    }
+
+    /// Why a pod of this state cannot be judged: its row is unreadable. `None`: it can, or it is not there.
+    pub fn unreadable(&self, pod: &ObjectKey) -> Option<&str> {
+        self.fold.problem(Table::Endpoints, EndpointKind::Pod.as_str(), pod).map(|problem| &**problem)
     }
 
     /// What every cluster has, and whether all is there that was.
@@ -115,6 +124,7 @@ impl State {
                 ));
             }
         }
+        self.problems.extend(self.fold.problems().take(MOST_PROBLEMS).map(|problem| problem.to_string()));
         if head.errors > 0 {
             self.problems.push(format!(
                 "node {} could not read {} objects when it made snapshot {}: they may be missing in it",

@@ -4,8 +4,10 @@
 //! seen in the rows; files from that segment on are then left out.
 
 mod chosen;
+mod committed;
 mod files;
 mod footer;
+mod renamed;
 mod scan;
 mod window;
 
@@ -30,10 +32,9 @@ use netverdict_flowlog::{Table, schema::hive_fields};
 pub(crate) use chosen::ChosenFiles;
 pub use files::Store;
 pub(crate) use files::{FileId, Listing, Segment};
-pub(crate) use footer::number_column;
 pub use window::Window;
 
-use crate::{fresh::FreshAnswer, notes::Notes};
+use crate::{notes::Notes, unflushed::UnflushedAnswer};
 
 /// The column whose hour names a row's folder.
 pub(crate) const fn time_column(table: Table) -> &'static str {
@@ -106,7 +107,7 @@ impl TableProvider for RecordTable {
         if has_gaps(self.table) {
             notes.scanned(window);
         }
-        let FreshAnswer { rows, problems } = self.store.collectors().rows(self.table, window).await;
+        let UnflushedAnswer { rows, problems } = self.store.collectors().rows(self.table, window).await;
         for problem in problems {
             notes.stale(problem);
         }
@@ -117,7 +118,7 @@ impl TableProvider for RecordTable {
             .iter()
             .flat_map(|rows| &rows.batches)
             .filter(|batch| batch.num_rows() > 0)
-            .map(|batch| conform(batch, &self.schema))
+            .map(|batch| conform(self.table, batch, &self.schema))
             .collect::<Result<Vec<_>>>()?;
         let fresh_rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
@@ -144,9 +145,10 @@ impl TableProvider for RecordTable {
 }
 
 /// A batch under the table's schema: columns by name, missing ones null, unknown ones dropped.
-fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+fn conform(table: Table, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let column = |field: &FieldRef| -> Result<ArrayRef> {
-        Ok(match batch.column_by_name(field.name()) {
+        // A collector of an earlier release may serve them.
+        Ok(match batch.column_by_name(renamed::name_in(table, field.name(), &batch.schema())) {
             None => new_null_array(field.data_type(), batch.num_rows()),
             Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
             Some(column) => cast(column, field.data_type())?,

@@ -7,8 +7,16 @@ mod access;
 mod answers;
 #[path = "service/collector.rs"]
 mod collector;
+#[path = "service/committed.rs"]
+mod committed;
+#[path = "service/depth.rs"]
+mod depth;
+#[path = "service/format_1.rs"]
+mod format_1;
 #[path = "service/limits.rs"]
 mod limits;
+#[path = "service/login.rs"]
+mod login;
 #[path = "service/postgres.rs"]
 mod postgres;
 #[path = "service/sql.rs"]

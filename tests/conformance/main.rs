@@ -30,7 +30,7 @@ fn every_number_is_there_once() {
 fn every_tier_case_but_two_runs_in_the_older_version_too() {
     let cases = cases().unwrap();
     let of = |spelling| {
-        let tiers = cases.iter().filter(move |case| case.spelling == spelling && case.id.as_str() > "T-100");
+        let tiers = cases.iter().filter(move |case| case.spelling == spelling && case.id.as_str() >= "T-101");
         tiers.map(|case| case.id.as_str()).collect::<BTreeSet<_>>()
     };
     let missing: Vec<_> = of(Spelling::V1alpha2).difference(&of(Spelling::V1alpha1)).copied().collect();

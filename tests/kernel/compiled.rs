@@ -1,4 +1,4 @@
-//! What the engine compiles, in the kernel: one policy from end to end.
+//! One policy, compiled by the engine and enforced by the kernel.
 
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ fn compiled_policy_decides_and_is_named() {
         }
     }
 
-    // A restarted daemon compiles anew, above every id that is in use.
+    // A restarted process compiles everything again, with ids above all that are in use.
     node.stop();
     let restored = node.start_again();
     let known = restored.attributions.values().filter(|decision| decision.reason == Reason::RuleMatch).count();
@@ -118,7 +118,7 @@ fn compiled_policy_decides_and_is_named() {
     assert!(connects(&web, &pg, 4, 5432));
     assert!(!connects(&cart, &pg, 4, 5432));
 
-    // The cart becomes a web.
+    // `shop/cart` gets the label of `shop/web`.
     let mut pod = Pod::clone(&snapshot.pods[&key(&cart)]);
     pod.labels.insert("app".to_owned(), "web".to_owned());
     snapshot.pods.insert(key(&cart), Arc::new(pod));

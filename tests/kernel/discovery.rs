@@ -1,4 +1,4 @@
-//! Interfaces and the pods behind them.
+//! Discovery of interfaces and of the pods behind them.
 
 use std::{
     fs,
@@ -58,7 +58,7 @@ fn processes_in_a_pods_cgroup_say_whose_the_interface_is() {
     assert_eq!(found.pod_uid.as_deref(), Some(known));
     assert_eq!(node.discovered(&pg).pod_uid, None);
 
-    // The addresses are those of shop/web, but the process is another pod's: addresses do not count then.
+    // The addresses are those of shop/web, but the process belongs to another pod, which takes precedence.
     let mut cluster = snapshot(node.topology.pods());
     assert_eq!(bind(&found, &cluster), None);
     let mut pod = Pod::clone(&cluster.pods[&key(&pg)]);
@@ -68,11 +68,11 @@ fn processes_in_a_pods_cgroup_say_whose_the_interface_is() {
 }
 
 #[test]
-fn watch_tells_what_is_there_then_what_comes_and_goes() {
+fn watch_reports_existing_interfaces_then_changes() {
     let Some(mut node) = Node::start(Mode::Observe, &["shop/web"]) else { return };
     let web = node.pod("shop/web");
     block_on(async {
-        // Longer than the test: what it tells, an event told.
+        // Longer than the test, so that everything is found by an event.
         let mut watch = Watch::start(Duration::from_secs(3_600)).await.unwrap();
         let first = found(&mut watch, &web.host_interface).await;
         assert_eq!(first.born, None, "it was there before");
@@ -111,14 +111,14 @@ async fn found(watch: &mut Watch, name: &str) -> discover::Discovered {
     tokio::time::timeout(PATIENCE, sighting).await.unwrap_or_else(|_| panic!("{name} is not told"))
 }
 
-/// A process in a pod's namespace and in a cgroup that the kubelet might have made.
+/// A process in a pod's namespace and in a cgroup like those of the kubelet.
 struct PodProcess {
     process: Child,
     cgroup: PathBuf,
 }
 
 impl PodProcess {
-    /// `None`, loudly, where no cgroup can be made.
+    /// Prints a message and returns `None` if no cgroup can be created.
     fn start(pod: &PodNetwork, uid: &str) -> Option<Self> {
         let Some(root) = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
             .into_iter()
@@ -139,7 +139,7 @@ impl PodProcess {
         Some(started)
     }
 
-    /// `ip` enters the namespace before it becomes the command.
+    /// Waits for `ip` to enter the namespace, which it does before it executes the command.
     fn wait_until_inside(&self, pod: &PodNetwork) {
         use std::os::unix::fs::MetadataExt;
         let namespace = fs::metadata(pod.path()).unwrap().ino();
@@ -152,7 +152,7 @@ impl PodProcess {
 
 impl Drop for PodProcess {
     fn drop(&mut self) {
-        // Both may be gone already.
+        // Both may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = fs::remove_dir(&self.cgroup);

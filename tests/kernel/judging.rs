@@ -1,4 +1,4 @@
-//! What the programs do with packets, as the tables say.
+//! The programs judge packets by the tables.
 
 use netverdict_abi::{Direction, Disposition, KernelReason, Mode, Verdict, address::v4_mapped, map::name};
 use netverdict_probe::test_run;
@@ -41,7 +41,7 @@ fn allowed_connection_passes_and_is_recorded_once_at_each_end() {
 }
 
 #[test]
-fn denied_connection_meets_silence_and_is_recorded_with_its_attribution() {
+fn denied_connection_gets_no_answer_and_is_recorded_with_its_attribution() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
     node.publish_and_attach(&Plan::new(1, node.topology.pods()).isolate("db/pg").complete());
@@ -76,7 +76,7 @@ fn observing_node_records_a_denial_and_drops_nothing_until_it_enforces() {
 }
 
 #[test]
-fn ports_decide_singly_and_in_blocks() {
+fn single_ports_and_port_ranges_decide() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
     // 8080 to 8095.
@@ -86,11 +86,11 @@ fn ports_decide_singly_and_in_blocks() {
     for (port, passes) in [(443, true), (444, false), (8079, false), (8080, true), (8095, true), (8096, false)] {
         assert_eq!(connects(&web, &pg, 4, port), passes, "port {port}");
     }
-    assert!(!arrives(&web, &pg, 4, 443), "a TCP port is no UDP port");
+    assert!(!arrives(&web, &pg, 4, 443), "a TCP port does not match UDP");
 }
 
 #[test]
-fn address_that_a_pod_gave_itself_is_spoofed_and_makes_it_no_other_pod() {
+fn address_that_a_pod_adds_itself_is_spoofed_and_not_attributed_to_its_owner() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg", "db/client"]) else { return };
     let (web, pg, client) = (node.pod("shop/web"), node.pod("db/pg"), node.pod("db/client"));
     let plan = Plan::new(1, node.topology.pods()).isolate("db/pg").accept("db/client", "db/pg");
@@ -108,17 +108,17 @@ fn address_that_a_pod_gave_itself_is_spoofed_and_makes_it_no_other_pod() {
     let events = node.events_to(&web, 7001);
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].reason, KernelReason::SpoofedSource as u8);
-    assert_eq!(events[0].endpoint_owner, plan.owner("shop/web"), "the interface says who really sent it");
+    assert_eq!(events[0].endpoint_owner, plan.owner("shop/web"), "the interface identifies the sender");
 }
 
 #[test]
-fn frames_that_the_bridge_floods_are_no_flows_of_the_pods_that_they_are_not_for() {
+fn flooded_frames_are_not_recorded_at_pods_that_they_are_not_addressed_to() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg", "shop/cart", "db/locked"]) else { return };
     let (web, pg, cart, locked) =
         (node.pod("shop/web"), node.pod("db/pg"), node.pod("shop/cart"), node.pod("db/locked"));
     node.publish_and_attach(&Plan::new(1, node.topology.pods()).isolate("db/locked").complete());
-    assert!(arrives(&web, &pg, 4, 7000), "both know the other's hardware address");
-    // The bridge forgets where that is, and does not learn it again.
+    assert!(arrives(&web, &pg, 4, 7000), "both have learned the other's hardware address");
+    // The bridge forgets the port of that address, and does not learn it again.
     let learning_off = ["link", "set", pg.host_interface.as_str(), "type", "bridge_slave", "learning", "off"];
     assert!(std::process::Command::new("ip").args(learning_off).status().unwrap().success());
     let port = std::path::Path::new("/sys/class/net").join(&pg.host_interface).join("brport");
@@ -133,13 +133,13 @@ fn frames_that_the_bridge_floods_are_no_flows_of_the_pods_that_they_are_not_for(
     assert!(sent_to(&cart) > before, "the bridge floods");
     let receivers: Vec<u32> = node.events().iter().filter(|e| e.destination_port == 7001).map(|e| e.ifindex).collect();
     assert_eq!(receivers, [node.ifindex(&web), node.ifindex(&pg)]);
-    assert!(node.probe().counters().unwrap().flooded > 0, "what is dropped at the isolated pod is counted");
-    assert!(!arrives(&web, &locked, 4, 7002), "what is for the pod is judged");
+    assert!(node.probe().counters().unwrap().flooded > 0, "frames that are dropped at the isolated pod are counted");
+    assert!(!arrives(&web, &locked, 4, 7002), "packets that are addressed to the pod are judged");
     assert_eq!(node.events_to(&locked, 7002).len(), 1);
 }
 
 #[test]
-fn test_runs_judge_as_traffic_does() {
+fn test_runs_judge_like_traffic() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
     node.publish_and_attach(&Plan::new(1, node.topology.pods()).isolate("db/pg").complete());

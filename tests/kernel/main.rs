@@ -1,9 +1,10 @@
 //! The probe against the real kernel: real programs on veths, real sockets in network namespaces.
 //!
-//! Needs root rights, a BPF file system and a BPF object. Without them every test says `SKIPPED kernel: <why>`, or
-//! fails where `NETVERDICT_REQUIRE_KERNEL=1` is set. Tables are made by hand here, so that a test says what is in the
-//! maps; that compiled policies mean the same is for the conformance suite to say.
+//! Needs root, a BPF file system and a BPF object. Without them every test prints `SKIPPED kernel: <why>`, or fails if
+//! `NETVERDICT_REQUIRE_KERNEL=1` is set. Tables are written by hand here, so that each test shows the content of the
+//! maps. The conformance suite tests that compiled policies have the same effect.
 
+mod adoption;
 mod compiled;
 mod discovery;
 mod judging;
@@ -12,5 +13,5 @@ mod publishing;
 mod rewriting;
 mod rings;
 mod tables;
-mod takeover;
+
 mod traffic;

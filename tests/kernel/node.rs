@@ -1,4 +1,4 @@
-//! A node with pods and a probe, made for one test and removed after it.
+//! A node with pods and a probe, created for one test and removed after it.
 
 use std::{
     io::Write,
@@ -17,12 +17,12 @@ use netverdict_tests::topology::{PodNetwork, Topology};
 use tempfile::TempDir;
 use zerocopy::FromBytes;
 
-/// Keeps the topologies of one run apart; the demo's subnet is lower.
+/// The subnets of the topologies of one run are distinct; the demo uses a lower one.
 static NEXT: AtomicU8 = AtomicU8::new(100);
 
 pub(crate) struct Node {
     pub(crate) topology: Topology,
-    /// `None` between a stop and a start.
+    /// `None` between [`Node::stop`] and [`Node::start_again`].
     probe: Option<Probe>,
     readers: Option<[RingReader; 2]>,
     pub(crate) options: ProbeOptions,
@@ -30,7 +30,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A node with these pods, none of them attached; `None`, loudly, where the kernel cannot be reached.
+    /// A node with these pods, none of them attached. Prints a message and returns `None` if the kernel suite cannot
+    /// run here.
     pub(crate) fn start(mode: Mode, pods: &[&str]) -> Option<Self> {
         Self::start_with(pods, |options| options.mode = mode)
     }
@@ -45,7 +46,7 @@ impl Node {
             pin_root: PathBuf::from(format!("/sys/fs/bpf/netverdict-test-{}-{number}", std::process::id())),
             state_dir: state.path().to_owned(),
             ring_bytes: RingBytes { denied: 1 << 20, flow: 1 << 20 },
-            // Other tests start processes, which hold copies of every descriptor for a moment.
+            // Child processes of other tests hold a copy of the lock's descriptor until their `exec`.
             lock_wait: Duration::from_millis(500),
             ..ProbeOptions::default()
         };
@@ -86,7 +87,7 @@ impl Node {
         self.topology.pods().iter().find(|pod| pod.pod == name).unwrap_or_else(|| panic!("no pod {name}")).clone()
     }
 
-    /// What discovery says of a pod's interface.
+    /// The result of discovery for a pod's interface.
     pub(crate) fn discovered(&self, pod: &PodNetwork) -> Discovered {
         let found = block_on(discover::scan()).unwrap();
         found.into_iter().find(|found| found.name == pod.host_interface).expect("the interface is found")
@@ -102,7 +103,7 @@ impl Node {
         self.discovered(pod).ifindex
     }
 
-    /// Ends user space, as a killed daemon does.
+    /// Ends user space, like a killed process.
     pub(crate) fn stop(&mut self) {
         self.readers = None;
         self.probe = None;
@@ -121,12 +122,12 @@ impl Node {
         self.readers.as_mut().unwrap()
     }
 
-    /// Forgets what was recorded so far.
+    /// Discards all events so far.
     pub(crate) fn forget_events(&mut self) {
         self.events();
     }
 
-    /// Everything recorded since the last call, denied first.
+    /// All events since the last call, denied ones first.
     pub(crate) fn events(&mut self) -> Vec<VerdictEvent> {
         let mut events = Vec::new();
         for reader in self.readers() {
@@ -138,7 +139,7 @@ impl Node {
         events
     }
 
-    /// The events of TCP or UDP flows to a port, as the pod at `at` was judged.
+    /// The events of TCP or UDP flows to a port at the interface of the pod `at`.
     pub(crate) fn events_to(&mut self, at: &PodNetwork, port: u16) -> Vec<VerdictEvent> {
         let ifindex = self.ifindex(at);
         self.events().into_iter().filter(|event| event.ifindex == ifindex && event.destination_port == port).collect()
@@ -178,14 +179,14 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// Says that a test did not run.
+/// Prints that a test did not run.
 ///
 /// # Panics
-/// Where kernel tests are required.
+/// If kernel tests are required.
 pub(crate) fn skip<T>(why: &str) -> Option<T> {
     let required = std::env::var_os("NETVERDICT_REQUIRE_KERNEL").is_some_and(|value| value == "1");
     assert!(!required, "kernel tests are required but cannot run: {why}");
-    // Not by `eprintln!`: the harness keeps what a passing test prints that way to itself.
+    // Not `eprintln!`, whose output the test harness hides for tests that pass.
     let _ = writeln!(std::io::stderr(), "SKIPPED kernel: {why}");
     None
 }

@@ -1,4 +1,4 @@
-//! Changes of tables: all at once, or not at all.
+//! Publications are atomic: a change takes effect completely or not at all.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ use crate::{
     traffic::{arrives, connects, udp},
 };
 
-/// For a packet of a sender that is always sending.
+/// How long to wait for a packet from a sender that never pauses.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 #[test]
@@ -69,7 +69,7 @@ fn blocks_answer_for_addresses_that_are_no_pods_and_the_longest_wins() {
     node.probe().attach(&pg_bound).unwrap();
     assert!(!connects(&web, &pg, 4, 80));
 
-    // All of IPv6 says nothing about IPv4.
+    // A block of all IPv6 addresses does not match IPv4.
     let everything = plan(2).block("::/0", allowed(RULE));
     node.probe().publish(2, &everything.complete()).unwrap();
     assert!(connects(&web, &pg, 6, 80));
@@ -91,7 +91,7 @@ fn incremental_change_touches_only_what_it_names() {
     node.publish_and_attach(&before.complete());
     assert!(!arrives(&cart, &pg, 4, 7000));
 
-    // The cart becomes what the web is.
+    // `shop/cart` gets the identity of `shop/web`.
     let complete = before.complete();
     let entry = complete.put.addresses[&web.v4.into()];
     let owner = complete.put.addresses[&cart.v4.into()].owner;
@@ -100,7 +100,7 @@ fn incremental_change_touches_only_what_it_names() {
     node.probe().publish(2, &change).unwrap();
     assert!(arrives(&cart, &pg, 4, 7001));
     assert!(arrives(&web, &pg, 4, 7002));
-    assert!(!arrives(&cart, &pg, 6, 7003), "its other address was not named");
+    assert!(!arrives(&cart, &pg, 6, 7003), "its other address was not in the change");
 
     let mut change = Change::default();
     change.delete.addresses.push(cart.v4.into());
@@ -109,7 +109,7 @@ fn incremental_change_touches_only_what_it_names() {
 }
 
 #[test]
-fn publication_that_does_not_fit_leaves_the_old_one_in_force_and_nothing_behind() {
+fn publication_that_does_not_fit_is_undone_and_leaves_the_old_one_in_force() {
     let Some(mut node) = Node::start_with(&["shop/web", "db/pg"], |options| {
         options.mode = Mode::Enforce;
         options.max_pairs = 8;
@@ -132,7 +132,7 @@ fn publication_that_does_not_fit_leaves_the_old_one_in_force_and_nothing_behind(
         other => panic!("expected a full map, got {other:?}"),
     }
     assert_eq!(node.probe().revision(), revision);
-    assert_eq!(node.probe().occupancy(), occupied, "everything was taken back");
+    assert_eq!(node.probe().occupancy(), occupied, "everything was undone");
     assert!(arrives(&web, &pg, 4, 7000), "the old rule still holds");
 
     let new = Plan::new(3, &pods).isolate("db/pg");
@@ -182,7 +182,7 @@ fn no_packet_sees_half_of_a_change() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
     let pods = node.topology.pods().to_vec();
-    // Every generation has other identities, classes and owners; the odd ones deny.
+    // Every generation has new identities, classes and owners; the odd ones deny.
     let plan = |generation: u64| {
         let plan = Plan::new(u32::try_from(generation).unwrap(), &pods).isolate("db/pg");
         if generation.is_multiple_of(2) { plan.accept("shop/web", "db/pg") } else { plan }
@@ -194,17 +194,17 @@ fn no_packet_sees_half_of_a_change() {
     let mut events: Vec<VerdictEvent> = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // A port each: every datagram is judged anew.
+            // Another port each time, so that every datagram is judged as a new flow.
             for port in (1_024..u16::MAX).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
                 sender.send_to(b"x", (pg.v4, port)).unwrap();
             }
         });
         for generation in 2..30 {
             assert_eq!(node.probe().publish(generation, &plan(generation).complete()).unwrap(), generation);
-            // What a port's last turn left allowed goes on, and says so by its reason.
+            // A flow that an earlier use of the port opened keeps passing, with another reason.
             let anew = |event: &VerdictEvent| event.reason == KernelReason::ByPolicy as u8;
             let of_pg = |event: &VerdictEvent| event.ifindex == ifindex && event.protocol == 17;
-            // The sender may not have had its turn yet.
+            // The sender may not have been scheduled yet.
             let until = Instant::now() + PATIENCE;
             let mut judged = false;
             while !judged && Instant::now() < until {
@@ -223,7 +223,7 @@ fn no_packet_sees_half_of_a_change() {
             if event.revision % 2 == 0 { (Verdict::Allowed, RULE) } else { (Verdict::Denied, ISOLATED) };
         assert_eq!((event.verdict, event.attribution), (verdict as u8, attribution), "revision {}", event.revision);
         assert_eq!(event.source_owner, plan(event.revision).owner("shop/web"), "revision {}", event.revision);
-        // The pod behind an interface stays the same, so its id may be the next one already: it means the same.
+        // The owner in an endpoint record has no version, so it may be the next one already. Both mean the same pod.
         let owners = [event.revision, event.revision + 1].map(|generation| plan(generation).owner("db/pg"));
         assert!(owners.contains(&event.destination_owner), "revision {}", event.revision);
     }

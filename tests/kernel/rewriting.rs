@@ -1,6 +1,6 @@
-//! Records that are rewritten under the eyes of a program: the kernel gives the memory of a replaced one to the next write
-//! at once, and a search may come too late for the old one and too early for the new one. Here that comes a hundred
-//! thousand times as often as in the life of a node.
+//! Endpoint records that are rewritten while a program reads them. The kernel hands the memory of a replaced record to
+//! the next write at once, and a lookup may miss both the old and the new record (ADR 7). This test provokes both about
+//! a hundred thousand times as often as they happen on a node.
 
 use std::{
     fs,
@@ -21,13 +21,13 @@ use crate::{
 
 type Records = HashMap<MapData, u32, [u8; size_of::<Endpoint>()]>;
 
-/// Interfaces that take the memory in turn, so that it is a long time before it comes back to the one that is judged.
+/// Interfaces that get the freed memory in turn, so that it takes long to return to the judged interface.
 const OTHERS: u32 = 64;
-/// Interfaces in all, of which every round takes the next: with so many, a search comes by others first.
+/// All interfaces; each round judges the next. With so many, a lookup passes other records in the bucket first.
 const PRESENT: u32 = 400;
-/// The first of their indices.
+/// The first interface index.
 const FIRST: u32 = 1_000_000;
-/// Between two looks.
+/// Packets between two checks.
 const JUDGEMENTS: u32 = 20_000;
 const HAMMERED: Duration = Duration::from_secs(3);
 /// `TCX_DROP`.
@@ -42,7 +42,7 @@ fn endpoint_is_always_judged_by_its_own_record() {
     node.forget_events();
     let ifindex = node.ifindex(&pg);
     let mut packet = Vec::new();
-    // A datagram: what passes once is known, and passes from then on.
+    // A datagram: once it has passed, its connection is known and passes without a lookup.
     etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
         .ipv4(web.v4.octets(), pg.v4.octets(), 64)
         .udp(40_000, 53)
@@ -92,7 +92,7 @@ fn endpoint_is_always_judged_by_its_own_record() {
     assert!(rounds > 1_000 && !events.is_empty());
 }
 
-/// The map itself: nothing that publishes writes as fast.
+/// Opens the map directly, because no publication writes fast enough.
 fn records(node: &Node) -> Records {
     let versions = fs::read_dir(&node.options.pin_root).unwrap();
     let mut pins = versions.map(|version| version.unwrap().path().join("maps").join(name::ENDPOINTS));
@@ -100,7 +100,7 @@ fn records(node: &Node) -> Records {
     Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap().try_into().unwrap()
 }
 
-/// The writer on one processor, the programs on another.
+/// Pins the thread to a CPU: the writer and the programs must run on different ones.
 fn stay_on(cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu % thread::available_parallelism().map_or(1, usize::from));

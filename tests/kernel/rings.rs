@@ -1,4 +1,4 @@
-//! Events on their way out: each once, in order, and those that found no room counted.
+//! Events in the rings: each is delivered once and in order, and those for which the ring has no room are counted.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     traffic::udp,
 };
 
-/// A node where `shop/web` may send nothing to `db/pg`, with rings as small as they come.
+/// A node that denies everything from `shop/web` to `db/pg`, with rings of the smallest size.
 fn denying_node() -> Option<Node> {
     let mut node = Node::start_with(&["shop/web", "db/pg"], |options| {
         options.mode = Mode::Enforce;
@@ -23,7 +23,7 @@ fn denying_node() -> Option<Node> {
     Some(node)
 }
 
-/// Sends datagrams that are denied, each a flow of its own.
+/// Sends datagrams that are denied, each of another flow.
 fn send_denied(node: &Node, ports: std::ops::Range<u16>) {
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
     let sender = udp(&web, 4, 0);
@@ -129,7 +129,7 @@ fn waiting_reader_wakes_for_a_record_and_only_for_one() {
     }
 }
 
-/// (seq, lost) of the denied lane, for each CPU.
+/// (seq, lost) of the denied lane for each CPU.
 fn account(node: &mut Node) -> Vec<(u64, u64)> {
     let lanes = node.probe().counters().unwrap().lanes;
     lanes.iter().filter(|count| count.lane == Lane::Denied).map(|count| (count.seq, count.lost)).collect()

@@ -1,5 +1,5 @@
-//! Decision tables made by hand. Ids follow from a pod's place in the list and a generation, as a compiler gives out
-//! new ones for everything that changed.
+//! Decision tables written by hand. Ids follow from a pod's position in the list and a generation number, like those of
+//! a compiler that gives out new ids for everything that changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,14 +13,14 @@ use netverdict_tests::topology::PodNetwork;
 
 use crate::node::{key, uid};
 
-/// Attribution of what no policy speaks of.
+/// Attribution of a verdict without a policy.
 pub(crate) const NO_POLICY: u64 = 1_000;
-/// Attribution of what an isolated pod does not accept.
+/// Attribution of a packet that an isolated pod does not accept.
 pub(crate) const ISOLATED: u64 = 1_001;
-/// Attribution of what a rule accepts.
+/// Attribution of a packet that a rule accepts.
 pub(crate) const RULE: u64 = 1_002;
 
-/// Everything is allowed but what `isolate` takes away and `accept` gives back.
+/// Allows everything, except what enters a pod that is isolated and is not accepted.
 pub(crate) struct Plan {
     pods: Vec<PodNetwork>,
     generation: u32,
@@ -51,7 +51,7 @@ impl Plan {
         }
     }
 
-    /// Nothing may enter the pod.
+    /// Denies everything that enters the pod.
     pub(crate) fn isolate(mut self, pod: &str) -> Self {
         self.isolated.insert(pod.to_owned());
         self
@@ -68,19 +68,19 @@ impl Plan {
         self
     }
 
-    /// Isolated pods answer so to addresses of a block that are no pod's.
+    /// The outcome at isolated pods for addresses of a block that belong to no pod.
     pub(crate) fn block(mut self, block: &str, outcome: Outcome) -> Self {
         self.blocks.insert(block.parse().unwrap(), outcome);
         self
     }
 
-    /// The same without a pod: its addresses are the world's.
+    /// Removes a pod; its addresses become unknown ones.
     pub(crate) fn without(mut self, pod: &str) -> Self {
         self.pods.retain(|known| known.pod != pod);
         self
     }
 
-    /// Everything there is.
+    /// The complete change.
     pub(crate) fn complete(&self) -> Change {
         let mut put = Tables::default();
         let mut owners = Vec::new();

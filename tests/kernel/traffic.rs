@@ -8,10 +8,11 @@ use std::{
 
 use netverdict_tests::topology::PodNetwork;
 
-/// Long enough for a local connection on a busy machine, short enough to wait for one that is denied: silence.
+/// How long to wait for a connection: long enough on a busy machine, and short enough to wait out a denied one, which
+/// gets no answer.
 const PATIENCE: Duration = Duration::from_millis(400);
 
-/// Whether a TCP connection opens.
+/// Whether a TCP connection can be opened.
 pub(crate) fn connects(from: &PodNetwork, to: &PodNetwork, family: u8, port: u16) -> bool {
     let address = SocketAddr::new(to.address(family), port);
     let _listener = to.enter(|| TcpListener::bind(address)).unwrap().unwrap();
@@ -22,7 +23,7 @@ pub(crate) fn connects(from: &PodNetwork, to: &PodNetwork, family: u8, port: u16
     }
 }
 
-/// A UDP socket in a pod, at a port or (0) any.
+/// A UDP socket in a pod; port 0 is any port.
 pub(crate) fn udp(pod: &PodNetwork, family: u8, port: u16) -> UdpSocket {
     let address = SocketAddr::new(pod.address(family), port);
     let socket = pod.enter(|| UdpSocket::bind(address)).unwrap().unwrap();

@@ -6,5 +6,6 @@
 mod dashboards;
 mod degraded;
 mod durable;
+mod foreign;
 mod node;
 mod refused;

@@ -10,7 +10,7 @@ use std::{
 
 use netverdict_tests::topology::{PodNetwork, Topology};
 use serde_json::Value;
-use xtask::services::{Place, Serving, wait};
+use xtask::services::{RunFolder, Serving, wait};
 
 pub(crate) const NODE: &str = "pipeline-node";
 /// What a loaded machine may take for what should take a second or two.
@@ -41,7 +41,7 @@ pub(crate) struct Node {
     pub(crate) query: Option<Serving>,
     pub(crate) collector: Option<Serving>,
     pub(crate) topology: Topology,
-    pub(crate) place: Place,
+    pub(crate) place: RunFolder,
     addresses: (String, String),
 }
 
@@ -55,7 +55,7 @@ impl Node {
         for pod in ["shop/web", "shop/jobs", "db/pg"] {
             topology.pod(pod).expect("a pod");
         }
-        let place = Place::new(&name).expect("a place");
+        let place = RunFolder::new(&name).expect("a place");
         let node = Self { query: None, collector: None, topology, place, addresses: Default::default() };
         fs::create_dir_all(node.place.manifests()).expect("a folder for manifests");
         node.write_manifest("cluster.yaml", &node.cluster());

@@ -67,12 +67,11 @@ fn flow(started: DateTime<Utc>, number: u64) -> FlowRow {
         record_type: RecordType::Verdict,
         node: "node-1".into(),
         boot_id: BOOT.into(),
-        lane: LaneName::Denied,
-        cpu: 0,
-        seq: number + 1,
+        lane: Some(LaneName::Denied),
+        cpu: Some(0),
+        seq: Some(number + 1),
         time,
         ingest_time: time,
-        receiver: "ring",
         direction: Direction::Ingress,
         reporter: Reporter::Destination,
         family: 4,
@@ -82,16 +81,11 @@ fn flow(started: DateTime<Utc>, number: u64) -> FlowRow {
         destination_port: 5432,
         protocol: 6,
         tcp_flags: 2,
-        icmp_type: 0,
-        icmp_code: 0,
-        original_destination: None,
-        translated_source: None,
         verdict: Verdict::Denied,
         verdict_if_enforced: None,
         disposition: DispositionName::Dropped,
         mode: ModeName::Enforce,
         reason: Reason::IsolatedNoMatch,
-        drop_reason: None,
         method: Method::Enforced,
         confidence: Confidence::Exact,
         attribution: Some(Arc::new(AttributionValue { id: AttributionId(42), decision: decision() })),
@@ -104,37 +98,25 @@ fn flow(started: DateTime<Utc>, number: u64) -> FlowRow {
         }]
         .into(),
         snapshot: 3,
-        reported_by: None,
         source: endpoint("shop", "web"),
         destination: endpoint("db", "pg"),
         packets: 1,
         bytes: 74,
-        reply_packets: 0,
-        reply_bytes: 0,
         count: 1,
         first_time: time,
         last_time: time,
-        identity_window_open: false,
-        spoof: false,
-        divergence: false,
+        ..FlowRow::default()
     }
 }
 
 fn gap(time: DateTime<Utc>) -> GapRow {
     GapRow {
-        node: "node-1".into(),
-        boot_id: BOOT.into(),
         lane: Some(LaneName::Flow),
         cpu: Some(1),
-        endpoint: String::new(),
-        cause: GapCause::RingFull,
         first_seq: Some(10),
         last_seq: Some(16),
         lost_events: 7,
-        lost_packets: None,
-        from: time,
-        to: time,
-        detail: "the ring was full".into(),
+        ..GapRow::of(GapCause::RingFull, &"node-1".into(), &BOOT.into(), time, time, "the ring was full")
     }
 }
 
@@ -170,16 +152,10 @@ fn endpoint(namespace: &str, pod: &str) -> Arc<EndpointRow> {
         namespace: namespace.into(),
         pod: pod.into(),
         pod_uid: format!("uid-of-{pod}"),
-        workload_kind: String::new(),
-        workload: String::new(),
         service_account: pod.into(),
         node: "node-1".into(),
-        zone: String::new(),
-        service: String::new(),
-        service_port: String::new(),
         labels: BTreeMap::from([("app".to_owned(), pod.to_owned())]),
         identity: 17,
-        hostname: String::new(),
-        hostname_source: String::new(),
+        ..EndpointRow::default()
     })
 }

@@ -1,14 +1,13 @@
 //! Contracts that are easy to change without noticing. `NETVERDICT_UPDATE_GOLDEN=1 cargo test -p netverdict-tests --test
-//! tidy` writes them anew; the commit then says `Contract: …`.
+//! tidy` writes them anew; the commit then says `Contract: …`. Those of the record are in `flowlog/tests/contract.rs`.
 
 use std::fs;
 
 use netverdict_abi::{
-    ABI_VERSION, AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Decision, Endpoint,
+    ABI_VERSION, AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Endpoint,
     EndpointClasses, FragmentKey, FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, Peer, PeerVersions,
-    Settings, VerdictEvent,
+    PolicyEntry, Settings, VerdictEvent,
 };
-use netverdict_flowlog::schema::Table;
 use zerocopy::IntoBytes;
 
 use crate::sources::root;
@@ -34,7 +33,7 @@ fn the_kernel_abi_is_what_its_version_says() {
         PeerVersions,
         AddressKey,
         OwnAddressKey,
-        Decision,
+        PolicyEntry,
         EndpointClasses,
         Endpoint,
         PairKey,
@@ -49,19 +48,6 @@ fn the_kernel_abi_is_what_its_version_says() {
         LossKey,
     );
     check("abi.txt", &text, "raise netverdict_abi::ABI_VERSION");
-}
-
-#[test]
-fn the_tables_are_what_the_format_version_says() {
-    let mut text = format!("version {}\n", netverdict_flowlog::FORMAT_VERSION);
-    for table in Table::ALL {
-        text.push_str(&format!("\n{}\n", table.name()));
-        for field in table.schema().fields() {
-            let null = if field.is_nullable() { ", may be null" } else { "" };
-            text.push_str(&format!("  {}: {}{null}\n", field.name(), field.data_type()));
-        }
-    }
-    check("schema.txt", &text, "raise netverdict_flowlog::FORMAT_VERSION unless columns were only added");
 }
 
 fn check(name: &str, found: &str, remedy: &str) {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     process::Command,
 };
 
@@ -13,12 +14,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("netverdict-policy", &[]),
     ("netverdict-manifest", &["netverdict-policy"]),
     ("netverdict-flowlog", &["netverdict-policy"]),
+    ("netverdict-cluster", &["netverdict-manifest", "netverdict-policy"]),
     ("netverdict-service", &[]),
     ("netverdict-probe", &["netverdict-abi", "netverdict-policy"]),
     (
         "netverdict-collector",
         &[
             "netverdict-abi",
+            "netverdict-cluster",
             "netverdict-flowlog",
             "netverdict-manifest",
             "netverdict-policy",
@@ -27,14 +30,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("netverdict-query", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-service"]),
-    ("netverdict", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-probe"]),
+    (
+        "netverdict",
+        &["netverdict-cluster", "netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-probe"],
+    ),
 ];
 
 /// What must never be linked into a crate, by any path.
 const NEVER_LINKED: &[(&str, &[&str], &str)] = &[
     ("netverdict-policy", &["tokio", "kube", "arrow", "aya", "chrono"], "the engine is pure"),
+    ("netverdict-manifest", &["tokio", "kube", "arrow", "aya"], "it reads values, wherever they come from"),
+    ("netverdict-cluster", &["arrow", "aya", "datafusion"], "the command line and the collector both link it"),
     ("netverdict-collector", &["datafusion", "sqlparser", "pgwire"], "it runs privileged, so it stays small"),
-    ("netverdict-query", &["aya", "rtnetlink"], "it holds no privilege"),
+    ("netverdict-query", &["aya", "kube", "rtnetlink"], "it holds no privilege"),
     ("netverdict-service", &["arrow", "datafusion", "kube", "aya"], "it knows nothing of flows, SQL or Kubernetes"),
     ("xtask", &["arrow", "datafusion", "aya", "tokio"], "a fresh clone builds it first"),
 ];
@@ -72,6 +80,21 @@ fn what_must_not_be_linked_is_not() {
         let found: Vec<_> = forbidden.iter().filter(|crate_name| linked.contains(**crate_name)).collect();
         assert!(found.is_empty(), "{name} links {found:?}, but {why}");
     }
+}
+
+/// The crates of the workspace and their folders.
+pub(crate) fn packages() -> BTreeMap<String, PathBuf> {
+    let metadata = cargo(&["metadata", "--format-version", "1", "--no-deps", "--offline"]);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).expect("cargo metadata prints JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    packages
+        .iter()
+        .map(|package| {
+            let folder = PathBuf::from(text(&package["manifest_path"])).parent().expect("a folder").to_path_buf();
+            (text(&package["name"]), folder)
+        })
+        .collect()
 }
 
 fn cargo(arguments: &[&str]) -> String {

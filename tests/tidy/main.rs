@@ -1,5 +1,8 @@
-//! Rules that matter and that a machine can hold: who imports whom, what is linked, sizes of files, words.
+//! Rules that matter and that a machine can hold: who imports whom, circles, what is linked, sizes of files, rule numbers, words.
 
+mod circles;
 mod golden;
 mod imports;
+mod rules;
 mod sources;
+mod words;

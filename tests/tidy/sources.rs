@@ -16,6 +16,17 @@ pub(crate) fn root() -> PathBuf {
 }
 
 #[test]
+fn every_crate_is_read() {
+    let files = rust_files();
+    for folder in crate::imports::packages().values() {
+        let found = files.iter().any(|file| file.starts_with(folder));
+        assert!(found, "no Rust file was found in {}, which is a crate of the workspace", folder.display());
+    }
+    let kernel_side = root().join("probe/ebpf");
+    assert!(files.iter().any(|file| file.starts_with(&kernel_side)), "the BPF programs are not read");
+}
+
+#[test]
 fn files_are_of_readable_size() {
     let mut sizes = Vec::new();
     for file in rust_files() {
@@ -87,25 +98,37 @@ fn log_messages_are_fixed_and_lower_case() {
     }
 }
 
-fn rust_files() -> Vec<PathBuf> {
+/// Every Rust file of the repository. Nothing is listed by name, so a new crate is read as soon as it exists.
+pub(crate) fn rust_files() -> Vec<PathBuf> {
+    files().into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs")).collect()
+}
+
+/// Every file of the repository, but for what is built, hidden (save for CI) or not ours to word.
+pub(crate) fn files() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for folder in ["probe", "policy", "flowlog", "service", "collector", "query", "cli", "xtask", "tests", "benches"] {
-        collect(&root().join(folder), &mut files);
-    }
+    collect(&root(), &mut files);
+    files.sort();
     files
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
         let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            if !path.ends_with("target") {
-                collect(&path, files);
-            }
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with('.') && name != ".ci" {
+            continue;
+        }
+        if !path.is_dir() {
             files.push(path);
+        } else if name != "target" && !path.join("CACHEDIR.TAG").exists() {
+            collect(&path, files);
         }
     }
+}
+
+/// As messages name a file: from the root of the repository.
+pub(crate) fn name(file: &Path) -> String {
+    file.strip_prefix(root()).unwrap_or(file).display().to_string()
 }
 
 fn is_test(file: &Path) -> bool {
@@ -114,6 +137,11 @@ fn is_test(file: &Path) -> bool {
         || file.components().any(|part| part.as_os_str() == "tests")
 }
 
-fn read(file: &Path) -> String {
-    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+/// A file's text; `None` if it is not text.
+pub(crate) fn text(file: &Path) -> Option<String> {
+    String::from_utf8(fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))).ok()
+}
+
+pub(crate) fn read(file: &Path) -> String {
+    text(file).unwrap_or_else(|| panic!("{} is not UTF-8", file.display()))
 }

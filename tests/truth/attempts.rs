@@ -1,4 +1,4 @@
-//! Real sockets: servers that stand in every pod, and clients that all try at once.
+//! Real sockets: servers in every pod, and clients that all connect at once.
 
 use std::{
     io::ErrorKind,
@@ -13,28 +13,28 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 
 use crate::cells::{Cell, FAMILIES, PORTS};
 
-/// How long what should pass may take on a busy machine.
+/// How long an allowed attempt may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long what should not pass is waited for, once everything else has arrived. Local packets take microseconds;
-/// TCP asks again only after a second.
+/// How long to wait for denied attempts once all others have arrived. Local packets take microseconds; TCP retransmits
+/// a SYN only after a second.
 const SILENCE: Duration = Duration::from_millis(300);
 /// The first source port that [`source_port`] gives out.
 const FIRST_SOURCE: u16 = 20_000;
 
-/// Every attempt of a round has this source port, and no other round has it: a flow of an earlier round is still
-/// remembered, and would pass again or be no new one.
+/// The source port of every attempt in a round. Each round has another, because a flow of an earlier round is still in
+/// the connection table and would not be judged as new.
 pub(crate) fn source_port(round: u16) -> u16 {
     FIRST_SOURCE + round
 }
 
-/// Everything that listens. Stays for all rounds.
+/// All servers. They live through all rounds.
 pub(crate) struct Servers {
     tcp: Vec<TcpListener>,
     udp: Vec<UdpSocket>,
 }
 
 impl Servers {
-    /// In every pod, on every port, both protocols and families.
+    /// Starts servers in every pod, on every port, for both protocols and families.
     pub(crate) fn start(pods: &[PodNetwork]) -> Self {
         let mut servers = Self { tcp: Vec::new(), udp: Vec::new() };
         for pod in pods {
@@ -52,7 +52,7 @@ impl Servers {
         servers
     }
 
-    /// Takes every datagram that is there: from whom and to whom.
+    /// Receives every waiting datagram, with its sender and its receiver.
     pub(crate) fn receive(&self, mut take: impl FnMut(SocketAddr, SocketAddr)) {
         for socket in &self.udp {
             while let Some((_, from)) = receive(socket, &mut [0; 16]) {
@@ -61,7 +61,7 @@ impl Servers {
         }
     }
 
-    /// Answers every datagram with itself; those that came.
+    /// Echoes every waiting datagram, and returns them.
     fn answer(&self, arrived: &mut Vec<Datagram>) {
         for socket in &self.udp {
             while let Some((datagram, from)) = Datagram::receive(socket) {
@@ -71,7 +71,7 @@ impl Servers {
         }
     }
 
-    /// Ends what has connected.
+    /// Closes the accepted connections.
     pub(crate) fn hang_up(&self) {
         for listener in &self.tcp {
             loop {
@@ -85,7 +85,7 @@ impl Servers {
     }
 }
 
-/// Names the cell that it was sent for.
+/// The content of a datagram: it identifies its cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Datagram {
     round: u16,
@@ -117,7 +117,8 @@ fn receive(socket: &UdpSocket, bytes: &mut [u8]) -> Option<(usize, SocketAddr)> 
     }
 }
 
-/// Tries every cell at the same time and says which got through, there and back. `expected` only tells how long to wait.
+/// Tries every cell at the same time and returns those that got through in both directions. `expected` only determines
+/// how long to wait.
 pub(crate) fn attempt(
     round: u16,
     cells: &[Cell],
@@ -165,7 +166,7 @@ pub(crate) fn attempt(
                 panic!("denied means silence, not {error} ({:?})", cells[*index]);
             }
             through[*index] |= connected;
-            // Its other end learns at once, and this round leaves no packets to the next one.
+            // Reset at once, so that no packet of this round arrives in the next.
             !connected
         });
         let done = through.iter().zip(expected).all(|(through, expected)| through >= expected);
@@ -185,14 +186,14 @@ pub(crate) fn attempt(
     through
 }
 
-/// Dropped, the connection is reset.
+/// Starts a TCP connection without waiting for it. Dropping the stream resets the connection.
 pub(crate) fn start_connecting(pod: &PodNetwork, to: SocketAddr, source_port: u16) -> TcpStream {
     let from = SocketAddr::new(pod.address(if to.is_ipv4() { 4 } else { 6 }), source_port);
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(family, SocketType::STREAM, flags, None).unwrap();
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
-    // Many may begin at one port, as long as they end at different ones.
+    // Several connections may share a source port if their destinations differ.
     sockopt::set_socket_reuseaddr(&socket, true).unwrap();
     bind(&socket, &from).unwrap();
     match connect(&socket, &to) {

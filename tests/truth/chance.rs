@@ -1,6 +1,6 @@
-//! Numbers that look random. The same seed gives the same ones.
+//! Pseudo-random numbers, reproducible by seed.
 
-/// SplitMix64: small, and good enough for tests.
+/// SplitMix64: small, and random enough for tests.
 pub(crate) struct Chance(u64);
 
 impl Chance {
@@ -16,7 +16,7 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `bound`, which is not 0.
+    /// A number below `bound`, which must not be 0.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap()
     }
@@ -34,7 +34,7 @@ impl Chance {
         bytes
     }
 
-    /// Once in `bound` times.
+    /// True with probability 1 / `bound`.
     pub(crate) fn once_in(&mut self, bound: usize) -> bool {
         self.below(bound) == 0
     }

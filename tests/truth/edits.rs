@@ -1,5 +1,5 @@
-//! Policies and labels change under traffic: every packet is judged by one state, the old one or the new one, never by a
-//! mixture.
+//! Policies and labels change under traffic. Every packet must be judged by one state, the old or the new one, never by
+//! a mixture.
 
 mod traffic;
 
@@ -22,7 +22,7 @@ use netverdict_tests::topology::PodNetwork;
 
 use self::traffic::{Attempt, Clock, Receivers};
 use crate::{
-    cells::{Cell, FAMILIES, PORTS, PROTOCOLS},
+    cells::{Cell, FAMILIES},
     expect::{self, Expected, address},
     node::{Node, drain},
     table::{PODS, sets},
@@ -30,9 +30,9 @@ use crate::{
 
 const SUBNET: u8 = 151;
 const PUBLICATIONS: usize = 60;
-/// Rounds of new flows from every pod between two publications, at least.
+/// The least number of rounds of new flows from every pod between two publications.
 const ROUNDS_BETWEEN: u64 = 2;
-/// The states, in turn. The same policy with other labels comes right after itself.
+/// The states in order. One set is followed by the same policies with other labels.
 const STATES: [&str; 8] = [
     "01-open",
     "04-pod-selector",
@@ -43,7 +43,7 @@ const STATES: [&str; 8] = [
     "14-admin-and-baseline",
     "08-named-ports",
 ];
-/// Port of the connections that are there all the time.
+/// Port of the connections that are open during the whole test.
 const KEPT_PORT: u16 = 9000;
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -80,7 +80,7 @@ fn no_packet_gets_a_verdict_that_neither_the_old_nor_the_new_state_gives() {
             }
             events
         });
-        // Whatever goes wrong here, the threads have to end.
+        // The threads must end even if this panics.
         let edited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for publication in 1..=PUBLICATIONS {
                 let state = publication % states.len();
@@ -158,7 +158,7 @@ fn no_packet_gets_a_verdict_that_neither_the_old_nor_the_new_state_gives() {
     assert!(never > 0 && judge.stale > 0 && attempts.len() > 10 * PUBLICATIONS);
 }
 
-/// Compares what happened with what the states say.
+/// Compares the outcome of flows with the states.
 struct Judge<'a> {
     compiler: &'a Compiler,
     pods: &'a [PodNetwork],
@@ -173,7 +173,7 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// One flow of one packet. Returns the revisions that judged it.
+    /// Checks a flow of one packet. Returns the revisions that judged it.
     fn attempt(&mut self, attempt: &Attempt, arrived: Option<u64>, events: &[VerdictEvent]) -> (u64, Option<u64>) {
         let at = |direction: AbiDirection| -> Vec<&VerdictEvent> {
             events.iter().filter(|event| event.direction == direction as u8).collect()
@@ -197,7 +197,7 @@ impl Judge<'_> {
         (left.0, entered.map(|(revision, _)| revision))
     }
 
-    /// What one end recorded: once by policy, and perhaps that the connection has grown stale since.
+    /// Checks the events of one end: one verdict by policy, and possibly one event that the connection is stale.
     fn point(
         &mut self,
         attempt: &Attempt,
@@ -234,7 +234,7 @@ impl Judge<'_> {
         Some((revision, decision.verdict))
     }
 
-    /// A connection that is older than all edits: it passes throughout, and all there is to say is that it is stale.
+    /// Checks a connection that is older than all edits: it always passes, and its only events say that it is stale.
     fn kept(&mut self, cell: &Cell, events: &[VerdictEvent]) {
         if events.is_empty() {
             self.faults.push(format!("{}: never noted as stale", cell.shown(self.pods)));
@@ -261,8 +261,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether one end denies it in every one of these states. (Where one denies it in the old state and the other in the
-    /// new one, a packet may pass each at the right moment.)
+    /// Whether one end denies the cell in all of these states. (If one end denies it in the old state and the other end
+    /// in the new one, a packet may pass both.)
     fn denied_throughout(&mut self, cell: &Cell, revisions: RangeInclusive<u64>) -> bool {
         [Direction::Egress, Direction::Ingress].into_iter().any(|direction| {
             revisions.clone().all(|revision| {
@@ -283,7 +283,7 @@ impl Judge<'_> {
     }
 }
 
-/// What an event is about, whichever end recorded it.
+/// The flow of an event, the same for both ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct FlowKey {
     source: [u8; 16],
@@ -310,7 +310,7 @@ impl FlowKey {
     }
 }
 
-/// Connections that are open before the first edit, each pod's to the next.
+/// Connections from each pod to the next, opened before the first edit.
 struct Kept {
     flows: Vec<(Cell, u16)>,
     connections: Vec<(TcpStream, TcpStream)>,
@@ -337,7 +337,7 @@ impl Kept {
         kept
     }
 
-    /// A byte there and a byte back, on each.
+    /// Sends a byte in both directions on each connection.
     fn speak(&mut self) {
         for (client, server) in &mut self.connections {
             client.write_all(b"?").unwrap();
@@ -348,20 +348,7 @@ impl Kept {
     }
 }
 
-/// The cells that every pod tries again and again.
-fn cells_from(source: usize, pods: usize) -> Vec<Cell> {
-    let mut cells = Vec::new();
-    for destination in (0..pods).filter(|destination| *destination != source) {
-        for protocol in PROTOCOLS {
-            for family in FAMILIES {
-                cells.extend(PORTS[..2].iter().map(|&port| Cell { source, destination, protocol, family, port }));
-            }
-        }
-    }
-    cells
-}
-
-/// `CLOCK_BOOTTIME` in nanoseconds, as events have it.
+/// `CLOCK_BOOTTIME` in nanoseconds, like the time of events.
 fn since_boot() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()

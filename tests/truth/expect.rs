@@ -1,4 +1,4 @@
-//! What the evaluator says of a cell, and whether an event says the same.
+//! The evaluator's decision for a cell, and its comparison with an event.
 
 use netverdict_abi::{
     Direction as AbiDirection, Disposition, KernelReason, Lane, Mode, Verdict as AbiVerdict, VerdictEvent,
@@ -12,7 +12,7 @@ use netverdict_tests::topology::PodNetwork;
 
 use crate::{cells::Cell, node::key};
 
-/// What both ends decide.
+/// The decisions of both ends.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Expected {
     pub(crate) egress: Decision,
@@ -67,8 +67,7 @@ impl Expected {
     }
 }
 
-/// What is wrong with an event of a cell on a node that enforces; `None` if it says what it should. Its revision is the
-/// caller's to check.
+/// The first fault in an event of a cell on a node that enforces; `None` if it is as expected. Does not check the revision.
 pub(crate) fn fault(
     event: &VerdictEvent,
     compiler: &Compiler,
@@ -108,7 +107,7 @@ pub(crate) fn fault(
     (found != right).then(|| format!("recorded {found:?}, expected {right:?}"))
 }
 
-/// As events hold it.
+/// In the encoding of events.
 pub(crate) fn verdict(decision: &Decision) -> AbiVerdict {
     match decision.verdict {
         Verdict::Denied => AbiVerdict::Denied,
@@ -124,7 +123,7 @@ pub(crate) fn of(direction: Direction) -> AbiDirection {
     }
 }
 
-/// A pod's address as events hold it.
+/// A pod's address in the encoding of events.
 pub(crate) fn address(pod: &PodNetwork, family: u8) -> Address {
     if family == 4 { v4_mapped(pod.v4.octets()) } else { pod.v6.octets() }
 }

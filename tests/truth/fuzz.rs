@@ -1,5 +1,5 @@
-//! Packets that are cut short, bent or noise: whatever comes, the programs give an orderly answer, account for it, and
-//! judge the next good packet as if nothing had been.
+//! Fuzzing: for truncated, corrupted and random packets the programs return a valid verdict, account for every event,
+//! and judge the next valid packet correctly.
 
 mod forge;
 mod wire;
@@ -19,17 +19,18 @@ use crate::{
     table::PODS,
 };
 
-/// Packets in each of two modes: a million and more.
+/// Packets in each of two modes; more than a million in total.
 const PACKETS: usize = 520_000;
-/// Packets between two looks at counters and events. More denials than the ring has room for.
+/// Packets between two checks of counters and events. They cause more denials than the ring can hold.
 const BATCH: usize = 2_000;
-/// `BPF_PROG_TEST_RUN` takes what fits a page beside its own data; see [`wire`] for what is longer.
+/// The longest packet for `BPF_PROG_TEST_RUN`, which must fit into a page beside the kernel's own data. Longer ones are
+/// in [`wire`].
 const LONGEST: usize = 3_700;
 
 const PASS: u32 = u32::MAX;
 const DROP: u32 = 2;
 
-/// `x/a` talks with `y/a`, both ways, on port 80; with nobody else.
+/// `x/a` and `y/a` may reach each other on port 80, and no other pod.
 const POLICY: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -37,8 +38,8 @@ metadata: {namespace: x, name: only-y}
 spec:
   podSelector: {matchLabels: {pod: a}}
   policyTypes: [Ingress, Egress]
-  ingress: [{from: [{namespaceSelector: {matchLabels: {ns: y}}}], ports: [{port: 80}, {protocol: UDP, port: 80}]}]
-  egress: [{to: [{namespaceSelector: {matchLabels: {ns: y}}}], ports: [{port: 80}, {protocol: UDP, port: 80}]}]
+  ingress: [{from: [{namespaceSelector: {matchLabels: {ns: 'y'}}}], ports: [{port: 80}, {protocol: UDP, port: 80}]}]
+  egress: [{to: [{namespaceSelector: {matchLabels: {ns: 'y'}}}], ports: [{port: 80}, {protocol: UDP, port: 80}]}]
 ";
 
 #[test]
@@ -102,7 +103,7 @@ fn fuzz(subnet: u8, mode: Mode, seed: u64) {
         lost_in_all += lost;
         denied_in_all += denied;
 
-        // What it was for: the next good packets.
+        // The point of the test: valid packets are judged correctly afterwards.
         let source_port = 0x5a00 + u16::try_from(batch).unwrap();
         for family in [4, 6] {
             let at = |pod: &netverdict_tests::topology::PodNetwork| pod.address(family);
@@ -125,8 +126,8 @@ fn fuzz(subnet: u8, mode: Mode, seed: u64) {
     assert!(denied_in_all > 0 && lost_in_all > 0);
 }
 
-/// The next packet that `BPF_PROG_TEST_RUN` takes. It refuses what announces IP and ends inside the fixed header (unless a
-/// VLAN tag comes first); such packets are sent over the wire.
+/// The next packet that `BPF_PROG_TEST_RUN` accepts. It refuses a packet that announces IP and ends inside the fixed
+/// header, unless a VLAN tag comes first. Such packets are sent over the wire instead.
 fn next_taken(forge: &mut Forge) -> Vec<u8> {
     loop {
         let packet = forge.next();
@@ -142,7 +143,7 @@ fn next_taken(forge: &mut Forge) -> Vec<u8> {
     }
 }
 
-/// A new TCP connection and a new UDP flow are judged as the policy says.
+/// Checks that a new TCP connection and a new UDP flow are judged by the policy.
 fn good(
     node: &mut Node,
     mode: Mode,
@@ -172,7 +173,7 @@ fn good(
     }
 }
 
-/// Where each lane of each CPU was at the last look.
+/// The counters of each lane and CPU at the last check.
 struct Account(Vec<(Lane, u64, u64)>);
 
 impl Account {
@@ -180,8 +181,8 @@ impl Account {
         Self(probe.counters().unwrap().lanes.iter().map(|count| (count.lane, count.seq, count.lost)).collect())
     }
 
-    /// Reads all events, and holds that `seq` went on by those delivered and those lost. (denied, lost) since the last
-    /// time.
+    /// Reads all events, and asserts that `seq` grew by the delivered and the lost ones. Returns (denied, lost) since
+    /// the last check.
     fn settle(&mut self, node: &mut Node, mode: Mode, look: &dyn Fn(&VerdictEvent)) -> (u64, u64) {
         let events = node.events();
         for event in &events {
@@ -208,7 +209,7 @@ impl Account {
     }
 }
 
-/// An event is orderly whatever the packet was.
+/// Asserts that an event is valid, whatever the packet was.
 fn check(event: &VerdictEvent, mode: Mode) {
     assert_eq!((event.kind, event.abi_version, event.mode), (EventKind::Verdict as u8, ABI_VERSION, mode as u8));
     assert!(Direction::try_from(event.direction).is_ok() && KernelReason::try_from(event.reason).is_ok(), "{event:?}");
@@ -226,7 +227,7 @@ fn node_with_small_rings(subnet: u8, mode: Mode) -> Option<Node> {
     Node::start_with(subnet, PODS, |options| {
         options.mode = mode;
         options.ring_bytes = RingBytes { denied: RingBytes::SMALLEST, flow: RingBytes::SMALLEST };
-        // Full soon, so that old entries make room for new ones all the time.
+        // Small, so that entries are evicted all the time.
         options.max_connections = 8_192;
         options.max_fragments = 256;
     })

@@ -1,9 +1,9 @@
-//! Compiled policies against the real kernel: what real sockets meet, and what the record says of it, must both be what
-//! the evaluator says.
+//! Compiled policies against the real kernel: the verdict that real sockets get, and the recorded events, must both
+//! agree with the evaluator.
 //!
-//! Needs root rights, a BPF file system and a BPF object. Without them every test says `SKIPPED truth: <why>`, or fails
-//! where `NETVERDICT_REQUIRE_KERNEL=1` is set. Single features of the probe, with tables made by hand, are the kernel
-//! suite's; the collector and what comes after it are the pipeline suite's.
+//! Needs root, a BPF file system and a BPF object. Without them every test prints `SKIPPED truth: <why>`, or fails if
+//! `NETVERDICT_REQUIRE_KERNEL=1` is set. Single features of the probe, with tables written by hand, are tested by the
+//! kernel suite; the collector and the stages after it by the pipeline suite.
 
 mod attempts;
 mod cells;

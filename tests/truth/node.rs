@@ -1,4 +1,4 @@
-//! A node whose pods are network namespaces and whose tables come from manifests, by way of the compiler.
+//! A node whose pods are network namespaces and whose tables are compiled from manifests.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,9 +17,9 @@ pub(crate) struct Node {
     pub(crate) topology: Topology,
     pub(crate) probe: Probe,
     pub(crate) compiler: Compiler,
-    /// Denied first.
+    /// The denied lane first.
     pub(crate) readers: [RingReader; 2],
-    /// Of each pod's interface on the node's side.
+    /// Index of the host end of each pod's interface.
     pub(crate) ifindexes: BTreeMap<ObjectKey, u32>,
     pub(crate) options: ProbeOptions,
     subnet: u8,
@@ -31,8 +31,8 @@ pub(crate) struct Node {
 struct Pins(PathBuf);
 
 impl Node {
-    /// A node with the pods of a manifest, published and attached; `None`, loudly, where the kernel cannot be reached.
-    /// `subnet` keeps tests apart that run at the same time.
+    /// A node with the pods of a manifest, published and attached. Prints a message and returns `None` if the suite
+    /// cannot run here. Tests that run at the same time need distinct values of `subnet`.
     pub(crate) fn start(subnet: u8, mode: Mode, pods: &str) -> Option<Self> {
         Self::start_with(subnet, pods, |options| options.mode = mode)
     }
@@ -85,12 +85,12 @@ impl Node {
         Some(Self { topology, probe, compiler, readers, ifindexes, options, subnet, _pins: pins, _state: state })
     }
 
-    /// Reads manifests as one cluster; of two with the same name the later counts.
+    /// Reads manifests as one cluster. Of two objects with the same name the later one wins.
     pub(crate) fn snapshot(&self, manifests: &[&str]) -> Arc<Snapshot> {
         snapshot_at(self.subnet, manifests)
     }
 
-    /// Compiles and publishes; the revision now in force.
+    /// Compiles and publishes; returns the revision in force.
     pub(crate) fn publish(&mut self, number: u64, snapshot: &Arc<Snapshot>) -> u64 {
         let change = self.compiler.compile(snapshot);
         self.probe.publish(number, &change).unwrap()
@@ -104,7 +104,7 @@ impl Node {
         self.ifindexes[&key(pod)]
     }
 
-    /// Everything recorded since the last call, denied first.
+    /// All events since the last call, denied ones first.
     pub(crate) fn events(&mut self) -> Vec<VerdictEvent> {
         self.readers.iter_mut().flat_map(drain).collect()
     }
@@ -118,7 +118,7 @@ impl Drop for Pins {
     }
 }
 
-/// Everything in a ring, committed.
+/// Drains and commits a ring.
 pub(crate) fn drain(reader: &mut RingReader) -> Vec<VerdictEvent> {
     let mut events = Vec::new();
     while let Some(batch) = reader.drain(1 << 20) {
@@ -156,10 +156,10 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// Says that a test did not run.
+/// Prints that a test did not run.
 ///
 /// # Panics
-/// Where kernel tests are required.
+/// If kernel tests are required.
 fn skip<T>(why: &str) -> Option<T> {
     let required = std::env::var_os("NETVERDICT_REQUIRE_KERNEL").is_some_and(|value| value == "1");
     assert!(!required, "kernel tests are required but cannot run: {why}");

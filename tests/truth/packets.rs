@@ -1,4 +1,4 @@
-//! Packets, from the Ethernet header on.
+//! Packets, beginning with the Ethernet header.
 
 use std::net::IpAddr;
 
@@ -7,14 +7,14 @@ use etherparse::{IpNumber, PacketBuilder, PacketBuilderStep};
 pub(crate) const ETHERNET: usize = 14;
 const LINK: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 
-/// A TCP packet that asks for a connection.
+/// A TCP connection request (SYN).
 pub(crate) fn syn(source: IpAddr, destination: IpAddr, source_port: u16, port: u16) -> Vec<u8> {
     let mut packet = Vec::new();
     ip(source, destination).tcp(source_port, port, 1, 1_000).syn().write(&mut packet, &[]).unwrap();
     packet
 }
 
-/// A UDP packet with as many bytes of payload.
+/// A UDP packet with a payload of this many bytes.
 pub(crate) fn datagram(source: IpAddr, destination: IpAddr, source_port: u16, port: u16, payload: usize) -> Vec<u8> {
     let mut packet = Vec::new();
     ip(source, destination).udp(source_port, port).write(&mut packet, &vec![b'.'; payload]).unwrap();
@@ -30,7 +30,7 @@ pub(crate) fn ip(source: IpAddr, destination: IpAddr) -> PacketBuilderStep<ether
     }
 }
 
-/// An SCTP packet that begins an association.
+/// An SCTP packet with an INIT chunk.
 pub(crate) fn sctp(source: IpAddr, destination: IpAddr, source_port: u16, port: u16) -> Vec<u8> {
     let mut chunk = [0; 16];
     chunk[..2].copy_from_slice(&source_port.to_be_bytes());
@@ -53,7 +53,7 @@ pub(crate) fn ping(source: IpAddr, destination: IpAddr, identifier: u16) -> Vec<
     packet
 }
 
-/// The packet as a fragment that begins `offset` units of eight bytes into the whole; at 0 more follow.
+/// The packet as a fragment at `offset`, in units of eight bytes. At offset 0 the more-fragments flag is set.
 pub(crate) fn fragment(packet: &[u8], offset: u16, identification: u16) -> Vec<u8> {
     let mut cut = packet.to_vec();
     if cut[12..14] == [0x08, 0x00] {

@@ -1,5 +1,5 @@
-//! Random policies, one edit after another, in the real programs: every packet is judged and recorded as the evaluator
-//! says of the cluster as it is then.
+//! Random policies and edits in the real programs: every packet is judged and recorded as the evaluator decides for the
+//! cluster of that moment.
 
 mod policies;
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 const PUBLICATIONS: u64 = 150;
-/// Policies at a time, at most.
+/// The most policies at a time.
 const POLICIES: usize = 14;
 /// Packets after each publication.
 const PACKETS: usize = 150;
@@ -72,7 +72,7 @@ fn judge_random(subnet: u8, mode: Mode, seed: u64) {
     assert!(verdicts.len() > 8, "too little was tried: {verdicts:?}");
 }
 
-/// Puts or takes away a few of them.
+/// Adds or removes a few policies.
 fn edit(chance: &mut Chance, policies: &mut BTreeMap<usize, String>, namespaces: &mut BTreeMap<String, String>) {
     for _ in 0..=chance.below(3) {
         let place = chance.below(POLICIES);
@@ -88,7 +88,7 @@ fn edit(chance: &mut Chance, policies: &mut BTreeMap<usize, String>, namespaces:
     }
 }
 
-/// Of the node, of no pod that is known, and from elsewhere.
+/// Addresses of the node, of an unknown pod, and outside the cluster.
 fn strangers(node: &Node, subnet: u8) -> Vec<IpAddr> {
     let unknown = [format!("10.233.{subnet}.99"), format!("fd33:0:0:{subnet:x}::99")];
     let elsewhere = ["203.0.113.7", "203.0.113.200", "198.51.100.1", "2001:db8::7", "2001:db8::8", "2001:db9::1"];
@@ -96,14 +96,14 @@ fn strangers(node: &Node, subnet: u8) -> Vec<IpAddr> {
     texts.map(|text| text.parse().unwrap()).chain(node.topology.node_addresses()).collect()
 }
 
-/// A packet at one pod's interface.
+/// A packet at the interface of a pod.
 #[derive(Clone, Copy, Debug)]
 struct Probing<'a> {
     pod: &'a PodNetwork,
     direction: Direction,
     peer: IpAddr,
     protocol: Protocol,
-    /// `None`: a later fragment, or a protocol without ports.
+    /// `None` for a later fragment or a protocol without ports.
     port: Option<u16>,
     source_port: u16,
 }
@@ -112,7 +112,7 @@ impl<'a> Probing<'a> {
     fn new(chance: &mut Chance, pods: &'a [PodNetwork], strangers: &[IpAddr], source_port: u16) -> Self {
         let (pod, other) = loop {
             let (pod, other) = (chance.pick(pods), chance.pick(pods));
-            // What a pod says to itself never leaves it.
+            // Traffic of a pod to itself does not leave the pod.
             if pod.pod != other.pod {
                 break (pod, other);
             }
@@ -133,7 +133,7 @@ impl<'a> Probing<'a> {
         decision.expect("the pod takes part")
     }
 
-    /// Whether it was dropped, and what was recorded.
+    /// Whether the packet was dropped, and its events.
     fn send(&self, node: &mut Node) -> (bool, Vec<VerdictEvent>) {
         let own = self.pod.address(if self.peer.is_ipv4() { 4 } else { 6 });
         let (program, source, destination) = match self.direction {

@@ -20,9 +20,9 @@ use crate::{
 
 pub(crate) const PODS: &str = include_str!("pods.yaml");
 const SUBNET: u8 = 150;
-/// What is needed to believe the table.
+/// The least number of policy sets that must be found.
 const FEWEST_SETS: usize = 12;
-/// Faults that are shown of a set; one mistake makes many.
+/// The most faults that are printed per set, because one mistake causes many.
 const SHOWN: usize = 12;
 
 #[test]
@@ -63,7 +63,7 @@ fn every_pair_meets_what_the_evaluator_says_and_the_record_agrees() {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
-/// Each point that a packet of a cell came to has its event, and there is no other.
+/// Checks that each point which a packet of a cell reached has its event, and that there is no other event.
 fn faults_of_record(
     node: &Node,
     pods: &[PodNetwork],
@@ -83,12 +83,12 @@ fn faults_of_record(
             let found = seen.remove(&Key::at(node, pods, cell, direction, round)).unwrap_or_default();
             let decision = expected.at(direction);
             let wanted = match direction {
-                // What a pod says to itself never leaves it.
+                // Traffic of a pod to itself does not leave the pod.
                 _ if alone => 0,
                 Direction::Ingress if expected.egress.verdict == Verdict::Denied => 0,
                 Direction::Egress | Direction::Ingress => 1,
             };
-            // A denied connection may be asked for again.
+            // TCP may retransmit the SYN of a denied connection.
             let again = wanted == 1 && decision.verdict == Verdict::Denied && found.len() > 1;
             if found.len() != wanted && !again {
                 faults.push(format!("{} at {direction:?}: {} events, not {wanted}", cell.shown(pods), found.len()));
@@ -106,7 +106,7 @@ fn faults_of_record(
     faults
 }
 
-/// What an event is about: where it was judged, and the flow.
+/// The point and the flow of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     ifindex: u32,
@@ -139,7 +139,7 @@ impl Key {
     }
 }
 
-/// (file name, text), in order.
+/// (file name, text) of every set, in order.
 pub(crate) fn sets() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("truth/sets");
     let mut sets: Vec<_> = fs::read_dir(folder)

@@ -14,7 +14,7 @@ pub struct Options {
     benches: Vec<String>,
 }
 
-/// A bench and whether it needs the kernel.
+/// The benches, and whether each needs the kernel.
 const BENCHES: &[(&str, bool)] = &[("probe", true), ("collector", false), ("engine", false)];
 
 pub fn run(options: &Options) -> Result<()> {
@@ -24,7 +24,8 @@ pub fn run(options: &Options) -> Result<()> {
         }
         println!("\n=== {name}");
         let mut command = cargo();
-        command.args(["bench", "-p", "netverdict-benches", "--bench", name]);
+        // The whole workspace chooses the features, so that the crates of a release build are used.
+        command.args(["bench", "--workspace", "--bench", name]);
         if *needs_kernel {
             if let Err(obstacle) = machine::kernel() {
                 println!("COULD NOT RUN {name}: {obstacle}");

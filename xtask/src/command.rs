@@ -1,4 +1,4 @@
-//! Running other programs: what was run, how it ended, and what it said when it failed.
+//! Runs other programs. An error shows the command line, the exit status and the output.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root").to_path_buf()
 }
 
-/// Cargo's target folder, wherever the user has put it.
+/// Cargo's target folder, also if `CARGO_TARGET_DIR` moves it.
 pub fn target() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => std::path::absolute(&folder).unwrap_or_else(|_| PathBuf::from(folder)),
@@ -20,14 +20,19 @@ pub fn target() -> PathBuf {
     }
 }
 
-/// The cargo that runs us, so that a verb uses the same toolchain as the caller.
+/// Tools that we build for ourselves, apart from what is installed on the machine.
+pub(crate) fn tools() -> PathBuf {
+    target().join("tools")
+}
+
+/// The cargo that started xtask, so that a verb uses the same toolchain as the caller.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// Runs it with our own output, after saying what is run.
+/// Prints the command line and runs it; its output is passed through.
 pub fn run(command: &mut Command) -> Result<()> {
     println!("$ {}", shown(command));
     let status = command.status().with_context(|| format!("could not start `{}`", shown(command)))?;
@@ -58,7 +63,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether it can be started and says that all is well.
+/// Whether it can be started and ends with success.
 pub fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
@@ -73,7 +78,7 @@ pub fn which(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-fn shown(command: &Command) -> String {
+pub(crate) fn shown(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy().into_owned())

@@ -1,11 +1,11 @@
-//! The main job on one machine: packets are denied in the kernel, and a moment later a person reads which policy
-//! denied them. Nothing is mocked: real probes, real sockets in real network namespaces, the programs that users run.
+//! The demo: connections between pods are denied in the kernel, and a moment later `netverdict why` names the policy.
+//! Nothing is mocked: the probes, sockets, network namespaces and programs are those that users have.
 
+mod expected;
 mod shop;
 mod traffic;
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -21,39 +21,40 @@ use clap::Args;
 use serde_json::Value;
 
 use self::{
+    expected::{Expectation, compare, policy_names},
     shop::{NODE, PODS, port_of},
-    traffic::{Cell, Transport, WAYS},
+    traffic::WAYS,
 };
 use crate::{
     command::output,
-    ebpf, machine,
-    services::{self, Place, Serving, usual, wait},
+    ebpf, machine, progress,
+    services::{self, RunFolder, Serving, usual, wait},
     setup,
     topology::{PodNetwork, Topology},
 };
 
-/// A verdict is visible within two seconds; a loaded machine gets some more before we call it lost.
+/// A record is visible within two seconds; a loaded machine gets more time before the demo fails.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
-/// Datagrams of the crash scene: their source ports tell them apart.
+/// Source ports of the datagrams sent while the collector is killed: each identifies one.
 const NUMBERED: std::ops::Range<u16> = 20_000..20_300;
-/// Nothing listens there, and nothing may reach it.
+/// Their destination port. Nothing listens there, and policy denies it.
 const NUMBERED_PORT: u16 = 9;
 
 const DENIALS: &str = "select policies, source_namespace, count(*) as rows, sum(count) as packets from denials \
                        group by 1, 2 order by packets desc limit 6";
-/// What the probes said in one run of this demo, made with `--record`, and a moment before it.
+/// The ring contents of one run of this demo, made with `--record`, and a time before its first event.
 const RECORDING: &[u8] = include_bytes!("demo/shop.recording");
 const RECORDED_AT: &str = "2026-11-21T00:00:00Z";
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Leave it running until Ctrl-C, to look around with psql, netverdict or Grafana.
+    /// Keep everything running until Ctrl-C, to look around with psql, netverdict or Grafana.
     #[arg(long)]
     keep: bool,
-    /// Play the recorded event file instead of attaching probes, as is done without root or BPF.
+    /// Replay the recorded events instead of attaching probes. This is the default without root or BPF.
     #[arg(long)]
     recorded: bool,
-    /// Write what the probes said to this file, and stop before the crash: how the recorded event file was made.
+    /// Record the events of the probes to this file, and stop before the collector is killed.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["recorded", "keep"])]
     record: Option<PathBuf>,
 }
@@ -77,32 +78,46 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn live(options: &Options, interrupted: &AtomicBool) -> Result<()> {
-    let object = ebpf::build()?;
-    services::build()?;
-    let place = Place::new("demo")?;
-    let scene = Scene { place, object, interrupted };
-    let result = scene.play(options);
-    let cleaned = scene.place.clean_up();
+    let object = build()?;
+    let folder = RunFolder::new("demo")?;
+    let shop = Shop { folder, object, interrupted };
+    let result = shop.play(options);
+    let cleaned = shop.folder.clean_up();
     result.and(cleaned)
 }
 
-/// The stage, and what has to be taken down whatever happens.
-struct Scene<'a> {
-    place: Place,
+/// Builds the programs. At the same time it installs the BPF toolchain and the Parquet readers, which mostly waits for the
+/// network, and builds the BPF object.
+fn build() -> Result<PathBuf> {
+    std::thread::scope(|scope| {
+        let object = scope.spawn(ebpf::build);
+        // Without it the demo runs too, and says so there.
+        let readers = scope.spawn(|| setup::reader_tools().ok());
+        let built = services::build();
+        let object = progress::join(object);
+        progress::join(readers);
+        built?;
+        object
+    })
+}
+
+/// The running demo. Dropping it removes what it made.
+struct Shop<'a> {
+    folder: RunFolder,
     object: PathBuf,
     interrupted: &'a AtomicBool,
 }
 
-impl Scene<'_> {
+impl Shop<'_> {
     fn play(&self, options: &Options) -> Result<()> {
         say("A node with eight pods, each in a network namespace of its own, IPv4 and IPv6");
         let mut topology = Topology::new("nvdemo", 77)?;
         for (pod, _) in PODS {
             topology.pod(pod)?;
         }
-        shop::write_manifests(&self.place.manifests(), &topology)?;
+        shop::write_manifests(&self.folder.manifests(), &topology)?;
         println!("  {}", PODS.map(|(pod, port)| format!("{pod}:{port}")).join("  "));
-        println!("  manifests and policies: {}", self.place.manifests().display());
+        println!("  manifests and policies: {}", self.folder.manifests().display());
         let pods = topology.pods().to_vec();
         for pod in &pods {
             traffic::serve(pod)?;
@@ -110,8 +125,8 @@ impl Scene<'_> {
 
         say("The collector attaches its probes, in enforce mode; the query service starts beside it");
         let collector = self.collector(&usual(9470), &usual(9471), options.record.as_deref())?;
-        let query = self.place.query(Some(&collector.url("rows")?), &usual(9480), &usual(9432));
-        let query = Serving::start(&self.place, "query", query)?;
+        let query = self.folder.query(Some(&collector.url("rows")?), &usual(9480), &usual(9432));
+        let query = Serving::start(&self.folder, "query", query)?;
         self.wait_until_attached(&query, pods.len())?;
         self.check_interrupt()?;
 
@@ -125,8 +140,8 @@ impl Scene<'_> {
         self.check_interrupt()?;
 
         say("Which policy denied this?");
-        show(&self.place, &query, &["why", "shop/jobs", "db/pg:5432/TCP"])?;
-        show(&self.place, &query, &["why", "shop/web", "db/pg:5432/TCP"])?;
+        show(&self.folder, &query, &["why", "shop/jobs", "db/pg:5432/TCP"])?;
+        show(&self.folder, &query, &["why", "shop/web", "db/pg:5432/TCP"])?;
         let asked = self.ask_about_all_denied(&query, &expected)?;
         println!("  netverdict why names the right policies for all {asked} denied pairs and protocols");
         self.check_interrupt()?;
@@ -142,8 +157,8 @@ impl Scene<'_> {
         self.check_interrupt()?;
 
         say("The same log as SQL");
-        show(&self.place, &query, &["sql", DENIALS])?;
-        print_connections(&self.place, &query)?;
+        show(&self.folder, &query, &["sql", DENIALS])?;
+        print_connections(&self.folder, &query)?;
         if options.keep {
             wait_for_interrupt(self.interrupted);
             // Ctrl-C reached the services too: they stop by themselves.
@@ -151,33 +166,33 @@ impl Scene<'_> {
         }
 
         say("A clean stop, and DuckDB reads the files with no help from us");
-        let rows = self.place.sql_number(&query, "select count(*) from flows where time < now()")?;
+        let rows = self.folder.sql_number(&query, "select count(*) from flows where time < now()")?;
         collector.stop()?;
-        let rows_after = self.place.sql_number(&query, "select count(*) from flows where time < now()")?;
+        let rows_after = self.folder.sql_number(&query, "select count(*) from flows where time < now()")?;
         query.stop()?;
         println!("  rows in the log before and after the stop: {rows}, {rows_after}");
         self.read_with_duckdb(rows_after)
     }
 
     fn collector(&self, admin: &str, rows: &str, record: Option<&Path>) -> Result<Serving> {
-        let mut command = self.place.collector(NODE, "enforce", admin, rows);
+        let mut command = self.folder.collector(NODE, "enforce", admin, rows);
         if let Some(file) = record {
             command.arg("--record").arg(file);
         }
         command.env("NETVERDICT_BPF_OBJECT", &self.object);
-        Serving::start(&self.place, "collector", command)
+        Serving::start(&self.folder, "collector", command)
     }
 
     fn wait_until_attached(&self, query: &Serving, pods: usize) -> Result<()> {
-        wait("all pods have probes", Duration::from_secs(20), || Ok(self.place.ready_endpoints()? >= pods))?;
+        wait("all pods have probes", Duration::from_secs(20), || Ok(self.folder.ready_endpoints()? >= pods))?;
         // The log knows the pods too: a question by name can be answered from here on.
         wait("the log knows the pods", VISIBLE_WITHIN, || {
-            Ok(self.place.sql_number(query, "select count(distinct name) from endpoints where kind = 'pod'")?
+            Ok(self.folder.sql_number(query, "select count(distinct name) from endpoints where kind = 'pod'")?
                 >= u64::try_from(pods)?)
         })
     }
 
-    /// What the policies say of every pair and way, by the evaluator that users have.
+    /// The verdict of the policies for every pair of pods and transport, from `netverdict eval`.
     fn expected(&self, pods: &[PodNetwork]) -> Result<Vec<Expectation>> {
         let mut expected = Vec::new();
         for from in pods {
@@ -185,7 +200,7 @@ impl Scene<'_> {
                 for (transport, family) in WAYS {
                     let port = port_of(&to.pod);
                     let destination = format!("{}:{port}/{transport}", to.pod);
-                    let mut command = self.place.program("netverdict");
+                    let mut command = self.folder.program("netverdict");
                     command
                         .args([
                             "eval",
@@ -199,7 +214,7 @@ impl Scene<'_> {
                             "json",
                             "-f",
                         ])
-                        .arg(self.place.manifests());
+                        .arg(self.folder.manifests());
                     let answer: Value = serde_json::from_str(&output(&mut command)?)?;
                     expected.push(Expectation::read(&from.pod, &to.pod, transport, family, &answer)?);
                 }
@@ -208,13 +223,13 @@ impl Scene<'_> {
         Ok(expected)
     }
 
-    /// Asks `why` about each denied pair and protocol; the answer has to be a record with the policies expected.
+    /// Asks `why` about each denied pair and protocol. The answer must come from a record and name the expected policies.
     fn ask_about_all_denied(&self, query: &Serving, expected: &[Expectation]) -> Result<usize> {
         let mut asked = 0;
         for expectation in expected.iter().filter(|expectation| !expectation.allowed && expectation.family == 4) {
             let Expectation { source, destination, transport, denied_by, .. } = expectation;
             let end = format!("{destination}:{}/{transport}", port_of(destination));
-            let answer = self.place.netverdict(query, &["why", source, &end, "-o", "json"])?;
+            let answer = self.folder.netverdict(query, &["why", source, &end, "-o", "json"])?;
             let answer: Value = serde_json::from_str(&answer)?;
             let point = answer["points"]
                 .as_array()
@@ -228,7 +243,7 @@ impl Scene<'_> {
         Ok(asked)
     }
 
-    /// Numbered denied datagrams before, at and after `kill -9`: none may pass, and each must be on record once.
+    /// Sends denied datagrams before, during and after `kill -9` of the collector: none may pass, each must be recorded once.
     fn crash(&self, collector: Serving, pods: &[PodNetwork], query: &Serving) -> Result<Serving> {
         let pod = |name: &str| pods.iter().find(|pod| pod.pod == name).with_context(|| format!("no pod {name}"));
         let (from, to) = (pod("shop/jobs")?.clone(), pod("db/pg")?);
@@ -258,15 +273,15 @@ impl Scene<'_> {
         let mut buffer = [0; 64];
         ensure!(arrivals.recv(&mut buffer).is_err(), "a denied datagram arrived while the collector was down");
         let all = u64::from(NUMBERED.end - NUMBERED.start);
-        let of_this_scene = format!(
+        let of_this_step = format!(
             "from flows where lane = 'denied' and destination_port = {NUMBERED_PORT} and protocol = 17 \
              and source_port >= {} and source_port < {}",
             NUMBERED.start, NUMBERED.end
         );
         wait("every numbered denial is on record", VISIBLE_WITHIN, || {
-            Ok(self.place.sql_number(query, &format!("select count(distinct source_port) {of_this_scene}"))? == all)
+            Ok(self.folder.sql_number(query, &format!("select count(distinct source_port) {of_this_step}"))? == all)
         })?;
-        let packets = self.place.sql_number(query, &format!("select sum(count) {of_this_scene}"))?;
+        let packets = self.folder.sql_number(query, &format!("select sum(count) {of_this_step}"))?;
         ensure!(packets == all, "{all} datagrams were denied, {packets} are on record");
         println!("  none of {all} numbered datagrams passed, and each is on record once");
         Ok(collector)
@@ -280,7 +295,7 @@ impl Scene<'_> {
                 return Ok(());
             }
         };
-        let files = self.place.data().join("flows/**/*.parquet");
+        let files = self.folder.data().join("flows/**/*.parquet");
         let script = "import duckdb, sys; print(duckdb.sql(f\"select count(*) from read_parquet('{sys.argv[1]}')\").fetchall()[0][0])";
         let count: u64 = output(Command::new(python).args(["-c", script]).arg(files))?.trim().parse()?;
         ensure!(count == expected, "DuckDB counts {count} rows, the query service counted {expected}");
@@ -296,86 +311,29 @@ impl Scene<'_> {
     }
 }
 
-/// What the policies say of one attempt.
-#[derive(Debug)]
-struct Expectation {
-    source: String,
-    destination: String,
-    transport: Transport,
-    family: u8,
-    allowed: bool,
-    /// `namespace/name` of the policies that deny first on the way; empty where it is allowed.
-    denied_by: BTreeSet<String>,
-}
-
-impl Expectation {
-    fn read(source: &str, destination: &str, transport: Transport, family: u8, answer: &Value) -> Result<Self> {
-        let flow = answer["flows"].get(0).unwrap_or(answer);
-        let allowed = match flow["verdict"].as_str() {
-            Some("allowed") => true,
-            Some("denied") => false,
-            _ => bail!("no verdict expected here: {answer}"),
-        };
-        let first_denying =
-            flow["points"].as_array().and_then(|points| points.iter().find(|p| p["verdict"] == "denied"));
-        let denied_by = first_denying.map(|point| policy_names(&point["decided_by"])).unwrap_or_default();
-        Ok(Self {
-            source: source.to_owned(),
-            destination: destination.to_owned(),
-            transport,
-            family,
-            allowed,
-            denied_by,
-        })
-    }
-}
-
-fn policy_names(deciders: &Value) -> BTreeSet<String> {
-    let name = |decider: &Value| Some(format!("{}/{}", decider["namespace"].as_str()?, decider["name"].as_str()?));
-    deciders.as_array().map(|deciders| deciders.iter().filter_map(name).collect()).unwrap_or_default()
-}
-
-fn compare(cells: &[Cell], expected: &[Expectation]) -> Result<()> {
-    let mut wrong = Vec::new();
-    for expectation in expected {
-        let Expectation { source, destination, transport, family, allowed, .. } = expectation;
-        let reached = cells
-            .iter()
-            .find(|cell| cell.source == *source && cell.destination == *destination)
-            .and_then(|cell| WAYS.iter().position(|way| *way == (*transport, *family)).map(|way| cell.reached[way]));
-        if reached != Some(*allowed) {
-            wrong.push(format!(
-                "{source} to {destination} by {transport} over IPv{family}: reached {reached:?}, allowed {allowed}"
-            ));
-        }
-    }
-    ensure!(wrong.is_empty(), "the datapath and the policies disagree:\n{}", wrong.join("\n"));
-    Ok(())
-}
-
-/// Without probes: the recorded events of the same shop, through the same pipeline.
+/// The demo without probes: the recorded events of the same pods, through the same pipeline.
 fn recorded(options: &Options, interrupted: &AtomicBool) -> Result<()> {
     services::build()?;
-    let place = Place::new("demo")?;
-    let result = play_recording(&place, options, interrupted);
-    let cleaned = place.clean_up();
+    let folder = RunFolder::new("demo")?;
+    let result = play_recording(&folder, options, interrupted);
+    let cleaned = folder.clean_up();
     result.and(cleaned)
 }
 
-fn play_recording(place: &Place, options: &Options, interrupted: &AtomicBool) -> Result<()> {
-    let recording = place.root.join("shop.recording");
+fn play_recording(folder: &RunFolder, options: &Options, interrupted: &AtomicBool) -> Result<()> {
+    let recording = folder.root.join("shop.recording");
     std::fs::write(&recording, RECORDING)?;
-    let mut replay = place.program("netverdict-collector");
-    replay.arg("replay").arg(&recording).args(["--cluster", "demo", "--data-dir"]).arg(place.data());
-    output(replay.arg("--state-dir").arg(place.state()))?;
-    let query = Serving::start(place, "query", place.query(None, &usual(9480), &usual(9432)))?;
+    let mut replay = folder.program("netverdict-collector");
+    replay.arg("replay").arg(&recording).args(["--cluster", "demo", "--data-dir"]).arg(folder.data());
+    output(replay.arg("--state-dir").arg(folder.state()))?;
+    let query = Serving::start(folder, "query", folder.query(None, &usual(9480), &usual(9432)))?;
     say("Which policy denied this?");
     let since = &["--since", RECORDED_AT];
-    show(place, &query, &[&["why", "shop/jobs", "db/pg:5432/TCP"], since.as_slice()].concat())?;
-    show(place, &query, &[&["why", "shop/web", "db/pg:5432/TCP"], since.as_slice()].concat())?;
+    show(folder, &query, &[&["why", "shop/jobs", "db/pg:5432/TCP"], since.as_slice()].concat())?;
+    show(folder, &query, &[&["why", "shop/web", "db/pg:5432/TCP"], since.as_slice()].concat())?;
     say("The same log as SQL");
-    show(place, &query, &["sql", DENIALS])?;
-    print_connections(place, &query)?;
+    show(folder, &query, &["sql", DENIALS])?;
+    print_connections(folder, &query)?;
     if options.keep {
         wait_for_interrupt(interrupted);
         return Ok(());
@@ -390,26 +348,26 @@ fn wait_for_interrupt(interrupted: &AtomicBool) {
     }
 }
 
-fn show(place: &Place, query: &Serving, arguments: &[&str]) -> Result<()> {
+fn show(folder: &RunFolder, query: &Serving, arguments: &[&str]) -> Result<()> {
     println!("$ netverdict {}", arguments.join(" "));
-    for line in place.netverdict(query, arguments)?.lines() {
+    for line in folder.netverdict(query, arguments)?.lines() {
         println!("  {line}");
     }
     Ok(())
 }
 
-fn print_connections(place: &Place, query: &Serving) -> Result<()> {
+fn print_connections(folder: &RunFolder, query: &Serving) -> Result<()> {
     let postgres: SocketAddr = query.address("postgres")?.parse()?;
     println!("\nLook for yourself:");
     println!(
         "  {} why shop/jobs db/pg:5432 --server {} --token-file {}",
-        place.program("netverdict").get_program().display(),
+        folder.program("netverdict").get_program().display(),
         query.url("http")?,
-        place.secret().display()
+        folder.secret().display()
     );
     println!(
         "  PGPASSWORD=$(cat {}) psql -h {} -p {} -U netverdict netverdict \\\n    -c 'select time, source, destination, port, policies from denials order by time desc limit 5'",
-        place.secret().display(),
+        folder.secret().display(),
         postgres.ip(),
         postgres.port()
     );

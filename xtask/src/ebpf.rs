@@ -1,4 +1,4 @@
-//! Builds the BPF object. A plain `cargo build` never needs this: the object is embedded where it is found.
+//! Builds the BPF object. A plain `cargo build` does not need it, and embeds it if there is one.
 
 use std::{
     fs,
@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    command::{root, run, target},
+    command::{quietly, root, target},
+    progress::Running,
     setup::{BpfToolchain, bpf_toolchain},
 };
 
@@ -21,7 +22,7 @@ pub fn object() -> PathBuf {
     target().join("bpf/netverdict.bpf.o")
 }
 
-/// Builds the object unless its sources are those it was built from.
+/// Builds the object, unless its sources have not changed since it was built.
 pub fn build() -> Result<PathBuf> {
     let (object, stamp) = (object(), object().with_extension("o.sources"));
     let sources = digest_of_sources()?;
@@ -46,15 +47,16 @@ pub fn build() -> Result<PathBuf> {
     cargo
         .args(["--release", "--locked", "--target", TRIPLE])
         .current_dir(root().join("probe/ebpf"))
-        // What the outer cargo and rustup set for us would choose the wrong compiler.
+        // The outer cargo and rustup set these, and they would choose the wrong compiler.
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("CARGO_TARGET_DIR", &folder)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker);
-    run(&mut cargo)?;
+    let _running = Running::start("building the BPF object");
+    quietly(&mut cargo)?;
     let built = folder.join(TRIPLE).join("release/netverdict");
-    // A new file and a rename: whoever reads the old object at this moment keeps a whole one.
+    // A new file and a rename, so that a process that reads the object at this moment gets a complete one.
     let fresh = object.with_extension("o.new");
     fs::copy(&built, &fresh).with_context(|| format!("no object at {}", built.display()))?;
     fs::rename(&fresh, &object)?;

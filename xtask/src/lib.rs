@@ -1,11 +1,11 @@
-//! What the developer verbs are made of. A library too, so that the kernel suites build their network namespaces with
-//! the demo's [`topology`].
+//! The developer verbs. They are a library too, since the suites use the demo's [`topology`] and [`services`].
 
 pub mod bench;
 pub mod command;
 pub mod demo;
 pub mod ebpf;
 pub mod machine;
+mod progress;
 pub mod services;
 pub mod setup;
 pub mod suites;

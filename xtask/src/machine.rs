@@ -1,4 +1,4 @@
-//! What this machine can do, asked of the machine itself.
+//! Finds out what this machine can do: root, BTF, tcx, network namespaces.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::command::{succeeds, which};
 /// Why something cannot run here, with the remedy.
 pub type Obstacle = String;
 
-/// Whether programs can be loaded and network namespaces made.
+/// Whether BPF programs can be loaded and network namespaces made.
 pub fn kernel() -> Result<(), Obstacle> {
     if !nix::unistd::geteuid().is_root() {
         return Err("needs root: run it with sudo".into());

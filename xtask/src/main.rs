@@ -1,6 +1,6 @@
 //! Developer verbs: `cargo xtask setup | ebpf | demo | test | bench`.
 //!
-//! Wires the commands and nothing else. Each verb that needs tools runs `setup` for them first.
+//! Parses the command line. Each verb installs the tools that it needs.
 
 use clap::{Parser, Subcommand};
 
@@ -17,7 +17,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Find or install the BPF toolchain and the test tools. Safe to repeat; touches no toolchain of yours.
+    /// Find or install the BPF toolchain and the test tools. Safe to repeat; your own toolchains are not changed.
     Setup(setup::Options),
     /// Build the BPF object (target/bpf/netverdict.bpf.o) from probe/ebpf.
     Ebpf,

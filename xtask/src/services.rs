@@ -1,5 +1,5 @@
-//! The product's programs, run as a user would run them, and stopped whatever happens. The demo and the pipeline suite
-//! use them.
+//! Starts the collector, the query service and the command-line tool as a user would, and stops them on drop. The demo and
+//! the pipeline suite use this.
 
 use std::{
     fs::{self, File},
@@ -16,27 +16,41 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::command::{cargo, output, run, target};
+use crate::{
+    command::{cargo, output, target},
+    progress,
+};
 
-/// How long a program may take to serve, and to stop.
+/// How long a service may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where everything of one run lies.
+/// The files of one run: manifests, data, state, logs, and where its maps are pinned.
 #[derive(Debug)]
-pub struct Place {
+pub struct RunFolder {
     pub root: PathBuf,
     pins: PathBuf,
     programs: PathBuf,
 }
 
-/// Builds the programs that [`Place`] runs.
+/// Builds the programs that [`RunFolder`] runs.
 pub fn build() -> Result<()> {
-    // The whole workspace: one set of features, whichever verb builds.
-    run(cargo().args(["build", "--workspace", "--bins"]))
+    // The whole workspace chooses the features, whichever verb builds; only the programs named are built.
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--workspace",
+        "--bin",
+        "netverdict",
+        "--bin",
+        "netverdict-collector",
+        "--bin",
+        "netverdict-query",
+    ]);
+    progress::cargo(&mut build, |_| {})
 }
 
-impl Place {
-    /// An empty folder, told apart by `name` and the process.
+impl RunFolder {
+    /// An empty folder, named after `name` and the process id.
     pub fn new(name: &str) -> Result<Self> {
         let name = format!("netverdict-{name}-{}", std::process::id());
         let root = std::env::temp_dir().join(&name);
@@ -61,7 +75,7 @@ impl Place {
         self.state().join("query.password")
     }
 
-    /// Where maps and programs are pinned: apart from those of a collector that may be in use here.
+    /// Where maps and programs are pinned: not where a collector installed on this machine has its own.
     pub fn pins(&self) -> &Path {
         &self.pins
     }
@@ -70,7 +84,7 @@ impl Place {
         Command::new(self.programs.join(name))
     }
 
-    /// A collector with this place's folders; addresses are `host:port`.
+    /// A collector of this run; addresses are `host:port`.
     pub fn collector(&self, node: &str, mode: &str, admin: &str, rows: &str) -> Command {
         let mut command = self.program("netverdict-collector");
         command
@@ -87,7 +101,7 @@ impl Place {
         command
     }
 
-    /// A query service over this place's files and, where there is one, a collector's rows (`http://host:port`).
+    /// A query service over the files of this run and, where there is one, a collector's rows (`http://host:port`).
     pub fn query(&self, collector: Option<&str>, http: &str, postgres: &str) -> Command {
         let mut command = self.program("netverdict-query");
         if let Some(url) = collector {
@@ -102,7 +116,7 @@ impl Place {
         command
     }
 
-    /// Removes what was pinned, and the folder. Dropping a place does the same.
+    /// Removes what was pinned, and the folder. Dropping it does the same.
     pub fn clean_up(&self) -> Result<()> {
         let detached = match self.pins.exists() {
             true => {
@@ -118,7 +132,7 @@ impl Place {
         removed.with_context(|| format!("could not remove {}", self.root.display()))
     }
 
-    /// The command-line tool, pointed at the demo's query service.
+    /// The output of the command-line tool, which is told where the query service is.
     pub fn netverdict(&self, query: &Serving, arguments: &[&str]) -> Result<String> {
         let mut command = self.program("netverdict");
         command.args(arguments).arg("--server").arg(query.url("http")?).arg("--token-file").arg(self.secret());
@@ -126,8 +140,8 @@ impl Place {
     }
 }
 
-impl Place {
-    /// The one number that a statement gives.
+impl RunFolder {
+    /// The result of a statement with one row and one numeric column.
     pub fn sql_number(&self, query: &Serving, statement: &str) -> Result<u64> {
         let answer = self.netverdict(query, &["sql", "-o", "json", statement])?;
         let answer: Value = serde_json::from_str(&answer)?;
@@ -146,7 +160,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for RunFolder {
     fn drop(&mut self) {
         if let Err(error) = self.clean_up() {
             eprintln!("{error:#}");
@@ -154,7 +168,7 @@ impl Drop for Place {
     }
 }
 
-/// A program that serves.
+/// A running service.
 #[derive(Debug)]
 pub struct Serving {
     name: &'static str,
@@ -164,11 +178,11 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Starts it and waits until it says that it serves. Its log goes to `<name>.log` in the demo's folder.
-    pub fn start(place: &Place, name: &'static str, mut command: Command) -> Result<Self> {
-        let ready = place.root.join(format!("{name}.ready"));
+    /// Starts it and waits until it has written its ready file. Its log goes to `<name>.log` in the folder of the run.
+    pub fn start(folder: &RunFolder, name: &'static str, mut command: Command) -> Result<Self> {
+        let ready = folder.root.join(format!("{name}.ready"));
         fs::remove_file(&ready).ok();
-        let log_path = place.root.join(format!("{name}.log"));
+        let log_path = folder.root.join(format!("{name}.log"));
         let log = File::options().create(true).append(true).open(&log_path)?;
         command.arg("--ready-file").arg(&ready).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("could not start {name}"))?;
@@ -198,14 +212,14 @@ impl Serving {
         Ok(format!("http://{}", self.address(port)?))
     }
 
-    /// As a crash would.
+    /// Kills it, as a crash would.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// As an orderly shutdown would; the error is what it said if it did not end well.
+    /// Asks it to stop and waits; an error if it does not end with success.
     pub fn stop(mut self) -> Result<()> {
         self.signal();
         let started = Instant::now();
@@ -241,7 +255,7 @@ impl Drop for Serving {
     }
 }
 
-/// Waits until something holds that other programs bring about.
+/// Polls until a condition holds that other programs bring about.
 pub fn wait(what: &str, patience: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !done()? {
@@ -253,7 +267,7 @@ pub fn wait(what: &str, patience: Duration, mut done: impl FnMut() -> Result<boo
     Ok(())
 }
 
-/// The usual address if it is free, so that the lines we print look familiar; else any.
+/// The default address of a port if it is free, so that printed commands are the documented ones; else any free port.
 pub fn usual(port: u16) -> String {
     let address = format!("127.0.0.1:{port}");
     match TcpListener::bind(&address) {

@@ -1,24 +1,29 @@
-//! Finds or installs what the other verbs need. It says what it does, is safe to repeat, and leaves the user's own
-//! toolchain as it is: what it builds goes to `target/tools`, what it installs are packages of the distribution.
+//! Finds or installs the tools that the other verbs need. It prints what it does, is safe to repeat, and does not change the
+//! user's toolchains: tools are built into `target/tools`, and only packages of the distribution are installed.
 //!
-//! Two roads lead to a BPF toolchain: Debian's packages with a ready-made `core` for BPF, or a rustup nightly with
-//! `rust-src`. What is there already is used; Debian's is tried first, since its compiler and linker are of one LLVM.
+//! A BPF toolchain is either Debian's packages with a prebuilt `core` for BPF, or a rustup nightly with `rust-src`. What is
+//! installed already is used; Debian's is tried first, since its compiler and linker have the same LLVM.
 
+mod deny;
 mod kubernetes;
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-pub use self::kubernetes::kubernetes;
-use crate::command::{output, quietly, succeeds, target, which};
+pub use self::{deny::cargo_deny, kubernetes::kubernetes};
+use crate::{
+    command::{output, quietly, succeeds, tools, which},
+    progress::Running,
+};
 
 const BPF_LINKER_VERSION: &str = "0.13.0";
-/// LLVM of the linker on the Debian road: what bpf-linker and the packaged compiler agree on.
+/// LLVM of the linker for Debian's compiler: the version that bpf-linker and that compiler share.
 const LLVM: &str = "22";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -31,12 +36,12 @@ const DEBIAN_PACKAGES: [&str; 7] = [
     "libzstd-dev",
     "zlib1g-dev",
 ];
-/// DuckDB reads the Parquet files in a suite, with no help from us.
+/// Readers of Parquet that are independent of ours.
 const PYTHON_PACKAGES: [&str; 2] = ["duckdb==2.0.0", "pyarrow==26.0.1"];
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only look; install nothing.
+    /// Print what is there; install nothing.
     #[arg(long)]
     check: bool,
 }
@@ -48,15 +53,15 @@ pub enum BpfToolchain {
     Debian { cargo: PathBuf, rustc: PathBuf, linker: PathBuf },
 }
 
-/// Which of the two.
+/// Where a BPF toolchain comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Road {
+enum Origin {
     Debian,
     Rustup,
 }
 
-impl Road {
-    /// What we build for it.
+impl Origin {
+    /// Where the linker that we build for it is put.
     fn folder(self) -> PathBuf {
         tools().join(match self {
             Self::Debian => "debian",
@@ -79,53 +84,55 @@ pub fn run(options: &Options) -> Result<()> {
         println!("ip (iproute2): {}", shown(which("ip")));
         println!("psql: {}", shown(which("psql")));
         println!("python with duckdb and pyarrow: {}", shown(python().filter(|p| has_duckdb(p))));
+        println!("cargo-deny: {}", shown(deny::found()));
         println!("Kubernetes API server: {}", shown(kubernetes::found()));
         return Ok(());
     }
     println!("BPF toolchain: {}", describe(&bpf_toolchain()?));
-    tell("ip (iproute2)", network_tools());
-    tell("python with duckdb and pyarrow", reader_tools());
-    tell("psql", psql());
-    tell("Kubernetes API server", kubernetes());
+    report("ip (iproute2)", network_tools());
+    report("python with duckdb and pyarrow", reader_tools());
+    report("psql", psql());
+    report("cargo-deny", cargo_deny());
+    report("Kubernetes API server", kubernetes());
     Ok(())
 }
 
-/// What only some suites need: without it the others run.
-fn tell(name: &str, found: Result<PathBuf>) {
+/// Prints a tool that only some suites need; without it the others run.
+fn report(name: &str, found: Result<PathBuf>) {
     match found {
         Ok(path) => println!("{name}: {}", path.display()),
         Err(error) => println!("{name}: {error:#}"),
     }
 }
 
-/// The toolchain that is there, or one that is installed now.
+/// The installed toolchain, or one that is installed now.
 pub fn bpf_toolchain() -> Result<BpfToolchain> {
     if let Some(found) = found_bpf_toolchain() {
         return Ok(found);
     }
-    match debian_road() {
+    match debian_toolchain() {
         Ok(toolchain) => Ok(toolchain),
-        Err(debian) => rustup_road().with_context(|| format!("nor could Debian's packages be used: {debian:#}")),
+        Err(debian) => rustup_toolchain().with_context(|| format!("nor could Debian's packages be used: {debian:#}")),
     }
 }
 
-/// Debian's compiler and its LLVM are of one version, so its linker can always be built.
-fn debian_road() -> Result<BpfToolchain> {
+/// Debian's compiler and LLVM packages have the same LLVM version, so a linker for them can always be built.
+fn debian_toolchain() -> Result<BpfToolchain> {
     if !debian_compiler() {
         install_debian_packages(&DEBIAN_PACKAGES)?;
     }
-    let linker = match find_linker(Road::Debian) {
+    let linker = match find_linker(Origin::Debian) {
         Some(linker) => linker,
         None => {
             let prefix = format!("/usr/lib/llvm-{LLVM}");
-            // Without LLVM_PREFIX an older llvm-config on PATH wins, and linking fails.
-            install_linker(Road::Debian, &[("LLVM_PREFIX", &prefix), ("LLVM_SYS_221_PREFIX", &prefix)])?
+            // Without LLVM_PREFIX an older llvm-config on PATH is used, and linking fails.
+            install_linker(Origin::Debian, &[("LLVM_PREFIX", &prefix), ("LLVM_SYS_221_PREFIX", &prefix)])?
         }
     };
     Ok(BpfToolchain::Debian { cargo: DEBIAN_CARGO.into(), rustc: DEBIAN_RUSTC.into(), linker })
 }
 
-fn rustup_road() -> Result<BpfToolchain> {
+fn rustup_toolchain() -> Result<BpfToolchain> {
     if !rustup_can_build() && !rustup_install() {
         bail!(
             "no BPF toolchain can be had. Either `rustup toolchain install nightly --component rust-src`, or use a Debian \
@@ -133,9 +140,9 @@ fn rustup_road() -> Result<BpfToolchain> {
             DEBIAN_PACKAGES.join(", ")
         );
     }
-    let linker = match find_linker(Road::Rustup) {
+    let linker = match find_linker(Origin::Rustup) {
         Some(linker) => linker,
-        None => install_linker(Road::Rustup, &[]).context(
+        None => install_linker(Origin::Rustup, &[]).context(
             "the nightly compiler is there, but no bpf-linker for its LLVM: install LLVM's development files of the \
              version that `rustc +nightly -vV` names, or a released bpf-linker",
         )?,
@@ -158,7 +165,8 @@ pub fn reader_tools() -> Result<PathBuf> {
         return Ok(python);
     }
     let system = which("python3").context("python3 is missing: install it with your package manager")?;
-    println!("installing {} into {}", PYTHON_PACKAGES.join(", "), environment().display());
+    let _running =
+        Running::start(format!("installing {} into {}", PYTHON_PACKAGES.join(", "), environment().display()));
     quietly(Command::new(system).args(["-m", "venv"]).arg(environment()))?;
     let python = environment().join("bin/python");
     quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))?;
@@ -174,7 +182,7 @@ fn program(name: &str, package: &str) -> Result<PathBuf> {
 }
 
 fn environment() -> PathBuf {
-    target().join("tools/python")
+    tools().join("python")
 }
 
 fn python() -> Option<PathBuf> {
@@ -187,11 +195,11 @@ fn has_duckdb(python: &Path) -> bool {
 
 fn found_bpf_toolchain() -> Option<BpfToolchain> {
     if debian_compiler()
-        && let Some(linker) = find_linker(Road::Debian)
+        && let Some(linker) = find_linker(Origin::Debian)
     {
         return Some(BpfToolchain::Debian { cargo: DEBIAN_CARGO.into(), rustc: DEBIAN_RUSTC.into(), linker });
     }
-    let linker = rustup_can_build().then(|| find_linker(Road::Rustup)).flatten()?;
+    let linker = rustup_can_build().then(|| find_linker(Origin::Rustup)).flatten()?;
     Some(BpfToolchain::Rustup { linker })
 }
 
@@ -210,7 +218,7 @@ fn rustup_install() -> bool {
     if which("rustup").is_none() {
         return false;
     }
-    println!("asking rustup for a nightly with rust-src (your default toolchain stays as it is)");
+    let _running = Running::start("asking rustup for a nightly with rust-src (your default toolchain stays as it is)");
     succeeds(Command::new("rustup").args([
         "toolchain",
         "install",
@@ -223,38 +231,38 @@ fn rustup_install() -> bool {
     ])) && rustup_can_build()
 }
 
-/// The linker of a road: one reads only what a compiler of its LLVM writes, so each road has its own.
-fn find_linker(road: Road) -> Option<PathBuf> {
+/// The linker of a toolchain. A linker reads only what a compiler with the same LLVM writes, so each has its own.
+fn find_linker(origin: Origin) -> Option<PathBuf> {
     let works = |path: &PathBuf| succeeds(Command::new(path).arg("--version"));
-    let own = Some(road.folder().join("bin/bpf-linker")).filter(works);
-    match road {
-        Road::Debian => own,
-        // Whoever has a linker on PATH has it for their own nightly.
-        Road::Rustup => own.or_else(|| which("bpf-linker").filter(works)),
+    let own = Some(origin.folder().join("bin/bpf-linker")).filter(works);
+    match origin {
+        Origin::Debian => own,
+        // A linker on PATH is taken to be for the user's own nightly.
+        Origin::Rustup => own.or_else(|| which("bpf-linker").filter(works)),
     }
 }
 
-fn tools() -> PathBuf {
-    target().join("tools")
-}
-
-fn install_linker(road: Road, environment: &[(&str, &str)]) -> Result<PathBuf> {
-    let folder = road.folder();
-    println!("building bpf-linker {BPF_LINKER_VERSION} into {} (a minute or two)", folder.display());
+fn install_linker(origin: Origin, environment: &[(&str, &str)]) -> Result<PathBuf> {
+    let folder = origin.folder();
+    let _running = Running::start(format!("building bpf-linker {BPF_LINKER_VERSION} into {}", folder.display()));
     let mut cargo = crate::command::cargo();
     cargo
         .args(["install", "bpf-linker", "--locked", "--version", BPF_LINKER_VERSION, "--root"])
         .arg(&folder)
         .env("CARGO_TARGET_DIR", folder.join("build"))
+        // LLVM does the work, and that is compiled already; its own release profile has full debug information.
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "4")
         .envs(environment.iter().copied());
-    if road == Road::Debian {
+    if origin == Origin::Debian {
         cargo.args(["--no-default-features", "--features", "llvm-22"]);
     }
     let built = quietly(&mut cargo);
     // Only the program is of use afterwards.
     std::fs::remove_dir_all(folder.join("build")).ok();
     built.context("bpf-linker could not be built")?;
-    find_linker(road).context("bpf-linker was built but does not start")
+    find_linker(origin).context("bpf-linker was built but does not start")
 }
 
 fn install_debian_packages(packages: &[&str]) -> Result<()> {
@@ -264,7 +272,9 @@ fn install_debian_packages(packages: &[&str]) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("needs root to install packages: run `sudo apt-get install {}`", packages.join(" "));
     }
-    println!("installing Debian packages: {}", packages.join(" "));
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _running = Running::start(format!("installing Debian packages: {}", packages.join(" ")));
     let install = || {
         let mut apt = Command::new("apt-get");
         apt.args(["install", "--yes", "--no-install-recommends"]).args(packages);

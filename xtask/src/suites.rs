@@ -1,16 +1,23 @@
-//! Runs the tests, suite by suite, and names at the end each suite that could not run and why.
+//! Runs the tests, suite by suite. The summary names each suite that could not run, and why.
 //!
-//! Everything is built once, with one set of features; the suites then are the test programs that came out.
+//! All test programs are built once, with one set of features. What else a suite needs is installed while cargo compiles.
 
 mod programs;
+mod supply_chain;
 
-use std::{process::Command, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use self::programs::TestProgram;
-use crate::{command, ebpf, machine, setup};
+use crate::{command, ebpf, machine, progress, setup};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -25,7 +32,7 @@ pub struct Options {
 }
 
 /// What a suite needs beside a Rust toolchain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     Nothing,
     /// Root, BPF, network namespaces, and the BPF object.
@@ -34,7 +41,12 @@ enum Need {
     Readers,
     /// A Kubernetes API server and its store.
     Cluster,
+    /// cargo-deny.
+    Deny,
 }
+
+/// The environment variables of a suite's programs, or why the suite cannot run here.
+type Prepared = Result<Vec<(&'static str, String)>, String>;
 
 struct Suite {
     name: &'static str,
@@ -42,10 +54,19 @@ struct Suite {
     need: Need,
 }
 
-/// `unit` are the test programs of all crates but `netverdict-tests`, whose own are a suite each.
+/// `unit` has the test programs of all crates but `netverdict-tests`; each of that crate's is a suite of its own.
 const SUITES: &[Suite] = &[
     Suite { name: "unit", about: "each crate's own tests: behaviour, laws, fuzzed decoders", need: Need::Nothing },
-    Suite { name: "tidy", about: "imports, file sizes, names, golden layouts", need: Need::Nothing },
+    Suite {
+        name: "tidy",
+        about: "imports, file sizes, names, words, rule numbers, golden layouts",
+        need: Need::Nothing,
+    },
+    Suite {
+        name: "supply-chain",
+        about: "licences, sources, advisories, and crates that are there twice, of both lock files",
+        need: Need::Deny,
+    },
     Suite {
         name: "conformance",
         about: "every case of the semantics through the evaluator and the compiled tables",
@@ -59,7 +80,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "readers", about: "DuckDB and pyarrow read what we write", need: Need::Readers },
     Suite {
         name: "kernel",
-        about: "real programs on veths: load, attach, publish, judge, take over, detach",
+        about: "real programs on veths: load, attach, publish, judge, adopt, detach",
         need: Need::Kernel,
     },
     Suite { name: "datapath", about: "every case of the semantics through the real programs", need: Need::Kernel },
@@ -76,7 +97,8 @@ const SUITES: &[Suite] = &[
 ];
 
 enum Outcome {
-    Passed(u64),
+    /// The time it took, and what it could not check.
+    Passed(Duration, Option<String>),
     Failed(String),
     CouldNotRun(String),
 }
@@ -89,15 +111,15 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let chosen = choose(&options.suites)?;
-    let programs = programs::build()?;
+    let (programs, prepared) = build_and_prepare(&chosen)?;
     let mut outcomes = Vec::new();
     for suite in chosen {
         println!("\n=== {}: {}", suite.name, suite.about);
         let started = Instant::now();
-        let outcome = match prepare(suite.need) {
-            Err(reason) => Outcome::CouldNotRun(reason),
-            Ok(environment) => match run_suite(suite, &programs, &environment) {
-                Ok(()) => Outcome::Passed(started.elapsed().as_secs()),
+        let outcome = match &prepared[&suite.need] {
+            Err(reason) => Outcome::CouldNotRun(reason.clone()),
+            Ok(environment) => match run_suite(suite, &programs, environment) {
+                Ok(unseen) => Outcome::Passed(started.elapsed(), unseen),
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             },
         };
@@ -114,8 +136,20 @@ fn choose(names: &[String]) -> Result<Vec<&'static Suite>> {
     Ok(SUITES.iter().filter(|suite| names.is_empty() || names.iter().any(|name| name == suite.name)).collect())
 }
 
-/// What a suite's programs are told; the error is why it cannot run here.
-fn prepare(need: Need) -> Result<Vec<(&'static str, String)>, String> {
+/// Builds the test programs, if a suite has any, and installs at the same time what the suites need.
+fn build_and_prepare(chosen: &[&Suite]) -> Result<(Vec<TestProgram>, BTreeMap<Need, Prepared>)> {
+    thread::scope(|scope| {
+        let needs: BTreeMap<Need, _> =
+            chosen.iter().map(|suite| (suite.need, scope.spawn(move || prepare(suite.need)))).collect();
+        let programs = match chosen.iter().all(|suite| suite.need == Need::Deny) {
+            true => Vec::new(),
+            false => programs::build()?,
+        };
+        Ok((programs, needs.into_iter().map(|(need, thread)| (need, progress::join(thread))).collect()))
+    })
+}
+
+fn prepare(need: Need) -> Prepared {
     match need {
         Need::Nothing => Ok(Vec::new()),
         Need::Kernel => {
@@ -131,6 +165,10 @@ fn prepare(need: Need) -> Result<Vec<(&'static str, String)>, String> {
             let programs = setup::kubernetes().map_err(|error| format!("{error:#}"))?;
             Ok(vec![("NETVERDICT_KUBERNETES", programs.display().to_string())])
         }
+        Need::Deny => {
+            let program = setup::cargo_deny().map_err(|error| format!("{error:#}"))?;
+            Ok(vec![(supply_chain::PROGRAM, program.display().to_string())])
+        }
         Need::Readers => {
             let python = setup::reader_tools().map_err(|error| format!("{error:#}"))?;
             Ok(vec![("NETVERDICT_PYTHON", python.display().to_string())])
@@ -138,8 +176,12 @@ fn prepare(need: Need) -> Result<Vec<(&'static str, String)>, String> {
     }
 }
 
-/// Runs all programs of a suite, also after one has failed.
-fn run_suite(suite: &Suite, programs: &[TestProgram], environment: &[(&str, String)]) -> Result<()> {
+/// Runs all programs of a suite, also after one has failed. Returns what it could not check.
+fn run_suite(suite: &Suite, programs: &[TestProgram], environment: &[(&str, String)]) -> Result<Option<String>> {
+    if suite.need == Need::Deny {
+        let (_, program) = environment.first().context("cargo-deny was prepared")?;
+        return supply_chain::check(&PathBuf::from(program));
+    }
     let of_suite = |program: &&TestProgram| match program.package.as_str() {
         "netverdict-tests" => program.target == suite.name,
         _ => suite.name == "unit",
@@ -161,7 +203,7 @@ fn run_suite(suite: &Suite, programs: &[TestProgram], environment: &[(&str, Stri
     }
     match (ran, failed.is_empty()) {
         (0, _) => bail!("no test program was built for it"),
-        (_, true) => Ok(()),
+        (_, true) => Ok(None),
         (_, false) => bail!("failed: {}", failed.join(", ")),
     }
 }
@@ -171,9 +213,12 @@ fn report(outcomes: &[(&str, Outcome)], require_all: bool) -> Result<()> {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (name, outcome) in outcomes {
         match outcome {
-            Outcome::Passed(seconds) => {
+            Outcome::Passed(time, unseen) => {
                 passed += 1;
-                println!("passed         {name} ({seconds} s)");
+                println!("passed         {name} ({} s)", time.as_secs());
+                if let Some(unseen) = unseen {
+                    println!("               NOT CHECKED: {unseen}");
+                }
             }
             Outcome::Failed(error) => {
                 failed += 1;

@@ -1,6 +1,6 @@
-//! Network namespaces that stand for pods: real interfaces, real sockets, no container runtime.
+//! Network namespaces in place of pods: real interfaces and sockets, no container runtime.
 //!
-//! Every pod is a namespace with `eth0`, whose peer on the host side hangs on a bridge, as many CNI plugins do it. The
+//! Every pod is a namespace with `eth0`, whose peer on the host is a port of a bridge, as with many CNI plugins. The
 //! bridge holds the node's own addresses. Everything that was made is removed on drop.
 
 use std::{
@@ -179,7 +179,7 @@ fn ip_batch(lines: &str) -> Result<()> {
     ip_batch_with(Command::new("ip"), lines)
 }
 
-/// Many changes by one process, which is what makes a topology of eight pods quick.
+/// Applies many changes with one process, which is much faster than a process for each.
 fn ip_batch_with(mut ip: Command, lines: &str) -> Result<()> {
     let mut child = ip
         .args(["-batch", "-"])

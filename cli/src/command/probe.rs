@@ -1,4 +1,4 @@
-//! `probe status` and `probe detach`: what is loaded into this node's kernel.
+//! `probe status` and `probe detach`: the BPF programs and maps in this node's kernel.
 
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -6,14 +6,14 @@ use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use netverdict_probe::{ProbeError, Status};
 
-use super::{json, yaml};
 use crate::{
     exit::Exit,
+    structured::{json, yaml},
     table::{Cell, Columns},
     terminal::{Paint, Terminal},
 };
 
-/// Looks at the probe of this node, or takes it out of the kernel; as root
+/// Shows or removes the probe in this node's kernel; needs root
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP, arg_required_else_help = true)]
 pub(crate) struct Arguments {
@@ -23,32 +23,32 @@ pub(crate) struct Arguments {
 
 const AFTER_HELP: &str = "\
 Examples:
-  Which programs are attached, and how full their maps are
+  Show which programs are attached, and how full their maps are
     sudo {program} probe status
-  Stop enforcing on this node, and remove everything that was pinned
+  Stop enforcing on this node, and remove every pinned program and map
     sudo {program} probe detach
 
-The probe enforces without the collector: stopping the collector detaches nothing.";
+The probe keeps enforcing without the collector: stopping the collector detaches nothing.";
 
 #[derive(Subcommand, Debug)]
 enum Action {
-    /// Says what is loaded: programs, maps, pins, occupancy, mode
+    /// Shows mode, attached endpoints, programs, and map occupancy
     Status {
         #[command(flatten)]
         pins: Pins,
-        /// Folder in which the collector keeps its state: it tells whose the interfaces are
-        // Where the collector keeps it unless told otherwise.
+        /// Folder of the collector's state, which names the pods of the interfaces
+        // The collector's own default.
         #[arg(long, env = "NETVERDICT_STATE_DIR", default_value = "/var/lib/netverdict/state", value_name = "PATH")]
         state_dir: PathBuf,
-        /// How to print
+        /// Output format
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-    /// Removes everything that was pinned: nothing is judged or enforced on this node afterwards
+    /// Removes all programs and maps: nothing is recorded or enforced on this node afterwards
     Detach {
         #[command(flatten)]
         pins: Pins,
-        /// How to print
+        /// Output format
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
@@ -56,8 +56,8 @@ enum Action {
 
 #[derive(Args, Debug)]
 struct Pins {
-    /// Folder of the BPF file system in which the probe pinned its maps and programs
-    // Where the collector pins them unless told otherwise.
+    /// Folder of the BPF file system in which programs and maps are pinned
+    // The collector's own default.
     #[arg(long, env = "NETVERDICT_PIN_ROOT", default_value = "/sys/fs/bpf/netverdict", value_name = "PATH")]
     pin_root: PathBuf,
 }
@@ -84,7 +84,7 @@ pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow:
             let removed = netverdict_probe::detach_all(&pins.pin_root).or_else(|error| explain(error, pins))?;
             let text = match output {
                 Output::Table => format!(
-                    "detached: {} links, {} programs and {} maps were removed from {}\n",
+                    "removed {} links, {} programs and {} maps from {}\n",
                     removed.links,
                     removed.programs,
                     removed.maps,
@@ -99,13 +99,16 @@ pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow:
     Ok(Exit::Done)
 }
 
-/// The kernel shows pins and maps to root alone, and says so in several ways.
+/// Adds the remedy where root rights are missing, which the kernel reports with several errors.
 fn explain<T>(error: ProbeError, pins: &Pins) -> anyhow::Result<T> {
     let denied = std::iter::successors(Some(&error as &dyn std::error::Error), |cause| cause.source())
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
         .any(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied);
     if denied {
-        bail!("only root may look at {}\n  run it again with sudo, on the node itself", pins.pin_root.display());
+        bail!(
+            "{} can only be read as root\n  run the command again with sudo, on the node itself",
+            pins.pin_root.display()
+        );
     }
     Err(error.into())
 }
@@ -115,12 +118,12 @@ fn describe(status: &Status, paint: Paint) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "mode {}, policy revision {revision}, ABI version {abi_version}", paint.bold(mode));
     text.push_str(if *running {
-        "a collector holds the probe\n"
+        "a collector is running\n"
     } else {
-        "no collector holds the probe: the kernel goes on judging by the policies that it has\n"
+        "no collector is running: the kernel keeps applying the last published policies\n"
     });
     for other in other_versions {
-        let _ = writeln!(text, "{} another version is pinned at {other}", paint.yellow("careful:"));
+        let _ = writeln!(text, "{} another ABI version is pinned at {other}", paint.yellow("warning:"));
     }
     let ready = endpoints.iter().filter(|endpoint| endpoint.ready).count();
     let plural = if endpoints.len() == 1 { "" } else { "s" };
@@ -157,7 +160,7 @@ fn describe(status: &Status, paint: Paint) -> String {
         .iter()
         .map(|map| {
             let used = map.used.map_or_else(|| "-".to_owned(), |used| used.to_string());
-            // A full map keeps the old policies in force; nine tenths is the time to raise its limit.
+            // A full map blocks new policies, so the limit should be raised at nine tenths.
             let tight = map.used.is_some_and(|used| used.saturating_mul(10) >= map.limit.saturating_mul(9));
             let used = if tight { Cell::painted(used, |paint, text| paint.red(text)) } else { Cell::new(used) };
             vec![Cell::new(map.map), used, Cell::new(map.limit.to_string())]
@@ -200,8 +203,8 @@ mod tests {
             describe(&status, Paint::default()),
             "\
 mode enforce, policy revision 7, ABI version 1
-no collector holds the probe: the kernel goes on judging by the policies that it has
-careful: another version is pinned at /sys/fs/bpf/netverdict/v0
+no collector is running: the kernel keeps applying the last published policies
+warning: another ABI version is pinned at /sys/fs/bpf/netverdict/v0
 1 endpoint, 1 with policies in force
 
 INTERFACE  INDEX  POD    ATTACHED           READY

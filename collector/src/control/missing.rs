@@ -9,7 +9,7 @@ use netverdict_flowlog::row::{GapCause, GapRow, LaneName};
 use netverdict_probe::{Discovered, Loss};
 
 use super::State;
-use crate::{clock, input::Fact, receive::lane_name, sequence};
+use crate::{clock, codes, input::Fact, sequence};
 
 /// Losses of single endpoints are told so often.
 const LOSSES: Duration = Duration::from_secs(10);
@@ -58,21 +58,8 @@ impl State {
     }
 
     fn gap(&self, cause: GapCause, endpoint: String, from: SystemTime, to: SystemTime, detail: String) -> GapRow {
-        GapRow {
-            node: self.session.node.clone(),
-            boot_id: self.session.boot_id.clone(),
-            lane: None,
-            cpu: None,
-            endpoint,
-            cause,
-            first_seq: None,
-            last_seq: None,
-            lost_events: 0,
-            lost_packets: None,
-            from: clock::of(from),
-            to: clock::of(to),
-            detail,
-        }
+        let (node, boot_id) = (&self.session.node, &self.session.boot_id);
+        GapRow { endpoint, ..GapRow::of(cause, node, boot_id, clock::of(from), clock::of(to), detail) }
     }
 
     /// Which endpoints lost events is told beside the gaps per CPU, which hold the numbers: those of a lane would be
@@ -81,7 +68,8 @@ impl State {
         let now = SystemTime::now();
         let Some(told_at) = self.losses.told_at else {
             // What was lost before this start cannot be told from what was told before it.
-            self.losses.told = losses.iter().map(|loss| ((loss.ifindex, lane_name(loss.lane)), loss.lost)).collect();
+            self.losses.told =
+                losses.iter().map(|loss| ((loss.ifindex, codes::lane_name(loss.lane)), loss.lost)).collect();
             self.losses.told_at = Some(now);
             return;
         };
@@ -90,7 +78,7 @@ impl State {
         }
         self.losses.told_at = Some(now);
         for loss in losses {
-            let lane = lane_name(loss.lane);
+            let lane = codes::lane_name(loss.lane);
             let told = self.losses.told.insert((loss.ifindex, lane), loss.lost).unwrap_or(0);
             let lost = loss.lost.saturating_sub(told);
             if lost == 0 {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use netverdict_probe::Restored;
 
 use crate::{
-    input::{Input, Meanings},
+    input::Input,
+    meaning::Meanings,
     snapshots::{self, Snapshots},
 };
 
@@ -29,7 +30,7 @@ impl Explain {
             return [meanings].into_iter().chain(states.into_iter().map(Input::Snapshot)).collect();
         }
         let states = self.kept.found(boot_id, revisions).into_iter();
-        let Restored { attributions, owners, bindings, revision: _, floor: _, taken_over: _, snapshots: _ } =
+        let Restored { attributions, owners, bindings, revision: _, floor: _, adopted: _, snapshots: _ } =
             &self.restored;
         let meanings = Meanings {
             attributions: attributions.iter().map(|(id, decision)| (*id, decision.clone())).collect(),

@@ -1,9 +1,10 @@
 //! Everything that the collector opens before its threads start: state, store, log and probe, in the order in which each
 //! needs the one before.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
+use netverdict_cluster::{Generations, manifests::Manifests};
 use netverdict_flowlog::row::{ModeName, Row, SettingRow};
 use netverdict_probe::{Probe, Restored};
 use netverdict_service::{
@@ -15,7 +16,7 @@ use tokio::task::spawn_blocking;
 use super::{explain::Explain, translate};
 use crate::{
     clock,
-    cluster::{changes::Changes, manifests::Manifests},
+    cluster::changes::Changes,
     health::{Health, Part},
     input::Session,
     metrics::Metrics,
@@ -27,7 +28,7 @@ use crate::{
     state,
     store::{Committed, Store},
     wal::{Replay, Wal},
-    write::{Writer, tell},
+    write::{Writer, append_rows},
 };
 
 const WAL_FOLDER: &str = "wal";
@@ -35,7 +36,8 @@ const TOKEN_FILE: &str = "collector.token";
 
 /// The opened parts. The writer has taken what the log held.
 pub(super) struct Opened {
-    pub(super) source: Source,
+    pub(super) manifests: Manifests,
+    pub(super) generations: Generations,
     pub(super) snapshots: Snapshots,
     pub(super) changes: Changes,
     pub(super) wal: Wal,
@@ -44,12 +46,8 @@ pub(super) struct Opened {
     pub(super) explain: Explain,
     pub(super) writer: Writer,
     pub(super) served: Served,
-}
-
-/// Where the cluster's objects come from, and how often they are read.
-pub(super) struct Source {
-    pub(super) manifests: Manifests,
-    pub(super) interval: Duration,
+    /// `None`: Goldmane's emitter is not asked for a token.
+    pub(super) goldmane_token: Option<SharedSecret>,
 }
 
 /// Opens everything.
@@ -62,12 +60,16 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     for (name, value) in &settings {
         tracing::info!(setting.name = name, setting.value = value, "setting");
     }
-    let RunOptions { identity, source, probe: asked, storage, listen, http: _, telemetry: _, record } = options;
+    let RunOptions { identity, source, probe: asked, storage, listen, http: _, receivers, telemetry: _, record } =
+        options;
     let state_dir = &storage.state_dir;
     state::make_folder(state_dir)?;
     let token_file = listen.token_file.unwrap_or_else(|| state_dir.join(TOKEN_FILE));
     let token = SharedSecret::load_or_create(SecretFile::new(token_file, "--token-file"))?;
-    let manifests = Manifests::open(&source.manifests, state_dir)?;
+    let goldmane_token = receivers.goldmane_token_file.map(|path| SecretFile::new(path, "--goldmane-token-file"));
+    let goldmane_token = goldmane_token.map(SharedSecret::load_or_create).transpose()?;
+    let manifests = Manifests::open(&source.manifests, state_dir, source.manifest_interval)?;
+    let generations = Generations::open(state_dir)?;
     let boot_id: Arc<str> = clock::boot_id().context("the kernel has no boot id")?.into();
     let node: Arc<str> = node.into();
     let stored = Stored::open(&storage, &identity.cluster, &node, &boot_id)?;
@@ -79,13 +81,13 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     let Stored { store, committed, checkpoint, snapshots, changes, wal, replay } = stored;
     tracing::info!(
         probe.revision = restored.revision,
-        probe.taken_over = restored.taken_over,
+        probe.adopted = restored.adopted,
         store.segment = committed.segment,
         store.leftovers = committed.leftovers,
         store.recovered = committed.recovered_rows,
         "probe and store are open"
     );
-    let fresh = !restored.taken_over;
+    let fresh = !restored.adopted;
     let session = Session { node: node.clone(), boot_id: boot_id.clone(), mode, fresh, time_ns: clock::now_ns() };
     let explain = Explain { node, boot_id, kept: snapshots.clone(), restored };
 
@@ -104,8 +106,19 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     );
     let writer = replay_log(writer, replay, explain.clone()).await?;
     record_settings(&served, settings);
-    let source = Source { manifests, interval: source.manifest_interval };
-    Ok(Opened { source, snapshots, changes, wal, recorder, probe, explain, writer, served })
+    Ok(Opened {
+        manifests,
+        generations,
+        snapshots,
+        changes,
+        wal,
+        recorder,
+        probe,
+        explain,
+        writer,
+        served,
+        goldmane_token,
+    })
 }
 
 /// What is on disk.
@@ -158,5 +171,5 @@ async fn replay_log(mut writer: Writer, replay: Replay, explain: Explain) -> any
 fn record_settings(served: &Served, settings: Vec<(String, String)>) {
     let (time, node) = (clock::at(served.session.time_ns), &served.session.node);
     let row = |(name, value)| Row::Setting(Box::new(SettingRow { time, node: node.clone(), name, value }));
-    tell(&served.store, &served.metrics, settings.into_iter().map(row).collect());
+    append_rows(&served.store, &served.metrics, settings.into_iter().map(row).collect());
 }

@@ -4,21 +4,24 @@
 //! requested, then the drain, then the writer, whose last release of the log the drain waits for.
 
 use anyhow::anyhow;
+use netverdict_cluster::{Cluster, Source as _};
 use netverdict_probe::Sighting;
 use netverdict_service::{
     queue::{QueueReceiver, QueueSender},
     shutdown::Shutdown,
     thread_group::ThreadGroup,
 };
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
-use super::opening::{Opened, Source};
+use super::opening::Opened;
 use crate::{
     cluster,
     control::Control,
-    drain::{Drain, Message},
+    drain::{Channels, Delivery, Drain, Message},
     input::Input,
+    recording::SharedRecorder,
     serve::Served,
+    write::FactLog,
 };
 
 /// States of the cluster that wait for the control thread, which takes only the newest.
@@ -36,25 +39,44 @@ pub(super) fn start(
     opened: Opened,
     threads: &mut ThreadGroup,
     sightings: QueueReceiver<Sighting>,
+    deliveries: QueueReceiver<Delivery>,
     started: oneshot::Sender<()>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    let Opened { source, snapshots, changes, wal, recorder, mut probe, explain, writer, served } = opened;
+    let Opened {
+        manifests,
+        generations,
+        snapshots,
+        changes,
+        wal,
+        recorder,
+        mut probe,
+        explain,
+        writer,
+        served,
+        goldmane_token: _,
+    } = opened;
     let Served { store, session, health, metrics, token: _ } = served;
     let rings = probe.rings()?;
+    let recorder = SharedRecorder::new(recorder);
     // Before anything that the rings hold, the pipeline learns of the session and the meanings of ids.
     let known = explain.boot(&session.boot_id);
     let first: Vec<Input> = [Input::Session(session.clone())].into_iter().chain(known).collect();
+    let (update_sender, updates) = metrics.queues.bounded("cluster_updates", cluster::UPDATES);
     let (state_sender, states) = metrics.queues.bounded("cluster_states", STATES);
     let (message_sender, messages) = metrics.queues.bounded("drain_messages", MESSAGES.max(2 * first.len()));
     let (input_sender, inputs) = metrics.queues.bounded("pipeline_inputs", INPUTS);
     let (release_sender, released) = metrics.queues.bounded("log_releases", RELEASES);
     send(&message_sender, first)?;
 
-    let Source { manifests, interval } = source;
-    let stop = shutdown.clone();
+    let mut sources = Cluster::new(generations);
+    let layer = sources.add_source(manifests.name());
+    let (runtime, stop) = (Handle::current(), shutdown.clone());
+    threads.spawn("manifests", move || {
+        cluster::follow(manifests, layer, &update_sender, &runtime, &stop).map_err(Into::into)
+    })?;
     threads.spawn("cluster", move || {
-        cluster::follow(manifests, interval, &state_sender, &stop);
+        cluster::merge(sources, &updates, &state_sender);
         Ok(())
     })?;
     let control = Control {
@@ -65,11 +87,10 @@ pub(super) fn start(
         states,
         sightings,
         messages: message_sender,
-        store,
+        facts: FactLog { store, recorder: recorder.clone(), metrics: metrics.clone() },
         health: health.clone(),
         metrics: metrics.clone(),
         bindings: explain.restored.bindings,
-        records: recorder.is_some(),
         started,
     };
     let stop = shutdown.clone();
@@ -77,7 +98,8 @@ pub(super) fn start(
         control.run(&stop);
         Ok(())
     })?;
-    let drain = Drain { rings, wal, messages, pipeline: input_sender, released, recorder, health, metrics };
+    let channels = Channels { messages, deliveries, pipeline: input_sender, released };
+    let drain = Drain::new(rings.into(), wal, channels, recorder, health, metrics);
     threads.spawn("drain", move || drain.run().map_err(Into::into))?;
     threads.spawn("write", move || {
         // Dropped when the writer ends: the drain waits for its last release.

@@ -55,8 +55,8 @@ pub fn store_options(storage: &StorageOptions, cluster: &str, node: &str, boot_i
     let StorageOptions { data_dir, state_dir, rotate_after, rotate_rows, disk_cap, fsync: _, repeat_window: _ } =
         storage;
     let mut options = StoreOptions::new(data_dir, state_dir, cluster, node, boot_id);
-    options.rotate_after = *rotate_after;
-    options.rotate_rows = usize::try_from(*rotate_rows).unwrap_or(usize::MAX);
+    options.flush_after = *rotate_after;
+    options.flush_rows = usize::try_from(*rotate_rows).unwrap_or(usize::MAX);
     options.disk_cap = (*disk_cap > 0).then_some(*disk_cap);
     options
 }

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use netverdict_abi::{Direction as AbiDirection, KernelReason, VerdictEvent, address::v4_mapped, event::flag};
-use netverdict_flowlog::row::{DropReason, EndpointKind};
-use netverdict_policy::{AttributionId, FailedDimension, ObjectKey, Verdict};
+use netverdict_flowlog::row::{DropReason, EndpointKind, RecordType};
+use netverdict_policy::{AttributionId, FailedDimension, ObjectKey, Reason, Verdict};
 
 use super::*;
 use crate::{
@@ -139,11 +139,14 @@ fn repeats_of_a_denial_become_one_row_a_cpu_with_the_exact_count() {
     let mut events: Vec<_> = std::iter::repeat_with(|| scene.denied()).take(5).collect();
     events.push(VerdictEvent { cpu: 1, seq: 1, ..events[4] });
     let first = only(take(&mut pipeline, batch(&events)));
-    assert_eq!((first.record_type, first.seq, first.count), (RecordType::Verdict, 1, 1));
+    assert_eq!((first.record_type, first.seq, first.count), (RecordType::Verdict, Some(1), 1));
     let mut repeats = flows(flush(&mut pipeline));
     repeats.sort_by_key(|row| row.cpu);
     let said: Vec<_> = repeats.iter().map(|row| (row.record_type, row.cpu, row.seq, row.count, row.bytes)).collect();
-    assert_eq!(said, [(RecordType::Update, 0, 5, 4, 4 * 74), (RecordType::Update, 1, 1, 1, 74)]);
+    assert_eq!(
+        said,
+        [(RecordType::Update, Some(0), Some(5), 4, 4 * 74), (RecordType::Update, Some(1), Some(1), 1, 74)]
+    );
     assert!(repeats[0].first_time < repeats[0].last_time);
 
     scene.now += 11 * SECOND;
@@ -170,7 +173,7 @@ fn restart_records_each_event_once() {
     rows.extend(flush(&mut second));
     let rows = flows(rows);
     assert_eq!(rows.iter().map(|row| row.count).sum::<u64>(), 6);
-    assert_eq!(rows.iter().map(|row| row.seq).max(), Some(6));
+    assert_eq!(rows.iter().filter_map(|row| row.seq).max(), Some(6));
     assert_eq!(second.take_tally().repeated, 2);
 }
 
@@ -186,7 +189,7 @@ fn another_boot_counts_anew_and_says_what_may_have_been_lost() {
     }
     scene.seq = 0;
     let row = only(take(&mut pipeline, batch(&[scene.denied()])));
-    assert_eq!((row.seq, &*row.boot_id), (1, "c"));
+    assert_eq!((row.seq, &*row.boot_id), (Some(1), "c"));
 }
 
 #[test]
@@ -208,9 +211,9 @@ fn what_cannot_be_read_is_counted_and_a_gap() {
 fn batch_that_is_cut_off_costs_only_what_is_missing() {
     let mut scene = Scene::new();
     let mut pipeline = pipeline(&scene);
-    let Input::Batch(mut cut) = batch(&[scene.denied(), scene.denied()]) else { unreachable!("a batch") };
+    let Input::Ring(mut cut) = batch(&[scene.denied(), scene.denied()]) else { unreachable!("a batch") };
     cut.bytes.truncate(150);
-    take(&mut pipeline, Input::Batch(cut));
+    take(&mut pipeline, Input::Ring(cut));
     take(&mut pipeline, batch(&[scene.denied()]));
     assert_eq!(gaps(&flush(&mut pipeline)), [(GapCause::Unreadable, Some(2), Some(2), 1)]);
 }
@@ -220,10 +223,10 @@ fn losses_are_put_down_to_their_cause() {
     let mut scene = Scene::new();
     let mut pipeline = pipeline(&scene);
     take(&mut pipeline, batch(&[scene.denied()]));
-    take(&mut pipeline, Input::Blame(GapCause::DiskFull));
+    take(&mut pipeline, Input::GapCause(GapCause::DiskFull));
     scene.seq = 4;
     take(&mut pipeline, batch(&[scene.denied()]));
-    take(&mut pipeline, Input::Blame(GapCause::RingFull));
+    take(&mut pipeline, Input::GapCause(GapCause::RingFull));
     take(&mut pipeline, Input::Counted(vec![KernelCount { lane: LaneName::Denied, cpu: 0, seq: 7 }]));
     let found = gaps(&flush(&mut pipeline));
     assert_eq!(found, [(GapCause::RingFull, Some(6), Some(7), 2), (GapCause::DiskFull, Some(2), Some(4), 3)]);
@@ -233,12 +236,12 @@ fn losses_are_put_down_to_their_cause() {
 fn snapshots_are_forgotten_once_the_rings_were_seen_empty_behind_them() {
     let scene = Scene::new();
     let mut pipeline = pipeline(&scene);
-    assert_eq!(pipeline.drained_revision(), 0);
+    assert_eq!(pipeline.low_watermark(), 0);
     let mut announced = scene.state.clone();
     (announced.number, announced.revision) = (2, 0);
     take(&mut pipeline, Input::Snapshot(Arc::new(announced)));
     take(&mut pipeline, Input::Published { number: 2, revision: 11 });
-    assert_eq!(pipeline.forget_snapshots_before(pipeline.drained_revision()), None);
+    assert_eq!(pipeline.forget_snapshots_before(pipeline.low_watermark()), None);
     take(&mut pipeline, Input::Counted(Vec::new()));
-    assert_eq!(pipeline.forget_snapshots_before(pipeline.drained_revision()), Some(1));
+    assert_eq!(pipeline.forget_snapshots_before(pipeline.low_watermark()), Some(1));
 }

@@ -47,7 +47,7 @@ impl Cluster {
         for (name, (label, address)) in &self.pods {
             texts.push(format!(
                 "{{apiVersion: v1, kind: Pod, metadata: {{name: p{name}, namespace: n{}, uid: u{name}, labels: {{app: a{label}}}}}, \
-                 spec: {{nodeName: n}}, status: {{phase: Running, podIPs: [{{ip: 10.0.0.{address}}}]}}}}",
+                 spec: {{nodeName: 'n'}}, status: {{phase: Running, podIPs: [{{ip: 10.0.0.{address}}}]}}}}",
                 name % 2
             ));
         }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use netverdict_flowlog::file::sync_folder;
+use netverdict_flowlog::{file::sync_folder, manifest::Link};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
@@ -23,13 +23,16 @@ pub(super) struct Commit {
     pub(super) segment: u64,
     pub(super) wal: Option<WalPosition>,
     pub(super) journal: Option<WalPosition>,
-    /// The caller's, not looked into.
+    /// The caller's; opaque here.
     pub(super) checkpoint: Option<String>,
+    /// Manifest of the newest segment that has one: the next manifest's predecessor.
+    #[serde(default)]
+    pub(super) manifest: Option<Link>,
 }
 
 impl Default for Commit {
     fn default() -> Self {
-        Self { version: VERSION, segment: 0, wal: None, journal: None, checkpoint: None }
+        Self { version: VERSION, segment: 0, wal: None, journal: None, checkpoint: None, manifest: None }
     }
 }
 

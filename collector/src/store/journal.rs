@@ -1,5 +1,5 @@
-//! Rows that come from nowhere else, safe until they are in a file; and which files the cap on disk use takes, so that
-//! a crash between saying so and doing so is made good.
+//! The journal: rows that have no other source are safe there until they are in a file. It also notes which files the disk
+//! cap is about to remove, so that a crash between the note and the removal is made good.
 //!
 //! A record is a line of JSON about what follows, then for each table an Arrow IPC stream.
 

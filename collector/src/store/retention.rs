@@ -1,10 +1,11 @@
 //! Which files lie in the data directory, which of them a crash left, and which go when they take too much space.
 //!
-//! Only files of this node count, and only those whose path is one of the record; anything else is left alone. The
-//! cap takes flows first, the oldest first, and only when no flows are left gaps and the collectors' own tables. Change
+//! Only files of this node count, and only those whose path is one of the record; anything else is left alone. Manifests
+//! stay when their files go, for each is a link of the node's chain. The cap takes flows first, the oldest first, and only when no flows are left gaps and the collectors' own tables. Change
 //! logs stay: past moments are evaluated with them, and a row of long ago may still say how things are. They are small.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,16 +14,17 @@ use std::{
 use chrono::TimeDelta;
 use netverdict_flowlog::{
     Table,
-    file::is_unfinished,
-    path::SegmentPath,
+    file::{is_unfinished, is_unfinished_manifest},
+    manifest::{LaneCounts, Link, Manifest},
+    path::{ManifestPath, SegmentPath},
     read,
     row::{GapCause, GapRow, Row},
 };
 
 use super::{Step, StoreError, StoreOptions, tally::Tally};
 
-/// Key of a file's metadata: what its rows count by boot, lane and CPU, as JSON.
-pub(super) const LANES: &str = "netverdict.lanes";
+/// Key of a file's metadata in format version 1, which had no manifests: its [`LaneCounts`] as JSON.
+const LANES: &str = "netverdict.lanes";
 
 /// Folders below each other: table, cluster, date, hour.
 const DEPTH: usize = 4;
@@ -33,6 +35,7 @@ const SLACK_PERCENT: u64 = 5;
 /// This node's files.
 pub(super) struct Files {
     whole: Vec<(SegmentPath, u64)>,
+    manifests: Vec<(ManifestPath, u64)>,
     /// Names of writes that never ended.
     unfinished: Vec<PathBuf>,
 }
@@ -49,10 +52,11 @@ pub(super) struct Expired {
 
 impl Files {
     pub(super) fn scan(options: &StoreOptions) -> Result<Self, StoreError> {
-        let mut files = Self { whole: Vec::new(), unfinished: Vec::new() };
+        let mut files = Self { whole: Vec::new(), manifests: Vec::new(), unfinished: Vec::new() };
         for table in Table::ALL {
             files.walk(options, &options.data_dir.join(table.name()), DEPTH)?;
         }
+        files.walk(options, &ManifestPath::folder(&options.data_dir, &options.cluster, &options.node), 0)?;
         Ok(files)
     }
 
@@ -80,14 +84,25 @@ impl Files {
         let own = |segment: &SegmentPath| segment.node() == options.node;
         if let Some(segment) = SegmentPath::of_file(&options.data_dir, &path).filter(own) {
             self.whole.push((segment, length()));
-        } else if is_unfinished(&options.data_dir, &path).as_ref().is_some_and(own) {
+        } else if let Some(manifest) = ManifestPath::of_file(&options.data_dir, &path) {
+            self.manifests.push((manifest, length()));
+        } else if is_unfinished(&options.data_dir, &path).as_ref().is_some_and(own)
+            || is_unfinished_manifest(&options.data_dir, &path).is_some()
+        {
             self.unfinished.push(path);
         }
     }
 
     /// 0 for none.
     pub(super) fn newest_segment(&self) -> u64 {
-        self.whole.iter().map(|(path, _)| path.segment()).max().unwrap_or(0)
+        let files = self.whole.iter().map(|(path, _)| path.segment());
+        files.chain(self.manifests.iter().map(|(path, _)| path.segment())).max().unwrap_or(0)
+    }
+
+    /// Where the node's chain goes on if the state directory is lost.
+    pub(super) fn newest_manifest(&self, options: &StoreOptions) -> Result<Option<Link>, StoreError> {
+        let newest = self.manifests.iter().map(|(path, _)| path).max_by_key(|path| path.segment());
+        newest.map(|path| Ok(Manifest::read(&options.data_dir, path)?.link())).transpose()
     }
 
     /// Removes what a crash left: of segments after `committed`, of any boot. Gives how many files that were, and the
@@ -99,6 +114,13 @@ impl Files {
         observe: &dyn Fn(Step) -> Result<(), StoreError>,
     ) -> Result<(usize, u64), StoreError> {
         let (mut leftovers, mut bytes) = (self.unfinished, 0);
+        // Manifests first: until a file is gone, no reader must find a manifest that lists it.
+        for (path, length) in self.manifests {
+            match path.segment() > committed {
+                true => leftovers.push(path.below(&options.data_dir)),
+                false => bytes += length,
+            }
+        }
         for (path, length) in self.whole {
             match path.segment() > committed {
                 true => leftovers.push(path.below(&options.data_dir)),
@@ -114,7 +136,8 @@ impl Files {
 
     /// Chooses what goes so that what stays is below the cap; `newest` never goes.
     pub(super) fn expire(self, options: &StoreOptions, cap: u64, newest: u64) -> Expired {
-        let mut left: u64 = self.whole.iter().map(|(_, length)| length).sum();
+        let lengths = self.whole.iter().map(|(_, length)| length);
+        let mut left: u64 = lengths.chain(self.manifests.iter().map(|(_, length)| length)).sum();
         let mut candidates: Vec<_> = self
             .whole
             .into_iter()
@@ -126,13 +149,14 @@ impl Files {
         let mut expired = Expired { paths: Vec::new(), bytes: 0, gaps: Vec::new(), left };
         let mut tally = Tally::default();
         let node: Arc<str> = options.node.as_str().into();
+        let mut counts = CountsReader { data_dir: &options.data_dir, manifests: BTreeMap::new() };
         for (_, path, length) in candidates {
             if left <= goal {
                 break;
             }
             left = left.saturating_sub(length);
             expired.bytes += length;
-            match counts(&options.data_dir, &path) {
+            match counts.of(&path) {
                 Some(counts) => tally.merge(counts),
                 None => expired.gaps.push(uncounted(&node, &path)),
             }
@@ -165,27 +189,34 @@ pub(super) fn remove(data_dir: &Path, path: &SegmentPath) {
     }
 }
 
-/// What the rows of a file of `flows` counted; `None` where it cannot be known, or for another table.
-fn counts(data_dir: &Path, path: &SegmentPath) -> Option<Tally> {
-    let footer = read::footer(&path.below(data_dir)).ok()?;
-    Tally::from_json(footer.metadata.get(LANES)?)
+/// Event counts of files that are about to go.
+struct CountsReader<'a> {
+    data_dir: &'a Path,
+    /// A segment's files mostly go together. `None`: it cannot be read.
+    manifests: BTreeMap<ManifestPath, Option<Manifest>>,
+}
+
+impl CountsReader<'_> {
+    /// `None` where they cannot be known, or for another table than `flows`.
+    fn of(&mut self, path: &SegmentPath) -> Option<Vec<LaneCounts>> {
+        if path.table() != Table::Flows {
+            return None;
+        }
+        let manifest = self
+            .manifests
+            .entry(path.manifest())
+            .or_insert_with_key(|manifest| Manifest::read(self.data_dir, manifest).ok());
+        if let Some(file) = manifest.as_ref().and_then(|manifest| manifest.file(path)) {
+            return Some(file.lanes.clone());
+        }
+        let footer = read::footer(&path.below(self.data_dir)).ok()?;
+        serde_json::from_str(footer.metadata.get(LANES)?).ok()
+    }
 }
 
 fn uncounted(node: &Arc<str>, path: &SegmentPath) -> Row {
     let from = path.hour().start();
-    Row::Gap(Box::new(GapRow {
-        node: node.clone(),
-        boot_id: path.boot().into(),
-        lane: None,
-        cpu: None,
-        endpoint: String::new(),
-        cause: GapCause::Expired,
-        first_seq: None,
-        last_seq: None,
-        lost_events: 0,
-        lost_packets: None,
-        from,
-        to: from.checked_add_signed(TimeDelta::hours(1)).unwrap_or(from),
-        detail: format!("rows of table {} {CAPPED}", path.table()),
-    }))
+    let to = from.checked_add_signed(TimeDelta::hours(1)).unwrap_or(from);
+    let detail = format!("rows of table {} {CAPPED}", path.table());
+    Row::Gap(Box::new(GapRow::of(GapCause::Expired, node, &path.boot().into(), from, to, detail)))
 }

@@ -1,58 +1,62 @@
-//! What rows that are no longer there had counted: by boot, lane and CPU, so that events on record and gaps still add
-//! up to what the kernel counted.
+//! Event counts of rows by boot, lane and CPU: they stay known when the rows go, so that events on record and gaps
+//! still add up to the kernel's counters. Rows of other systems have neither lane nor number; they are counted per boot.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chrono::{DateTime, Utc};
-use netverdict_flowlog::row::{FlowRow, GapCause, GapRow, LaneName, Row};
-use serde::{Deserialize, Serialize};
+use netverdict_flowlog::{
+    manifest::LaneCounts,
+    row::{FlowRow, GapCause, GapRow, LaneName, Row},
+};
+
+/// Boot, lane and CPU.
+type Lane = (Arc<str>, Option<LaneName>, Option<u32>);
 
 /// Counts of flow rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    lanes: BTreeMap<(Arc<str>, LaneName, u32), Counts>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Counts {
-    events: u64,
-    /// Lowest and highest of the rows; other rows may lie between.
-    first_seq: u64,
-    last_seq: u64,
-    from: DateTime<Utc>,
-    to: DateTime<Utc>,
-}
-
-/// As a file's metadata holds it.
-#[derive(Serialize, Deserialize)]
-struct Line {
-    boot: Arc<str>,
-    lane: LaneName,
-    cpu: u32,
-    #[serde(flatten)]
-    counts: Counts,
+    lanes: BTreeMap<Lane, LaneCounts>,
 }
 
 impl Tally {
+    pub(super) fn of<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Self {
+        let mut tally = Self::default();
+        for row in rows {
+            if let Row::Flow(row) = row {
+                tally.add(row);
+            }
+        }
+        tally
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lanes.is_empty()
     }
 
     pub(super) fn add(&mut self, row: &FlowRow) {
-        let counts = Counts { events: row.count, first_seq: row.seq, last_seq: row.seq, from: row.time, to: row.time };
-        self.count((row.boot_id.clone(), row.lane, row.cpu), counts);
+        self.count(LaneCounts {
+            boot: row.boot_id.clone(),
+            lane: row.lane,
+            cpu: row.cpu,
+            events: row.count,
+            first_seq: row.seq,
+            last_seq: row.seq,
+            from: row.time,
+            to: row.time,
+        });
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
-        for (lane, counts) in other.lanes {
-            self.count(lane, counts);
-        }
+    pub(super) fn merge(&mut self, other: impl IntoIterator<Item = LaneCounts>) {
+        other.into_iter().for_each(|counts| self.count(counts));
     }
 
-    fn count(&mut self, lane: (Arc<str>, LaneName, u32), counts: Counts) {
-        let known = self.lanes.entry(lane).or_insert(Counts { events: 0, ..counts });
+    fn count(&mut self, counts: LaneCounts) {
+        let key = (counts.boot.clone(), counts.lane, counts.cpu);
+        let Some(known) = self.lanes.get_mut(&key) else {
+            self.lanes.insert(key, counts);
+            return;
+        };
         known.events = known.events.saturating_add(counts.events);
-        known.first_seq = known.first_seq.min(counts.first_seq);
+        known.first_seq = known.first_seq.into_iter().chain(counts.first_seq).min();
         known.last_seq = known.last_seq.max(counts.last_seq);
         known.from = known.from.min(counts.from);
         known.to = known.to.max(counts.to);
@@ -60,45 +64,25 @@ impl Tally {
 
     /// A gap for each boot, lane and CPU. `lost_events` counts; the range of sequence numbers only says where.
     pub(super) fn gaps(&self, node: &Arc<str>, cause: GapCause, detail: &str) -> Vec<Row> {
-        let gap = |((boot, lane, cpu), counts): (&(Arc<str>, LaneName, u32), &Counts)| {
+        let gap = |counts: &LaneCounts| {
             Row::Gap(Box::new(GapRow {
-                node: node.clone(),
-                boot_id: boot.clone(),
-                lane: Some(*lane),
-                cpu: Some(*cpu),
-                endpoint: String::new(),
-                cause,
-                first_seq: Some(counts.first_seq),
-                last_seq: Some(counts.last_seq),
+                lane: counts.lane,
+                cpu: counts.cpu,
+                first_seq: counts.first_seq,
+                last_seq: counts.last_seq,
                 lost_events: counts.events,
-                lost_packets: None,
-                from: counts.from,
-                to: counts.to,
-                detail: detail.into(),
+                ..GapRow::of(cause, node, &counts.boot, counts.from, counts.to, detail)
             }))
         };
-        self.lanes.iter().map(gap).collect()
+        self.lanes.values().map(gap).collect()
     }
+}
 
-    pub(super) fn to_json(&self) -> String {
-        let line = |((boot, lane, cpu), counts): (&(Arc<str>, LaneName, u32), &Counts)| Line {
-            boot: boot.clone(),
-            lane: *lane,
-            cpu: *cpu,
-            counts: *counts,
-        };
-        let lines: Vec<_> = self.lanes.iter().map(line).collect();
-        // Only maps with other keys than text could fail.
-        serde_json::to_string(&lines).unwrap_or_default()
-    }
+impl IntoIterator for Tally {
+    type Item = LaneCounts;
+    type IntoIter = std::collections::btree_map::IntoValues<Lane, LaneCounts>;
 
-    /// `None` for anything that this does not understand.
-    pub(super) fn from_json(text: &str) -> Option<Self> {
-        let lines: Vec<Line> = serde_json::from_str(text).ok()?;
-        let mut tally = Self::default();
-        for Line { boot, lane, cpu, counts } in lines {
-            tally.count((boot, lane, cpu), counts);
-        }
-        Some(tally)
+    fn into_iter(self) -> Self::IntoIter {
+        self.lanes.into_values()
     }
 }

@@ -5,17 +5,24 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use netverdict_flowlog::{
-    Table, read,
+    Table,
+    manifest::Manifest,
+    path::ManifestPath,
+    read,
     row::{
-        CollectorRow, DispositionName, EndpointKind, EndpointRow, FlowRow, GapCause, GapRow, LaneName, Method,
-        ModeName, RecordType, Reporter,
+        CollectorRow, CollectorState, DispositionName, EndpointKind, EndpointRow, FlowRow, GapCause, GapRow, LaneName,
+        Method, ModeName, RecordType, Reporter,
     },
 };
 use netverdict_policy::{AttributionId, Confidence, Direction, Reason, Verdict};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::*;
-use crate::wal::{FsyncPolicy, Replayed, Wal, WalRecord};
+use crate::{
+    batch::RingBatch,
+    wal::{FsyncPolicy, LogRecord, Replayed, Wal},
+};
 
 mod crash;
 mod disk;
@@ -32,17 +39,10 @@ fn pod(name: &str) -> EndpointRow {
         namespace: "shop".into(),
         pod: name.into(),
         pod_uid: format!("uid-{name}"),
-        workload_kind: String::new(),
-        workload: String::new(),
-        service_account: String::new(),
         node: "node-1".into(),
-        zone: String::new(),
-        service: String::new(),
-        service_port: String::new(),
         labels: BTreeMap::from([("app".into(), name.into())]),
         identity: 7,
-        hostname: String::new(),
-        hostname_source: String::new(),
+        ..EndpointRow::default()
     }
 }
 
@@ -53,12 +53,11 @@ fn flow(seq: u64) -> Row {
         record_type: RecordType::Verdict,
         node: "node-1".into(),
         boot_id: BOOT.into(),
-        lane: LaneName::Denied,
-        cpu: 0,
-        seq,
+        lane: Some(LaneName::Denied),
+        cpu: Some(0),
+        seq: Some(seq),
         time,
         ingest_time: time,
-        receiver: "ring",
         direction: Direction::Ingress,
         reporter: Reporter::Destination,
         family: 4,
@@ -70,33 +69,22 @@ fn flow(seq: u64) -> Row {
         tcp_flags: 2,
         icmp_type: 0,
         icmp_code: 0,
-        original_destination: None,
-        translated_source: None,
         verdict: Verdict::Denied,
-        verdict_if_enforced: None,
         disposition: DispositionName::Dropped,
         mode: ModeName::Enforce,
         reason: Reason::IsolatedNoMatch,
-        drop_reason: None,
         method: Method::Enforced,
         confidence: Confidence::Exact,
-        attribution: None,
         attribution_id: AttributionId(seq % 3),
-        near_misses: [].into(),
         snapshot: 1,
-        reported_by: None,
         source: pod("web").into(),
         destination: pod("db").into(),
         packets: 1,
         bytes: 60,
-        reply_packets: 0,
-        reply_bytes: 0,
         count: 1,
         first_time: time,
         last_time: time,
-        identity_window_open: false,
-        spoof: false,
-        divergence: false,
+        ..FlowRow::default()
     }))
 }
 
@@ -106,7 +94,7 @@ fn fact(number: u64) -> Row {
         time: time(0),
         node: "node-1".into(),
         boot_id: BOOT.into(),
-        state: "running",
+        state: CollectorState::Running,
         version: "1.0.0".into(),
         mode: ModeName::Enforce,
         last_seq: BTreeMap::from([("denied/0".into(), 12)]),
@@ -150,7 +138,7 @@ fn files(data_dir: &Path) -> Vec<(SegmentPath, Vec<Row>)> {
 /// What rows say, so that they can be compared: `flow 3`, `fact 1`, `gap disk_full 2`.
 fn names<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<String> {
     let name = |row: &Row| match row {
-        Row::Flow(row) => format!("flow {}", row.seq),
+        Row::Flow(row) => format!("flow {}", row.seq.expect("a number")),
         Row::Collector(row) => format!("fact {}", row.lost_events),
         Row::Gap(row) => format!("gap {} {}", row.cause.as_str(), row.lost_events),
         other => panic!("unexpected row {other:?}"),
@@ -164,11 +152,45 @@ fn on_disk(dir: &Path) -> Vec<String> {
     names(files(&dir.join("data")).iter().flat_map(|(_, rows)| rows))
 }
 
+/// Every manifest, in order.
+fn manifests(dir: &Path) -> Vec<Manifest> {
+    let data = dir.join("data");
+    let folder = fs::read_dir(ManifestPath::folder(&data, "prod", "node-1")).into_iter().flatten();
+    let mut manifests: Vec<_> = folder
+        .map(|entry| ManifestPath::of_file(&data, &entry.unwrap().path()).expect("only manifests are there"))
+        .map(|path| Manifest::read(&data, &path).unwrap())
+        .collect();
+    manifests.sort_by_key(|manifest| manifest.path().segment());
+    manifests
+}
+
+/// Manifests list exactly the files that are there, as they are there, and each names the one before it.
+fn assert_chain(dir: &Path) {
+    let data = dir.join("data");
+    let manifests = manifests(dir);
+    let mut previous = None;
+    let mut listed = Vec::new();
+    for manifest in &manifests {
+        assert_eq!(manifest.previous(), previous.as_ref());
+        previous = Some(manifest.link());
+        for file in manifest.files() {
+            let bytes = fs::read(file.path.below(&data)).unwrap();
+            assert_eq!(file.bytes, bytes.len() as u64);
+            assert_eq!(file.sha256, hex::encode(Sha256::digest(&bytes)));
+            assert_eq!(file.path.manifest(), *manifest.path());
+            listed.push(file.path.clone());
+        }
+    }
+    listed.sort();
+    let there: Vec<_> = files(&data).into_iter().map(|(path, _)| path).collect();
+    assert_eq!(listed, there);
+}
+
 /// What a reader sees who asks the collector first and then lists the files.
 fn visible(store: &Store, dir: &Path) -> Vec<String> {
     let mut rows = Vec::new();
     for table in [Table::Flows, Table::Collectors, Table::Gaps] {
-        let (segment, batch) = store.fresh(table, None, None).unwrap();
+        let (segment, batch) = store.unflushed(table, None, None).unwrap();
         rows.extend(read::rows(table, &batch).unwrap());
         for (path, more) in files(&dir.join("data")) {
             if path.table() == table && (path.boot() != BOOT || path.segment() < segment) {
@@ -185,9 +207,9 @@ fn rows_become_files_by_table_and_hour_with_one_segment_number() {
     let store = open(dir.path());
     store.append((1..=60).map(flow).collect(), position(10)).unwrap();
     store.append(vec![fact(1)], None).unwrap();
-    let rotation = store.rotate().unwrap();
-    assert_eq!(rotation.wal, position(10));
-    assert_eq!(rotation.rows, 61);
+    let flushed = store.flush().unwrap();
+    assert_eq!(flushed.wal, position(10));
+    assert_eq!(flushed.rows, 61);
     let paths: Vec<_> =
         files(&dir.path().join("data")).into_iter().map(|(path, rows)| (path.to_string(), rows.len())).collect();
     let name = format!("node-1-{BOOT}-0000000001.parquet");
@@ -202,6 +224,44 @@ fn rows_become_files_by_table_and_hour_with_one_segment_number() {
 }
 
 #[test]
+fn a_segment_has_a_manifest_that_names_its_files_and_the_one_before() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    for seq in 1..=3 {
+        store.append(vec![flow(seq * 20), flow(seq * 20 + 1)], position(seq)).unwrap();
+        store.append(vec![fact(seq)], None).unwrap();
+        store.flush().unwrap();
+    }
+    drop(store);
+    let store = open(dir.path());
+    store.append(vec![flow(100)], position(4)).unwrap();
+    store.flush().unwrap();
+    assert_chain(dir.path());
+    let manifests = manifests(dir.path());
+    let numbers: Vec<_> = manifests.iter().map(|manifest| manifest.path().segment()).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    assert_eq!(manifests[0].previous(), None);
+    let flows = manifests[1].files().iter().find(|file| file.path.table() == Table::Flows).unwrap();
+    let [counts] = &flows.lanes[..] else { panic!("one lane: {flows:?}") };
+    assert_eq!((flows.rows, counts.events, counts.first_seq, counts.last_seq), (2, 2, 40, 41));
+}
+
+#[test]
+fn the_chain_goes_on_when_the_state_directory_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    store.append(vec![flow(1)], position(1)).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    fs::remove_dir_all(dir.path().join("state")).unwrap();
+    let store = open(dir.path());
+    store.append(vec![flow(2)], position(1)).unwrap();
+    store.flush().unwrap();
+    assert_chain(dir.path());
+    assert_eq!(manifests(dir.path()).len(), 2);
+}
+
+#[test]
 fn segment_numbers_and_checkpoints_are_kept_across_restarts() {
     let dir = TempDir::new().unwrap();
     for segment in 1..=3 {
@@ -211,7 +271,7 @@ fn segment_numbers_and_checkpoints_are_kept_across_restarts() {
         assert_eq!(committed.wal, position(segment - 1).filter(|_| segment > 1));
         let through = position(segment).unwrap();
         store.append_checkpointed(vec![flow(segment)], through, format!("after {segment}")).unwrap();
-        assert_eq!(store.rotate().unwrap().segment, segment);
+        assert_eq!(store.flush().unwrap().segment, segment);
         assert_eq!(store.segment(), segment + 1);
     }
     assert_eq!(on_disk(dir.path()), ["flow 1", "flow 2", "flow 3"]);
@@ -222,13 +282,13 @@ fn a_lost_state_directory_never_reuses_a_number() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path());
     store.append(vec![flow(1)], position(1)).unwrap();
-    store.rotate().unwrap();
+    store.flush().unwrap();
     drop(store);
     fs::remove_dir_all(dir.path().join("state")).unwrap();
     let (store, committed) = Store::open(options(dir.path())).unwrap();
     assert_eq!(committed.segment, 1);
     store.append(vec![flow(2)], position(1)).unwrap();
-    store.rotate().unwrap();
+    store.flush().unwrap();
     assert_eq!(on_disk(dir.path()), ["flow 1", "flow 2"]);
 }
 
@@ -250,13 +310,13 @@ fn a_commit_record_that_cannot_be_read_stops_the_opening() {
 }
 
 #[test]
-fn fresh_rows_are_filtered_by_time_and_carry_the_columns_of_their_path() {
+fn unflushed_rows_are_filtered_by_time_and_carry_the_columns_of_their_path() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path());
     store.append((1..=60).map(flow).collect(), position(1)).unwrap();
-    let (segment, batch) = store.fresh(Table::Flows, Some(time(29)), Some(time(31))).unwrap();
+    let (segment, batch) = store.unflushed(Table::Flows, Some(time(29)), Some(time(31))).unwrap();
     assert_eq!(segment, 1);
-    assert_eq!(batch.schema(), Table::Flows.fresh_schema());
+    assert_eq!(batch.schema(), Table::Flows.unflushed_schema());
     assert_eq!(names(&read::rows(Table::Flows, &batch).unwrap()), ["flow 29", "flow 30", "flow 31"]);
     let column = |name: &str| {
         let column = batch.column_by_name(name).unwrap();
@@ -268,32 +328,32 @@ fn fresh_rows_are_filtered_by_time_and_carry_the_columns_of_their_path() {
     assert_eq!(column("cluster"), ["prod"; 3]);
     assert_eq!(column("date"), ["2026-11-19"; 3]);
     assert_eq!(column("hour"), ["08", "09", "09"]);
-    assert_eq!(store.fresh(Table::Gaps, None, None).unwrap().1.num_rows(), 0);
+    assert_eq!(store.unflushed(Table::Gaps, None, None).unwrap().1.num_rows(), 0);
 }
 
 #[test]
-fn a_rotation_is_due_by_age_by_rows_and_not_without_cause() {
+fn a_flush_is_due_by_age_by_rows_and_not_without_cause() {
     let dir = TempDir::new().unwrap();
-    let options = StoreOptions { rotate_rows: 3, ..options(dir.path()) };
+    let options = StoreOptions { flush_rows: 3, ..options(dir.path()) };
     let (store, _) = Store::open(options).unwrap();
-    let later = Instant::now() + ROTATE_AFTER * 2;
+    let later = Instant::now() + FLUSH_AFTER * 2;
     assert!(!store.due(later));
     store.append(vec![flow(1)], position(1)).unwrap();
     assert!(!store.due(Instant::now()));
     assert!(store.due(later));
     store.append(vec![flow(2), flow(3)], position(2)).unwrap();
     assert!(store.due(Instant::now()));
-    store.rotate().unwrap();
+    store.flush().unwrap();
     assert!(!store.due(later));
     // Progress without rows is worth a commit, for it lets go of the log.
     store.append(vec![], position(3)).unwrap();
     assert!(store.due(later));
-    assert_eq!(store.rotate().unwrap().wal, position(3));
-    assert_eq!(store.rotate().unwrap().wal, None);
+    assert_eq!(store.flush().unwrap().wal, position(3));
+    assert_eq!(store.flush().unwrap().wal, None);
 }
 
 #[test]
-fn readers_see_each_row_once_at_every_step_of_a_rotation() {
+fn readers_see_each_row_once_at_every_step_of_a_flush() {
     let dir = TempDir::new().unwrap();
     let shared: Arc<Mutex<Option<Arc<Store>>>> = Arc::default();
     let looks = Arc::new(AtomicUsize::new(0));
@@ -314,8 +374,8 @@ fn readers_see_each_row_once_at_every_step_of_a_rotation() {
     store.append((1..=60).map(flow).collect(), position(1)).unwrap();
     store.append(vec![fact(1)], None).unwrap();
     *shared.lock().unwrap() = Some(store.clone());
-    store.rotate().unwrap();
-    store.rotate().unwrap();
+    store.flush().unwrap();
+    store.flush().unwrap();
     *shared.lock().unwrap() = None;
     assert!(looks.load(Ordering::Relaxed) >= 9);
 }
@@ -330,7 +390,7 @@ fn readers_beside_a_writer_see_each_row_once() {
             for seq in 1..=40 {
                 store.append(vec![flow(seq)], position(seq)).unwrap();
                 if seq % 4 == 0 {
-                    store.rotate().unwrap();
+                    store.flush().unwrap();
                 }
             }
         }

@@ -1,17 +1,19 @@
 use std::fs;
 
+use netverdict_flowlog::row::LaneName;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::batch::RingBatch;
 
-fn record(number: u8, length: usize) -> WalRecord<'static> {
-    WalRecord {
-        lane: number % 2,
-        ingest_time_ns: 1_000 + i64::from(number),
-        clock_offset_ns: -7,
-        bytes: vec![number; length].into(),
-    }
+fn record(number: u8, length: usize) -> LogRecord {
+    LogRecord::Ring(RingBatch {
+        lane: if number.is_multiple_of(2) { LaneName::Denied } else { LaneName::Flow },
+        ingest_ns: 1_000 + i64::from(number),
+        offset_ns: -7,
+        bytes: vec![number; length],
+    })
 }
 
 fn open(dir: &Path) -> (Wal, Replay) {
@@ -30,7 +32,8 @@ fn replay(dir: &Path, after: Option<WalPosition>) -> Vec<Replayed> {
 
 fn numbers(replayed: &[Replayed]) -> Vec<u8> {
     let number = |one: &Replayed| match one {
-        Replayed::Record(_, record) => record.bytes[0],
+        Replayed::Record(_, LogRecord::Ring(batch)) => batch.bytes[0],
+        Replayed::Record(_, other) => panic!("no batch of a ring: {other:?}"),
         Replayed::Damaged(..) => 0,
     };
     replayed.iter().map(number).collect()
@@ -53,6 +56,39 @@ fn everything_appended_is_replayed_in_order() {
     assert_eq!(replayed, expected);
     assert_eq!(numbers(&replay(dir.path(), Some(positions[5]))), [7, 8, 9]);
     assert!(replay(dir.path(), Some(positions[8])).is_empty());
+}
+
+#[test]
+fn log_of_the_former_version_is_replayed_after_an_upgrade() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("00000000000000000001.log");
+    let session = br#"{"node":"n","boot_id":"b","mode":"enforce","fresh":false,"time_ns":5}"#;
+    let payloads = [
+        [&[1, 0xff][..], &5_i64.to_le_bytes(), &3_i64.to_le_bytes(), session].concat(),
+        [&[1, 0][..], &1_002_i64.to_le_bytes(), &(-7_i64).to_le_bytes(), &[2; 20]].concat(),
+        [&[1, 1][..], &1_003_i64.to_le_bytes(), &(-7_i64).to_le_bytes(), &[3; 20]].concat(),
+    ];
+    let mut bytes = [&b"NVLOG001"[..], &1_u64.to_le_bytes()].concat();
+    for payload in &payloads {
+        let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+        let sum = crc32fast::hash(&[&length, payload.as_slice()].concat());
+        bytes.extend([&length[..], &sum.to_le_bytes(), payload].concat());
+    }
+    fs::write(&file, bytes).unwrap();
+    let (mut wal, before) = open(dir.path());
+    let records: Vec<_> = before
+        .map(|replayed| match replayed.unwrap() {
+            Replayed::Record(_, record) => record,
+            Replayed::Damaged(position, bytes) => panic!("{bytes} bytes damaged at {position:?}"),
+        })
+        .collect();
+    let LogRecord::Session(began) = &records[0] else { panic!("no session: {records:?}") };
+    assert_eq!((&*began.node, began.fresh, began.time_ns), ("n", false, 5));
+    assert_eq!(records[1..], [record(2, 20), record(3, 20)]);
+    // And goes on in the layout of today.
+    wal.append(&record(4, 20)).unwrap();
+    drop(wal);
+    assert_eq!(replay(dir.path(), None).len(), 4);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Gaps as people are told of them. The record keeps each; in words, those that say the same are told once.
+//! Gaps as answers show them. The record keeps each gap; an answer shows those that say the same once.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -10,14 +10,14 @@ use crate::row::GapCause;
 /// Endpoints that are named in one line.
 const NAMED: usize = 3;
 
-/// Gaps to be told, oldest first: one that was recorded when it began and again when it ended is told once, and pods that
-/// were not attached for a moment that has no length are told together.
+/// Gaps to be shown, oldest first: a gap that was recorded when it began and again when it ended is shown once, and pods
+/// that were not attached for a moment without length are shown together.
 pub fn merged(gaps: &[Gap]) -> Vec<Gap> {
     let mut longest: BTreeMap<(&str, &str, &str, &str, DateTime<Utc>), &Gap> = BTreeMap::new();
-    let mut told = Vec::new();
+    let mut shown = Vec::new();
     for gap in gaps {
         if gap.lost_events > 0 {
-            told.push(gap.clone());
+            shown.push(gap.clone());
             continue;
         }
         let known = longest.entry((&gap.node, &gap.lane, &gap.endpoint, &gap.cause, gap.from)).or_insert(gap);
@@ -30,12 +30,12 @@ pub fn merged(gaps: &[Gap]) -> Vec<Gap> {
         if gap.cause == GapCause::Unattached.as_str() && gap.from == gap.to {
             moments.entry(&gap.node).or_default().push(gap);
         } else {
-            told.push(gap.clone());
+            shown.push(gap.clone());
         }
     }
-    told.extend(moments.into_values().filter_map(|gaps| together(&gaps)));
-    told.sort_by_key(|gap| (gap.to, gap.from));
-    told
+    shown.extend(moments.into_values().filter_map(|gaps| together(&gaps)));
+    shown.sort_by_key(|gap| (gap.to, gap.from));
+    shown
 }
 
 fn together(gaps: &[&Gap]) -> Option<Gap> {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_the_same_is_told_once() {
+    fn gaps_that_say_the_same_are_shown_once() {
         let mut gaps: Vec<Gap> =
             (0..8).map(|index| gap("unattached", &format!("shop/pod-{index}"), index, index)).collect();
         gaps.push(gap("source_stale", "", 3, 3));
@@ -107,9 +107,9 @@ mod tests {
         gaps.push(gap("unattached", "shop/late", 5, 9));
         let lost = Gap { lost_events: 7, lane: "flow".into(), ..gap("ring_full", "", 1, 2) };
         gaps.extend([lost.clone(), lost]);
-        let told: Vec<String> = merged(&gaps).iter().map(ToString::to_string).collect();
+        let shown: Vec<String> = merged(&gaps).iter().map(ToString::to_string).collect();
         assert_eq!(
-            told,
+            shown,
             [
                 "ring full on node n1, 7 events lost of the flow lane, 2023-11-14T22:13:21.000Z to 2023-11-14T22:13:22.000Z",
                 "ring full on node n1, 7 events lost of the flow lane, 2023-11-14T22:13:21.000Z to 2023-11-14T22:13:22.000Z",

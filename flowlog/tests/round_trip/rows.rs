@@ -6,9 +6,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use netverdict_flowlog::{
     Table,
     row::{
-        AttributionRow, AttributionValue, ChangeHead, ChangeKind, CollectorRow, DispositionName, DropReason,
-        EndpointChangeRow, EndpointKind, EndpointRow, FlowRow, GapCause, GapRow, LaneName, Method, ModeName,
-        NamespaceRow, PolicyRow, RecordType, Reporter, Row, ServiceRow, SettingRow, SnapshotRow,
+        AttributionRow, AttributionValue, ChangeHead, ChangeKind, CollectorRow, CollectorState, DispositionName,
+        DropReason, EndpointChangeRow, EndpointKind, EndpointRow, FlowRow, GapCause, GapRow, LaneName, Method,
+        ModeName, NamespaceRow, PolicyRow, Receiver, RecordType, Reporter, Row, ServiceRow, SettingRow, SnapshotRow,
     },
 };
 use netverdict_policy::{
@@ -143,7 +143,9 @@ fn endpoint() -> impl Strategy<Value = Arc<EndpointRow>> {
 
 /// Any row whose attribution agrees with what the row itself says.
 pub(crate) fn flow() -> impl Strategy<Value = Row> {
-    let record = (word(RecordType::ALL), shared(), shared(), word(LaneName::ALL), index(), count(), time(), time());
+    let ring = option::of((word(LaneName::ALL), index(), count()));
+    let record =
+        (word(RecordType::ALL), shared(), shared(), ring, option::of(shared()), time(), time(), word(Receiver::ALL));
     let ends = (address(), address(), port(), port(), option::of((address(), port())), option::of((address(), port())));
     let numbers = any::<[u8; 5]>();
     let decided = (
@@ -167,23 +169,25 @@ pub(crate) fn flow() -> impl Strategy<Value = Row> {
         count(),
     );
     (record, ends, numbers, decided, rest).prop_map(|(record, ends, numbers, decided, rest)| {
-        let (record_type, node, boot_id, lane, cpu, seq, time, ingest_time) = record;
+        let (record_type, node, boot_id, ring, cursor, time, ingest_time, receiver) = record;
+        let (lane, (cpu, seq)) = (ring.map(|ring| ring.0), ring.map(|ring| (ring.1, ring.2)).unzip());
         let (source_ip, destination_ip, source_port, destination_port, original_destination, translated_source) = ends;
         let [family, protocol, tcp_flags, icmp_type, icmp_code] = numbers;
         let (decision, id, disposition, mode, drop_reason, method, near_misses, reported_by) = decided;
         let (source, destination, volume, (first_time, last_time), trust, direction, reporter, snapshot) = rest;
         let (packets, bytes, reply_packets, reply_bytes, count) = volume;
         let attribution_id = AttributionId(id.unwrap_or(0));
-        Row::Flow(Box::new(FlowRow {
+        let row = FlowRow {
             record_type,
             node,
             boot_id,
             lane,
             cpu,
             seq,
+            cursor,
             time,
             ingest_time,
-            receiver: "ring",
+            receiver,
             direction,
             reporter,
             family,
@@ -195,8 +199,10 @@ pub(crate) fn flow() -> impl Strategy<Value = Row> {
             tcp_flags,
             icmp_type,
             icmp_code,
-            original_destination,
-            translated_source,
+            original_destination_ip: original_destination.map(|(address, _)| address),
+            original_destination_port: original_destination.map(|(_, port)| port),
+            translated_source_ip: translated_source.map(|(address, _)| address),
+            translated_source_port: translated_source.map(|(_, port)| port),
             verdict: decision.verdict,
             verdict_if_enforced: decision.verdict_if_enforced,
             disposition,
@@ -221,14 +227,15 @@ pub(crate) fn flow() -> impl Strategy<Value = Row> {
             last_time,
             identity_window_open: trust[0],
             spoof: trust[1],
-            divergence: trust[2],
-        }))
+            ..FlowRow::default()
+        };
+        Row::Flow(Box::new(FlowRow { divergence: trust[2], ..row }))
     })
 }
 
 fn head() -> impl Strategy<Value = ChangeHead> {
     (word(ChangeKind::ALL), time(), count(), shared(), shared())
-        .prop_map(|(change, time, revision, node, boot_id)| ChangeHead { change, time, revision, node, boot_id })
+        .prop_map(|(change, time, snapshot, node, boot_id)| ChangeHead { change, time, snapshot, node, boot_id })
 }
 
 pub(crate) fn policy() -> impl Strategy<Value = Row> {
@@ -343,7 +350,7 @@ pub(crate) fn gap() -> impl Strategy<Value = Row> {
 
 pub(crate) fn collector() -> impl Strategy<Value = Row> {
     let last_seq = proptest::collection::btree_map("(denied|flow)/[0-9]", any::<i64>(), 0..4);
-    let state = select(vec!["started", "running", "stopped"]);
+    let state = word(CollectorState::ALL);
     (time(), shared(), shared(), state, text(), word(ModeName::ALL), last_seq, count(), count()).prop_map(
         |(time, node, boot_id, state, version, mode, last_seq, lost_events, endpoints)| {
             Row::Collector(Box::new(CollectorRow {
@@ -389,12 +396,13 @@ pub(crate) fn many_flows(count: u64) -> Vec<Row> {
             record_type: if seq % 5 < 2 { RecordType::Close } else { RecordType::Verdict },
             node: node.clone(),
             boot_id: boot_id.clone(),
-            lane: LaneName::Denied,
-            cpu: u32::try_from(seq % 4).unwrap(),
-            seq: seq / 4,
+            lane: Some(LaneName::Denied),
+            cpu: Some(u32::try_from(seq % 4).unwrap()),
+            seq: Some(seq / 4),
+            cursor: None,
             time,
             ingest_time: begin,
-            receiver: "ring",
+            receiver: Receiver::Ring,
             direction: Direction::Ingress,
             reporter: Reporter::Destination,
             family: 4,
@@ -406,8 +414,6 @@ pub(crate) fn many_flows(count: u64) -> Vec<Row> {
             tcp_flags: 2,
             icmp_type: 0,
             icmp_code: 0,
-            original_destination: None,
-            translated_source: None,
             verdict: Verdict::Denied,
             verdict_if_enforced: None,
             disposition: DispositionName::Dropped,
@@ -430,9 +436,7 @@ pub(crate) fn many_flows(count: u64) -> Vec<Row> {
             count: 1,
             first_time: time,
             last_time: time,
-            identity_window_open: false,
-            spoof: false,
-            divergence: false,
+            ..FlowRow::default()
         }))
     };
     (0..count).map(row).collect()

@@ -1,54 +1,61 @@
 //! From snapshots to decision tables.
 //!
-//! The first compilation does everything. The following ones go by what differs between two snapshots: local pods are
-//! put into classes anew where the policies that select them changed; addresses are read anew where their owner, its
-//! labels, or what live rules read of them changed; and only pairs of a new class or a new identity are judged. Classes,
-//! identities and columns never change their meaning: what changes gets a new id, so that a half-written publication
-//! cannot alter a verdict.
+//! The first compilation does everything. Later ones are incremental, by the difference between two snapshots: local
+//! pods get new classes where the policies that select them changed; addresses get new identities where their owner, its
+//! labels, or the attributes that rules read changed; and only pairs of a new class or a new identity are evaluated.
+//! Classes, identities and columns never change their meaning: what changes gets a new id, so that a half-written
+//! publication cannot alter a verdict.
 //!
-//! Whether the order of writes is safe is not decided here: the loader commits a change as a whole.
+//! The order of writes is not decided here: the loader commits a change as a whole.
 
+mod address_record;
+mod address_records;
 mod blocks;
 mod catalogue;
 mod class;
+mod class_key;
+mod class_rules;
 mod columns;
 mod counter;
 mod difference;
-mod directory;
 mod hashing;
 mod identity;
-mod judging;
-mod ledger;
+mod identity_index;
+mod interning;
 mod lookup;
+mod named_addresses;
+mod outcome;
+mod output;
 mod pairing;
 mod policies;
+mod policy_rules;
 mod port_set;
 mod profiles;
-mod scripts;
-mod sharing;
 mod subjects;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod tracked_tables;
 mod view;
-mod world;
 
 use std::{collections::hash_map::Entry, net::IpAddr, sync::Arc};
 
 use self::{
+    address_record::{AddressState, EntryDetails, Holder},
+    address_records::{AddressRecords, Dirty},
     catalogue::{Decisions, Owners},
     columns::Columns,
     difference::Difference,
-    directory::Directory,
     hashing::{QuickMap, QuickSet},
     identity::{Identities, IdentityChange, Signature},
-    ledger::Ledger,
+    identity_index::IdentityIndex,
+    interning::Move,
+    output::CompilerOutput,
     policies::Policies,
-    scripts::Scripts,
-    sharing::Move,
+    policy_rules::PolicyRulesCache,
     subjects::Subjects,
     terms::{TermChange, Terms},
-    world::{Dirty, Found, Holder, Sight, World},
+    tracked_tables::TrackedTables,
 };
 use crate::{
     decision::{AttributionId, Decision},
@@ -63,22 +70,11 @@ pub struct Compiler {
     snapshot: Arc<Snapshot>,
     policies: Policies,
     subjects: Subjects,
-    world: World,
+    records: AddressRecords,
     identities: Identities,
-    books: Books,
+    output: CompilerOutput,
     /// Of a pod that talks to itself.
     self_traffic: AttributionId,
-}
-
-/// What all parts write to.
-#[derive(Debug)]
-struct Books {
-    terms: Terms,
-    scripts: Scripts,
-    decisions: Decisions,
-    owners: Owners,
-    columns: Columns,
-    ledger: Ledger,
 }
 
 impl Compiler {
@@ -91,63 +87,63 @@ impl Compiler {
             snapshot: Arc::default(),
             policies: Policies::default(),
             subjects: Subjects::new(node.clone(), floor.class),
-            world: World::new(node),
+            records: AddressRecords::new(node),
             identities: Identities::new(floor.identity.max(IdentityId::FIRST))
-                .with(Signature::default(), IdentityId::WORLD),
-            books: Books {
+                .with_permanent(Signature::default(), IdentityId::WORLD),
+            output: CompilerOutput {
                 terms: Terms::default(),
-                scripts: Scripts::default(),
+                policy_rules: PolicyRulesCache::default(),
                 decisions,
                 owners: Owners::new(floor.owner.max(1)),
                 columns: Columns::new(floor.column),
-                ledger: Ledger::default(),
+                tracked: TrackedTables::default(),
             },
             self_traffic,
         }
     }
 
-    /// Brings the tables to `snapshot` and tells what has to be written for it. The first change is complete.
+    /// Brings the tables to `snapshot` and returns what has to be written for it. The first change is complete.
     pub fn compile(&mut self, snapshot: &Arc<Snapshot>) -> Change {
         let old = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
         let difference = Difference::between(&old, snapshot);
-        let touched = self.policies.update(snapshot, &difference.policies);
-        let classes = self.subjects.update(snapshot, &difference, &self.policies, &touched, &mut self.books);
-        let terms = self.books.terms.settle();
-        let addresses = &self.books.ledger.tables().addresses;
-        let dirty = self.world.update(&old, snapshot, &difference, &self.books.terms, &terms, addresses);
-        let identities = self.place(dirty, &terms);
-        let listed = !classes.created.is_empty();
-        let directory = Directory::new(&self.world, &self.identities, listed);
-        pairing::pair(&mut self.subjects, classes, &identities, &directory, &mut self.books);
-        self.world.settle();
-        self.books.settle_columns();
-        self.forget();
+        let versions = self.policies.update(snapshot, &difference.policies);
+        let classes = self.subjects.update(snapshot, &difference, &self.policies, &versions, &mut self.output);
+        let terms = self.output.terms.take_change();
+        let entries = &self.output.tracked.tables().addresses;
+        let dirty = self.records.update(&old, snapshot, &difference, &self.output.terms, &terms, entries);
+        let identities = self.assign_identities(dirty, &terms);
+        let needs_index = !classes.created.is_empty();
+        let index = IdentityIndex::new(&self.records, &self.identities, needs_index);
+        pairing::pair(&mut self.subjects, classes, &identities, &index, &mut self.output);
+        self.records.drop_unused();
+        self.output.write_columns();
+        self.evict_meanings();
         Change {
-            attributions: self.books.decisions.take_new(),
-            owners: self.books.owners.take_new(),
-            ..self.books.ledger.take_change()
+            attributions: self.output.decisions.take_new(),
+            owners: self.output.owners.take_new(),
+            ..self.output.tracked.take_change()
         }
     }
 
     /// All that the kernel is to hold for the last snapshot.
     pub fn tables(&self) -> &Tables {
-        self.books.ledger.tables()
+        self.output.tracked.tables()
     }
 
-    /// What an attribution id means. One that has left the tables is known for some thousand decisions more: whoever
-    /// needs it for longer keeps what the changes told.
+    /// What an attribution id means. Meanings that have left the tables are evicted after some thousand new decisions;
+    /// callers that need them for longer keep those that the changes contain.
     pub fn decision(&self, id: AttributionId) -> Option<&Arc<Decision>> {
-        self.books.decisions.get(id)
+        self.output.decisions.get(id)
     }
 
-    /// What an owner id means; of owners that are gone as long as of decisions.
+    /// What an owner id means. Evicted as decisions are.
     pub fn owner(&self, id: OwnerId) -> Option<&Owner> {
-        self.books.owners.get(id)
+        self.output.owners.get(id)
     }
 
-    /// `None` for whoever has, or had not long ago, no address and no part in the tables.
+    /// `None` for owners that have no address and no entry in the tables, and had none lately.
     pub fn owner_id(&self, owner: &Owner) -> Option<OwnerId> {
-        self.books.owners.find(owner)
+        self.output.owners.find(owner)
     }
 
     /// The next free ids.
@@ -155,79 +151,80 @@ impl Compiler {
         IdFloor {
             identity: self.identities.floor(),
             class: self.subjects.floor(),
-            column: self.books.columns.floor(),
-            owner: self.books.owners.floor(),
+            column: self.output.columns.floor(),
+            owner: self.output.owners.floor(),
         }
     }
 
-    /// Gives addresses and blocks their identities.
-    fn place(&mut self, dirty: Dirty, change: &TermChange) -> IdentityChange {
+    /// Gives addresses and blocks their identities, and writes their entries.
+    fn assign_identities(&mut self, dirty: Dirty, change: &TermChange) -> IdentityChange {
         let Dirty { addresses, blocks } = dirty;
-        let first = IdentityId(self.identities.floor());
+        let first_new = IdentityId(self.identities.floor());
         let mut groups = Groups::default();
-        let seen: Vec<(usize, Option<Found>)> = {
-            let of_addresses = addresses.iter().map(|address| self.books.ledger.address(*address));
-            let of_blocks = blocks.iter().map(|block| self.books.ledger.tables().blocks.get(block).copied());
-            let sights = self.world.addresses(&addresses).chain(blocks.iter().map(|block| self.world.block(block)));
-            of_addresses.chain(of_blocks).zip(sights).map(|(entry, sight)| groups.add(entry, sight)).collect()
+        let members: Vec<(usize, Option<EntryDetails>)> = {
+            let of_addresses = addresses.iter().map(|address| self.output.tracked.address(*address));
+            let of_blocks = blocks.iter().map(|block| self.output.tracked.tables().blocks.get(block).copied());
+            let of_blocks_now = blocks.iter().map(|block| self.records.block_state(block));
+            let states = self.records.states(&addresses).chain(of_blocks_now);
+            of_addresses.chain(of_blocks).zip(states).map(|(entry, state)| groups.add(entry, state)).collect()
         };
         let from: Vec<Option<IdentityId>> = groups.moves.iter().map(|group| group.from).collect();
-        // Where it is not the same to a class that stays, an address gets another identity: pairs are written before a
-        // change is committed.
-        let world = &self.world;
-        let ids = self.identities.assign(groups.moves, |old, new| world.means(old, new, change));
-        let heirs = self.heirs(first, from.into_iter().zip(ids.iter().copied()), change);
-        let mut seen = seen.into_iter().map(|(group, found)| ids[group].zip(found));
-        for (address, entry) in addresses.into_iter().zip(&mut seen) {
-            let entry = entry.map(|(id, found)| self.entry(address, id, found));
-            self.books.ledger.set_address(address, entry);
+        // An identity is kept only where it is the same to each class that stays: pairs are written before a change is
+        // committed.
+        let records = &self.records;
+        let ids = self.identities.assign(groups.moves, |old, new| records.equals_before(old, new, change));
+        let derived = self.find_derived(first_new, from.into_iter().zip(ids.iter().copied()), change);
+        let mut members = members.into_iter().map(|(group, details)| ids[group].zip(details));
+        for (address, entry) in addresses.into_iter().zip(&mut members) {
+            let entry = entry.map(|(id, details)| self.entry(address, id, details));
+            self.output.tracked.set_address(address, entry);
         }
-        for (block, entry) in blocks.into_iter().zip(seen) {
-            let entry = entry.map(|(id, found)| found.entry(id, OwnerId::NOBODY));
-            self.books.ledger.set_block(block, entry);
+        for (block, entry) in blocks.into_iter().zip(members) {
+            let entry = entry.map(|(id, details)| details.entry(id, OwnerId::NOBODY));
+            self.output.tracked.set_block(block, entry);
         }
-        let (created, removed) = self.identities.settle();
-        let inherits: QuickSet<IdentityId> = heirs.values().flatten().copied().collect();
-        let strangers = created.into_iter().filter(|id| !inherits.contains(id)).collect();
-        IdentityChange { first, removed: removed.into_iter().collect(), heirs, strangers }
+        let (created, removed) = self.identities.drop_unused();
+        let matched: QuickSet<IdentityId> = derived.values().flatten().copied().collect();
+        let unmatched = created.into_iter().filter(|id| !matched.contains(id)).collect();
+        IdentityChange { first_new, removed: removed.into_iter().collect(), derived, unmatched }
     }
 
-    /// Finds for new identities older ones that look the same to every class there was.
-    fn heirs(
+    /// Finds new identities that no older class can tell from an older identity: these share its outcomes.
+    fn find_derived(
         &self,
-        first: IdentityId,
+        first_new: IdentityId,
         moves: impl Iterator<Item = (Option<IdentityId>, Option<IdentityId>)>,
         change: &TermChange,
     ) -> QuickMap<IdentityId, Vec<IdentityId>> {
-        let mut settled: QuickSet<IdentityId> = QuickSet::default();
-        let mut heirs: QuickMap<IdentityId, Vec<IdentityId>> = QuickMap::default();
+        let mut found: QuickSet<IdentityId> = QuickSet::default();
+        let mut derived: QuickMap<IdentityId, Vec<IdentityId>> = QuickMap::default();
         for (from, to) in moves.filter_map(|(from, to)| from.zip(to)) {
-            if to < first || settled.contains(&to) {
+            if to < first_new || found.contains(&to) {
                 continue;
             }
             let signatures = self.identities.get(from).zip(self.identities.get(to));
-            if signatures.is_some_and(|(old, new)| self.world.means(old, new, change)) {
-                settled.insert(to);
-                heirs.entry(from).or_default().push(to);
+            if signatures.is_some_and(|(old, new)| self.records.equals_before(old, new, change)) {
+                found.insert(to);
+                derived.entry(from).or_default().push(to);
             }
         }
-        heirs
+        derived
     }
 
-    fn entry(&mut self, address: IpAddr, identity: IdentityId, found: Found) -> PeerEntry {
-        let owner = match found.owner {
+    fn entry(&mut self, address: IpAddr, identity: IdentityId, details: EntryDetails) -> PeerEntry {
+        let owner = match details.owner {
             Some(owner) => owner,
             None => {
                 let owner = self.owner_of(address);
-                self.world.note_owner(address, owner);
+                self.records.set_owner(address, owner);
                 owner
             }
         };
-        found.entry(identity, owner)
+        details.entry(identity, owner)
     }
 
     fn owner_of(&mut self, address: IpAddr) -> OwnerId {
-        let owner = match self.world.holder(address) {
+        let owner = match self.records.holder(address) {
             Holder::Pod(key) => {
                 let uid = self.snapshot.pods.get(&key).map(|pod| pod.uid.clone()).unwrap_or_default();
                 Owner::Pod { key, uid }
@@ -236,38 +233,30 @@ impl Compiler {
             Holder::Service(key) => Owner::Service { key },
             Holder::Nobody => return OwnerId::NOBODY,
         };
-        self.books.owners.id(owner)
+        self.output.owners.id(owner)
     }
 
-    /// Drops meanings that no table has needed for some time, so that they do not pile up.
-    fn forget(&mut self) {
-        let books = &mut self.books;
-        if books.decisions.is_long() {
+    /// Evicts meanings that no table has used for some time, so that memory stays bounded.
+    fn evict_meanings(&mut self) {
+        let output = &mut self.output;
+        if output.decisions.is_full() {
             let outcomes = self.subjects.classes().values().flat_map(|class| class.outcomes());
-            let columns = books.ledger.tables().columns.values().flat_map(Column::outcomes);
+            let columns = output.tracked.tables().columns.values().flat_map(Column::outcomes);
             let mut used: QuickSet<AttributionId> = outcomes.chain(columns).filter_map(attribution).collect();
             used.insert(self.self_traffic);
             let versions = self.policies.versions().map(|version| version.number).collect();
-            books.decisions.forget(&used, &versions);
+            output.decisions.evict(&used, &versions);
         }
-        if books.owners.is_long() {
-            let tables = books.ledger.tables();
+        if output.owners.is_full() {
+            let tables = output.tracked.tables();
             let peers = tables.addresses.values().map(|peer| peer.owner);
             let used = peers.chain(tables.subjects.values().map(|subject| subject.owner)).collect();
-            books.owners.forget(&used);
+            output.owners.evict(&used);
         }
     }
 }
 
-impl Books {
-    fn settle_columns(&mut self) {
-        let (new, old) = self.columns.settle();
-        new.into_iter().for_each(|(id, column)| self.ledger.add_column(id, column));
-        old.into_iter().for_each(|id| self.ledger.remove_column(id));
-    }
-}
-
-/// Addresses and blocks that go from one identity to one signature.
+/// Addresses and blocks, grouped by the identity that they have and the signature that they get.
 #[derive(Default)]
 struct Groups {
     by_move: QuickMap<(Option<IdentityId>, Option<Signature>), usize>,
@@ -275,8 +264,9 @@ struct Groups {
 }
 
 impl Groups {
-    fn add(&mut self, entry: Option<PeerEntry>, sight: Option<Sight>) -> (usize, Option<Found>) {
-        let (to, found) = sight.map(|Sight { signature, found }| (signature, found)).unzip();
+    /// Returns the position of the group.
+    fn add(&mut self, entry: Option<PeerEntry>, state: Option<AddressState>) -> (usize, Option<EntryDetails>) {
+        let (to, details) = state.map(|AddressState { signature, details }| (signature, details)).unzip();
         let from = entry.map(|entry| entry.identity);
         let moves = &mut self.moves;
         let group = match self.by_move.entry((from, to)) {
@@ -288,7 +278,7 @@ impl Groups {
             }
         };
         moves[group].members += 1;
-        (group, found)
+        (group, details)
     }
 }
 

@@ -75,7 +75,7 @@ fn compile(snapshot: &Snapshot) -> Compiler {
     compiler
 }
 
-/// The tables say what the evaluator says, with the same blame.
+/// The tables and the evaluator agree on verdict and attribution.
 fn agrees(snapshot: &Snapshot, compiler: &Compiler) -> Result<(), TestCaseError> {
     for probe in probes(snapshot) {
         let evaluated = probe.evaluate(snapshot);

@@ -64,7 +64,7 @@ pub enum Owner {
 pub struct PeerEntry {
     pub identity: IdentityId,
     pub owner: OwnerId,
-    /// A Service's address: judged `unknown` at the source's egress, for its backend is not known there.
+    /// A Service's address: `unknown` at the source's egress, since its backend is not known there.
     pub service: bool,
     /// In a pod range, but no pod is known to own it.
     pub unknown_pod: bool,
@@ -125,7 +125,7 @@ impl Column {
     }
 }
 
-/// A local pod as the kernel judges it.
+/// What the kernel is to know of a local pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubjectEntry {
     pub owner: OwnerId,
@@ -150,7 +150,7 @@ pub struct Tables {
     pub columns: BTreeMap<ColumnId, Column>,
 }
 
-/// What has to change in the kernel, and what new ids mean. `put` holds new and changed entries, `delete` keys that are
+/// What to change in the kernel, and the meaning of new ids. `put` holds new and changed entries, `delete` keys that are
 /// no more.
 #[derive(Clone, Debug, Default)]
 pub struct Change {

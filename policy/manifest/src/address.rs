@@ -1,36 +1,51 @@
-//! Addresses and blocks as Kubernetes writes them, the forms that only old objects have included.
+//! IP addresses and CIDR blocks, with the legacy spellings that Kubernetes still accepts in stored objects.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    fields::{Read, quoted},
+    fields::{Field, Read, quoted},
     finding::{Invalid, code},
 };
 
-/// A block, with what was not as an API server wants it today.
+/// A CIDR block.
 #[derive(Debug)]
 pub(crate) struct Block {
     /// Host bits masked, v4-mapped IPv6 as IPv4.
     pub(crate) cidr: IpNet,
-    /// It had host bits or leading zeros (N-10), or was v4-mapped.
+    /// It was written with host bits or leading zeros (N-10), or as v4-mapped IPv6.
     pub(crate) legacy: bool,
 }
 
-/// An address. A v4-mapped IPv6 address is the IPv4 address that it stands for (E-3).
+/// An IP address. A v4-mapped IPv6 address becomes the IPv4 address that it contains (E-3).
 pub(crate) fn address(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// `address/length`. Old objects have host bits set and leading zeros: they are masked and read as decimal, as
-/// Kubernetes does (N-10).
-pub(crate) fn block(text: &str, path: &str) -> Read<Block> {
+/// `address/length`. As in Kubernetes, host bits are masked and leading zeros are decimal (N-10).
+pub(crate) fn block(field: &Field<'_>) -> Read<Block> {
+    let text = field.text()?;
     parse(text).ok_or_else(|| {
-        let message = format!("{} is no block of addresses", quoted(text));
+        let message = format!("expected a block of addresses, found {}", quoted(text));
         let remedy = "write an address, a slash and the length of the prefix: 10.0.0.0/8 or fd00::/8";
-        Box::new(Invalid::new(code::INVALID_CIDR, path, message, remedy))
+        Box::new(Invalid::new(code::INVALID_CIDR, &field.path, message, remedy))
     })
+}
+
+impl Block {
+    /// The warning for a block that is written in an old way, or `None`.
+    pub(crate) fn legacy_warning(&self, path: &str) -> Option<Invalid> {
+        let cidr = self.cidr;
+        let message = format!("the block has host bits or leading zeros, or is IPv4 within IPv6; it is read as {cidr}");
+        self.legacy.then(|| Invalid::new(code::LEGACY_CIDR, path, message, format!("write {cidr}")))
+    }
+}
+
+/// For an address of a pod, node or Service that cannot be read.
+pub(crate) fn invalid_address(text: &str, path: &str) -> Invalid {
+    let message = format!("expected an IP address, found {}, which is left out", quoted(text));
+    Invalid::new(code::INVALID_ADDRESS, path, message, "write an IPv4 or IPv6 address")
 }
 
 fn parse(text: &str) -> Option<Block> {
@@ -90,7 +105,7 @@ mod tests {
             ("::ffff:10.0.0.0/104", "10.0.0.0/8", true),
             ("10.0.0.1/32", "10.0.0.1/32", false),
         ] {
-            let block = block(text, "").unwrap();
+            let block = parse(text).unwrap();
             assert_eq!((block.cidr.to_string().as_str(), block.legacy), (expected, legacy), "{text}");
         }
     }
@@ -115,7 +130,7 @@ mod tests {
             "10.0.0.0/8/8",
             "a/b",
         ] {
-            assert!(block(text, "").is_err(), "{text:?}");
+            assert!(parse(text).is_none(), "{text:?}");
         }
     }
 }

@@ -1,15 +1,43 @@
-//! Canonical JSON (RFC 8785): one spelling for equal values, so that equal objects have equal hashes.
+//! The hash of an object: SHA-256 of its canonical JSON (RFC 8785), the same for equal objects however they were written.
 //!
 //! Keys are sorted by UTF-16 code units and numbers are written as ECMAScript does, whatever order and spelling the
 //! object came in.
 
 use std::fmt::Write as _;
 
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 use sha2::{Digest as _, Sha256};
 
+use crate::object::ANNOTATION_PREFIX;
+
+/// SHA-256, in lower-case hex, of the canonical JSON (RFC 8785) of the fields that decide: apiVersion, kind,
+/// namespace, name, `netverdict.io/*` annotations and spec.
+///
+/// Defaults that an API server adds (`policyTypes`, `protocol: TCP`) change the hash; labels, status and other metadata do not.
+/// Missing fields count as null, so every value has a hash.
+pub fn content_hash(value: &Value) -> String {
+    let mut annotations = Map::new();
+    if let Some(Value::Object(all)) = value.pointer("/metadata/annotations") {
+        let ours = all.iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX));
+        annotations.extend(ours.map(|(key, value)| (key.clone(), value.clone())));
+    }
+    let part = |pointer: &str| value.pointer(pointer).cloned().unwrap_or(Value::Null);
+    let metadata = Map::from_iter([
+        ("annotations".to_owned(), Value::Object(annotations)),
+        ("name".to_owned(), part("/metadata/name")),
+        ("namespace".to_owned(), part("/metadata/namespace")),
+    ]);
+    let matters = Map::from_iter([
+        ("apiVersion".to_owned(), part("/apiVersion")),
+        ("kind".to_owned(), part("/kind")),
+        ("metadata".to_owned(), Value::Object(metadata)),
+        ("spec".to_owned(), part("/spec")),
+    ]);
+    sha256(&Value::Object(matters))
+}
+
 /// SHA-256 of the canonical form, in lower-case hex.
-pub(crate) fn sha256(value: &Value) -> String {
+fn sha256(value: &Value) -> String {
     let mut text = String::new();
     write(value, &mut text);
     hex::encode(Sha256::digest(text.as_bytes()))

@@ -1,45 +1,111 @@
-//! Walks a mapping field by field, remembers where it is, and notices fields that nobody asked for.
+//! Access to the fields of an object: each value with its path, for findings. [`Fields::finish`] fails on unknown fields.
 //!
-//! A field that holds null counts as absent, as Kubernetes has it; an unknown field counts even then.
+//! As in Kubernetes, a field that is null counts as absent; an unknown field is an error even then. Messages show a value as its
+//! text spells it.
 
 use serde_json::{Map, Value};
 
-use crate::finding::{Invalid, code};
+use crate::{
+    finding::{Invalid, code},
+    spelling::Spelling,
+};
 
-/// Boxed: most readings succeed, and the error is large.
+/// Boxed, since the error is large and rare.
 pub(crate) type Read<T> = Result<T, Box<Invalid>>;
 
-/// Characters of a value that a message repeats.
+/// Characters of a value that a message shows.
 const LONGEST_QUOTE: usize = 64;
 
-/// One mapping and its path.
+/// One value of an object, with its path.
+#[derive(Clone, Debug)]
+pub(crate) struct Field<'v> {
+    pub(crate) value: &'v Value,
+    pub(crate) path: String,
+    spelling: Option<&'v Spelling>,
+}
+
+/// One mapping, with the names of the fields that were read so far.
 #[derive(Debug)]
 pub(crate) struct Fields<'v> {
     map: &'v Map<String, Value>,
     path: String,
+    spelling: Option<&'v Spelling>,
     known: Vec<&'static str>,
 }
 
-/// One list and its path.
+/// One list.
 #[derive(Debug)]
 pub(crate) struct List<'v> {
     pub(crate) items: &'v [Value],
     pub(crate) path: String,
+    spelling: Option<&'v Spelling>,
+}
+
+impl<'v> Field<'v> {
+    /// `path` is the value's own, empty for a whole object.
+    pub(crate) fn new(value: &'v Value, path: impl Into<String>, spelling: Option<&'v Spelling>) -> Self {
+        Self { value, path: path.into(), spelling }
+    }
+
+    /// Another value in the same place.
+    pub(crate) fn with_value(self, value: &'v Value) -> Self {
+        Self { value, ..self }
+    }
+
+    pub(crate) fn text(&self) -> Read<&'v str> {
+        self.value.as_str().ok_or_else(|| {
+            let mut invalid = self.wrong_type("text");
+            if self.value.is_boolean() || self.value.is_number() {
+                invalid.remedy = "put the value in quotes".to_owned();
+            }
+            invalid
+        })
+    }
+
+    pub(crate) fn integer(&self) -> Read<i64> {
+        self.value.as_i64().ok_or_else(|| self.wrong_type("a whole number"))
+    }
+
+    pub(crate) fn boolean(&self) -> Read<bool> {
+        self.value.as_bool().ok_or_else(|| self.wrong_type("true or false"))
+    }
+
+    pub(crate) fn list(self) -> Read<List<'v>> {
+        match self.value {
+            Value::Array(items) => Ok(List { items, path: self.path, spelling: self.spelling }),
+            _ => Err(self.wrong_type("a list")),
+        }
+    }
+
+    pub(crate) fn wrong_type(&self, expected: &str) -> Box<Invalid> {
+        let message = format!("expected {expected}, found {}", self.describe());
+        Box::new(Invalid::new(code::WRONG_TYPE, &self.path, message, format!("write {expected}")))
+    }
+
+    /// The value as its text spells it, and what it counts as where that is something else.
+    pub(crate) fn describe(&self) -> String {
+        match self.spelling.and_then(Spelling::text) {
+            Some(text) => format!("{}, which kubectl reads as {}", cut(text), self.value),
+            None => describe(self.value),
+        }
+    }
 }
 
 impl<'v> List<'v> {
-    /// Each item with its path.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (String, &'v Value)> {
-        self.items.iter().enumerate().map(|(index, item)| (format!("{}[{index}]", self.path), item))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'v>> {
+        self.items.iter().enumerate().map(|(index, value)| Field {
+            value,
+            path: format!("{}[{index}]", self.path),
+            spelling: self.spelling.and_then(|spelling| spelling.item(index)),
+        })
     }
 }
 
 impl<'v> Fields<'v> {
-    /// `path` is the mapping's own, empty at the top.
-    pub(crate) fn of(value: &'v Value, path: String) -> Read<Self> {
-        match value {
-            Value::Object(map) => Ok(Self { map, path, known: Vec::new() }),
-            other => Err(wrong_type(path, "a mapping", other)),
+    pub(crate) fn of(field: Field<'v>) -> Read<Self> {
+        match field.value {
+            Value::Object(map) => Ok(Self { map, path: field.path, spelling: field.spelling, known: Vec::new() }),
+            _ => Err(field.wrong_type("a mapping")),
         }
     }
 
@@ -49,66 +115,51 @@ impl<'v> Fields<'v> {
 
     /// The path of a field of this mapping.
     pub(crate) fn path(&self, name: &str) -> String {
-        let plain = name.len() <= LONGEST_QUOTE && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
-        match (self.path.as_str(), plain) {
-            ("", true) => name.to_owned(),
-            (path, true) => format!("{path}.{name}"),
-            (path, false) => format!("{path}[{}]", quoted(name)),
-        }
+        child_path(&self.path, name)
+    }
+
+    /// Every entry, with its key in brackets in the path: for mappings whose keys are the user's own words.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'v String, Field<'v>)> {
+        self.map.iter().map(|(key, value)| {
+            let spelling = self.spelling.and_then(|spelling| spelling.child(key));
+            (key, Field { value, path: format!("{}[{}]", self.path, quoted(key)), spelling })
+        })
     }
 
     /// `None` where it is missing or null.
-    pub(crate) fn value(&mut self, name: &'static str) -> Option<&'v Value> {
+    pub(crate) fn field(&mut self, name: &'static str) -> Option<Field<'v>> {
         self.known.push(name);
-        self.map.get(name).filter(|value| !value.is_null())
+        let value = self.map.get(name).filter(|value| !value.is_null())?;
+        Some(Field { value, path: self.path(name), spelling: self.spelling.and_then(|spelling| spelling.child(name)) })
     }
 
     pub(crate) fn object(&mut self, name: &'static str) -> Read<Option<Fields<'v>>> {
-        let path = self.path(name);
-        self.value(name).map(|value| Fields::of(value, path)).transpose()
+        self.field(name).map(Fields::of).transpose()
     }
 
     pub(crate) fn list(&mut self, name: &'static str) -> Read<Option<List<'v>>> {
-        let path = self.path(name);
-        match self.value(name) {
-            None => Ok(None),
-            Some(Value::Array(items)) => Ok(Some(List { items, path })),
-            Some(other) => Err(wrong_type(path, "a list", other)),
-        }
+        self.field(name).map(Field::list).transpose()
     }
 
     pub(crate) fn text(&mut self, name: &'static str) -> Read<Option<&'v str>> {
-        let path = self.path(name);
-        self.value(name).map(|value| text(value, path)).transpose()
+        self.field(name).map(|field| field.text()).transpose()
     }
 
     pub(crate) fn integer(&mut self, name: &'static str) -> Read<Option<i64>> {
-        let path = self.path(name);
-        match self.value(name) {
-            None => Ok(None),
-            Some(value) => value.as_i64().map(Some).ok_or_else(|| wrong_type(path, "a whole number", value)),
-        }
+        self.field(name).map(|field| field.integer()).transpose()
     }
 
-    /// Older YAML has more spellings than JSON; `kubectl` takes them. Quoted words are text to it as they are to us.
     pub(crate) fn boolean(&mut self, name: &'static str) -> Read<Option<bool>> {
-        let path = self.path(name);
-        match self.value(name) {
-            None => Ok(None),
-            Some(Value::Bool(value)) => Ok(Some(*value)),
-            Some(value) => match value.as_str().map(str::to_ascii_lowercase).as_deref() {
-                Some("yes" | "on") => Ok(Some(true)),
-                Some("no" | "off") => Ok(Some(false)),
-                _ => Err(wrong_type(path, "true or false", value)),
-            },
-        }
+        self.field(name).map(|field| field.boolean()).transpose()
+    }
+
+    /// Fails where it is missing, null or the empty text.
+    pub(crate) fn required(&mut self, name: &'static str) -> Read<Field<'v>> {
+        self.field(name).filter(|field| field.value != "").ok_or_else(|| self.missing(name))
     }
 
     pub(crate) fn required_text(&mut self, name: &'static str) -> Read<&'v str> {
-        match self.text(name)? {
-            Some(text) if !text.is_empty() => Ok(text),
-            Some(_) | None => Err(self.missing(name)),
-        }
+        self.required(name)?.text()
     }
 
     pub(crate) fn required_object(&mut self, name: &'static str) -> Read<Fields<'v>> {
@@ -120,7 +171,7 @@ impl<'v> Fields<'v> {
         Box::new(Invalid::new(code::MISSING_FIELD, self.path(name), message, format!("add {name}")))
     }
 
-    /// Call when all fields that the mapping may have were asked for: fails where it has others.
+    /// Call this when every known field has been read: fails where the mapping has others.
     pub(crate) fn finish(self) -> Read<()> {
         let Some(unknown) = self.map.keys().find(|key| !self.known.contains(&key.as_str())) else { return Ok(()) };
         let near = self.known.iter().find(|known| is_misspelling(unknown, known));
@@ -128,21 +179,22 @@ impl<'v> Fields<'v> {
             Some(known) => format!("did you mean {known}?"),
             None => format!("remove it; known here: {}", self.known.join(", ")),
         };
-        let message = format!("the field {} is not known", quoted(unknown));
+        let message = format!("the field {} is unknown", quoted(unknown));
         Err(Box::new(Invalid::new(code::UNKNOWN_FIELD, self.path(unknown), message, remedy)))
     }
 }
 
-pub(crate) fn text(value: &Value, path: String) -> Read<&str> {
-    value.as_str().ok_or_else(|| wrong_type(path, "text", value))
+/// The path of a field of the mapping at `path`. Names with unusual characters are written in brackets.
+pub(crate) fn child_path(path: &str, name: &str) -> String {
+    let plain = name.len() <= LONGEST_QUOTE && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+    match (path, plain) {
+        ("", true) => name.to_owned(),
+        (path, true) => format!("{path}.{name}"),
+        (path, false) => format!("{path}[{}]", quoted(name)),
+    }
 }
 
-pub(crate) fn wrong_type(path: String, expected: &str, found: &Value) -> Box<Invalid> {
-    let message = format!("expected {expected}, found {}", describe(found));
-    Box::new(Invalid::new(code::WRONG_TYPE, path, message, format!("write {expected}")))
-}
-
-/// For messages: the type, and the value where that is short.
+/// The type of a value for messages, and the value itself where it is short.
 pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
@@ -154,6 +206,14 @@ pub(crate) fn describe(value: &Value) -> String {
     }
 }
 
+/// The text without quotes, cut where it is long.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_QUOTE) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
 /// The text in quotes, escaped, and cut where it is long.
 pub(crate) fn quoted(text: &str) -> String {
     match text.char_indices().nth(LONGEST_QUOTE) {
@@ -162,7 +222,7 @@ pub(crate) fn quoted(text: &str) -> String {
     }
 }
 
-/// Other case, two letters swapped, or a letter or two too many, too few or wrong.
+/// Whether two words differ only in case, in the order of letters, or in a quarter of their letters.
 pub(crate) fn is_misspelling(found: &str, known: &str) -> bool {
     if found.len() > LONGEST_QUOTE {
         return false;
@@ -176,7 +236,7 @@ pub(crate) fn is_misspelling(found: &str, known: &str) -> bool {
     sorted(&found) == sorted(&known) || distance(&found, &known) <= known.len() / 4
 }
 
-/// Letters to insert, remove or replace.
+/// Levenshtein distance: letters to insert, remove or replace.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -200,7 +260,7 @@ mod tests {
     #[test]
     fn unknown_field_is_found_with_its_path_and_the_likely_name() {
         let value = json!({"form": [], "ports": null});
-        let mut fields = Fields::of(&value, "spec.ingress[0]".into()).unwrap();
+        let mut fields = Fields::of(Field::new(&value, "spec.ingress[0]", None)).unwrap();
         assert!(fields.list("from").unwrap().is_none());
         assert!(fields.list("ports").unwrap().is_none());
         let invalid = fields.finish().unwrap_err();
@@ -224,7 +284,8 @@ mod tests {
 
     #[test]
     fn long_values_are_cut_in_messages() {
-        let invalid = text(&json!([1]), "a".into()).unwrap_err();
+        let value = json!([1]);
+        let invalid = Field::new(&value, "a", None).text().unwrap_err();
         assert_eq!(invalid.message, "expected text, found a list");
         assert_eq!(quoted(&"é".repeat(1000)).chars().count(), LONGEST_QUOTE + 3);
     }

@@ -1,22 +1,20 @@
-//! What we have to say about manifests, for people and for machines.
+//! Findings: what is wrong or unusual in an object, with its place and a remedy.
 //!
-//! The list of codes is closed: a script may rely on a code, never on a message.
+//! The list of codes is closed: scripts may rely on a code, but not on a message.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::object::Object;
-
-/// How bad it is.
+/// The effect of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Something is not enforced as written, or not at all.
+    /// The object, or a part of it, is not enforced as written.
     Error,
-    /// It is enforced as written, which is seldom what was meant.
+    /// Enforced as written, but probably not as intended.
     Warning,
-    /// Worth knowing.
+    /// Information only.
     Info,
 }
 
@@ -56,26 +54,31 @@ impl fmt::Display for ObjectRef {
     }
 }
 
-/// One thing to know about an object.
+/// One statement about an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub severity: Severity,
     /// One of [`code::ALL`].
     pub code: &'static str,
-    /// `None` where no object could be made out.
+    /// `None` where the text holds no readable object.
     pub object: Option<ObjectRef>,
-    /// File and place in it, or `None` where nobody said.
+    /// The file and the position in it, or `None` where that is unknown.
     pub origin: Option<String>,
     /// Path of the field, for instance `spec.ingress[0].from[1].podSelector`; empty for the object as a whole.
     pub field: String,
-    /// What is wrong, and what is made of it.
+    /// What was expected, what was found, and the effect.
     pub message: String,
-    /// What to do about it.
+    /// How to repair it.
     pub remedy: String,
 }
 
 impl Finding {
-    /// Whether an object counts for nothing, or not as it is written: whoever is told a verdict has to be told this too.
+    pub(crate) fn new(severity: Severity, object: Option<ObjectRef>, origin: Option<String>, invalid: Invalid) -> Self {
+        let Invalid { code, field, message, remedy } = invalid;
+        Self { severity, code, object, origin, field, message, remedy }
+    }
+
+    /// Whether a policy is not evaluated, or not as written: every answer with a verdict must show such findings.
     pub fn changes_verdicts(&self) -> bool {
         self.severity == Severity::Error || [code::FOREIGN_POLICY, code::DUPLICATE_OBJECT].contains(&self.code)
     }
@@ -99,7 +102,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What is wrong with one field. Becomes a [`Finding`] once it is known how bad that is for the object.
+/// An error in one field. It becomes a [`Finding`] when its severity for the object is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     pub code: &'static str,
@@ -129,21 +132,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// More would tell nobody anything, and a hostile object could ask for millions.
+    /// A bound on memory: a hostile object could have millions of errors.
     pub const MOST: usize = 100;
 
-    pub fn of(object: &Object) -> Self {
-        Self {
-            object: Some(object.reference()),
-            origin: Some(object.origin.to_string()),
-            findings: Vec::new(),
-            left_out: 0,
-        }
-    }
-
-    /// For objects whose text is not at hand.
-    pub fn about(object: ObjectRef) -> Self {
-        Self { object: Some(object), ..Self::default() }
+    pub(crate) fn about(object: ObjectRef, origin: Option<String>) -> Self {
+        Self { object: Some(object), origin, ..Self::default() }
     }
 
     pub fn error(&mut self, invalid: Invalid) {
@@ -158,12 +151,12 @@ impl Report {
         self.add(Severity::Info, invalid);
     }
 
-    /// Findings that are counted and not told.
+    /// Adds findings that are counted but not kept.
     pub(crate) fn leave_out(&mut self, count: usize) {
         self.left_out += count;
     }
 
-    /// What was read, or `None` and a warning: for objects of which a part may be missing.
+    /// The value, or `None` and a warning: for objects of which a part may be left out.
     pub(crate) fn lenient<T>(&mut self, read: Result<T, Box<Invalid>>) -> Option<T> {
         match read {
             Ok(value) => Some(value),
@@ -174,28 +167,20 @@ impl Report {
         }
     }
 
-    fn add(&mut self, severity: Severity, invalid: Invalid) {
+    pub(crate) fn add(&mut self, severity: Severity, invalid: Invalid) {
         if self.findings.len() >= Self::MOST {
             self.left_out += 1;
             return;
         }
-        let Invalid { code, field, message, remedy } = invalid;
-        let (object, origin) = (self.object.clone(), self.origin.clone());
-        self.findings.push(Finding { severity, code, object, origin, field, message, remedy });
+        self.findings.push(Finding::new(severity, self.object.clone(), self.origin.clone(), invalid));
     }
 
-    /// All that was collected, and a last word on how many were left out.
+    /// All findings, and one that says how many were left out.
     pub fn finish(mut self) -> Vec<Finding> {
         if self.left_out > 0 {
-            self.findings.push(Finding {
-                severity: Severity::Info,
-                code: code::MORE_FINDINGS,
-                object: self.object,
-                origin: self.origin,
-                field: String::new(),
-                message: format!("{} more findings are left out", self.left_out),
-                remedy: "repair the first ones and read again".into(),
-            });
+            let message = format!("{} more findings are left out", self.left_out);
+            let invalid = Invalid::new(code::MORE_FINDINGS, "", message, "repair the first ones and read again");
+            self.findings.push(Finding::new(Severity::Info, self.object, self.origin, invalid));
         }
         self.findings
     }
@@ -215,7 +200,7 @@ macro_rules! codes {
 
 codes! {
     // reading documents
-    BROKEN_DOCUMENT = "broken-document": "The text is neither YAML nor JSON, or nests or expands beyond the bounds.";
+    BROKEN_DOCUMENT = "broken-document": "A document that is neither YAML nor JSON, that kubectl does not read, or that nests or expands beyond the bounds.";
     TOO_LARGE = "too-large": "The text is larger than what is read at once.";
     INVALID_OBJECT = "invalid-object": "apiVersion, kind or metadata cannot be read; the object is ignored.";
     INVALID_KIND = "invalid-kind": "The kind is a misspelt policy kind, or one of a policy group that is not read; the object is not enforced.";

@@ -1,55 +1,37 @@
-//! The kinds that are read, and how an object finds its reader. One file per kind.
+//! [`Object`] to the model: finds the reader of an object by its kind. Each kind has a file of its own.
 //!
-//! A further policy kind is a file with an implementation of [`PolicyKind`] and a line in [`KINDS`].
+//! A new policy kind is a file with an implementation of [`PolicyKind`], its `mod` line here and its line in [`KINDS`].
 
 mod admin_network_policy;
 mod baseline_admin_network_policy;
 mod cluster_network_policy;
+mod mode;
 mod namespace;
 mod network_policy;
 mod node;
 mod ordered;
 mod pod;
+mod policy_kind;
 mod port;
 mod rule;
 mod service;
 
-use netverdict_policy::model::{Isolates, Policy, PolicyKey, Rule, Subject, Tier};
+use netverdict_policy::model::Policy;
 
 use crate::{
-    fields::{Fields, is_misspelling, quoted},
+    fields::{is_misspelling, quoted},
     finding::{Finding, Invalid, Report, code},
     label,
-    object::{MODE_ANNOTATION, Object},
+    object::{Object, group_of},
 };
 
 pub use namespace::namespace;
 pub use node::node;
 pub use pod::pod;
+pub use policy_kind::{Layout, PolicyKind, Scope};
 pub use service::service;
 
 pub(crate) use namespace::{NAME_LABEL, implied};
-
-/// Whether objects of a kind live in namespaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    Cluster,
-    Namespace,
-}
-
-/// How one kind of policy object becomes a [`Policy`].
-pub trait PolicyKind: Sync {
-    /// As manifests spell it, for instance `NetworkPolicy`.
-    fn kind(&self) -> &'static str;
-
-    /// Those that are read, never none, the newest first; objects of another version are not enforced.
-    fn api_versions(&self) -> &'static [&'static str];
-
-    fn scope(&self) -> Scope;
-
-    /// The policy, or `None` where it cannot be enforced at all, which the report must then say.
-    fn read(&self, object: &Object, report: &mut Report) -> Option<Policy>;
-}
 
 /// Every kind of policy that is read.
 pub static KINDS: &[&dyn PolicyKind] = &[
@@ -66,8 +48,13 @@ pub fn kinds_read() -> impl Iterator<Item = (&'static [&'static str], &'static s
     core.chain(KINDS.iter().map(|kind| (kind.api_versions(), kind.kind())))
 }
 
-/// What an object is to us.
-pub(crate) enum Known {
+/// The [`Layout`] of a policy kind, or `None` for kinds that are not read.
+pub(crate) fn layout(kind: &str) -> Option<&'static Layout> {
+    KINDS.iter().find(|known| known.kind() == kind).map(|known| known.layout())
+}
+
+/// What is done with an object.
+pub(crate) enum Class {
     Namespace,
     Node,
     Pod,
@@ -75,23 +62,23 @@ pub(crate) enum Known {
     Policy(&'static dyn PolicyKind),
     /// A policy kind of a version that we do not read.
     OtherVersion(&'static dyn PolicyKind),
-    /// Not a kind that anybody has, and nearly a policy kind.
+    /// An unknown kind that is spelt nearly like a policy kind.
     Misspelt(&'static dyn PolicyKind),
-    /// Of a group that holds policies, and none that we know: a later version's, or a kind that nobody has.
+    /// An unknown kind of a group that holds policies, for instance of a later version.
     UnreadPolicy,
-    /// A policy of another system, which decides beside ours.
+    /// A policy of another system, which may deny what the policies here allow.
     Foreign,
     Other,
 }
 
-/// Holds nothing but policies.
+/// The group of the admin and baseline tiers. All its kinds are policies.
 const POLICY_GROUP: &str = "policy.networking.k8s.io";
 
-/// Holds these as well.
+/// The group of NetworkPolicy, and its kinds that are not policies.
 const NETWORK_POLICY_GROUP: &str = "networking.k8s.io";
 const ITS_OTHER_KINDS: &[&str] = &["ClusterCIDR", "IPAddress", "Ingress", "IngressClass", "ServiceCIDR"];
 
-/// Kinds of other systems that decide who may connect, beyond those that end in `NetworkPolicy`.
+/// Policy kinds of other systems whose names do not end in `NetworkPolicy`.
 const FOREIGN_KINDS: &[(&str, &[&str])] = &[
     ("security.istio.io", &["AuthorizationPolicy", "PeerAuthentication"]),
     ("policy.linkerd.io", &["AuthorizationPolicy", "Server", "ServerAuthorization"]),
@@ -99,117 +86,91 @@ const FOREIGN_KINDS: &[(&str, &[&str])] = &[
     ("consul.hashicorp.com", &["ServiceIntentions"]),
 ];
 
-/// Empty for the core group, which is named by its version alone.
-pub(crate) fn group_of(api_version: &str) -> &str {
-    api_version.split_once('/').map_or("", |(group, _)| group)
-}
-
-/// Groups that Kubernetes keeps to itself: those without a dot, `extensions` among them where NetworkPolicy began, and
-/// those of `k8s.io`. A policy kind of ours in another of them is ours, with the wrong apiVersion.
+/// Whether a group is reserved for Kubernetes: those without a dot (NetworkPolicy began in `extensions`) and those below
+/// `k8s.io`. A kind that is read here and has another reserved group has the wrong apiVersion.
 fn of_kubernetes(group: &str) -> bool {
     !group.contains('.') || group.ends_with(".k8s.io")
 }
 
-pub(crate) fn known(api_version: &str, kind: &str) -> Known {
+pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
     match (api_version, kind) {
-        ("v1", "Namespace") => return Known::Namespace,
-        ("v1", "Node") => return Known::Node,
-        ("v1", "Pod") => return Known::Pod,
-        ("v1", "Service") => return Known::Service,
+        ("v1", "Namespace") => return Class::Namespace,
+        ("v1", "Node") => return Class::Node,
+        ("v1", "Pod") => return Class::Pod,
+        ("v1", "Service") => return Class::Service,
         _ => {}
     }
     let group = group_of(api_version);
-    if let Some(policy) = KINDS.iter().find(|known| known.kind() == kind) {
-        let ours = policy.api_versions();
-        return match group {
-            _ if ours.contains(&api_version) => Known::Policy(*policy),
-            _ if of_kubernetes(group) => Known::OtherVersion(*policy),
-            _ => Known::Foreign,
+    let mut of_kind = KINDS.iter().filter(|known| known.kind() == kind).peekable();
+    if let Some(first) = of_kind.peek().copied() {
+        let in_group = of_kind.find(|known| known.api_versions().iter().any(|read| group_of(read) == group));
+        return match in_group {
+            Some(policy) if policy.api_versions().contains(&api_version) => Class::Policy(*policy),
+            Some(policy) => Class::OtherVersion(*policy),
+            None if of_kubernetes(group) => Class::OtherVersion(*first),
+            None => Class::Foreign,
         };
     }
-    if of_kubernetes(group)
-        && let Some(policy) = KINDS.iter().find(|known| is_misspelling(kind, known.kind()))
-    {
-        return Known::Misspelt(*policy);
+    if let Some(policy) = misspelt(group, kind) {
+        return Class::Misspelt(policy);
     }
     let foreign = kind.ends_with("NetworkPolicy") && !of_kubernetes(group);
     if foreign || FOREIGN_KINDS.iter().any(|(of, kinds)| *of == group && kinds.contains(&kind)) {
-        return Known::Foreign;
+        return Class::Foreign;
     }
-    let bare = |kind: &str| kind.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let letters = bare(kind);
     let holds_policies = group == POLICY_GROUP || (group == NETWORK_POLICY_GROUP && !ITS_OTHER_KINDS.contains(&kind));
-    match KINDS.iter().find(|known| bare(known.kind()) == letters) {
-        Some(policy) => Known::Misspelt(*policy),
-        None if holds_policies => Known::UnreadPolicy,
-        None => Known::Other,
-    }
+    if holds_policies { Class::UnreadPolicy } else { Class::Other }
 }
 
-/// `None` for kinds that we do not know: only the text can say then.
+/// The policy kind that is probably meant: one with the same letters and digits (`Network Policy`) or, in the groups of
+/// Kubernetes, whose kinds are all known, one with a few letters of difference.
+fn misspelt(group: &str, kind: &str) -> Option<&'static dyn PolicyKind> {
+    let letters =
+        |kind: &str| kind.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let is_meant = |known: &&&dyn PolicyKind| {
+        letters(known.kind()) == letters(kind) || (of_kubernetes(group) && is_misspelling(kind, known.kind()))
+    };
+    KINDS.iter().find(is_meant).copied()
+}
+
+/// `None` for unknown kinds.
 pub(crate) fn scope(api_version: &str, kind: &str) -> Option<Scope> {
-    match known(api_version, kind) {
-        Known::Namespace | Known::Node => Some(Scope::Cluster),
-        Known::Pod | Known::Service => Some(Scope::Namespace),
-        Known::Policy(kind) | Known::OtherVersion(kind) | Known::Misspelt(kind) => Some(kind.scope()),
-        Known::UnreadPolicy | Known::Foreign | Known::Other => None,
+    match classify(api_version, kind) {
+        Class::Namespace | Class::Node => Some(Scope::Cluster),
+        Class::Pod | Class::Service => Some(Scope::Namespace),
+        Class::Policy(kind) | Class::OtherVersion(kind) | Class::Misspelt(kind) => Some(kind.scope()),
+        Class::UnreadPolicy | Class::Foreign | Class::Other => None,
     }
 }
 
 /// Reads one policy object. `None`, with a finding that says why, where it is none or cannot be enforced.
 pub fn policy(object: &Object) -> (Option<Policy>, Vec<Finding>) {
-    let mut report = Report::of(object);
-    let policy = match known(&object.api_version, &object.kind) {
-        Known::Policy(kind) => {
+    let mut report = object.report();
+    let policy = match classify(&object.api_version, &object.kind) {
+        Class::Policy(kind) => {
             check_frame(object, &mut report);
             kind.read(object, &mut report)
         }
-        Known::OtherVersion(kind) => {
-            let (found, read) = (quoted(&object.api_version), kind.api_versions().join(" or "));
-            report.error(Invalid::new(
-                code::UNKNOWN_VERSION,
-                "apiVersion",
-                format!("expected {read}, found {found}; the object is not enforced"),
-                format!("write the policy as {} of {read}", kind.kind()),
-            ));
+        Class::OtherVersion(kind) => {
+            report.error(other_version(object, kind));
             None
         }
-        Known::Misspelt(kind) => {
-            report.error(Invalid::new(
-                code::INVALID_KIND,
-                "kind",
-                format!("{} is no kind; the object is not enforced", quoted(&object.kind)),
-                format!("write {}", kind.kind()),
-            ));
-            // What else is wrong in it is worth saying; it is not enforced for all that.
+        Class::Misspelt(kind) => {
+            let message = format!("expected a kind, found {}; the object is not enforced", quoted(&object.kind));
+            report.error(Invalid::new(code::INVALID_KIND, "kind", message, format!("write {}", kind.kind())));
+            // Reports the other errors in it, too.
             kind.read(object, &mut report);
             None
         }
-        Known::UnreadPolicy => {
-            let group = group_of(&object.api_version);
-            let of_group = |kind: &&&dyn PolicyKind| kind.api_versions().iter().any(|read| group_of(read) == group);
-            let kinds = KINDS.iter().filter(of_group);
-            report.error(Invalid::new(
-                code::INVALID_KIND,
-                "kind",
-                format!("{} is no kind of {group} that is read here; the object is not enforced", quoted(&object.kind)),
-                format!("write {}", kinds.map(|kind| kind.kind()).collect::<Vec<_>>().join(" or ")),
-            ));
+        Class::UnreadPolicy => {
+            report.error(unread_policy(object));
             None
         }
-        Known::Foreign => {
-            report.warning(Invalid::new(
-                code::FOREIGN_POLICY,
-                "kind",
-                format!(
-                    "{} {} is a policy of another system; it counts for nothing here",
-                    object.api_version, object.kind
-                ),
-                "ask that system too: what it denies may be allowed by all that is known here",
-            ));
+        Class::Foreign => {
+            report.warning(foreign(object));
             None
         }
-        Known::Namespace | Known::Node | Known::Pod | Known::Service | Known::Other => {
+        Class::Namespace | Class::Node | Class::Pod | Class::Service | Class::Other => {
             report.info(unknown_kind(object));
             None
         }
@@ -217,78 +178,50 @@ pub fn policy(object: &Object) -> (Option<Policy>, Vec<Finding>) {
     (policy, report.finish())
 }
 
-/// What stands around the specification. A field beside it counts for nothing, and mostly is a part of the specification
-/// that is indented too little.
+fn other_version(object: &Object, kind: &dyn PolicyKind) -> Invalid {
+    let (found, read) = (quoted(&object.api_version), kind.api_versions().join(" or "));
+    let message = format!("expected {read}, found {found}; the object is not enforced");
+    let remedy = format!("write the policy as {} of {read}", kind.kind());
+    Invalid::new(code::UNKNOWN_VERSION, "apiVersion", message, remedy)
+}
+
+fn unread_policy(object: &Object) -> Invalid {
+    let group = group_of(&object.api_version);
+    let of_group = |kind: &&&dyn PolicyKind| kind.api_versions().iter().any(|read| group_of(read) == group);
+    let kinds: Vec<_> = KINDS.iter().filter(of_group).map(|kind| kind.kind()).collect();
+    let found = quoted(&object.kind);
+    let message = format!("expected a kind of {group} that is read here, found {found}; the object is not enforced");
+    Invalid::new(code::INVALID_KIND, "kind", message, format!("write {}", kinds.join(" or ")))
+}
+
+fn foreign(object: &Object) -> Invalid {
+    let (version, kind) = (&object.api_version, &object.kind);
+    let message = format!("{version} {kind} is a policy of another system, which is not evaluated here");
+    let remedy = "ask that system too: it may deny what is allowed here";
+    Invalid::new(code::FOREIGN_POLICY, "kind", message, remedy)
+}
+
+/// For objects of other kinds.
+fn unknown_kind(object: &Object) -> Invalid {
+    let message = format!("{} {} is not a network policy and is ignored", object.api_version, object.kind);
+    Invalid::new(code::UNKNOWN_KIND, "kind", message, "nothing to do, unless you expect it to be enforced")
+}
+
+/// Checks the name, and the fields beside `spec`. An unknown one has no effect; mostly it belongs into `spec` and is indented too
+/// little.
 fn check_frame(object: &Object, report: &mut Report) {
     if !label::is_subdomain(&object.name) {
         let message = format!("an API server does not take the name {}", quoted(&object.name));
         let remedy = "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends";
         report.warning(Invalid::new(code::INVALID_NAME, "metadata.name", message, remedy));
     }
-    let Ok(mut fields) = Fields::of(&object.value, String::new()) else { return };
+    let Ok(mut fields) = object.fields() else { return };
     for known in ["apiVersion", "kind", "metadata", "spec", "status"] {
-        fields.value(known);
+        fields.field(known);
     }
     if let Err(invalid) = fields.finish() {
-        let message = format!("{} beside spec; it counts for nothing", invalid.message);
+        let message = format!("{} beside spec; it has no effect", invalid.message);
         report.error(Invalid { message, ..*invalid });
-    }
-}
-
-/// For objects that say nothing about network policy.
-pub(crate) fn unknown_kind(object: &Object) -> Invalid {
-    let message = format!("{} {} says nothing about network policy here", object.api_version, object.kind);
-    Invalid::new(code::UNKNOWN_KIND, "kind", message, "nothing, unless it is a policy that you expect to count")
-}
-
-/// What a kind read from its object, apart from what all kinds have in common.
-struct Parts {
-    tier: Tier,
-    priority: i32,
-    subject: Subject,
-    isolates: Isolates,
-    rules: Vec<Rule>,
-}
-
-fn assemble(object: &Object, parts: Parts, report: &mut Report) -> Policy {
-    let Parts { tier, priority, subject, isolates, rules } = parts;
-    let audit = audit(object, report);
-    if audit {
-        report.info(Invalid::new(
-            code::AUDITED,
-            format!("metadata.annotations[{MODE_ANNOTATION:?}]"),
-            "the policy is audited: it decides nothing, its verdict is recorded beside the real one",
-            "remove the annotation to enforce the policy",
-        ));
-    }
-    Policy {
-        key: PolicyKey { kind: object.kind.clone(), namespace: object.namespace.clone(), name: object.name.clone() },
-        uid: object.uid.clone(),
-        generation: object.generation,
-        content_hash: object.content_hash.clone(),
-        tier,
-        priority,
-        audit,
-        subject,
-        isolates,
-        rules,
-    }
-}
-
-/// Whether the object asks to be audited. A mode that we do not know enforces: it must not switch a policy off.
-fn audit(object: &Object, report: &mut Report) -> bool {
-    match object.annotation(MODE_ANNOTATION) {
-        None => false,
-        Some("audit") => true,
-        Some(other) => {
-            report.error(Invalid::new(
-                code::INVALID_MODE,
-                format!("metadata.annotations[{MODE_ANNOTATION:?}]"),
-                format!("expected audit, found {}, which counts for nothing", quoted(other)),
-                "write audit, or remove the annotation",
-            ));
-            false
-        }
     }
 }
 

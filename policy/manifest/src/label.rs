@@ -1,4 +1,4 @@
-//! Which label keys and values Kubernetes permits.
+//! The syntax of label keys and values, and of names, in Kubernetes.
 
 /// `[prefix/]name`: the prefix a DNS subdomain, the name up to 63 characters.
 pub(crate) fn is_key(key: &str) -> bool {
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_and_values_are_told_from_what_an_api_server_refuses() {
+    fn only_keys_and_values_that_an_api_server_accepts_are_valid() {
         for (key, expected) in [
             ("app", true),
             ("kubernetes.io/metadata.name", true),

@@ -1,6 +1,6 @@
-//! Null where an API server takes it for the empty value of its type: items and labels of the built-in kinds.
+//! Null items and labels of NetworkPolicy, which an API server stores as the empty value of their type.
 //!
-//! Custom kinds are checked by a schema, which refuses most of these and drops the rest; nobody asks this for them.
+//! Kinds of custom resources do not use this: their schema refuses or drops such nulls.
 
 use std::borrow::Cow;
 
@@ -11,8 +11,8 @@ use crate::{
     finding::{Invalid, Report, code},
 };
 
-/// The specification of a NetworkPolicy as an API server stores it, with a warning for each null that counts for
-/// something. Fields that are null are left alone: they count as absent.
+/// The specification of a NetworkPolicy as an API server stores it, with a warning for each null that becomes an empty value.
+/// Fields that are null stay, since they count as absent.
 pub(crate) fn filled<'v>(spec: &'v Value, path: &str, report: &mut Report) -> Cow<'v, Value> {
     if !has_null(spec) {
         return Cow::Borrowed(spec);
@@ -31,7 +31,7 @@ fn has_null(value: &Value) -> bool {
     }
 }
 
-/// `name` is that of the field which holds the value.
+/// `name` is the name of the field that holds the value.
 fn fill(value: &mut Value, name: &str, path: &str, report: &mut Report) {
     match value {
         Value::Object(map) => {
@@ -63,7 +63,7 @@ fn fill(value: &mut Value, name: &str, path: &str, report: &mut Report) {
 }
 
 fn replace(value: &mut Value, with: Value, path: String, report: &mut Report) {
-    let message = format!("found null, which an API server takes for {with}");
+    let message = format!("found null, which an API server reads as {with}");
     report.warning(Invalid::new(code::WRONG_TYPE, path, message, "write what is meant"));
     *value = with;
 }

@@ -1,13 +1,17 @@
-//! Text to objects: several documents of YAML or JSON, lists expanded, one broken document never stopping the rest.
+//! Text to [`Object`]s: splits YAML or JSON into documents and expands lists. A broken document does not affect the others.
 //!
-//! Bounds: [`MOST_BYTES`] of text, [`MOST_OBJECTS`] objects, [`MOST_LEVELS`] of nesting, and what aliases may expand to.
+//! Bounds: [`MOST_BYTES`] of text, [`MOST_OBJECTS`] objects, and those of [`yaml`] for each document.
 
 use serde_json::Value;
 
 use crate::{
-    fields::describe,
-    finding::{Finding, ObjectRef, Severity, code},
-    object::{MOST_LEVELS, Object, Origin, object_from_value},
+    fields::{Field, describe},
+    finding::{Finding, Invalid, Severity, code},
+    json,
+    metadata::object_from_text,
+    object::{Object, Origin},
+    spelling::Spelling,
+    yaml::{self, Broken, Document},
 };
 
 /// 256 MiB: some 50 000 pods as an API server prints them.
@@ -15,6 +19,8 @@ const MOST_BYTES: usize = 256 << 20;
 
 /// More than any cluster that Kubernetes supports has pods, policies and Services.
 const MOST_OBJECTS: usize = 1_000_000;
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Lists within lists that are expanded.
 const MOST_NESTED_LISTS: usize = 4;
@@ -24,32 +30,33 @@ const MOST_NESTED_LISTS: usize = 4;
 /// Every document and list item that cannot be read becomes a finding; all others are returned, in order.
 pub fn read(text: &str, origin: &str) -> (Vec<Object>, Vec<Finding>) {
     let mut reader = Reader::of(Source::Text(origin));
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     if text.len() > MOST_BYTES {
         reader.refuse(0, code::TOO_LARGE, format!("the text has {} bytes", text.len()), "split it into several files");
         return (reader.objects, reader.findings);
     }
-    match json_documents(text) {
-        Some(documents) => {
-            for (index, document) in documents.into_iter().enumerate() {
-                reader.value(document, index + 1);
+    match json::values(text) {
+        Some(values) => {
+            for (index, value) in values.into_iter().enumerate() {
+                reader.value(value, Spelling::default(), index + 1);
             }
         }
         None if is_json_lines(text) => {
-            for (index, document) in text.lines().filter(|line| !line.trim().is_empty()).enumerate() {
-                reader.document(document, index + 1);
+            let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+            for (index, (text, first_line)) in lines.enumerate() {
+                reader.document(&Part { text, first_line, unseparated: false }, index + 1);
             }
         }
         None => {
-            for (index, document) in documents(text).enumerate() {
-                reader.document(document, index + 1);
+            for (index, part) in parts(text).enumerate() {
+                reader.document(&part, index + 1);
             }
         }
     }
     (reader.objects, reader.findings)
 }
 
-/// [`read`] for bytes: those that are no UTF-8 are one finding.
+/// As [`read`]. Bytes that are not UTF-8 are one finding.
 pub fn read_bytes(bytes: &[u8], origin: &str) -> (Vec<Object>, Vec<Finding>) {
     match str::from_utf8(bytes) {
         Ok(text) => read(text, origin),
@@ -67,23 +74,26 @@ pub fn read_bytes(bytes: &[u8], origin: &str) -> (Vec<Object>, Vec<Finding>) {
 /// Every item that cannot be read becomes a finding; all others are returned, in order.
 pub fn objects_from_value(value: Value, name: &str) -> (Vec<Object>, Vec<Finding>) {
     let mut reader = Reader::of(Source::Value(name));
-    reader.object(value, 1, None, &mut 0, MOST_NESTED_LISTS);
+    let position = Position { document: 1, item: None, next_item: &mut 0, lists_left: MOST_NESTED_LISTS };
+    reader.object(value, Spelling::default(), position);
     (reader.objects, reader.findings)
 }
 
-/// One JSON value, in which no mapping says a key twice.
-///
-/// # Errors
-/// It is no JSON, or which of two values counts would be anybody's guess.
-pub fn json_value(text: &[u8]) -> Result<Value, serde_json::Error> {
-    serde_json::from_slice(text).map(|unique::Unique(value)| value)
-}
-
-/// What is read, by the name that findings call it.
+/// What is read, with its name for findings.
 #[derive(Clone, Copy)]
 enum Source<'a> {
     Text(&'a str),
     Value(&'a str),
+}
+
+/// The position of an object in the text.
+struct Position<'n> {
+    document: usize,
+    /// Its number among the items of all lists of the document, or `None` outside of lists.
+    item: Option<usize>,
+    next_item: &'n mut usize,
+    /// Levels of lists that it may still hold.
+    lists_left: usize,
 }
 
 struct Reader<'a> {
@@ -97,37 +107,58 @@ impl<'a> Reader<'a> {
         Self { source, objects: Vec::new(), findings: Vec::new() }
     }
 
-    fn document(&mut self, text: &str, document: usize) {
-        match yaml(text) {
-            Ok(value) => self.value(value, document),
-            Err(error) => {
-                let remedy = match text.contains("{{") {
-                    true => "render the template first, for instance by helm template; the other documents were read",
-                    false => "repair the document; the others were read",
+    fn document(&mut self, part: &Part<'_>, document: usize) {
+        if part.unseparated {
+            let message = "the document begins with a byte order mark and has no separator before it";
+            let remedy =
+                "put a line of --- before it, or save the files without byte order marks; kubectl refuses this";
+            self.warn(document, message, remedy);
+        }
+        match yaml::document(part.text, part.first_line) {
+            Ok(Document { value, spelling, next_at }) => {
+                self.value(value, spelling, document);
+                if let Some(line) = next_at {
+                    let message = format!("the text from line {line} on is not read; kubectl ignores it, too");
+                    let has_lone_returns = part.text.matches('\r').count() > part.text.matches("\r\n").count();
+                    let remedy = match has_lone_returns {
+                        true => "end the lines with LF, or with CR and LF",
+                        false => "begin each document with a line of ---",
+                    };
+                    self.refuse(document, code::BROKEN_DOCUMENT, message, remedy);
+                }
+            }
+            Err(Broken { message, remedy }) => {
+                let remedy = match remedy {
+                    Some(remedy) => remedy,
+                    None if part.text.contains("{{") => {
+                        "render the template first, for instance by helm template; the other documents were read"
+                    }
+                    None => "repair the document; the others were read",
                 };
-                self.refuse(document, code::BROKEN_DOCUMENT, error, remedy);
+                self.refuse(document, code::BROKEN_DOCUMENT, shorten(&message), remedy);
             }
         }
     }
 
     /// A whole document. An empty one, between two separators or of comments only, is nothing.
-    fn value(&mut self, value: Value, document: usize) {
+    fn value(&mut self, value: Value, spelling: Spelling, document: usize) {
         if value.is_null() {
             return;
         }
         if !value.is_object() {
-            let message = format!("expected a Kubernetes object, found {}", describe(&value));
+            let found = Field::new(&value, "", Some(&spelling)).describe();
+            let message = format!("expected a Kubernetes object, found {found}");
             return self.refuse(document, code::BROKEN_DOCUMENT, message, "write one object a document");
         }
-        let mut next_item = 0;
-        self.object(value, document, None, &mut next_item, MOST_NESTED_LISTS);
+        let position = Position { document, item: None, next_item: &mut 0, lists_left: MOST_NESTED_LISTS };
+        self.object(value, spelling, position);
     }
 
     /// An object, or a list of them: `List`, or the `PodList` of an API, whose items have no kind of their own.
-    fn object(&mut self, mut value: Value, document: usize, item: Option<usize>, next_item: &mut usize, nested: usize) {
+    fn object(&mut self, mut value: Value, mut spelling: Spelling, position: Position<'_>) {
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
         let Some(item_kind) = kind.strip_suffix("List").filter(|_| value.get("items").is_some()) else {
-            return self.push(value, self.origin(document, item));
+            return self.push(value, spelling, self.origin(position.document, position.item));
         };
         let item_kind = item_kind.to_owned();
         let api_version = value.get("apiVersion").cloned();
@@ -135,28 +166,31 @@ impl<'a> Reader<'a> {
             Some(Value::Array(items)) => items,
             Some(Value::Null) | None => return,
             Some(other) => {
-                let message = format!("the items of a list are {}", describe(&other));
-                return self.refuse(document, code::BROKEN_DOCUMENT, message, "write a list of objects");
+                let message = format!("expected a list of objects as items, found {}", describe(&other));
+                return self.refuse(position.document, code::BROKEN_DOCUMENT, message, "write a list of objects");
             }
         };
-        let Some(nested) = nested.checked_sub(1) else {
+        let Some(lists_left) = position.lists_left.checked_sub(1) else {
             let message = format!("lists nest more than {MOST_NESTED_LISTS} deep");
-            return self.refuse(document, code::BROKEN_DOCUMENT, message, "write the objects in one list");
+            return self.refuse(position.document, code::BROKEN_DOCUMENT, message, "write the objects in one list");
         };
-        for mut entry in items {
+        let mut spellings = spelling.take("items");
+        for (index, mut entry) in items.into_iter().enumerate() {
             if let (Value::Object(fields), false) = (&mut entry, item_kind.is_empty()) {
                 fields.entry("kind").or_insert_with(|| Value::String(item_kind.clone()));
                 if let Some(api_version) = &api_version {
                     fields.entry("apiVersion").or_insert_with(|| api_version.clone());
                 }
             }
-            let item = *next_item;
-            *next_item += 1;
-            self.object(entry, document, Some(item), next_item, nested);
+            let item = *position.next_item;
+            *position.next_item += 1;
+            let spelling = spellings.take(&index.to_string());
+            let (document, next_item) = (position.document, &mut *position.next_item);
+            self.object(entry, spelling, Position { document, item: Some(item), next_item, lists_left });
         }
     }
 
-    fn push(&mut self, value: Value, origin: Origin) {
+    fn push(&mut self, value: Value, spelling: Spelling, origin: Origin) {
         if self.objects.len() >= MOST_OBJECTS {
             if self.findings.last().is_none_or(|last| last.code != code::TOO_LARGE) {
                 let message = format!("the text holds more than {MOST_OBJECTS} objects");
@@ -164,7 +198,7 @@ impl<'a> Reader<'a> {
             }
             return;
         }
-        match object_from_value(value, origin) {
+        match object_from_text(value, spelling, origin) {
             Ok(object) => self.objects.push(object),
             Err(finding) => self.findings.push(finding),
         }
@@ -179,33 +213,21 @@ impl<'a> Reader<'a> {
 
     /// `document` 0 stands for the text as a whole.
     fn refuse(&mut self, document: usize, code: &'static str, message: String, remedy: &str) {
-        let origin = match (document, self.source) {
+        let invalid = Invalid::new(code, "", message, remedy);
+        self.findings.push(Finding::new(Severity::Error, None, Some(self.place(document)), invalid));
+    }
+
+    fn warn(&mut self, document: usize, message: &str, remedy: &str) {
+        let invalid = Invalid::new(code::BROKEN_DOCUMENT, "", message, remedy);
+        self.findings.push(Finding::new(Severity::Warning, None, Some(self.place(document)), invalid));
+    }
+
+    fn place(&self, document: usize) -> String {
+        match (document, self.source) {
             (0, Source::Text(path)) => path.to_owned(),
             _ => self.origin(document, None).to_string(),
-        };
-        self.findings.push(Finding {
-            severity: Severity::Error,
-            code,
-            object: None::<ObjectRef>,
-            origin: Some(origin),
-            field: String::new(),
-            message,
-            remedy: remedy.to_owned(),
-        });
+        }
     }
-}
-
-/// JSON texts one after another, with or without line ends between them. `None` where any of it is no JSON: it may
-/// still be YAML, which is read by document, so that one that is broken costs no other.
-fn json_documents(text: &str) -> Option<Vec<Value>> {
-    if !text.trim_start().starts_with('{') {
-        return None;
-    }
-    let mut documents = Vec::new();
-    for document in serde_json::Deserializer::from_str(text).into_iter::<unique::Unique>() {
-        documents.push(document.ok()?.0);
-    }
-    Some(documents)
 }
 
 /// Whether every line is meant to be a JSON object of its own.
@@ -214,157 +236,72 @@ fn is_json_lines(text: &str) -> bool {
     lines.clone().nth(1).is_some() && lines.all(|line| line.starts_with('{'))
 }
 
-/// The documents of a YAML text: a line of `---` begins one, wherever it stands (it cannot stand inside a block).
-fn documents(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
+/// A part of a text that holds one document.
+struct Part<'t> {
+    text: &'t str,
+    /// Line number in the whole text, from 1.
+    first_line: usize,
+    /// It begins with a byte order mark, without a separator before it.
+    unseparated: bool,
+}
+
+/// Splits a YAML text at the separators of kubectl: every line of `---` begins a document (no scalar can contain one). So does
+/// a byte order mark at the beginning of a line, which concatenated files have.
+fn parts(text: &str) -> impl Iterator<Item = Part<'_>> {
+    let (mut rest, mut first_line, mut after_separator) = (Some(text), 1, true);
     std::iter::from_fn(move || {
-        let mut text = rest?;
-        let mut at = 0;
-        for line in text.split_inclusive('\n') {
-            if begins_document(line) {
-                let before = &text[..at];
-                if has_content(before) {
-                    rest = Some(&text[at..]);
-                    return Some(before);
+        loop {
+            let text = rest?;
+            let (mut end, mut lines) = (0, 0);
+            let (mut directive, mut separator, mut content) = (false, false, false);
+            let mut next = None;
+            for line in text.split_inclusive('\n') {
+                let begins_here = begins_document(line);
+                // Directives belong to the document that the first separator after them begins.
+                let may_end = end > 0 && (content || separator || !directive);
+                if may_end && (begins_here || line.starts_with(BYTE_ORDER_MARK)) {
+                    next = Some(&text[end..]);
+                    break;
                 }
-                if !before.lines().any(|line| line.starts_with('%')) {
-                    text = &text[at..];
-                    at = 0;
-                }
+                separator |= begins_here;
+                directive |= line.starts_with('%');
+                content |= has_content(line);
+                end += line.len();
+                lines += 1;
             }
-            at += line.len();
+            let unseparated = text.starts_with(BYTE_ORDER_MARK) && !after_separator;
+            let part = Part { text: text[..end].trim_start_matches(BYTE_ORDER_MARK), first_line, unseparated };
+            rest = next;
+            first_line += lines;
+            after_separator = separator && !content;
+            if content {
+                return Some(part);
+            }
         }
-        rest = None;
-        has_content(text).then_some(text)
     })
 }
 
 fn begins_document(line: &str) -> bool {
+    let line = line.trim_start_matches(BYTE_ORDER_MARK);
     line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
 /// Whether there is more than comments, directives, empty lines and separators.
-fn has_content(document: &str) -> bool {
-    document.lines().any(|line| {
+fn has_content(text: &str) -> bool {
+    text.split(['\n', '\r']).any(|line| {
+        let line = line.trim_start_matches(BYTE_ORDER_MARK);
         let line = line.strip_prefix("---").unwrap_or(line).trim();
         !(line.is_empty() || line == "..." || line.starts_with('#') || line.starts_with('%'))
     })
 }
 
-fn yaml(text: &str) -> Result<Value, String> {
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            // What a text can say without aliases is bounded by its own size.
-            max_events: text.len().saturating_mul(2).max(1_000),
-            max_nodes: text.len().saturating_mul(2).max(1_000),
-            max_total_scalar_bytes: text.len().saturating_mul(2).max(1_000),
-            max_depth: MOST_LEVELS,
-            max_documents: 1,
-            max_anchors: 1_000,
-            max_aliases: 1_000,
-            max_recorded_anchor_events: 100_000,
-            max_recorded_anchor_bytes: 4 << 20,
-            max_merge_keys: 1_000,
-        },
-        alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: 100_000,
-            max_replay_stack_depth: 16,
-            max_alias_expansions_per_anchor: 1_000,
-        },
-        // `y` is a name, not a truth; writers of YAML disagree on all but these two words.
-        strict_booleans: true,
-        emit_comments: false,
-        with_snippet: false,
-    };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        // Advice to whoever calls the reader, not to whoever wrote the text.
-        shorten(&error.to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", ""))
-    })
-}
-
-/// One line, of bounded length: an error may repeat the text that it is about.
+/// One line of bounded length: an error may repeat the text.
 fn shorten(message: &str) -> String {
     const LONGEST: usize = 300;
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(LONGEST) {
         None => line,
         Some((end, _)) => format!("{}…", &line[..end]),
-    }
-}
-
-/// JSON values in which no mapping says a key twice: which one counts would be anybody's guess.
-mod unique {
-    use std::fmt;
-
-    use serde::{
-        Deserialize, Deserializer,
-        de::{Error, MapAccess, SeqAccess, Visitor},
-    };
-    use serde_json::{Map, Number, Value};
-
-    pub(super) struct Unique(pub(super) Value);
-
-    impl<'de> Deserialize<'de> for Unique {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            deserializer.deserialize_any(Build).map(Self)
-        }
-    }
-
-    struct Build;
-
-    impl<'de> Visitor<'de> for Build {
-        type Value = Value;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a JSON value")
-        }
-
-        fn visit_unit<E: Error>(self) -> Result<Value, E> {
-            Ok(Value::Null)
-        }
-
-        fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-            Ok(Value::Bool(value))
-        }
-
-        fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-            Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that is not finite"))
-        }
-
-        fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-            let mut list = Vec::new();
-            while let Some(Unique(item)) = items.next_element()? {
-                list.push(item);
-            }
-            Ok(Value::Array(list))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-            let mut map = Map::new();
-            while let Some((key, Unique(value))) = entries.next_entry::<String, Unique>()? {
-                if map.contains_key(&key) {
-                    return Err(A::Error::custom(format_args!("the key {key:?} stands twice")));
-                }
-                map.insert(key, value);
-            }
-            Ok(Value::Object(map))
-        }
     }
 }
 

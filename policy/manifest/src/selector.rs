@@ -1,38 +1,28 @@
-//! Label selectors: reads them, and says which labels they match.
+//! Label selectors: reads them, and matches them against labels.
 
 use std::collections::BTreeSet;
 
-use netverdict_policy::model::{Labels, NamespaceScope, Operator, Requirement, Selector};
-use serde_json::Value;
-
 use crate::{
-    fields::{Fields, Read, describe, quoted, text, wrong_type},
+    fields::{Field, Fields, Read, quoted},
     finding::{Invalid, code},
     label,
 };
+use netverdict_policy::model::{Labels, NamespaceScope, Operator, Requirement, Selector};
 
-/// A selector that is there, empty or not. An absent one means different things in different places.
-pub(crate) fn selector(value: &Value, path: String) -> Read<Selector> {
-    let mut fields = Fields::of(value, path)?;
+/// A selector that is present, empty or not. The meaning of an absent one depends on the field.
+pub(crate) fn selector(field: Field<'_>) -> Read<Selector> {
+    let mut fields = Fields::of(field)?;
     let mut requirements = Vec::new();
-    let labels_path = fields.path("matchLabels");
-    match fields.value("matchLabels") {
-        None => {}
-        Some(Value::Object(labels)) => {
-            for (key, value) in labels {
-                let path = format!("{labels_path}[{}]", quoted(key));
-                check_key(key, &path)?;
-                let value = text(value, path.clone())?;
-                check_value(value, &path)?;
-                let operator = Operator::In(BTreeSet::from([value.to_owned()]));
-                requirements.push(Requirement { key: key.clone(), operator });
-            }
+    if let Some(labels) = fields.object("matchLabels")? {
+        for (key, value) in labels.entries() {
+            check_key(key, &value.path)?;
+            let operator = Operator::In(BTreeSet::from([label_value(&value)?]));
+            requirements.push(Requirement { key: key.clone(), operator });
         }
-        Some(other) => return Err(wrong_type(labels_path, "a mapping", other)),
     }
     if let Some(expressions) = fields.list("matchExpressions")? {
-        for (path, value) in expressions.iter() {
-            requirements.push(requirement(value, path)?);
+        for expression in expressions.iter() {
+            requirements.push(requirement(expression)?);
         }
     }
     fields.finish()?;
@@ -41,10 +31,9 @@ pub(crate) fn selector(value: &Value, path: String) -> Read<Selector> {
     Ok(Selector { requirements })
 }
 
-/// As [`selector`]; absent and null mean everything.
+/// As [`selector`]; an absent one selects everything.
 pub(crate) fn selector_or_all(fields: &mut Fields<'_>, name: &'static str) -> Read<Selector> {
-    let path = fields.path(name);
-    fields.value(name).map_or_else(|| Ok(Selector::default()), |value| selector(value, path))
+    fields.field(name).map_or_else(|| Ok(Selector::default()), selector)
 }
 
 /// Whether all requirements hold (N-11).
@@ -60,13 +49,13 @@ pub(crate) fn matches(selector: &Selector, labels: &Labels) -> bool {
     })
 }
 
-/// Every pod of the namespaces that match.
+/// The namespaces whose labels match.
 pub(crate) fn selected(selector: Selector) -> NamespaceScope {
     NamespaceScope::Selected(selector)
 }
 
-fn requirement(value: &Value, path: String) -> Read<Requirement> {
-    let mut fields = Fields::of(value, path)?;
+fn requirement(field: Field<'_>) -> Read<Requirement> {
+    let mut fields = Fields::of(field)?;
     let key = fields.required_text("key")?;
     check_key(key, &fields.path("key"))?;
     let operator = fields.required_text("operator")?;
@@ -74,10 +63,8 @@ fn requirement(value: &Value, path: String) -> Read<Requirement> {
     let values_path = fields.path("values");
     let mut values = BTreeSet::new();
     if let Some(list) = fields.list("values")? {
-        for (path, value) in list.iter() {
-            let value = text(value, path.clone())?;
-            check_value(value, &path)?;
-            values.insert(value.to_owned());
+        for value in list.iter() {
+            values.insert(label_value(&value)?);
         }
     }
     fields.finish()?;
@@ -96,7 +83,7 @@ fn requirement(value: &Value, path: String) -> Read<Requirement> {
             return refuse(values_path, format!("{operator} has values"), "remove the values");
         }
         _ => {
-            let message = format!("{} is no operator", quoted(operator));
+            let message = format!("expected an operator, found {}", quoted(operator));
             return refuse(operator_path, message, "use In, NotIn, Exists or DoesNotExist");
         }
     };
@@ -107,28 +94,29 @@ fn check_key(key: &str, path: &str) -> Read<()> {
     if label::is_key(key) {
         return Ok(());
     }
-    let message = format!("{} is no label key", quoted(key));
+    let message = format!("expected a label key, found {}", quoted(key));
     let remedy = "use [prefix/]name with letters, digits, '-', '_' and '.'";
     Err(Box::new(Invalid::new(code::INVALID_SELECTOR, path, message, remedy)))
 }
 
-fn check_value(value: &str, path: &str) -> Read<()> {
+fn label_value(field: &Field<'_>) -> Read<String> {
+    let value = field.text()?;
     if label::is_value(value) {
-        return Ok(());
+        return Ok(value.to_owned());
     }
-    let message = format!("{} is no label value", describe(&Value::String(value.to_owned())));
+    let message = format!("expected a label value, found {}", field.describe());
     let remedy = "use up to 63 letters, digits, '-', '_' and '.'";
-    Err(Box::new(Invalid::new(code::INVALID_SELECTOR, path, message, remedy)))
+    Err(Box::new(Invalid::new(code::INVALID_SELECTOR, &field.path, message, remedy)))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn read(value: Value) -> Read<Selector> {
-        selector(&value, "s".into())
+        selector(Field::new(&value, "s", None))
     }
 
     #[test]

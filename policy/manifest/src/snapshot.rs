@@ -1,5 +1,5 @@
-//! Many objects to one snapshot: the last of duplicates counts, missing namespaces are implied, and no object that
-//! cannot be read stops another.
+//! All objects to one snapshot of the model. Of duplicates the last one counts, missing namespaces are implied, and an object
+//! that cannot be read does not affect the others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,34 +9,40 @@ use std::{
 use netverdict_policy::model::{Namespace, ObjectKey, Snapshot};
 
 use crate::{
-    finding::{Finding, Invalid, ObjectRef, Report, Severity, code},
-    kind::{self, Known},
-    object::{Identity, Object, derived_uid},
+    finding::{Finding, Invalid, ObjectRef, Severity, code},
+    kind::{self, Class},
+    metadata::derived_uid,
+    object::{Identity, Object},
 };
 
-/// All that a set of objects says.
+/// The result of reading a set of objects.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     pub snapshot: Snapshot,
-    /// What is wrong with single objects; [`lint`](crate::lint()) finds what is wrong among them.
+    /// About single objects; [`lint`](crate::lint()) checks them against each other.
     pub findings: Vec<Finding>,
     /// The policies of the snapshot, in the order of `objects`, for their full text.
     pub objects: Vec<Arc<Object>>,
 }
 
-/// Reads everything. Of two objects with the same kind, namespace and name the later one counts.
+/// Reads all objects. Of two objects with the same [`Identity`] the later one counts.
 pub fn snapshot(objects: &[Object]) -> Reading {
     let mut reading = Reading::default();
     let last = last_of_each(objects);
     for (index, object) in objects.iter().enumerate() {
-        let known = kind::known(&object.api_version, &object.kind);
+        let class = kind::classify(&object.api_version, &object.kind);
         if let Some(later) = last.get(&object.identity()).filter(|later| **later != index) {
-            if !matches!(known, Known::Other) {
+            if !matches!(class, Class::Other) {
                 reading.findings.extend(duplicate(object, &objects[*later]));
             }
             continue;
         }
-        reading.add(object, &known);
+        if !matches!(class, Class::Other) {
+            let mut report = object.report();
+            object.warn_of_keys(&mut report);
+            reading.findings.extend(report.finish());
+        }
+        reading.add(object, &class);
     }
     reading.imply_namespaces();
     reading
@@ -48,15 +54,15 @@ pub fn implied_namespace(name: &str) -> Namespace {
 }
 
 impl Reading {
-    fn add(&mut self, object: &Object, known: &Known) {
+    fn add(&mut self, object: &Object, class: &Class) {
         let key = || ObjectKey::new(&object.namespace, &object.name);
-        let findings = match known {
-            Known::Namespace => {
+        let findings = match class {
+            Class::Namespace => {
                 let (namespace, findings) = kind::namespace(object);
                 self.snapshot.namespaces.extend(namespace.map(|namespace| (object.name.clone(), Arc::new(namespace))));
                 findings
             }
-            Known::Node => {
+            Class::Node => {
                 let (node, findings) = kind::node(object);
                 if let Some(node) = node {
                     self.snapshot.pod_ranges.extend(node.pod_ranges.iter().copied());
@@ -64,22 +70,22 @@ impl Reading {
                 }
                 findings
             }
-            Known::Pod => {
+            Class::Pod => {
                 let (pod, findings) = kind::pod(object);
                 self.snapshot.pods.extend(pod.map(|pod| (key(), Arc::new(pod))));
                 findings
             }
-            Known::Service => {
+            Class::Service => {
                 let (service, findings) = kind::service(object);
                 self.snapshot.services.extend(service.map(|service| (key(), Arc::new(service))));
                 findings
             }
-            Known::Policy(_)
-            | Known::OtherVersion(_)
-            | Known::Misspelt(_)
-            | Known::UnreadPolicy
-            | Known::Foreign
-            | Known::Other => {
+            Class::Policy(_)
+            | Class::OtherVersion(_)
+            | Class::Misspelt(_)
+            | Class::UnreadPolicy
+            | Class::Foreign
+            | Class::Other => {
                 let (policy, findings) = kind::policy(object);
                 if let Some(policy) = policy {
                     self.snapshot.policies.insert(policy.key.clone(), Arc::new(policy));
@@ -121,8 +127,8 @@ fn last_of_each(objects: &[Object]) -> BTreeMap<Identity<'_>, usize> {
 }
 
 fn duplicate(object: &Object, later: &Object) -> Vec<Finding> {
-    let mut report = Report::of(object);
-    let message = format!("the same object stands again in {}; this one is ignored", later.origin);
+    let mut report = object.report();
+    let message = format!("the same object is defined again in {}; this one is ignored", later.origin);
     report.warning(Invalid::new(code::DUPLICATE_OBJECT, "metadata.name", message, "remove one of the two"));
     report.finish()
 }

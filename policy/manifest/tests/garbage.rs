@@ -242,7 +242,7 @@ proptest! {
     #![proptest_config(config(1_000))]
 
     #[test]
-    fn a_damaged_manifest_costs_no_other(kind in 0..8usize, cut in any::<prop::sample::Index>(), noise in "[-:{}\\[\\],&*!|>'\"%\n\t a-z0-9]{0,6}") {
+    fn a_damaged_manifest_does_not_affect_others(kind in 0..8usize, cut in any::<prop::sample::Index>(), noise in "[-:{}\\[\\],&*!|>'\"%\n\t a-z0-9]{0,6}") {
         let objects: Vec<Object> = valid().iter().map(|value| object(value).unwrap()).collect();
         let mut damaged = text(&objects[kind]);
         let mut at = cut.index(damaged.len() + 1);
@@ -280,7 +280,7 @@ proptest! {
     #![proptest_config(config(4_000))]
 
     #[test]
-    fn garbage_in_a_policy_is_told_and_opens_nothing(kind in 0..4usize, place in any::<prop::sample::Index>(), by in prop::option::of(garbage())) {
+    fn garbage_in_a_policy_is_reported_and_opens_nothing(kind in 0..4usize, place in any::<prop::sample::Index>(), by in prop::option::of(garbage())) {
         let original = valid().swap_remove(kind);
         let before = exercise(&[object(&original).unwrap()], Vec::new());
         prop_assert_eq!(&before.findings.iter().filter(|finding| finding.severity == Severity::Error).count(), &0);

@@ -1,4 +1,4 @@
-//! Addresses as the maps hold them.
+//! Addresses in the encoding of maps and events.
 
 /// An IPv6 address, or an IPv4 address mapped into one. Network order.
 pub type Address = [u8; 16];
@@ -9,10 +9,10 @@ pub const fn v4_mapped(octets: [u8; 4]) -> Address {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, octets[0], octets[1], octets[2], octets[3]]
 }
 
-/// The address when nothing is known of one (`::`).
+/// An unknown address (`::`).
 pub const UNSPECIFIED: Address = [0; 16];
 
-/// Length that an IPv4 prefix of `length` bits (0 to 32) has in the mapped space.
+/// Length of an IPv4 prefix of `length` bits (0 to 32) among IPv4-mapped addresses.
 #[inline(always)]
 pub const fn v4_prefix_length(length: u8) -> u32 {
     96 + length as u32

@@ -1,6 +1,6 @@
-//! Closed lists, one byte each in events and maps. A value that is not listed is refused by `TryFrom`, never guessed.
+//! Enums that events and maps hold as one byte. `TryFrom` refuses a byte that is not listed.
 
-/// Generates a one-byte enum with a checked way back.
+/// Generates a one-byte enum with a checked conversion from its byte.
 macro_rules! code {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $value:literal),+ $(,)? }) => {
         $(#[$meta])*
@@ -36,15 +36,35 @@ code! {
 code! {
     /// Which ring an event goes to. Denials have their own, so that a flood of allowed flows cannot push them out.
     Lane {
-        /// Everything whose verdict is denied, whatever happened to the packet.
+        /// Events with the verdict denied, whether or not the packet was dropped.
         Denied = 0,
-        /// Everything else.
+        /// All other events.
         Flow = 1,
     }
 }
 
 code! {
-    /// Seen from the endpoint whose veth the program sits on.
+    /// Why an event or a frame has no record. The first two are the lane whose ring had no room.
+    LossClass {
+        Denied = 0,
+        Flow = 1,
+        /// A frame that was dropped, but is no flow of the pod: neither the frame nor the packet was addressed to it.
+        Flooded = 2,
+    }
+}
+
+impl From<Lane> for LossClass {
+    #[inline(always)]
+    fn from(lane: Lane) -> Self {
+        match lane {
+            Lane::Denied => Self::Denied,
+            Lane::Flow => Self::Flow,
+        }
+    }
+}
+
+code! {
+    /// Relative to the endpoint behind the veth on which the program runs.
     Direction {
         /// From the pod (tcx ingress on the host side of its veth).
         Egress = 0,
@@ -54,7 +74,7 @@ code! {
 }
 
 code! {
-    /// What evaluation concluded for one flow in one direction.
+    /// The result of evaluation for one flow in one direction.
     Verdict {
         Allowed = 1,
         Denied = 2,
@@ -75,31 +95,32 @@ code! {
     Mode {
         /// Judge and record; never drop.
         Observe = 0,
-        /// As observe; every policy counts as audited, so the record tells what enforcement would do.
+        /// Like observe, with every policy audited: the record also has the verdict that enforcement would give.
         Audit = 1,
-        /// Drop what is denied.
+        /// Drop denied packets.
         Enforce = 2,
     }
 }
 
 code! {
-    /// A reason that only the kernel can know. With `ByPolicy` the attribution id carries the reason.
+    /// The reason of a verdict, as far as the kernel knows it. For `ByPolicy` the attribution id stands for the reason.
     KernelReason {
-        /// The attribution id says why.
+        /// See the attribution id.
         ByPolicy = 0,
         /// The packet's source address does not belong to the pod that sent it.
         SpoofedSource = 1,
         /// The endpoint's tables are not complete yet.
         PolicyNotReady = 2,
-        /// The destination is a Service's address; its backend is not known here.
+        /// The destination is the address of a Service, whose backend is not known at this hook.
         ServiceNotResolved = 3,
-        /// Allowed only because the connection is older than the policy; the attribution is what would deny it now.
+        /// Allowed only because the connection is older than the policy. The attribution is that of the denial which a new
+        /// connection would get.
         EstablishedStale = 4,
-        /// A connection that was under way when the endpoint was attached; judged in the reverse orientation.
+        /// The connection began before the endpoint was attached, and was allowed in reverse orientation.
         Midstream = 5,
-        /// Not policy: a header is truncated or contradicts itself.
+        /// Not a policy reason: a header is truncated or inconsistent.
         Malformed = 6,
-        /// Not policy: a first fragment without its whole transport header.
+        /// Not a policy reason: a first fragment with an incomplete transport header.
         ShortFragment = 7,
     }
 }

@@ -1,12 +1,12 @@
-//! What the probe writes to its rings.
+//! The records that the probe writes to its ring buffers.
 
 use crate::address::Address;
 
 /// One judged packet, 112 bytes. `kind` and `abi_version` come first and never move, so that a
 /// reader can refuse what it does not know.
 ///
-/// Direction, ends and ports are those of the flow that was judged. That is not the packet's own orientation where a reply
-/// gave the occasion: [`crate::KernelReason::Midstream`], and judging a connection again.
+/// Direction, ends and ports are those of the flow that was judged. If a reply was the occasion, they are reversed against
+/// the packet: with [`crate::KernelReason::Midstream`], and in the re-evaluation of a connection.
 #[cfg_attr(
     feature = "user",
     derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
@@ -22,29 +22,29 @@ pub struct VerdictEvent {
     pub lane: u8,
     /// [`crate::Direction`].
     pub direction: u8,
-    /// The CPU that judged; with `lane` and `seq` it names the event within one boot.
+    /// The CPU that judged the packet. CPU, `lane` and `seq` identify the event within one boot.
     pub cpu: u32,
-    /// Counts the events of this CPU and lane from 1, those lost to a full ring included.
+    /// Number of the event on this CPU and lane, from 1, including events that were lost to a full ring.
     pub seq: u64,
     /// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`).
     pub boot_time: u64,
     /// `current_revision` when the packet was judged.
     pub revision: u64,
-    /// Attribution id, 63 bits; 0 where `reason` alone says why.
+    /// Attribution id, 63 bits; 0 if `reason` is the whole explanation.
     pub attribution: u64,
     pub source: Address,
     pub destination: Address,
-    /// Owner of the source address as the kernel believed then; 0 where none is known.
+    /// Owner id of the source address in the kernel's tables at that time; 0 if unknown.
     pub source_owner: u32,
-    /// Owner of the destination address, likewise.
+    /// Owner id of the destination address, likewise.
     pub destination_owner: u32,
-    /// Owner id of the pod whose veth judged ([`crate::Endpoint::owner`]); 0 before its tables were ready.
+    /// Owner id of the pod behind the interface ([`crate::Endpoint::owner`]); 0 before its tables were ready.
     pub endpoint_owner: u32,
-    /// Host interface that judged.
+    /// Host interface at which the packet was judged.
     pub ifindex: u32,
-    /// Host order; 0 where the protocol has none.
+    /// Host order; 0 for protocols without ports.
     pub source_port: u16,
-    /// Host order; 0 where the protocol has none.
+    /// Host order; 0 for protocols without ports.
     pub destination_port: u16,
     /// IP protocol number after all extension headers.
     pub protocol: u8,
@@ -74,9 +74,9 @@ pub struct VerdictEvent {
 
 /// Bits of [`VerdictEvent::flags`].
 pub mod flag {
-    /// A fragment other than the first: no ports are known.
+    /// A fragment other than the first, which has no ports.
     pub const FRAGMENT: u8 = 1 << 0;
-    /// The peer's address lies in a pod range but no pod is known to own it.
+    /// The peer's address is in a pod range, but no pod is known to own it.
     pub const UNKNOWN_POD: u8 = 1 << 1;
 }
 

@@ -1,71 +1,64 @@
-//! Keys and values of the maps, and what each map is for.
+//! Names, keys and values of the maps.
 //!
-//! A packet is judged by at most: [`Settings`] and the revision cell, `ENDPOINTS`, `CONNECTIONS`, one of `ADDRESSES`
-//! and `BLOCKS`, `PAIRS`, and where ports matter `COLUMNS` with one of `COLUMN_PORTS` and `COLUMN_RANGES`.
+//! Judging a packet reads [`Settings`], the revision cell, `ENDPOINTS`, `CONNECTIONS`, then for a new flow `ADDRESSES` and
+//! if need be `BLOCKS`, `PAIRS`, and where ports matter `COLUMNS`, `COLUMN_PORTS` and `COLUMN_RANGES`.
 
 use crate::address::Address;
 
-/// Names under which programs define the maps and user space pins them.
+/// Names of maps and programs.
 pub mod name {
-    /// `array[1]` of [`super::Settings`].
-    pub const SETTINGS: &str = "SETTINGS";
-    /// `array[1]` of `u64`: the revision in force, the only commit point of a publication.
-    pub const CURRENT_REVISION: &str = "CURRENT_REVISION";
-    /// `hash`: host ifindex (`u32`) → [`super::Endpoint`].
-    pub const ENDPOINTS: &str = "ENDPOINTS";
-    /// `hash`: [`super::OwnAddressKey`] → `u8` (1): addresses that the pod behind an interface may send from.
-    pub const OWN_ADDRESSES: &str = "OWN_ADDRESSES";
-    /// `hash`: [`super::AddressKey`] → [`super::PeerVersions`]: pods, nodes, Service addresses.
-    pub const ADDRESSES: &str = "ADDRESSES";
-    /// `lpm_trie`: prefix length and [`super::AddressKey`] → [`super::PeerVersions`]: CIDR blocks that policies name, pod ranges.
-    pub const BLOCKS: &str = "BLOCKS";
-    /// `hash`: [`super::PairKey`] → [`super::Decision`].
-    pub const PAIRS: &str = "PAIRS";
-    /// `hash`: column id (`u32`) → [`super::Column`].
-    pub const COLUMNS: &str = "COLUMNS";
-    /// `hash`: [`super::ColumnPortKey`] → [`super::Decision`]: single ports.
-    pub const COLUMN_PORTS: &str = "COLUMN_PORTS";
-    /// `lpm_trie`: prefix length and [`super::ColumnRangeKey`] → [`super::Decision`]: port prefixes.
-    pub const COLUMN_RANGES: &str = "COLUMN_RANGES";
-    /// `lru_hash`: [`super::ConnectionKey`] → [`super::Connection`].
-    pub const CONNECTIONS: &str = "CONNECTIONS";
-    /// `lru_hash`: [`super::FragmentKey`] → [`super::FragmentVerdict`].
-    pub const FRAGMENTS: &str = "FRAGMENTS";
-    /// `percpu_array[2]` by lane: [`super::LaneCounters`].
-    pub const LANES: &str = "LANES";
-    /// `lru_hash`: host ifindex and lane or [`super::FLOODED`] ([`super::LossKey`]) → `u64` lost events, summed over CPUs.
-    pub const LOSSES: &str = "LOSSES";
-    /// Ring of [`crate::Lane::Denied`].
-    pub const RING_DENIED: &str = "RING_DENIED";
-    /// Ring of [`crate::Lane::Flow`].
-    pub const RING_FLOW: &str = "RING_FLOW";
+    /// Declares each map once: its name, and its place in [`ALL`].
+    macro_rules! maps {
+        ($($(#[$meta:meta])* $name:ident),+ $(,)?) => {
+            $($(#[$meta])* pub const $name: &str = stringify!($name);)+
 
-    /// Every map, in the order in which they are pinned. The programs have two more, `SCRATCH` and
-    /// `SUBJECT`, which are theirs alone.
-    pub const ALL: &[&str] = &[
+            /// Every pinned map. `SCRATCH` and `SUBJECT` are missing: they are working memory of the programs, which user
+            /// space does not pin or read.
+            pub const ALL: &[&str] = &[$($name),+];
+        };
+    }
+
+    maps! {
+        /// `array[1]` of [`super::Settings`].
         SETTINGS,
+        /// `array[1]` of `u64`: the revision in force. Writing it is the only commit point of a publication.
         CURRENT_REVISION,
+        /// `hash`: host ifindex (`u32`) → [`super::Endpoint`].
         ENDPOINTS,
+        /// `hash`: [`super::OwnAddressKey`] → `u8` (always 1): source addresses that the pod behind an interface may use.
         OWN_ADDRESSES,
+        /// `hash`: [`super::AddressKey`] → [`super::PeerVersions`]: addresses of pods, nodes and Services.
         ADDRESSES,
+        /// `lpm_trie`: prefix length and [`super::AddressKey`] → [`super::PeerVersions`]: CIDR blocks that policies
+        /// name, and the cluster's pod ranges.
         BLOCKS,
+        /// `hash`: [`super::PairKey`] → [`super::PolicyEntry`].
         PAIRS,
+        /// `hash`: column id (`u32`) → [`super::Column`].
         COLUMNS,
+        /// `hash`: [`super::ColumnPortKey`] → [`super::PolicyEntry`]: single ports.
         COLUMN_PORTS,
+        /// `lpm_trie`: prefix length and [`super::ColumnRangeKey`] → [`super::PolicyEntry`]: port prefixes.
         COLUMN_RANGES,
+        /// `lru_hash`: [`super::ConnectionKey`] → [`super::Connection`].
         CONNECTIONS,
+        /// `lru_hash`: [`super::FragmentKey`] → [`super::FragmentVerdict`].
         FRAGMENTS,
+        /// `percpu_array`, index [`crate::Lane`]: [`super::LaneCounters`].
         LANES,
+        /// `lru_hash`: [`super::LossKey`] → `u64`: events or frames without a record, summed over all CPUs.
         LOSSES,
+        /// Ring buffer of [`crate::Lane::Denied`].
         RING_DENIED,
+        /// Ring buffer of [`crate::Lane::Flow`].
         RING_FLOW,
-    ];
+    }
 
     /// tcx program for packets from a pod: attach to ingress of the host side of its veth.
     pub const FROM_POD: &str = "from_pod";
     /// tcx program for packets to a pod: attach to egress of the host side of its veth.
     pub const TO_POD: &str = "to_pod";
-    /// The empty program that benches compare with.
+    /// A program that does nothing: the baseline of benches.
     pub const EMPTY: &str = "empty";
 }
 
@@ -81,16 +74,17 @@ macro_rules! layout {
 }
 
 layout! {
-    /// What holds for the whole node.
+    /// The settings of the node.
     Settings = 32 {
         /// [`crate::Mode`].
         mode: u8,
         reserved: [u8; 7],
-        /// How long an idle established TCP connection is remembered, in nanoseconds.
+        /// How long an idle established TCP connection stays in the table, in nanoseconds.
         tcp_established_timeout: u64,
-        /// How long everything else that is idle is remembered, in nanoseconds.
+        /// How long any other idle connection stays in the table, in nanoseconds.
         other_timeout: u64,
-        /// How long after an endpoint's first attachment a connection under way may pass in reverse (E-10b), in nanoseconds.
+        /// How long after an endpoint's first attachment an unknown TCP connection may pass in reverse orientation
+        /// (E-10b), in nanoseconds.
         midstream_window: u64,
     }
 }
@@ -98,9 +92,9 @@ layout! {
 layout! {
     /// The peer at an address.
     Peer = 16 {
-        /// Equivalence class of peers that no rule tells apart; see [`identity`].
+        /// Equivalence class of peers that no rule distinguishes; see [`identity`].
         identity: u32,
-        /// Who owns the address, for the record; 0 where nobody is known to.
+        /// Owner id of the address, for events; 0 if unknown.
         owner: u32,
         /// [`peer_flag`] bits.
         flags: u32,
@@ -108,29 +102,38 @@ layout! {
     }
 }
 
-/// Identities with a meaning of their own; the compiler gives out the others, from 16.
+/// Reserved identities. The compiler gives out the others, from [`identity::FIRST_COMPILED`].
 pub mod identity {
-    /// An address of which nothing is known: outside every block that a policy names.
+    /// An unknown address, outside every block that a policy names.
     pub const WORLD: u32 = 0;
     pub const FIRST_COMPILED: u32 = 16;
 }
 
 /// Bits of [`Peer::flags`].
 pub mod peer_flag {
-    /// A Service's address: its backend is not known at this hook.
+    /// The address of a Service, whose backend is not known at this hook.
     pub const SERVICE: u32 = 1 << 0;
-    /// Inside a pod range, but no pod is known to own it.
+    /// In a pod range, but no pod is known to own the address.
     pub const UNKNOWN_POD: u32 = 1 << 1;
-    /// This record means that there is none: in a version that removes an address.
+    /// No peer: the side of a record on which its address is removed.
     pub const ABSENT: u32 = 1 << 2;
 }
 
 layout! {
-    /// A peer before and after a publication: a packet takes `after` when `current_revision` ≥ `since`, else `before`.
+    /// A peer before and after a publication. A packet takes `after` if its revision is at least `since`, otherwise
+    /// `before`.
     PeerVersions = 40 {
         since: u64,
         before: Peer,
         after: Peer,
+    }
+}
+
+impl PeerVersions {
+    /// The peer that a packet of a revision finds.
+    #[inline(always)]
+    pub const fn as_of(&self, revision: u64) -> &Peer {
+        if revision >= self.since { &self.after } else { &self.before }
     }
 }
 
@@ -146,11 +149,11 @@ layout! {
 }
 
 layout! {
-    /// The final verdict for a packet, with who gave it.
-    Decision = 16 {
+    /// The answer of a lookup: a final verdict with its attribution, or the column that decides by port.
+    PolicyEntry = 16 {
         /// Attribution id, 63 bits; never 0 where `column` is 0.
         attribution: u64,
-        /// Ask this column when not 0; then the other fields mean nothing.
+        /// Id of the column that decides; 0 if this entry is final. If it is not 0 the other fields are unused.
         column: u32,
         /// [`crate::Verdict`].
         verdict: u8,
@@ -159,27 +162,27 @@ layout! {
 }
 
 layout! {
-    /// The classes of an endpoint as a subject, and what holds for peers without a pair.
+    /// The subject classes of an endpoint, and the answers for peers without a pair.
     EndpointClasses = 40 {
         /// Subject class for packets from the pod.
         egress_class: u32,
         /// Subject class for packets to the pod.
         ingress_class: u32,
-        egress_default: Decision,
-        ingress_default: Decision,
+        egress_default: PolicyEntry,
+        ingress_default: PolicyEntry,
     }
 }
 
 layout! {
-    /// A pod's interface. Absent or with `ready` 0: its tables are not complete.
+    /// The record of a pod's interface. If it is absent or `ready` is 0, the endpoint's tables are not complete.
     Endpoint = 120 {
-        /// `current_revision` from which `after` holds.
+        /// The first revision for which `after` holds.
         since: u64,
         before: EndpointClasses,
         after: EndpointClasses,
         /// Nanoseconds since boot when the endpoint was first attached.
         attached_at: u64,
-        /// Host interface; the id of the endpoint in connection keys.
+        /// Host interface. Identifies the endpoint in connection keys.
         ifindex: u32,
         /// Owner id of the pod.
         owner: u32,
@@ -187,6 +190,14 @@ layout! {
         ready: u8,
         reserved: [u8; 7],
         reserved_tail: u64,
+    }
+}
+
+impl Endpoint {
+    /// The classes by which a packet of a revision is judged.
+    #[inline(always)]
+    pub const fn as_of(&self, revision: u64) -> EndpointClasses {
+        if revision >= self.since { self.after } else { self.before }
     }
 }
 
@@ -199,20 +210,20 @@ layout! {
 }
 
 layout! {
-    /// A division of the port space. The decisions here answer where no port is known.
+    /// A division of the port space. Its entries are the answers if no port entry matches.
     Column = 144 {
-        /// Default for TCP ports in neither `COLUMN_PORTS` nor `COLUMN_RANGES`.
-        tcp: Decision,
-        udp: Decision,
-        sctp: Decision,
-        /// Protocols without ports that rules may name, ICMP included.
-        other: Decision,
-        /// For fragments whose ports are not known: allowed only if all ports of the protocol are.
-        tcp_fragment: Decision,
-        udp_fragment: Decision,
-        sctp_fragment: Decision,
-        reserved_decision: Decision,
-        /// [`column_flag`] bits: what has to be asked at all.
+        /// For TCP ports without an entry in `COLUMN_PORTS` and `COLUMN_RANGES`.
+        tcp: PolicyEntry,
+        udp: PolicyEntry,
+        sctp: PolicyEntry,
+        /// For protocols without ports, such as ICMP.
+        other: PolicyEntry,
+        /// For fragments whose ports are unknown: allowed only if all ports of the protocol are allowed.
+        tcp_fragment: PolicyEntry,
+        udp_fragment: PolicyEntry,
+        sctp_fragment: PolicyEntry,
+        reserved_entry: PolicyEntry,
+        /// [`column_flag`] bits: which of the other two maps have entries of this column.
         flags: u32,
         reserved: [u8; 12],
     }
@@ -240,8 +251,8 @@ layout! {
 }
 
 layout! {
-    /// Data of an LPM key: the trie compares bits from the first byte on, so both numbers are in *network order*.
-    /// A prefix of `n` port bits has length 32 + 8 + `n`.
+    /// Data of an LPM key. The trie compares bits from the first byte on, so both numbers are in *network order*. A
+    /// prefix of `n` port bits has the length 32 + 8 + `n`.
     ColumnRangeKey = 8 {
         column: [u8; 4],
         protocol: u8,
@@ -251,27 +262,29 @@ layout! {
 }
 
 layout! {
-    /// Both orientations of a connection have one key: the lower (address, port) comes first.
+    /// The key of a connection, the same for both orientations: the lower (address, port) comes first.
     ConnectionKey = 44 {
-        /// Host interface, so that what source egress allowed does not open destination ingress on the same node.
+        /// Host interface. With it, a connection that source egress allowed is still judged by destination ingress on
+        /// the same node.
         ifindex: u32,
         low: Address,
         high: Address,
         low_port: u16,
         high_port: u16,
-        /// IP protocol number. ICMP echo: the requester's port is the identifier, the responder's 0. Other ICMP: the
-        /// sender's is the type, the receiver's 0xffff, so that nothing is a reply to it. No ports: both 0.
+        /// IP protocol number. Ports of ICMP echo: the identifier for the requester, 0 for the responder. Other ICMP:
+        /// the type for the sender, 0xffff for the receiver, so that no packet is a reply to it. Protocols without
+        /// ports: both 0.
         protocol: u8,
         reserved: [u8; 3],
     }
 }
 
 layout! {
-    /// A connection that passes, and how it was judged.
+    /// A connection that passes, and its last verdict.
     Connection = 48 {
-        /// Nanoseconds since boot after which the entry is a miss.
+        /// When the entry expires, in nanoseconds since boot.
         expires_at: u64,
-        /// Revision that judged it last.
+        /// The revision by which it was judged last.
         revision: u64,
         attribution: u64,
         /// [`crate::Verdict`].
@@ -288,15 +301,15 @@ layout! {
 
 /// Bits of [`Connection::flags`].
 pub mod connection_flag {
-    /// The original direction runs from the low end of the key to the high one.
+    /// The first packet ran from the low end of the key to the high end.
     pub const FROM_LOW: u8 = 1 << 0;
     /// A packet was seen in each direction.
     pub const ESTABLISHED: u8 = 1 << 1;
-    /// The original direction was from the pod.
+    /// The first packet came from the pod.
     pub const EGRESS: u8 = 1 << 2;
-    /// FIN or RST seen: it expires soon.
+    /// FIN or RST was seen, so the entry expires soon.
     pub const CLOSING: u8 = 1 << 3;
-    /// Recorded once as `EstablishedStale` already.
+    /// Its `EstablishedStale` event was written already.
     pub const STALE: u8 = 1 << 4;
 }
 
@@ -305,7 +318,7 @@ layout! {
         ifindex: u32,
         source: Address,
         destination: Address,
-        /// Identification field; IPv4's 16 bits or IPv6's 32.
+        /// Identification field: 16 bits in IPv4, 32 in IPv6.
         identification: u32,
         protocol: u8,
         /// [`crate::Direction`].
@@ -329,7 +342,7 @@ layout! {
 }
 
 layout! {
-    /// One CPU's account of a lane: `seq` = delivered + `lost`.
+    /// The counters of a lane on one CPU: `seq` = delivered + `lost`.
     LaneCounters = 16 {
         /// Sequence number of the last event, delivered or lost.
         seq: u64,
@@ -338,13 +351,10 @@ layout! {
     }
 }
 
-/// In the place of a lane: frames that were dropped without a record, for neither the frame nor the packet was addressed to
-/// the pod.
-pub const FLOODED: u32 = 2;
-
 layout! {
     LossKey = 8 {
         ifindex: u32,
-        lane: u32,
+        /// [`crate::LossClass`].
+        class: u32,
     }
 }

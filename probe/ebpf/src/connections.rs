@@ -1,4 +1,5 @@
-//! The connections that pass, so that replies and later packets are not judged and not recorded again.
+//! The connection table: connections that pass, so that their replies and later packets are neither judged nor recorded
+//! again.
 
 use core::mem::MaybeUninit;
 
@@ -12,24 +13,25 @@ use crate::{
     decide::Answer,
     maps,
     packet::{Packet, Words, protocol, tcp_flag},
-    scene::Scene,
-    subprogram::{Done, done, zero},
+    packet_context::PacketContext,
+    subprogram::{ScalarReturn, scalar_return, zero},
 };
 
 /// How long a TCP connection is remembered after a FIN or RST, in nanoseconds.
 const CLOSING_TIMEOUT: u64 = 10_000_000_000;
-/// Revision of an entry that no complete table has judged: it is judged again with every packet until one has.
+/// Revision of an entry that was opened before the endpoint's tables were complete: re-evaluated with every packet
+/// until they are.
 const NEVER_JUDGED: u64 = u64::MAX;
 
-/// Where a packet belongs in the table.
-pub struct Place {
-    /// A [`ConnectionKey`] in words: its small fields would be written by calls of `memset`.
+/// The connection that a packet belongs to: its key in the table, and the packet's orientation.
+pub struct FlowTuple {
+    /// A [`ConnectionKey`] in words, because the compiler would write its small fields with calls of `memset`.
     words: [u32; size_of::<ConnectionKey>() / 4],
     /// The packet runs from the low end of the key to the high one.
     from_low: bool,
 }
 
-impl Place {
+impl FlowTuple {
     #[inline(always)]
     pub fn of(packet: &Packet, ifindex: u32) -> Self {
         let from_low = is_low(&packet.source, packet.source_port, &packet.destination, packet.destination_port);
@@ -49,31 +51,31 @@ impl Place {
     #[inline(always)]
     fn key(&self) -> &ConnectionKey {
         const { assert!(align_of::<ConnectionKey>() == align_of::<u32>()) };
-        // SAFETY: same size and alignment, and every field is a number.
+        // SAFETY: same size and alignment, and any bytes are a key.
         unsafe { &*self.words.as_ptr().cast() }
     }
 
-    /// The entry, unless it has expired or the node would not let it stand.
+    /// The connection's entry, unless it has expired or is not permitted in enforce mode while the node enforces.
     #[inline(always)]
-    pub fn find(&self, scene: &Scene<'_>) -> Option<Entry> {
+    pub fn find(&self, context: &PacketContext<'_>) -> Option<Entry> {
         let connection = maps::CONNECTIONS.get_ptr_mut(self.key())?;
-        // SAFETY: memory of the map; an evicted entry is reused, never unmapped.
+        // SAFETY: memory of the map, which is reused after an eviction but never unmapped.
         let found = unsafe { &*connection };
-        if found.expires_at <= scene.now || (scene.enforces() && !passes_by_right(found)) {
+        if found.expires_at <= context.now || (context.enforces() && !allowed_in_any_mode(found)) {
             return None;
         }
         Some(Entry { connection, original: (found.flags & FROM_LOW != 0) == self.from_low })
     }
 
-    /// Remembers a connection that passes. `reversed`: the packet is the first one seen, but runs against the original
-    /// direction. A full table (or one that is locked) changes nothing else.
+    /// Remembers a connection that passes. `reversed`: the packet is the first one seen, but it is a reply. If the
+    /// insertion fails (table full, bucket locked), later packets are judged as new ones.
     #[inline(never)]
-    pub fn open(&self, packet: &Packet, scene: &Scene<'_>, answer: &Answer, reversed: bool) -> Done {
+    pub fn open(&self, packet: &Packet, context: &PacketContext<'_>, answer: &Answer, reversed: bool) -> ScalarReturn {
         let mut flags = 0;
         if self.from_low != reversed {
             flags |= FROM_LOW;
         }
-        if scene.is_egress() != reversed {
+        if context.is_egress() != reversed {
             flags |= EGRESS;
         }
         if closes(packet) {
@@ -86,23 +88,23 @@ impl Place {
             zero(connection);
             connection
         };
-        connection.expires_at = scene.now.saturating_add(timeout(packet.protocol, flags, scene));
-        connection.revision = revision_of(answer, scene);
+        connection.expires_at = context.now.saturating_add(timeout(packet.protocol, flags, context));
+        connection.revision = revision_of(answer, context);
         connection.attribution = answer.attribution;
         connection.verdict = answer.verdict as u8;
         connection.reason = answer.reason as u8;
         connection.flags = flags;
         connection.packets = 1;
-        connection.bytes = u64::from(scene.length);
+        connection.bytes = u64::from(context.length);
         let _ = maps::CONNECTIONS.insert(self.key(), &*connection, 0);
-        done()
+        scalar_return()
     }
 }
 
-/// An entry that is in force, and how the packet at hand lies to it.
+/// A valid entry, and the orientation of the present packet.
 pub struct Entry {
     connection: *mut Connection,
-    /// The packet runs in the original direction.
+    /// The packet runs in the direction of the connection's first packet.
     pub original: bool,
 }
 
@@ -113,11 +115,11 @@ impl Entry {
         unsafe { &*self.connection }
     }
 
-    /// Counts the packet and puts the expiry off.
+    /// Counts the packet and extends the expiry.
     #[inline(always)]
-    pub fn touch(&self, packet: &Packet, scene: &Scene<'_>) {
-        // SAFETY: as in `find`. Packets of both directions may be here on two CPUs at once: the counters are atomic; of
-        // two different flags that are raised in the same instant one may have to wait for the next packet.
+    pub fn touch(&self, packet: &Packet, context: &PacketContext<'_>) {
+        // SAFETY: as in `find`. Two CPUs may be here with packets of both directions: the counters are atomic, and a
+        // flag that is lost to a concurrent write is set by a later packet.
         unsafe {
             let connection = self.connection;
             let before = (*connection).flags;
@@ -131,16 +133,16 @@ impl Entry {
             if flags != before {
                 (*connection).flags = flags;
             }
-            (*connection).expires_at = scene.now.saturating_add(timeout(packet.protocol, flags, scene));
+            (*connection).expires_at = context.now.saturating_add(timeout(packet.protocol, flags, context));
             atomic::add(&raw mut (*connection).packets, 1);
-            atomic::add(&raw mut (*connection).bytes, u64::from(scene.length));
+            atomic::add(&raw mut (*connection).bytes, u64::from(context.length));
         }
     }
 
-    /// Takes on a newer judgement of the original direction; false if another CPU was first.
+    /// Stores the answer of a re-evaluation; false if another CPU stored it first.
     #[inline(always)]
-    pub fn take_on(&self, answer: &Answer, scene: &Scene<'_>) -> bool {
-        let revision = revision_of(answer, scene);
+    pub fn update(&self, answer: &Answer, context: &PacketContext<'_>) -> bool {
+        let revision = revision_of(answer, context);
         // SAFETY: as in `find`.
         unsafe {
             let connection = self.connection;
@@ -155,13 +157,13 @@ impl Entry {
         true
     }
 
-    /// Notes that the present tables would deny it; true the first time, when it has to be recorded.
+    /// Marks a connection that the present tables would deny; true the first time, when it has to be recorded.
     #[inline(always)]
-    pub fn grow_stale(&self, scene: &Scene<'_>) -> bool {
+    pub fn mark_stale(&self, context: &PacketContext<'_>) -> bool {
         // SAFETY: as in `find`.
         unsafe {
             let connection = self.connection;
-            if atomic::exchange(&raw mut (*connection).revision, scene.revision) == scene.revision
+            if atomic::exchange(&raw mut (*connection).revision, context.revision) == context.revision
                 || (*connection).flags & STALE != 0
             {
                 return false;
@@ -171,31 +173,32 @@ impl Entry {
         true
     }
 
-    /// Judged alike before.
+    /// Whether the entry was judged with this answer before.
     #[inline(always)]
-    pub fn agrees(&self, answer: &Answer) -> bool {
+    pub fn has_answer(&self, answer: &Answer) -> bool {
         let connection = self.get();
         connection.verdict == answer.verdict as u8
             && connection.reason == answer.reason as u8
             && connection.attribution == answer.attribution
     }
 
-    /// A request that is under way: nothing came back yet and nothing ended it.
+    /// Whether the packet repeats a request that was neither replied to nor closed.
     #[inline(always)]
-    pub fn awaits_answer(&self) -> bool {
+    pub fn is_repeated_request(&self) -> bool {
         self.original && self.get().flags & (ESTABLISHED | CLOSING) == 0
     }
 }
 
-/// What opened it may pass in every mode. The rest is what `observe` and `audit` let through: it ends with the mode.
+/// Whether the connection may pass in every mode. All others passed only because the node observes or audits, and stop
+/// passing when it enforces.
 #[inline(always)]
-pub fn passes_by_right(connection: &Connection) -> bool {
+pub fn allowed_in_any_mode(connection: &Connection) -> bool {
     connection.verdict == Verdict::Allowed as u8 || connection.reason == KernelReason::ServiceNotResolved as u8
 }
 
 #[inline(always)]
-fn revision_of(answer: &Answer, scene: &Scene<'_>) -> u64 {
-    if answer.reason == KernelReason::PolicyNotReady { NEVER_JUDGED } else { scene.revision }
+fn revision_of(answer: &Answer, context: &PacketContext<'_>) -> u64 {
+    if answer.reason == KernelReason::PolicyNotReady { NEVER_JUDGED } else { context.revision }
 }
 
 #[inline(always)]
@@ -204,19 +207,19 @@ fn closes(packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn timeout(protocol: u8, flags: u8, scene: &Scene<'_>) -> u64 {
+fn timeout(protocol: u8, flags: u8, context: &PacketContext<'_>) -> u64 {
     if protocol != protocol::TCP {
-        scene.settings.other_timeout
+        context.settings.other_timeout
     } else if flags & CLOSING != 0 {
         CLOSING_TIMEOUT
     } else if flags & ESTABLISHED != 0 {
-        scene.settings.tcp_established_timeout
+        context.settings.tcp_established_timeout
     } else {
-        scene.settings.other_timeout
+        context.settings.other_timeout
     }
 }
 
-/// Ends are ordered by address, then port, as the numbers that they are on the wire.
+/// Orders ends by address, then port, each as a big-endian number.
 #[inline(always)]
 fn is_low(one: &Words, one_port: u16, other: &Words, other_port: u16) -> bool {
     for word in 0..4 {

@@ -1,48 +1,48 @@
-//! The lookups: address → peer, (class, peer) → decision or column, column and port → decision. All of them as of one
-//! revision; none of them knows what a policy is.
+//! The lookups: address → peer, (subject class, identity) → verdict or column, (column, port) → verdict. All are as of
+//! one revision. What a policy is, no lookup knows.
 
 use core::mem::MaybeUninit;
 
 use aya_ebpf::maps::lpm_trie::Key;
 use netverdict_abi::{
-    AddressKey, ColumnPortKey, ColumnRangeKey, Decision, Direction, EndpointClasses, KernelReason, PairKey, Peer,
-    PeerVersions, Verdict,
+    AddressKey, ColumnPortKey, ColumnRangeKey, Direction, EndpointClasses, KernelReason, PairKey, Peer, PolicyEntry,
+    Verdict,
     map::{column_flag, identity, peer_flag},
 };
 
 use crate::{
     maps,
     packet::{Words, bytes, protocol},
-    subprogram::{Done, done, zero},
-    whole,
+    subprogram::{ScalarReturn, scalar_return, zero},
+    validated_read,
 };
 
 const ADDRESS_BITS: u32 = 128;
-/// All of column, protocol and port.
+/// Column, protocol and the whole port.
 const RANGE_BITS: u32 = 32 + 8 + 16;
 
-/// What is asked of the tables.
+/// What the tables are asked: one flow in one direction.
 pub struct Question<'a> {
     pub classes: &'a EndpointClasses,
     pub peer: Peer,
-    /// As the endpoint sees the flow that is judged.
+    /// Direction of the flow that is judged, as the endpoint sees it.
     pub direction: Direction,
     pub protocol: u8,
-    /// Destination port of the flow; None where a fragment does not show it.
+    /// Destination port of the flow; `None` for a fragment whose port is not known.
     pub port: Option<u16>,
 }
 
-/// What they say.
+/// The verdict, and why.
 #[derive(Clone, Copy)]
 pub struct Answer {
     pub verdict: Verdict,
     pub reason: KernelReason,
-    /// 0 where the reason says it all.
+    /// Attribution id; 0 unless the reason is [`KernelReason::ByPolicy`] or follows from it.
     pub attribution: u64,
 }
 
 impl Answer {
-    /// Something that must be in the tables is not: denied where the node enforces, else not known.
+    /// A table entry that must exist is missing: denied where the node enforces, otherwise unknown.
     #[inline(always)]
     pub fn not_ready(enforces: bool) -> Self {
         let verdict = if enforces { Verdict::Denied } else { Verdict::Unknown };
@@ -50,78 +50,75 @@ impl Answer {
     }
 }
 
-/// The world, and nobody in particular.
-pub const NOBODY: Peer = Peer { identity: identity::WORLD, owner: 0, flags: 0, reserved: 0 };
+/// An address outside every block that a policy names, without a known owner.
+pub const WORLD: Peer = Peer { identity: identity::WORLD, owner: 0, flags: 0, reserved: 0 };
 
-/// Who is at an address: the exact record, else the longest block, else the world.
+/// The peer at an address: its exact record, otherwise its longest matching block, otherwise [`WORLD`].
 #[inline(always)]
 pub fn find_peer(address: &Words, revision: u64) -> Peer {
     let mut peer = MaybeUninit::<Peer>::uninit();
-    // SAFETY: the call writes all of it.
+    // SAFETY: the call initialises all of it.
     unsafe {
-        write_peer(address, revision, &mut *peer.as_mut_ptr()).noted();
+        write_peer(address, revision, &mut *peer.as_mut_ptr()).consume();
         peer.assume_init()
     }
 }
 
 #[inline(never)]
-fn write_peer(address: &Words, revision: u64, found: &mut Peer) -> Done {
+fn write_peer(address: &Words, revision: u64, found: &mut Peer) -> ScalarReturn {
     let key = AddressKey { address: bytes(*address) };
-    let ask = || whole::pointer(maps::ADDRESSES.get_ptr(&key));
-    if whole::read(ask(), ask, |versions| *found = *as_of(versions, revision)) && found.flags & peer_flag::ABSENT == 0 {
-        return done();
+    let look_up = || validated_read::pointer(maps::ADDRESSES.get_ptr(&key));
+    if validated_read::read(look_up(), look_up, |versions| *found = *versions.as_of(revision))
+        && found.flags & peer_flag::ABSENT == 0
+    {
+        return scalar_return();
     }
-    // A trie's nodes are not reused before all programs that look at them are through.
+    // No validation: the kernel frees a trie node only after an RCU grace period (`kernel/bpf/lpm_trie.c`).
     if let Some(versions) = maps::BLOCKS.get(Key::new(ADDRESS_BITS, key)) {
-        let peer = as_of(versions, revision);
+        let peer = versions.as_of(revision);
         if peer.flags & peer_flag::ABSENT == 0 {
             *found = *peer;
-            return done();
+            return scalar_return();
         }
     }
-    const { assert!(NOBODY.identity == 0) };
-    // SAFETY: `NOBODY`.
+    const { assert!(WORLD.identity == 0) };
+    // SAFETY: all-zero bytes are a `Peer`: [`WORLD`], as asserted for the identity.
     unsafe { zero(found) };
-    done()
+    scalar_return()
 }
 
-#[inline(always)]
-fn as_of(versions: &PeerVersions, revision: u64) -> &Peer {
-    if revision >= versions.since { &versions.after } else { &versions.before }
-}
-
-/// Judges; leaves `answer` as it is if a record that must exist does not. A function of its own: it is called for a packet as
-/// it was sent, in reverse, and again under a newer revision.
+/// Judges one flow in one direction. Leaves `answer` unchanged if a table entry that must exist is missing. Not
+/// inlined: it is called for a packet as it was sent, in reverse orientation, and for a re-evaluation.
 #[inline(never)]
-pub fn decide(question: &Question<'_>, answer: &mut Answer) -> Done {
+pub fn decide(question: &Question<'_>, answer: &mut Answer) -> ScalarReturn {
     let Question { classes, peer, direction, .. } = question;
     if *direction == Direction::Egress && peer.flags & peer_flag::SERVICE != 0 {
         *answer = Answer { verdict: Verdict::Unknown, reason: KernelReason::ServiceNotResolved, attribution: 0 };
-        return done();
+        return scalar_return();
     }
     let (class, default) = match direction {
         Direction::Egress => (classes.egress_class, &classes.egress_default),
         Direction::Ingress => (classes.ingress_class, &classes.ingress_default),
     };
     let pair = PairKey { class, identity: peer.identity };
-    // SAFETY: ids are never reused, so a decision is never replaced, and is not deleted before every program that may ask for
-    // it is through: an element that is found stays this key's.
-    let decision = unsafe { maps::PAIRS.get(&pair) }.unwrap_or(default);
-    let decision = if decision.column == 0 {
-        decision
+    // SAFETY: ids are never reused, so a pair is never replaced, and it is deleted only after every program that may
+    // look it up has ended: an element that is found keeps its key.
+    let entry = unsafe { maps::PAIRS.get(&pair) }.unwrap_or(default);
+    let entry = if entry.column == 0 {
+        entry
     } else {
-        let Some(decision) = ask_column(decision.column, question) else { return done() };
-        decision
+        let Some(entry) = look_up_column(entry.column, question) else { return scalar_return() };
+        entry
     };
-    if let Ok(verdict) = Verdict::try_from(decision.verdict) {
-        *answer = Answer { verdict, reason: KernelReason::ByPolicy, attribution: decision.attribution };
+    if let Ok(verdict) = Verdict::try_from(entry.verdict) {
+        *answer = Answer { verdict, reason: KernelReason::ByPolicy, attribution: entry.attribution };
     }
-    done()
+    scalar_return()
 }
 
 #[inline(always)]
-fn ask_column(id: u32, question: &Question<'_>) -> Option<&'static Decision> {
-    // SAFETY: as above; neither are column ids.
+fn look_up_column(id: u32, question: &Question<'_>) -> Option<&'static PolicyEntry> {
+    // SAFETY: as for pairs: column ids are never reused.
     let column = unsafe { maps::COLUMNS.get(id) }?;
     let (default, fragment, ports, ranges) = match question.protocol {
         protocol::TCP => (&column.tcp, &column.tcp_fragment, column_flag::TCP_PORTS, column_flag::TCP_RANGES),
@@ -132,9 +129,9 @@ fn ask_column(id: u32, question: &Question<'_>) -> Option<&'static Decision> {
     let Some(port) = question.port else { return Some(fragment) };
     if column.flags & ports != 0 {
         let key = ColumnPortKey { column: id, port, protocol: question.protocol, reserved: 0 };
-        // SAFETY: as above.
-        if let Some(decision) = unsafe { maps::COLUMN_PORTS.get(&key) } {
-            return Some(decision);
+        // SAFETY: as for pairs.
+        if let Some(entry) = unsafe { maps::COLUMN_PORTS.get(&key) } {
+            return Some(entry);
         }
     }
     if column.flags & ranges != 0 {
@@ -144,9 +141,9 @@ fn ask_column(id: u32, question: &Question<'_>) -> Option<&'static Decision> {
             port: port.to_be_bytes(),
             reserved: 0,
         };
-        if let Some(decision) = maps::COLUMN_RANGES.get(Key::new(RANGE_BITS, key)) {
-            // SAFETY: the borrow ends with the key's temporary in aya's signature; the value lives in the map.
-            return Some(unsafe { &*core::ptr::from_ref(decision) });
+        if let Some(entry) = maps::COLUMN_RANGES.get(Key::new(RANGE_BITS, key)) {
+            // SAFETY: aya's signature ties the borrow to the key, which is a temporary; the value lives in the map.
+            return Some(unsafe { &*core::ptr::from_ref(entry) });
         }
     }
     Some(default)

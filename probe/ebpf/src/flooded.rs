@@ -1,34 +1,35 @@
-//! Frames for somebody else: a bridge that does not know where a hardware address is floods them to every pod on it. The
-//! pod's own network stack ignores them. They are judged, for whatever may listen behind the pod, and never recorded; those
-//! that are dropped are counted.
+//! Frames for another pod. A bridge that does not know the port of a hardware address floods the frame to every pod;
+//! the network stack of the others ignores it. Such frames are judged, because a process in the pod may capture them,
+//! but never recorded. Those that are dropped are counted.
 
 use aya_ebpf::programs::TcContext;
 
 use crate::{
     own_source,
     packet::{Packet, Words},
-    scene::Scene,
+    packet_context::PacketContext,
 };
 
+/// Of a hardware address, in bytes.
 const LENGTH: usize = 6;
-/// Of the first byte of a hardware address: broadcast or multicast.
+/// Bit in the first byte of a hardware address: broadcast or multicast.
 const GROUP: u8 = 1;
-/// Of the first byte too: it is inverted in an interface identifier (RFC 4291, appendix A).
+/// Bit in the same byte, "locally administered": inverted in an interface identifier (RFC 4291, appendix A).
 const LOCAL: u8 = 2;
 
-/// Neither the frame nor the packet is addressed to the pod, nor to a group. False while the endpoint is not complete: its
-/// addresses need not be either.
+/// Whether neither the frame nor the packet is addressed to the pod or to a group. False until the endpoint's address
+/// list is complete.
 #[inline(always)]
-pub fn is_flooded(scene: &Scene<'_>, packet: &Packet) -> bool {
-    if scene.is_egress() || !scene.complete || own_source::has(scene.ifindex, packet.destination) {
+pub fn is_flooded(context: &PacketContext<'_>, packet: &Packet) -> bool {
+    if context.is_egress() || !context.complete || own_source::has(context.ifindex, packet.destination) {
         return false;
     }
-    let Ok(receiver) = TcContext::new(scene.skb).load::<[u8; LENGTH]>(0) else { return false };
-    receiver[0] & GROUP == 0 && !own_source::has(scene.ifindex, link_local(receiver))
+    let Ok(receiver) = TcContext::new(context.skb).load::<[u8; LENGTH]>(0) else { return false };
+    receiver[0] & GROUP == 0 && !own_source::has(context.ifindex, link_local(receiver))
 }
 
-/// The address that an interface gives itself. User space lists it as the pod's own, so that it stands for the hardware
-/// address here.
+/// The link-local address that an interface derives from its hardware address. User space lists it among the pod's own
+/// addresses, so it stands for the hardware address here.
 #[inline(always)]
 fn link_local([a, b, c, d, e, f]: [u8; LENGTH]) -> Words {
     let word = |bytes: [u8; 4]| u32::from_ne_bytes(bytes);

@@ -1,4 +1,4 @@
-//! Later fragments follow the first (E-15).
+//! Fragments after the first have no ports, so they get the verdict of the first fragment (E-15).
 
 use core::mem::MaybeUninit;
 
@@ -8,17 +8,17 @@ use crate::{
     decide::Answer,
     maps,
     packet::{Packet, bytes},
-    scene::Scene,
-    subprogram::{Done, done, zero},
-    whole,
+    packet_context::PacketContext,
+    subprogram::{ScalarReturn, scalar_return, zero},
+    validated_read,
 };
 
-/// As long as Linux waits for the rest of a packet, in nanoseconds.
+/// How long Linux waits for the other fragments of a packet (`net.ipv4.ipfrag_time`), in nanoseconds.
 const TIMEOUT: u64 = 30_000_000_000;
-/// Stands for the protocol of IPv6 fragments: the header after the fragment header need not be the same in all of them.
+/// Used as the protocol of IPv6 fragments: the header that follows the fragment header may differ between fragments.
 const IPV6_FRAGMENT: u8 = 44;
 
-/// What is known of the packet that a later fragment belongs to.
+/// The first fragment of a packet.
 #[derive(Clone, Copy)]
 pub struct First {
     pub answer: Answer,
@@ -27,13 +27,14 @@ pub struct First {
     pub destination_port: u16,
 }
 
+/// Finds the first fragment of a packet, by validated read; false if it is not known or has expired.
 #[inline(never)]
-pub fn find(packet: &Packet, scene: &Scene<'_>, found: &mut First) -> bool {
-    let key = key(packet, scene);
+pub fn find(packet: &Packet, context: &PacketContext<'_>, found: &mut First) -> bool {
+    let key = key(packet, context);
     let mut good = false;
-    let ask = || whole::pointer(maps::FRAGMENTS.get_ptr(&key));
-    let whole = whole::read(ask(), ask, |first| {
-        good = first.expires_at > scene.now;
+    let look_up = || validated_read::pointer(maps::FRAGMENTS.get_ptr(&key));
+    let present = validated_read::read(look_up(), look_up, |first| {
+        good = first.expires_at > context.now;
         match (Verdict::try_from(first.verdict), KernelReason::try_from(first.reason)) {
             (Ok(verdict), Ok(reason)) => found.answer = Answer { verdict, reason, attribution: first.attribution },
             _ => good = false,
@@ -42,12 +43,12 @@ pub fn find(packet: &Packet, scene: &Scene<'_>, found: &mut First) -> bool {
         found.source_port = first.source_port;
         found.destination_port = first.destination_port;
     });
-    whole && good
+    present && good
 }
 
-/// A full map changes nothing else: the others are then judged without ports.
+/// Remembers the first fragment of a packet. If the map is full, its other fragments are judged without ports.
 #[inline(never)]
-pub fn remember(packet: &Packet, scene: &Scene<'_>, answer: &Answer, dropped: bool) -> Done {
+pub fn remember(packet: &Packet, context: &PacketContext<'_>, answer: &Answer, dropped: bool) -> ScalarReturn {
     let disposition = if dropped { Disposition::Dropped } else { Disposition::Forwarded };
     let mut verdict = MaybeUninit::<FragmentVerdict>::uninit();
     // SAFETY: every field is a number.
@@ -56,26 +57,26 @@ pub fn remember(packet: &Packet, scene: &Scene<'_>, answer: &Answer, dropped: bo
         zero(verdict);
         verdict
     };
-    verdict.expires_at = scene.now.saturating_add(TIMEOUT);
+    verdict.expires_at = context.now.saturating_add(TIMEOUT);
     verdict.attribution = answer.attribution;
     verdict.source_port = packet.source_port;
     verdict.destination_port = packet.destination_port;
     verdict.verdict = answer.verdict as u8;
     verdict.reason = answer.reason as u8;
     verdict.disposition = disposition as u8;
-    let _ = maps::FRAGMENTS.insert(key(packet, scene), &*verdict, 0);
-    done()
+    let _ = maps::FRAGMENTS.insert(key(packet, context), &*verdict, 0);
+    scalar_return()
 }
 
 #[inline(always)]
-fn key(packet: &Packet, scene: &Scene<'_>) -> FragmentKey {
+fn key(packet: &Packet, context: &PacketContext<'_>) -> FragmentKey {
     FragmentKey {
-        ifindex: scene.ifindex,
+        ifindex: context.ifindex,
         source: bytes(packet.source),
         destination: bytes(packet.destination),
         identification: packet.identification,
         protocol: if packet.family == 6 { IPV6_FRAGMENT } else { packet.protocol },
-        direction: scene.direction as u8,
+        direction: context.direction as u8,
         reserved: [0; 2],
     }
 }

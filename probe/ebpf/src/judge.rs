@@ -1,138 +1,116 @@
-//! What happens to one packet, in order: read it, check who sends it, let discovery and later fragments go their way, know
-//! its connection again, or else ask the tables; then record and forward or drop.
+//! The way of one packet: parse it, check its source address, handle neighbour discovery and later fragments, find its
+//! connection, otherwise look it up in the tables; then record it, and forward or drop it.
 //!
-//! What is not the way of a packet of a known connection stands in functions of its own, never inlined: their frames take
-//! turns on the 512 bytes of stack.
+//! Everything but the path of a packet of a known connection is in functions that are not inlined, so that their stack
+//! frames share the 512 bytes that a program has.
 
 use aya_ebpf::{bindings::TC_ACT_SHOT, programs::TcContext};
 use netverdict_abi::{Direction, KernelReason, Peer, Verdict};
 
 use crate::{
-    connections::{Entry, Place, passes_by_right},
-    decide::{Answer, NOBODY, Question, decide, find_peer},
+    connections::{Entry, FlowTuple, allowed_in_any_mode},
+    decide::{Answer, Question, decide, find_peer},
     fragments, maps, own_source,
-    packet::{Fragment, Packet, Refusal, protocol, quoted},
-    record,
-    scene::{Scene, Subject},
-    subprogram::{Done, done},
+    packet::{Fragment, Packet, Refusal, protocol},
+    packet_context::PacketContext,
+    parse, record,
+    ruling::Ruling,
+    subject::Subject,
+    subprogram::{ScalarReturn, scalar_return},
 };
 
-/// `TCX_NEXT`: other programs on the hook have their say too.
+/// `TCX_NEXT`: the next program on the hook decides.
 pub const PASS: i32 = -1;
 const DROP: i32 = TC_ACT_SHOT as i32;
 
 #[inline(always)]
 pub fn packet(ctx: &TcContext, direction: Direction) -> i32 {
     let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else { return PASS };
-    // SAFETY: this CPU's own element, and nothing else on this CPU uses it meanwhile (see `emit`).
+    // SAFETY: this CPU's own element, which nothing else on this CPU uses meanwhile (see `emit`).
     let [packet, quoted] = unsafe { &mut *scratch };
-    let read = packet.read(ctx.skb.skb);
-    if matches!(read, Err(Refusal::NotIp)) {
+    let parsed = parse::read(packet, ctx.skb.skb);
+    if matches!(parsed, Err(Refusal::NotIp)) {
         return PASS;
     }
-    let Some(scene) = Scene::set(ctx, direction) else { return PASS };
-    let mut ruling = Ruling::PASSES;
-    match read {
-        Ok(()) => rule(&scene, packet, quoted, &mut ruling),
+    let Some(context) = PacketContext::new(ctx, direction) else { return PASS };
+    let mut ruling = Ruling::PASS;
+    match parsed {
+        Ok(()) => rule(&context, packet, quoted, &mut ruling),
         Err(Refusal::ShortFragment) => ruling.deny(KernelReason::ShortFragment),
         Err(_) => ruling.deny(KernelReason::Malformed),
     }
-    let dropped = ruling.answer.verdict == Verdict::Denied && scene.enforces();
+    let dropped = ruling.answer.verdict == Verdict::Denied && context.enforces();
     if packet.fragment == Fragment::First && ruling.answer.reason != KernelReason::Malformed {
-        fragments::remember(packet, &scene, &ruling.answer, dropped).noted();
+        fragments::remember(packet, &context, &ruling.answer, dropped).consume();
     }
     if ruling.record {
-        record::write(&scene, packet, &ruling, dropped).noted();
+        record::write(&context, packet, &ruling, dropped).consume();
     }
     if dropped { DROP } else { PASS }
 }
 
-/// What is to be done.
-pub struct Ruling {
-    pub answer: Answer,
-    /// One event.
-    pub record: bool,
-    /// The judgement is of the other orientation: the flow that is recorded runs against this packet.
-    pub reversed: bool,
-    /// Who the other end is, where it was asked for.
-    pub peer: Peer,
-    /// Owner id of the endpoint; 0 where it was not asked for.
-    pub owner: u32,
-}
-
-impl Ruling {
-    /// Passes, and is known already or of no interest.
-    const PASSES: Self = Self {
-        answer: Answer { verdict: Verdict::Allowed, reason: KernelReason::ByPolicy, attribution: 0 },
-        record: false,
-        reversed: false,
-        peer: NOBODY,
-        owner: 0,
-    };
-
-    #[inline(always)]
-    fn deny(&mut self, reason: KernelReason) {
-        self.answer = Answer { verdict: Verdict::Denied, reason, attribution: 0 };
-        self.record = true;
-    }
-}
-
-/// Leaves `ruling` as it is where the packet passes unrecorded.
+/// Decides what happens to the packet. Leaves `ruling` unchanged if it passes without a record.
 #[inline(always)]
-fn rule(scene: &Scene<'_>, packet: &mut Packet, quoted: &mut Packet, ruling: &mut Ruling) {
-    // Before the endpoint is complete its addresses need not be either: nobody is called a liar on half a list.
-    let own = !scene.is_egress() || !scene.complete || own_source::is_own(packet, scene.ifindex);
+fn rule(context: &PacketContext<'_>, packet: &mut Packet, quoted: &mut Packet, ruling: &mut Ruling) {
+    // Skip the source check until the endpoint's address list is complete.
+    let own = !context.is_egress() || !context.complete || own_source::is_own(packet, context.ifindex);
     if packet.is_discovery() && (own || own_source::may_discover(packet)) {
         return;
     }
     if packet.fragment == Fragment::Later {
         if own {
-            rule_later_fragment(scene, packet, ruling).noted();
+            rule_later_fragment(context, packet, ruling).consume();
         } else {
-            rule_spoofed(scene, packet, None, None, ruling).noted();
+            rule_spoofed_source(context, packet, None, None, ruling).consume();
         }
         return;
     }
-    let place = Place::of(packet, scene.ifindex);
-    let entry = place.find(scene);
+    let tuple = FlowTuple::of(packet, context.ifindex);
+    let entry = tuple.find(context);
     if !own {
-        rule_spoofed(scene, packet, Some(&place), entry.as_ref(), ruling).noted();
+        rule_spoofed_source(context, packet, Some(&tuple), entry.as_ref(), ruling).consume();
         return;
     }
     if let Some(entry) = &entry
-        && !begins_anew(packet, entry)
+        && !starts_new_flow(packet, entry)
     {
-        // Before the endpoint is complete there is nothing to judge by.
-        if entry.get().revision != scene.revision && scene.complete {
-            review(scene, packet, entry, ruling).noted();
+        // Without complete tables there is nothing to re-evaluate it by.
+        if entry.get().revision != context.revision && context.complete {
+            re_evaluate(context, packet, entry, ruling).consume();
         }
-        entry.touch(packet, scene);
+        entry.touch(packet, context);
         return;
     }
-    if packet.is_icmp_error() && is_related(scene, packet, quoted) {
+    if packet.is_icmp_error() && is_related(context, packet, quoted) {
         return;
     }
-    rule_new(scene, packet, &place, entry.as_ref(), ruling).noted();
+    rule_new_flow(context, packet, &tuple, entry.as_ref(), ruling).consume();
 }
 
-/// A packet that an entry does not answer for: one that asks for a connection, and an echo request that only looks like
-/// a reply because both ends use the identifier 0.
+/// Whether a packet is judged as a new flow although its connection is known: a TCP connection request, or an echo
+/// request that looks like a reply because both ends use the identifier 0.
 #[inline(always)]
-fn begins_anew(packet: &Packet, entry: &Entry) -> bool {
-    packet.asks_for_connection() || (!entry.original && packet.is_echo_request())
+fn starts_new_flow(packet: &Packet, entry: &Entry) -> bool {
+    packet.is_connection_request() || (!entry.original && packet.is_echo_request())
 }
 
-/// A flow of which nothing is known yet, or one that asks to be judged again.
+/// Judges a flow that is not in the connection table, or that starts anew.
 #[inline(never)]
-fn rule_new(scene: &Scene<'_>, packet: &Packet, place: &Place, entry: Option<&Entry>, ruling: &mut Ruling) -> Done {
-    let peer = peer(scene, packet);
-    let subject = scene.subject();
-    let mut answer = Answer::not_ready(scene.enforces());
-    judge(subject, packet, peer, scene.direction, Some(packet.destination_port), &mut answer);
+fn rule_new_flow(
+    context: &PacketContext<'_>,
+    packet: &Packet,
+    tuple: &FlowTuple,
+    entry: Option<&Entry>,
+    ruling: &mut Ruling,
+) -> ScalarReturn {
+    let peer = peer(context, packet);
+    let subject = context.subject();
+    let mut answer = Answer::not_ready(context.enforces());
+    judge(subject, packet, peer, context.direction, Some(packet.destination_port), &mut answer);
     let mut reversed = false;
-    if answer.verdict == Verdict::Denied && may_be_midstream(scene, subject, packet) {
+    if answer.verdict == Verdict::Denied && may_be_midstream(context, subject, packet) {
         let mut reverse = answer;
-        judge(subject, packet, peer, opposite(scene.direction), Some(packet.source_port), &mut reverse);
+        judge(subject, packet, peer, opposite(context.direction), Some(packet.source_port), &mut reverse);
         if reverse.verdict != Verdict::Denied {
             answer = reverse;
             reversed = true;
@@ -142,127 +120,129 @@ fn rule_new(scene: &Scene<'_>, packet: &Packet, place: &Place, entry: Option<&En
         }
     }
     let mut record = true;
-    if answer.verdict != Verdict::Denied || !scene.enforces() {
+    if answer.verdict != Verdict::Denied || !context.enforces() {
         match entry {
-            // A request sent again is no new flow.
-            Some(entry) if entry.awaits_answer() && entry.agrees(&answer) => {
-                entry.take_on(&answer, scene);
-                entry.touch(packet, scene);
+            // A retransmitted request is not a new flow.
+            Some(entry) if entry.is_repeated_request() && entry.has_answer(&answer) => {
+                entry.update(&answer, context);
+                entry.touch(packet, context);
                 record = false;
             }
-            _ => place.open(packet, scene, &answer, reversed).noted(),
+            _ => tuple.open(packet, context, &answer, reversed).consume(),
         }
     }
     *ruling = Ruling { answer, record, reversed, peer, owner: owner_of(subject) };
-    done()
+    scalar_return()
 }
 
-/// A connection that passes, but was judged by older tables: its original direction is judged again. What may pass keeps
-/// passing (E-10), and only what has to be known is recorded.
+/// Re-evaluates a connection that was judged by an older revision, in its original direction. An allowed connection
+/// keeps passing (E-10); a record is written only if the verdict changed.
 #[inline(never)]
-fn review(scene: &Scene<'_>, packet: &Packet, entry: &Entry, ruling: &mut Ruling) -> Done {
+fn re_evaluate(context: &PacketContext<'_>, packet: &Packet, entry: &Entry, ruling: &mut Ruling) -> ScalarReturn {
     let (direction, port) = if entry.original {
-        (scene.direction, packet.destination_port)
+        (context.direction, packet.destination_port)
     } else {
-        (opposite(scene.direction), packet.source_port)
+        (opposite(context.direction), packet.source_port)
     };
-    let peer = peer(scene, packet);
-    let subject = scene.subject();
-    let mut answer = Answer::not_ready(scene.enforces());
+    let peer = peer(context, packet);
+    let subject = context.subject();
+    let mut answer = Answer::not_ready(context.enforces());
     judge(subject, packet, peer, direction, Some(port), &mut answer);
     if answer.reason == KernelReason::PolicyNotReady {
-        return done();
+        return scalar_return();
     }
-    let record = if !passes_by_right(entry.get()) {
-        let same = entry.agrees(&answer);
-        entry.take_on(&answer, scene) && !same
+    let record = if !allowed_in_any_mode(entry.get()) {
+        let same = entry.has_answer(&answer);
+        entry.update(&answer, context) && !same
     } else if answer.verdict == Verdict::Denied {
         answer.verdict = Verdict::Allowed;
         answer.reason = KernelReason::EstablishedStale;
-        entry.grow_stale(scene)
+        entry.mark_stale(context)
     } else {
-        entry.take_on(&answer, scene);
+        entry.update(&answer, context);
         false
     };
     *ruling = Ruling { answer, record, reversed: !entry.original, peer, owner: owner_of(subject) };
-    done()
+    scalar_return()
 }
 
-/// Follows the first fragment; without one, the tables say what holds for all ports.
+/// Gives a later fragment the verdict of the first; if that is not known, judges it for all ports together.
 #[inline(never)]
-fn rule_later_fragment(scene: &Scene<'_>, packet: &mut Packet, ruling: &mut Ruling) -> Done {
-    let answer = Answer::not_ready(scene.enforces());
+fn rule_later_fragment(context: &PacketContext<'_>, packet: &mut Packet, ruling: &mut Ruling) -> ScalarReturn {
+    let answer = Answer::not_ready(context.enforces());
     let mut first = fragments::First { answer, dropped: false, source_port: 0, destination_port: 0 };
-    if fragments::find(packet, scene, &mut first) {
+    if fragments::find(packet, context, &mut first) {
         if first.dropped {
             packet.source_port = first.source_port;
             packet.destination_port = first.destination_port;
-            let peer = peer(scene, packet);
+            let peer = peer(context, packet);
             *ruling = Ruling { answer: first.answer, record: true, reversed: false, peer, owner: 0 };
         }
-        return done();
+        return scalar_return();
     }
-    let peer = peer(scene, packet);
-    let subject = scene.subject();
+    let peer = peer(context, packet);
+    let subject = context.subject();
     let mut answer = answer;
-    judge(subject, packet, peer, scene.direction, None, &mut answer);
-    let dropped = answer.verdict == Verdict::Denied && scene.enforces();
-    // One record for those that pass; the first fragment, if it still comes, takes its place.
-    fragments::remember(packet, scene, &answer, dropped).noted();
+    judge(subject, packet, peer, context.direction, None, &mut answer);
+    let dropped = answer.verdict == Verdict::Denied && context.enforces();
+    // The fragments after this one follow it without a record of their own. The first fragment overwrites it if it
+    // still comes.
+    fragments::remember(packet, context, &answer, dropped).consume();
     *ruling = Ruling { answer, record: true, reversed: false, peer, owner: owner_of(subject) };
-    done()
+    scalar_return()
 }
 
-/// Not the pod's own source. `place` is None where no port is known.
+/// Denies a packet whose source address is not the pod's own. `tuple` is `None` for a fragment without ports.
 #[inline(never)]
-fn rule_spoofed(
-    scene: &Scene<'_>,
+fn rule_spoofed_source(
+    context: &PacketContext<'_>,
     packet: &Packet,
-    place: Option<&Place>,
+    tuple: Option<&FlowTuple>,
     entry: Option<&Entry>,
     ruling: &mut Ruling,
-) -> Done {
-    let mut spoofed = Ruling { peer: peer(scene, packet), ..Ruling::PASSES };
+) -> ScalarReturn {
+    let mut spoofed = Ruling { peer: peer(context, packet), ..Ruling::PASS };
     spoofed.deny(KernelReason::SpoofedSource);
-    if let Some(place) = place
-        && !scene.enforces()
+    if let Some(tuple) = tuple
+        && !context.enforces()
     {
         if let Some(entry) = entry
-            && entry.agrees(&spoofed.answer)
+            && entry.has_answer(&spoofed.answer)
         {
-            entry.touch(packet, scene);
-            return done();
+            entry.touch(packet, context);
+            return scalar_return();
         }
-        place.open(packet, scene, &spoofed.answer, false).noted();
+        tuple.open(packet, context, &spoofed.answer, false).consume();
     }
     *ruling = spoofed;
-    done()
+    scalar_return()
 }
 
-/// An ICMP error about a connection that passes.
+/// Whether an ICMP error quotes a packet of a connection that passes.
 #[inline(never)]
-fn is_related(scene: &Scene<'_>, packet: &Packet, quoted: &mut Packet) -> bool {
+fn is_related(context: &PacketContext<'_>, packet: &Packet, quoted: &mut Packet) -> bool {
     *quoted = *packet;
-    quoted::read_over(scene.skb, quoted) && Place::of(quoted, scene.ifindex).find(scene).is_some()
+    parse::quoted::read_over(context.skb, quoted) && FlowTuple::of(quoted, context.ifindex).find(context).is_some()
 }
 
-/// TCP under way that the probe did not see begin, soon after it came (E-10b).
+/// Whether the packet may belong to a TCP connection that began before the probe was attached (E-10b).
 #[inline(always)]
-fn may_be_midstream(scene: &Scene<'_>, subject: Option<&Subject>, packet: &Packet) -> bool {
+fn may_be_midstream(context: &PacketContext<'_>, subject: Option<&Subject>, packet: &Packet) -> bool {
     let Some(subject) = subject else { return false };
     packet.protocol == protocol::TCP
-        && !packet.asks_for_connection()
-        && scene.now < subject.attached_at.saturating_add(scene.settings.midstream_window)
+        && !packet.is_connection_request()
+        && context.now < subject.attached_at.saturating_add(context.settings.midstream_window)
 }
 
-/// The other end of the packet, whichever way it runs.
+/// The end of the packet that is not the pod.
 #[inline(always)]
-fn peer(scene: &Scene<'_>, packet: &Packet) -> Peer {
-    let address = if scene.is_egress() { &packet.destination } else { &packet.source };
-    find_peer(address, scene.revision)
+fn peer(context: &PacketContext<'_>, packet: &Packet) -> Peer {
+    let address = if context.is_egress() { &packet.destination } else { &packet.source };
+    find_peer(address, context.revision)
 }
 
-/// Leaves `answer` as it is, not ready, where the endpoint is not or its tables have a hole.
+/// Looks the flow up in the tables. Leaves `answer` ("not ready") unchanged if the endpoint is not ready or an entry is
+/// missing.
 #[inline(always)]
 fn judge(
     subject: Option<&Subject>,
@@ -273,7 +253,7 @@ fn judge(
     answer: &mut Answer,
 ) {
     if let Some(Subject { classes, .. }) = subject {
-        decide(&Question { classes, peer, direction, protocol: packet.protocol, port }, answer).noted();
+        decide(&Question { classes, peer, direction, protocol: packet.protocol, port }, answer).consume();
     }
 }
 

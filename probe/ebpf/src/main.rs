@@ -1,9 +1,11 @@
-//! The BPF programs of the probe, on the host side of a pod's veth. This file only wires: [`judge`] says what happens to
-//! a packet and in which order. The programs look tables up and know nothing of policies; every layout is `netverdict-abi`'s.
+//! The BPF programs of the probe, on the host side of a pod's veth. This file only declares them; [`judge`] says what
+//! happens to a packet, in which order. The programs look up tables and know no policies; every layout is declared in
+//! `netverdict-abi`.
 
 #![no_std]
 #![no_main]
-// A few instructions that the compiler does not offer for this target, or must not reorder: see `atomic`, `subprogram`.
+// For instructions that the compiler does not offer for this target, or must not reorder: see `atomic`, `subprogram`,
+// `parse`.
 #![feature(asm_experimental_arch)]
 
 mod atomic;
@@ -16,10 +18,13 @@ mod judge;
 mod maps;
 mod own_source;
 mod packet;
+mod packet_context;
+mod parse;
 mod record;
-mod scene;
+mod ruling;
+mod subject;
 mod subprogram;
-mod whole;
+mod validated_read;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use netverdict_abi::Direction;
@@ -30,7 +35,7 @@ pub fn from_pod(ctx: TcContext) -> i32 {
     judge::packet(&ctx, Direction::Egress)
 }
 
-/// tcx egress there: what the pod receives.
+/// tcx egress on the host side of a pod's veth: what the pod receives.
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
     judge::packet(&ctx, Direction::Ingress)
@@ -44,7 +49,7 @@ pub fn empty(_ctx: TcContext) -> i32 {
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a program that could reach this: nothing here panics.
+    // Unreachable: the verifier refuses a program with an endless loop that it could reach.
     loop {}
 }
 

@@ -1,5 +1,5 @@
-//! The maps, under the names of `netverdict_abi::map::name`. Sizes here are defaults; user space sets its own at load.
-//! What each map is for is said in `netverdict_abi::map`, and nowhere twice.
+//! The maps, under their names in `netverdict_abi::map::name`, where each is described. The sizes here are defaults;
+//! user space sets its own when it loads the object.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -7,11 +7,11 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use netverdict_abi::{
-    AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Decision, Endpoint, FragmentKey,
-    FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, PeerVersions, Settings,
+    AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Endpoint, FragmentKey,
+    FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, PeerVersions, PolicyEntry, Settings,
 };
 
-use crate::{packet::Packet, scene::Subject};
+use crate::{packet::Packet, subject::Subject};
 
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -23,21 +23,21 @@ pub static ENDPOINTS: HashMap<u32, Endpoint> = HashMap::with_max_entries(1024, 0
 #[map]
 pub static OWN_ADDRESSES: HashMap<OwnAddressKey, u8> = HashMap::with_max_entries(8192, 0);
 
-// What grows with the cluster is allocated as it fills: the limits are generous, the memory is not spent in advance.
+// Maps that grow with the cluster allocate an entry when it is written: a generous limit costs no memory in advance (ADR 1).
 #[map]
 pub static ADDRESSES: HashMap<AddressKey, PeerVersions> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 #[map]
 pub static BLOCKS: LpmTrie<AddressKey, PeerVersions> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
-pub static PAIRS: HashMap<PairKey, Decision> = HashMap::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+pub static PAIRS: HashMap<PairKey, PolicyEntry> = HashMap::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
 #[map]
 pub static COLUMNS: HashMap<u32, Column> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
-pub static COLUMN_PORTS: HashMap<ColumnPortKey, Decision> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static COLUMN_PORTS: HashMap<ColumnPortKey, PolicyEntry> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 #[map]
-pub static COLUMN_RANGES: LpmTrie<ColumnRangeKey, Decision> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static COLUMN_RANGES: LpmTrie<ColumnRangeKey, PolicyEntry> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
-// Least recently used goes first: a flood of new connections costs history, never memory.
+// When these are full the least recently used entry is evicted: a flood of new connections costs history, never memory.
 #[map]
 pub static CONNECTIONS: LruHashMap<ConnectionKey, Connection> = LruHashMap::with_max_entries(65_536, 0);
 #[map]
@@ -52,11 +52,11 @@ pub static RING_DENIED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub static RING_FLOW: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// The packet at hand, and one that it quotes. Private to the programs and never pinned, as the next one. The stack would hold them too, but
-/// there the verifier tracks each field's value on each path through the parser, and goes through all that follows once
-/// for every combination.
+/// Working memory, never pinned: the packet, and the packet that it quotes. They are in a map because the verifier
+/// follows the value of each field on the stack along each path through the parser, and would check everything after it
+/// once per combination.
 #[map]
 pub static SCRATCH: PerCpuArray<[Packet; 2]> = PerCpuArray::with_max_entries(1, 0);
-/// How the endpoint is judged.
+/// Working memory, never pinned: the endpoint as a policy subject.
 #[map]
 pub static SUBJECT: PerCpuArray<Subject> = PerCpuArray::with_max_entries(1, 0);

@@ -1,5 +1,5 @@
-//! Whether a pod sends from an address of its own (P-1). Hardware addresses and the sender addresses inside ARP and
-//! neighbour discovery are not looked at.
+//! Whether a pod sends from one of its own addresses (P-1). Hardware addresses, and the sender addresses inside ARP and
+//! neighbour discovery, are not checked.
 
 use netverdict_abi::OwnAddressKey;
 
@@ -11,8 +11,8 @@ use crate::{
 const DHCP_CLIENT: u16 = 68;
 const DHCP_SERVER: u16 = 67;
 
-/// User space lists the pod's addresses, link-local ones included. Beside them `::` is anybody's, and so is 0.0.0.0 for
-/// asking a DHCP server.
+/// Whether the source address is one that user space lists for the pod (its link-local addresses included), `::`, or
+/// `0.0.0.0` in a request to a DHCP server.
 #[inline(always)]
 pub fn is_own(packet: &Packet, ifindex: u32) -> bool {
     has(ifindex, packet.source)
@@ -23,13 +23,14 @@ pub fn is_own(packet: &Packet, ifindex: u32) -> bool {
             && packet.destination_port == DHCP_SERVER)
 }
 
-/// Whether user space lists the address as one of the pod's.
+/// Whether user space lists the address for the pod behind an interface.
 #[inline(always)]
 pub fn has(ifindex: u32, address: Words) -> bool {
     maps::OWN_ADDRESSES.get_ptr(&OwnAddressKey { ifindex, address: bytes(address) }).is_some()
 }
 
-/// Neighbour discovery may also come from a link-local address that user space has not seen yet.
+/// Whether neighbour discovery may come from the source address: also from link-local addresses that user space has not
+/// seen yet.
 #[inline(always)]
 pub fn may_discover(packet: &Packet) -> bool {
     is_unspecified(packet) || packet.source[0] & 0xffc0_0000_u32.to_be() == 0xfe80_0000_u32.to_be()

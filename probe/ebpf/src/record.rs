@@ -1,38 +1,38 @@
-//! Puts a ruling into an event. Where the ruling is of the other orientation the event is too: direction, ends and ports are
-//! those of the flow that was judged, not of the packet that was seen.
+//! Writes the event of a ruling. Where the ruling is for the other orientation the event is too: direction, ends and
+//! ports are those of the flow that was judged, not of the packet that was seen.
 
-use netverdict_abi::{Direction, Disposition, KernelReason, Lane, Verdict, event::flag, map::FLOODED, map::peer_flag};
+use netverdict_abi::{Direction, Disposition, KernelReason, Lane, LossClass, Verdict, event::flag, map::peer_flag};
 
 use crate::{
     decide::find_peer,
     emit, flooded,
-    judge::Ruling,
     packet::{Fragment, Packet, bytes, protocol},
-    scene::Scene,
-    subprogram::{Done, done},
+    packet_context::PacketContext,
+    ruling::Ruling,
+    subprogram::{ScalarReturn, scalar_return},
 };
 
 #[inline(never)]
-pub fn write(scene: &Scene<'_>, packet: &Packet, ruling: &Ruling, dropped: bool) -> Done {
-    if flooded::is_flooded(scene, packet) {
+pub fn write(context: &PacketContext<'_>, packet: &Packet, ruling: &Ruling, dropped: bool) -> ScalarReturn {
+    if flooded::is_flooded(context, packet) {
         if dropped {
-            emit::count_loss(FLOODED, scene.ifindex);
+            emit::count_loss(LossClass::Flooded, context.ifindex);
         }
-        return done();
+        return scalar_return();
     }
     let Ruling { answer, reversed, peer, .. } = ruling;
-    let endpoint_owner = if ruling.owner == 0 { scene.owner() } else { ruling.owner };
+    let endpoint_owner = if ruling.owner == 0 { context.owner() } else { ruling.owner };
     let mut own = endpoint_owner;
     match answer.reason {
-        // Who it pretends to be.
-        KernelReason::SpoofedSource => own = find_peer(&packet.source, scene.revision).owner,
-        // Nobody looked at the addresses.
+        // The owner of the address that the pod uses; `endpoint_owner` says who sent the packet.
+        KernelReason::SpoofedSource => own = find_peer(&packet.source, context.revision).owner,
+        // The addresses were not looked up.
         KernelReason::Malformed | KernelReason::ShortFragment => own = 0,
         _ => {}
     }
-    let egress = scene.is_egress() != *reversed;
+    let egress = context.is_egress() != *reversed;
     let lane = if answer.verdict == Verdict::Denied { Lane::Denied } else { Lane::Flow };
-    emit::send(scene, lane, |event| {
+    emit::send(context, lane, |event| {
         event.direction = if egress { Direction::Egress } else { Direction::Ingress } as u8;
         event.attribution = answer.attribution;
         let (source, destination) =
@@ -62,7 +62,7 @@ pub fn write(scene: &Scene<'_>, packet: &Packet, ruling: &Ruling, dropped: bool)
         if peer.flags & peer_flag::UNKNOWN_POD != 0 {
             event.flags |= flag::UNKNOWN_POD;
         }
-        event.length = scene.length;
+        event.length = context.length;
     });
-    done()
+    scalar_return()
 }

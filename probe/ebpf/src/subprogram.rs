@@ -1,34 +1,37 @@
-//! What functions that are never inlined need, because the verifier reads register 0 at the end of each: one that returns
-//! nothing may leave an address of the stack in it, by the compiler's whim, and is refused. So they return [`Done`], out of
-//! a register that the compiler knows nothing of, and callers take note of it. Zeroing is here for the same reason:
-//! `memset` is such a function, and a loop over bytes besides.
+//! What functions that are not inlined need to pass the verifier.
+//!
+//! The verifier reads register 0 at the end of every BPF function. A function without a result may leave a stack
+//! address there, depending on the compiler, and is then refused. Such functions return a [`ScalarReturn`] instead: a
+//! zero in a register that the compiler cannot see through, and that the caller consumes. Zeroing memory is here for a
+//! similar reason: the compiler turns it into a call of `memset`, which is such a function, and which loops over bytes.
 
 use core::arch::asm;
 
-/// Nothing, in a register.
-#[must_use = "call `noted`, or the compiler drops the value again"]
-pub struct Done(u64);
+/// A scalar return value for the verifier. It carries no information.
+#[must_use = "call `consume`, or the compiler removes the value again"]
+pub struct ScalarReturn(u64);
 
 #[inline(always)]
-pub fn done() -> Done {
-    let nothing;
+pub fn scalar_return() -> ScalarReturn {
+    let zero;
     // SAFETY: sets a register.
-    unsafe { asm!("{nothing} = 0", nothing = out(reg) nothing) };
-    Done(nothing)
+    unsafe { asm!("{zero} = 0", zero = out(reg) zero) };
+    ScalarReturn(zero)
 }
 
-impl Done {
+impl ScalarReturn {
+    /// Uses the value, so that the compiler keeps it.
     #[inline(always)]
-    pub fn noted(self) {
+    pub fn consume(self) {
         // SAFETY: moves a register onto itself.
-        unsafe { asm!("{nothing} = {nothing}", nothing = inout(reg) self.0 => _) };
+        unsafe { asm!("{value} = {value}", value = inout(reg) self.0 => _) };
     }
 }
 
 /// Zeroes `value`.
 ///
 /// # Safety
-/// Zeroes are a value of `T`.
+/// All-zero bytes must be a valid `T`.
 #[inline(always)]
 pub unsafe fn zero<T>(value: &mut T) {
     const { assert!(align_of::<T>() >= 4 && size_of::<T>().is_multiple_of(4)) };

@@ -1,4 +1,4 @@
-//! Which pod an interface belongs to. Decides it once, from what was discovered and what the cluster says.
+//! Binds a discovered interface to a pod of the cluster.
 
 use std::net::IpAddr;
 
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::discover::Discovered;
 
-/// An interface of the host, and the pod behind it. Holds until the interface is deleted.
+/// An interface of the host, and the pod behind it. The binding holds until the interface is deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoundEndpoint {
-    /// Interface index on the host's side.
+    /// Index of the host end.
     pub ifindex: u32,
-    /// Cookie of the pod's network namespace; unlike an inode number it is never used again.
+    /// Cookie of the pod's network namespace. Unlike an inode number it is never reused.
     pub netns_cookie: u64,
     pub pod: ObjectKey,
     pub pod_uid: String,
-    /// Addresses that the pod may send from: all it was given, and the link-local ones.
+    /// Source addresses that the pod may use: all that it was assigned, and the link-local ones.
     pub own_addresses: Vec<IpAddr>,
 }
 
-/// Finds the pod behind an interface: by the uid in the cgroup of its processes; by address only where no process of
-/// the namespace is in a pod's cgroup, and only if one pod alone has an address of it.
+/// Finds the pod behind an interface by the uid in the cgroup path of its processes. If no process of the namespace is
+/// in a pod's cgroup, finds it by address, provided that exactly one pod has one of the addresses.
 ///
-/// `None` while the snapshot does not know the pod: ask again with a newer one.
+/// `None` if the snapshot does not contain the pod: try again with a newer one.
 pub fn bind(discovered: &Discovered, snapshot: &Snapshot) -> Option<BoundEndpoint> {
     let pod = match &discovered.pod_uid {
         Some(uid) => snapshot.pods.values().find(|pod| pod.uid == *uid && !pod.host_network)?,

@@ -1,11 +1,16 @@
-//! The interfaces that are bound, and their records in the kernel.
+//! The bound interfaces and their records in the kernel.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use netverdict_abi::{Endpoint, EndpointClasses, OwnAddressKey};
+use netverdict_abi::{Endpoint, OwnAddressKey};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::{endpoint::BoundEndpoint, error::ProbeError, maps::Maps, publish::encode};
+use crate::{
+    endpoint::BoundEndpoint,
+    error::ProbeError,
+    maps::OwnAddressTable,
+    published::{encode, endpoint_records::EndpointTable, subject_record::SubjectRecord},
+};
 
 /// Every bound interface, by index.
 #[derive(Debug, Default)]
@@ -13,20 +18,13 @@ pub(crate) struct Endpoints {
     bound: BTreeMap<u32, BoundEndpoint>,
 }
 
-/// What an endpoint is judged by, once its tables are complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Judged {
-    pub(crate) owner: u32,
-    pub(crate) classes: EndpointClasses,
-}
-
-/// How far the tables of an endpoint are.
+/// Whether the published tables cover an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    Complete(Judged),
-    /// Published tables do not know its pod.
+    Complete(SubjectRecord),
+    /// The published tables do not contain its pod.
     Incomplete,
-    /// This process has published nothing: what an earlier one published still holds.
+    /// This process has not published: what an earlier process published still holds.
     NotYetPublished,
 }
 
@@ -43,34 +41,35 @@ impl Endpoints {
         self.bound.values()
     }
 
-    /// Writes the record of an interface and the addresses that its pod may send from. An interface that was attached
-    /// before keeps that time. Returns whether the record was another.
+    /// Writes the record of an interface and the source addresses that its pod may use. Keeps the time of the first
+    /// attachment. Returns whether the record changed.
     pub(crate) fn bind(
         &mut self,
-        maps: &mut Maps,
+        own_addresses: &mut OwnAddressTable,
+        records: &mut EndpointTable,
         endpoint: &BoundEndpoint,
         standing: Standing,
     ) -> Result<bool, ProbeError> {
         let ifindex = endpoint.ifindex;
         let wanted: Vec<_> = endpoint.own_addresses.iter().map(|address| own_address(ifindex, *address)).collect();
         for key in &wanted {
-            // Never written over: while a value is replaced, a program may find none.
-            if maps.own_addresses.get(key)?.is_none() {
-                maps.own_addresses.put_after(*key, None, 1)?;
+            // Never replaced: during a replacement a lookup may find neither element (ADR 7).
+            if own_addresses.get(key)?.is_none() {
+                own_addresses.replace(*key, None, 1)?;
             }
         }
-        for key in maps.own_addresses.keys()? {
+        for key in own_addresses.keys()? {
             if key.ifindex == ifindex && !wanted.contains(&key) {
-                maps.own_addresses.remove(&key)?;
+                own_addresses.remove(&key)?;
             }
         }
-        let known = maps.endpoints.get(&ifindex)?;
+        let known = records.get(&ifindex)?;
         let attached_at = match known {
             Some(known) if known.attached_at != 0 => known.attached_at,
             _ => since_boot(),
         };
         let record = match (standing, known) {
-            (Standing::Complete(judged), _) => ready(ifindex, attached_at, judged),
+            (Standing::Complete(subject), _) => subject.into_ready(ifindex, attached_at),
             (Standing::NotYetPublished, Some(known)) => known,
             (Standing::NotYetPublished, None) | (Standing::Incomplete, _) => {
                 Endpoint { ifindex, attached_at, ..Endpoint::default() }
@@ -78,38 +77,27 @@ impl Endpoints {
         };
         let changes = known != Some(record);
         if changes {
-            maps.endpoints.put_after(ifindex, known, record)?;
+            records.replace(ifindex, known, record)?;
         }
         self.bound.insert(ifindex, endpoint.clone());
         Ok(changes)
     }
 
-    /// Forgets an interface, in the kernel too.
-    pub(crate) fn unbind(&mut self, maps: &mut Maps, ifindex: u32) -> Result<(), ProbeError> {
-        maps.endpoints.remove(&ifindex)?;
-        for key in maps.own_addresses.keys()? {
+    /// Removes an interface and its records in the kernel.
+    pub(crate) fn unbind(
+        &mut self,
+        own_addresses: &mut OwnAddressTable,
+        records: &mut EndpointTable,
+        ifindex: u32,
+    ) -> Result<(), ProbeError> {
+        records.remove(&ifindex)?;
+        for key in own_addresses.keys()? {
             if key.ifindex == ifindex {
-                maps.own_addresses.remove(&key)?;
+                own_addresses.remove(&key)?;
             }
         }
         self.bound.remove(&ifindex);
         Ok(())
-    }
-}
-
-/// The record of an endpoint that is judged the same way before and after any publication.
-pub(crate) fn ready(ifindex: u32, attached_at: u64, judged: Judged) -> Endpoint {
-    let Judged { owner, classes } = judged;
-    Endpoint {
-        since: 0,
-        before: classes,
-        after: classes,
-        attached_at,
-        ifindex,
-        owner,
-        ready: 1,
-        reserved: [0; 7],
-        reserved_tail: 0,
     }
 }
 
@@ -120,7 +108,7 @@ fn own_address(ifindex: u32, address: IpAddr) -> OwnAddressKey {
 /// `CLOCK_BOOTTIME` in nanoseconds.
 fn since_boot() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
-    // Neither is ever negative.
+    // Neither value is ever negative.
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or_default())
 }

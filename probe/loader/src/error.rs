@@ -1,44 +1,46 @@
-//! What can go wrong between user space and the kernel, each with what to do about it.
+//! Errors of the probe, each with its remedy.
 
 use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-/// Why the probe could not do what it was asked.
+/// Why an operation of the probe failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ProbeError {
-    #[error("no BPF object: run `cargo xtask ebpf`, or name one with NETVERDICT_BPF_OBJECT")]
+    #[error(
+        "no BPF object is embedded: run `cargo xtask ebpf` and build again, or set NETVERDICT_BPF_OBJECT to the path of one"
+    )]
     NoObject,
     #[error("BPF object {path} cannot be read")]
     ReadObject { path: PathBuf, source: io::Error },
-    #[error("BPF object lacks {what} `{name}`: it was built for another version; run `cargo xtask ebpf` again")]
+    #[error("BPF object has no {what} `{name}`, so it was built for another version: run `cargo xtask ebpf`")]
     Incomplete { what: &'static str, name: String },
     #[error("kernel refused the BPF object: {reason}")]
     Load { reason: String },
-    #[error("{path} is on no BPF file system: run `mount -t bpf bpf /sys/fs/bpf`, and mount it into the container")]
+    #[error("{path} is not on a BPF file system: run `mount -t bpf bpf /sys/fs/bpf`, and mount it into the container")]
     NoBpfFileSystem { path: PathBuf, source: io::Error },
     #[error(
-        "{path} is a symbolic link, or another user may write to it, who could put other pins in place of ours: remove it, or choose another folder"
+        "{path} is a symbolic link, or another user can write to it and replace the pins: remove it, or choose another folder"
     )]
     NotOurs { path: PathBuf },
-    #[error("another probe holds {path}: end it first, or wait longer for it")]
+    #[error("another probe has locked {path}: stop it first, or wait longer")]
     Locked { path: PathBuf },
-    #[error("pinned map {name} has {found}, expected {expected}: run `netverdict detach` and start again")]
+    #[error("pinned map {name} has {found}, expected {expected}: run `netverdict probe detach` and start again")]
     MapLayout { name: &'static str, expected: String, found: String },
     #[error("map {name}: {action} failed")]
     Map { name: &'static str, action: &'static str, source: io::Error },
-    #[error("map {map} is full with {limit} entries: raise its limit and run `netverdict detach` before the start")]
+    #[error("map {map} is full with {limit} entries: run `netverdict probe detach` and start with a higher limit")]
     MapFull { map: &'static str, limit: u32 },
     #[error("{action} on interface {ifindex} failed: {reason}")]
     Attach { ifindex: u32, action: &'static str, reason: String },
-    #[error("interface {ifindex} does not exist any more")]
+    #[error("interface {ifindex} does not exist")]
     NoInterface { ifindex: u32 },
     #[error(
         "interface {ifindex} is bound to pod {bound} ({bound_uid}), not {asked} ({asked_uid}): a binding holds until the interface is deleted"
     )]
     BoundToOther { ifindex: u32, bound: String, bound_uid: String, asked: String, asked_uid: String },
-    #[error("rings are already being read: drop the other readers first")]
+    #[error("ring readers are open already: drop them first")]
     RingsTaken,
     #[error("ring {name} cannot be mapped")]
     Ring { name: &'static str, source: io::Error },
@@ -46,9 +48,9 @@ pub enum ProbeError {
     State { path: PathBuf, action: &'static str, source: io::Error },
     #[error("{path}: {action} failed")]
     Pin { path: PathBuf, action: &'static str, source: io::Error },
-    #[error("nothing is pinned at {path}: no probe was started with this folder")]
+    #[error("nothing is pinned at {path}: start a collector with this folder first")]
     NothingPinned { path: PathBuf },
-    #[error("no program `{name}` is loaded")]
+    #[error("program `{name}` is not pinned")]
     NoProgram { name: String },
     #[error("test run of `{name}` failed: {reason}")]
     TestRun { name: String, reason: String },
@@ -56,9 +58,16 @@ pub enum ProbeError {
     Netlink { action: &'static str, reason: String },
 }
 
+impl ProbeError {
+    /// An error of netlink or of a network namespace.
+    pub(crate) fn netlink(action: &'static str, error: &dyn std::fmt::Display) -> Self {
+        Self::Netlink { action, reason: error.to_string() }
+    }
+}
+
 /// Why a publication did not take effect. The revision before it stays in force.
 ///
-/// Whatever the compiler believes is published is wrong from here on: compile a complete change next, with a new
+/// The compiler's record of what is published is wrong from here on. Compile a complete change next, with a new
 /// compiler that starts at [`crate::Probe::floor`].
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -67,6 +76,6 @@ pub enum PublishError {
     MapFull { map: &'static str, limit: u32, in_force: u64 },
     #[error("revision {in_force} stays in force")]
     NotWritten { in_force: u64, source: ProbeError },
-    #[error("table names {what} {id}, which no one may use: expected a value from {expected}")]
+    #[error("tables contain {what} {id}: expected {expected}")]
     BadId { what: &'static str, id: u64, expected: &'static str },
 }

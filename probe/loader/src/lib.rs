@@ -1,8 +1,8 @@
-//! User space of the probe: finds pods, loads, attaches and pins the programs, publishes decision tables, reads the
-//! rings in batches.
+//! User space of the probe: discovers pods, loads, attaches and pins the BPF programs, publishes decision tables, and
+//! reads the ring buffers in batches.
 //!
-//! What it leaves in the kernel judges on without it. It compiles no policy and interprets no event: it gets tables
-//! from `netverdict-policy` and hands out records as bytes.
+//! The pinned programs and maps keep enforcing without this process. The crate compiles no policy and interprets no
+//! event: tables come from `netverdict-policy`, and records are handed out as bytes.
 
 pub mod discover;
 mod endpoint;
@@ -17,6 +17,7 @@ mod pins;
 mod probe;
 mod programs;
 mod publish;
+mod published;
 mod ring;
 mod state;
 mod status;
@@ -25,11 +26,12 @@ mod test_run;
 pub use discover::{Discovered, Sighting, Watch};
 pub use endpoint::{BoundEndpoint, bind};
 pub use error::{ProbeError, PublishError};
+pub use maps::occupancy::MapOccupancy;
 pub use options::{ProbeOptions, RingBytes};
 pub use probe::{Counters, LaneCount, Loss, Probe, Restored};
 pub use ring::{
     Batch, RingReader,
     batch::{Records, Truncated},
 };
-pub use status::{EndpointStatus, MapOccupancy, ProgramStatus, Removed, Status, detach_all, status};
+pub use status::{EndpointStatus, ProgramStatus, Removed, Status, detach_all, status};
 pub use test_run::{TestRun, test_run};

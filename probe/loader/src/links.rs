@@ -1,6 +1,6 @@
-//! The programs on interfaces: tcx links, pinned as `links/<ifindex>-<from|to>`, so that they outlive the process.
+//! Attaches the programs to interfaces: tcx links, pinned as `links/<ifindex>-<from|to>`, so that they outlive the process.
 
-mod end;
+mod detach;
 
 use std::path::PathBuf;
 
@@ -43,7 +43,7 @@ impl Hook {
         }
     }
 
-    /// What leaves the pod enters the host, and the other way about.
+    /// On the host end of a pair, packets from the pod are ingress and packets to the pod are egress.
     const fn side(self) -> TcAttachType {
         match self {
             Self::FromPod => TcAttachType::Ingress,
@@ -52,7 +52,7 @@ impl Hook {
     }
 }
 
-/// A pinned link found at the start, or by a look from outside.
+/// A pinned link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LinkPin {
     pub(crate) ifindex: u32,
@@ -71,7 +71,7 @@ impl LinkPin {
     }
 }
 
-/// Every link that is pinned, of interfaces that are no more too.
+/// Every pinned link, including those of deleted interfaces.
 pub(crate) fn pinned(pins: &Pins) -> Result<Vec<LinkPin>, ProbeError> {
     let mut found: Vec<_> =
         pins::entries(&pins.links())?.iter().filter_map(|path| LinkPin::parse(path.file_name()?.to_str()?)).collect();
@@ -79,12 +79,12 @@ pub(crate) fn pinned(pins: &Pins) -> Result<Vec<LinkPin>, ProbeError> {
     Ok(found)
 }
 
-/// Ends an interface's links, at once, and removes their pins. Returns how many there were.
+/// Detaches an interface's links at once and removes their pins. Returns the number of links.
 pub(crate) fn remove(pins: &Pins, ifindex: u32) -> Result<u32, ProbeError> {
     let mut removed = 0;
     for hook in Hook::BOTH {
         let path = LinkPin { ifindex, hook }.path(pins);
-        end::end(&path).map_err(|source| pins::failed(&path, "end", source))?;
+        detach::detach(&path).map_err(|source| pins::failed(&path, "detach", source))?;
         removed += u32::from(pins::remove(&path)?);
     }
     Ok(removed)
@@ -97,13 +97,13 @@ pub(crate) fn remove_all(pins: &Pins) -> Result<u32, ProbeError> {
     interfaces.into_iter().try_fold(0, |removed, ifindex| Ok(removed + remove(pins, ifindex)?))
 }
 
-/// Name of an interface of this network namespace; `None` if there is none with this index.
+/// Name of the interface with this index in this network namespace; `None` if there is none.
 pub(crate) fn interface_name(ifindex: u32) -> Option<String> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
     netdevice::index_to_name(socket, ifindex).ok()
 }
 
-/// The two programs, ready to be attached.
+/// The two programs, opened for attaching.
 pub(crate) struct Links {
     from_pod: SchedClassifier,
     to_pod: SchedClassifier,
@@ -119,11 +119,11 @@ impl Links {
         })
     }
 
-    /// Makes a pinned link run the program as it is pinned now, without a packet in between. `false`, and the pin is
-    /// gone, if its interface is.
+    /// Makes a pinned link run the currently pinned program; the kernel replaces it atomically. Returns `false`, and
+    /// removes the pin, if the interface was deleted.
     pub(crate) fn adopt(&mut self, pin: LinkPin) -> Result<bool, ProbeError> {
         let path = pin.path(&self.pins);
-        let failed = |reason: String| ProbeError::Attach { ifindex: pin.ifindex, action: "taking over a link", reason };
+        let failed = |reason: String| ProbeError::Attach { ifindex: pin.ifindex, action: "adopting a link", reason };
         let link = match PinnedLink::from_pin(&path) {
             Ok(link) => SchedClassifierLink::try_from(FdLink::from(link)).map_err(|error| failed(error.to_string()))?,
             Err(LinkError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
@@ -134,7 +134,7 @@ impl Links {
         let program = self.program(pin.hook);
         match program.attach_to_link(link) {
             Ok(id) => {
-                // The pin keeps the link; this process needs no descriptor of it.
+                // The pin keeps the link alive; this process needs no descriptor.
                 drop(program.take_link(id).map_err(|error| failed(error.to_string()))?);
                 Ok(true)
             }
@@ -146,7 +146,7 @@ impl Links {
         }
     }
 
-    /// Attaches both programs, or takes over the links that are there.
+    /// Attaches both programs, or adopts the links that exist.
     pub(crate) fn ensure(&mut self, ifindex: u32) -> Result<(), ProbeError> {
         let interface = interface_name(ifindex).ok_or(ProbeError::NoInterface { ifindex })?;
         for hook in Hook::BOTH {
@@ -155,12 +155,13 @@ impl Links {
                 self.attach(pin, &interface)?;
             }
         }
-        // aya takes a name: were it given to another interface meanwhile, the programs would sit on that one.
+        // aya attaches by name. If the name moved to another interface meanwhile, the programs are attached to the
+        // wrong one.
         if interface_name(ifindex).as_deref() == Some(interface.as_str()) {
             Ok(())
         } else {
             remove(&self.pins, ifindex)?;
-            let reason = format!("it was renamed from {interface} meanwhile; try again");
+            let reason = format!("interface {interface} was renamed meanwhile; try again");
             Err(ProbeError::Attach { ifindex, action: "attaching", reason })
         }
     }
@@ -168,7 +169,7 @@ impl Links {
     fn attach(&mut self, pin: LinkPin, interface: &str) -> Result<(), ProbeError> {
         let failed = |reason: String| ProbeError::Attach { ifindex: pin.ifindex, action: "attaching", reason };
         let path = pin.path(&self.pins);
-        // First on the hook: a program that accepts a packet for good must not keep it from being judged.
+        // First on the hook: a program before ours could accept a packet without letting it be judged.
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let program = self.program(pin.hook);
         let id =
@@ -187,7 +188,7 @@ impl Links {
     }
 }
 
-/// The link is of an interface that was deleted.
+/// Whether the link's interface was deleted.
 fn is_without_device(error: &ProgramError) -> bool {
     matches!(error, ProgramError::SyscallError(error)
         if error.io_error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENOLINK))

@@ -1,4 +1,4 @@
-//! Memory shared with the kernel: the pages of a map. The only `unsafe` besides the namespace cookie.
+//! Memory shared with the kernel: the pages of a map.
 
 #![expect(unsafe_code, reason = "memory that the kernel writes can only be reached through raw pointers")]
 
@@ -11,47 +11,47 @@ use std::{
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// Pages of a map, shared with the kernel for as long as this lives. Reads past the end yield `None`.
+/// Mapped pages of a map, unmapped when dropped. Reads past the end return `None`.
 pub(crate) struct Mapping {
     start: NonNull<u8>,
     length: usize,
     writable: bool,
 }
 
-// SAFETY: the pages belong to this process, not to a thread, and are only read and written through atomics or copied
-// after an acquire load that says that the kernel is done with them.
+// SAFETY: the pages belong to the process, not to a thread. They are read and written with atomic operations, or copied
+// after an acquire load which shows that the kernel has finished writing them.
 unsafe impl Send for Mapping {}
 
 impl Mapping {
     /// Maps `length` bytes from `offset` (a multiple of the page size).
     pub(crate) fn new(map: BorrowedFd<'_>, offset: u64, length: usize, writable: bool) -> io::Result<Self> {
         let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
-        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that Rust knows of.
+        // SAFETY: a new mapping at an address that the kernel chooses does not overlap memory that Rust uses.
         let start = unsafe { mmap(ptr::null_mut(), length, protection, MapFlags::SHARED, map, offset)? };
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
         Ok(Self { start, length, writable })
     }
 
-    /// The pages' size in bytes.
+    /// Size of a page in bytes.
     pub(crate) fn page_size() -> usize {
         rustix::param::page_size()
     }
 
-    /// Reads a number that the other side writes with release ordering.
+    /// Reads a number that the kernel stores with release ordering; `None` outside the mapping.
     pub(crate) fn load_u64(&self, offset: usize) -> Option<u64> {
         let at = self.aligned::<AtomicU64>(offset)?;
         // SAFETY: `aligned` checked bounds and alignment; an atomic load tolerates a concurrent writer.
         Some(unsafe { at.as_ref() }.load(Ordering::Acquire))
     }
 
-    /// Reads the head of a record, which the kernel writes with a fully ordered exchange.
+    /// Reads the header of a record, which the kernel writes with a fully ordered exchange; `None` outside the mapping.
     pub(crate) fn load_u32(&self, offset: usize) -> Option<u32> {
         let at = self.aligned::<AtomicU32>(offset)?;
         // SAFETY: as in `load_u64`.
         Some(unsafe { at.as_ref() }.load(Ordering::Acquire))
     }
 
-    /// Publishes a number; `false` if it lies outside or the mapping cannot be written.
+    /// Stores a number with release ordering; `false` if it lies outside the mapping or the mapping is read-only.
     pub(crate) fn store_u64(&self, offset: usize, value: u64) -> bool {
         match self.aligned::<AtomicU64>(offset) {
             Some(at) if self.writable => {
@@ -63,15 +63,14 @@ impl Mapping {
         }
     }
 
-    /// Copies `length` bytes to the end of `to`, which must have been released by the kernel (its head was read with
-    /// [`Self::load_u32`] and is not busy); `false` if they do not lie inside.
+    /// Appends `length` bytes to `to`; `false` if they lie outside the mapping. The kernel must have finished writing
+    /// them: their record's header was read with [`Self::load_u32`] and is not marked busy.
     pub(crate) fn copy(&self, offset: usize, length: usize, to: &mut Vec<u8>) -> bool {
         match offset.checked_add(length) {
             Some(end) if end <= self.length => {
                 to.reserve(length);
-                // SAFETY: the source lies inside the mapping, the destination inside the reserved capacity, and they
-                // cannot overlap. The kernel does not write to a released record until the consumer position passes
-                // it; were it to, the bytes would be wrong, and they are checked as any input is.
+                // SAFETY: the source lies inside the mapping, the destination inside the reserved capacity, and they cannot
+                // overlap. The kernel does not write to a finished record until the consumer position has passed it.
                 unsafe {
                     ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), to.as_mut_ptr().add(to.len()), length);
                     to.set_len(to.len() + length);
@@ -91,8 +90,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length; no reference outlives `self`. It can only fail for an address
-        // that is no mapping.
+        // SAFETY: mapped by `new` with this length, and no reference outlives `self`. It fails only for an address without a
+        // mapping.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
     }
 }

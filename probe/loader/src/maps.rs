@@ -1,48 +1,35 @@
-//! The pinned maps as typed tables. Opens them, checks that they are what this build expects, and counts what is in
-//! them. Does not decide what to write.
+//! The pinned maps that no publication fills: settings, the revision cell, source addresses, counters. The maps that a
+//! publication fills are in [`crate::published`]; ring buffers have a reader of their own in [`crate::ring`].
 
+pub(crate) mod occupancy;
+pub(crate) mod pinned;
 mod revision;
-mod table;
+pub(crate) mod table;
 
-use std::{io, path::Path};
+use std::path::Path;
 
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
-use netverdict_abi::{
-    AddressKey, Column, ColumnPortKey, ColumnRangeKey, Decision, Endpoint, LaneCounters, LossKey, OwnAddressKey,
-    PairKey, PeerVersions, Settings, map::name,
+use aya::maps::{Array, MapData, PerCpuArray};
+use netverdict_abi::{LaneCounters, LossKey, OwnAddressKey, Settings, map::name};
+
+use self::{
+    pinned::{Raw, failed, open, open_as},
+    revision::RevisionCell,
+    table::{Hash, Table},
 };
-
-use self::revision::RevisionCell;
-pub(crate) use self::table::{Hash, Prefix, Store, Table, Trie};
 use crate::error::ProbeError;
 
-/// A value whose every bit pattern is valid and that has no padding, for aya.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(transparent)]
-pub(crate) struct Raw<T>(pub(crate) T);
+pub(crate) type OwnAddressTable = Table<Hash<OwnAddressKey, u8>>;
 
-#[expect(unsafe_code, reason = "aya marks plain data with an unsafe trait; zerocopy has proved it for these types")]
-// SAFETY: `FromBytes` and `IntoBytes` are proved by zerocopy's derive: any bytes are a valid `T`, none is padding.
-unsafe impl<T: zerocopy::FromBytes + zerocopy::IntoBytes + Copy + 'static> aya::Pod for Raw<T> {}
-
-/// Every map that user space reads or writes by key. The rings have a reader of their own.
 pub(crate) struct Maps {
     settings: Array<MapData, Raw<Settings>>,
     revision: RevisionCell,
-    pub(crate) endpoints: Table<Hash<u32, Endpoint>>,
-    pub(crate) own_addresses: Table<Hash<OwnAddressKey, u8>>,
-    pub(crate) addresses: Table<Hash<AddressKey, PeerVersions>>,
-    pub(crate) blocks: Table<Trie<AddressKey, PeerVersions>>,
-    pub(crate) pairs: Table<Hash<PairKey, Decision>>,
-    pub(crate) columns: Table<Hash<u32, Column>>,
-    pub(crate) column_ports: Table<Hash<ColumnPortKey, Decision>>,
-    pub(crate) column_ranges: Table<Trie<ColumnRangeKey, Decision>>,
+    pub(crate) own_addresses: OwnAddressTable,
     lanes: PerCpuArray<MapData, Raw<LaneCounters>>,
     losses: Table<Hash<LossKey, u64>>,
 }
 
 impl Maps {
-    /// Opens what is pinned in `folder`.
+    /// Opens the maps that are pinned in `folder`.
     ///
     /// # Errors
     /// A map is missing or has another layout than this build expects.
@@ -50,14 +37,7 @@ impl Maps {
         Ok(Self {
             settings: open_as(folder, name::SETTINGS)?,
             revision: RevisionCell::open(open(folder, name::CURRENT_REVISION)?)?,
-            endpoints: Table::open(folder, name::ENDPOINTS)?,
             own_addresses: Table::open(folder, name::OWN_ADDRESSES)?,
-            addresses: Table::open(folder, name::ADDRESSES)?,
-            blocks: Table::open(folder, name::BLOCKS)?,
-            pairs: Table::open(folder, name::PAIRS)?,
-            columns: Table::open(folder, name::COLUMNS)?,
-            column_ports: Table::open(folder, name::COLUMN_PORTS)?,
-            column_ranges: Table::open(folder, name::COLUMN_RANGES)?,
             lanes: open_as(folder, name::LANES)?,
             losses: Table::open(folder, name::LOSSES)?,
         })
@@ -84,13 +64,13 @@ impl Maps {
         self.revision.set(revision)
     }
 
-    /// One account for each possible CPU, by lane.
+    /// The counters of a lane, one for each possible CPU.
     pub(crate) fn lane(&self, lane: u32) -> Result<Vec<LaneCounters>, ProbeError> {
         let values = self.lanes.get(&lane, 0).map_err(|error| failed(name::LANES, "read", error))?;
         Ok(values.iter().map(|Raw(counters)| *counters).collect())
     }
 
-    /// Losses by interface and lane. What the kernel forgets while it is being read is left out.
+    /// Losses by interface and class. Entries that the kernel evicts during the read are left out.
     pub(crate) fn losses(&self) -> Result<Vec<(LossKey, u64)>, ProbeError> {
         let mut losses = Vec::new();
         for key in self.losses.keys()? {
@@ -99,34 +79,5 @@ impl Maps {
             }
         }
         Ok(losses)
-    }
-}
-
-/// Opens a pinned map by its name.
-pub(crate) fn open(folder: &Path, name: &'static str) -> Result<MapData, ProbeError> {
-    MapData::from_pin(folder.join(name)).map_err(|error| failed(name, "open", error))
-}
-
-/// Opens a pinned map as one of aya's own types, which check the sizes of key and value.
-fn open_as<M: TryFrom<Map, Error = MapError>>(folder: &Path, name: &'static str) -> Result<M, ProbeError> {
-    let map = Map::from_map_data(open(folder, name)?).map_err(|error| failed(name, "open", error))?;
-    M::try_from(map).map_err(|error| ProbeError::MapLayout {
-        name,
-        expected: format!("the layout of ABI version {}", netverdict_abi::ABI_VERSION),
-        found: error.to_string(),
-    })
-}
-
-/// An error of aya's with the map's name.
-pub(crate) fn failed(name: &'static str, action: &'static str, error: MapError) -> ProbeError {
-    ProbeError::Map { name, action, source: into_io(error) }
-}
-
-fn into_io(error: MapError) -> io::Error {
-    match error {
-        MapError::SyscallError(error) => error.io_error,
-        MapError::IoError(error) => error,
-        MapError::KeyNotFound | MapError::ElementNotFound => io::Error::from(io::ErrorKind::NotFound),
-        other => io::Error::other(other),
     }
 }

@@ -1,4 +1,4 @@
-//! Which BPF object to load: the option, the environment, or the embedded one.
+//! Finds the BPF object to load: the option, then the environment variable, then the embedded object.
 
 use std::{
     borrow::Cow,
@@ -8,16 +8,16 @@ use std::{
 
 use crate::error::ProbeError;
 
-/// Overrides the embedded object, at build time and at run time.
+/// Path of an object that replaces the embedded one, at build time and at run time.
 pub(crate) const VARIABLE: &str = "NETVERDICT_BPF_OBJECT";
 
-/// Empty where none was there at build time.
+/// Empty if there was no object at build time.
 static EMBEDDED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netverdict.bpf.o"));
 
-/// The object's bytes; `None` if there is none anywhere.
+/// The object's bytes; `None` if no path is given and no object is embedded.
 ///
 /// # Errors
-/// A path was given and cannot be read.
+/// A path is given and cannot be read.
 pub(crate) fn find(given: Option<&Path>) -> Result<Option<Cow<'static, [u8]>>, ProbeError> {
     let path = given.map(Path::to_owned).or_else(|| env::var_os(VARIABLE).map(PathBuf::from));
     match path {

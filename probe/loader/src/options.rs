@@ -1,26 +1,26 @@
-//! What a probe is started with, each default with its reason. Reads no environment but the path of the object.
+//! The options of a probe, each default with its reason. The only environment variable is the path of the object.
 
 use std::{path::PathBuf, time::Duration};
 
 use netverdict_abi::{Mode, VerdictEvent};
 
-/// Bytes that the kernel puts in front of each record of a ring.
+/// Size of the header that the kernel puts before each record of a ring, in bytes.
 const RECORD_HEADER: u64 = 8;
 
-/// How to start a [`crate::Probe`]. Sizes count for maps that are created; an adopted map keeps the size it has.
+/// How to start a [`crate::Probe`]. Sizes apply to maps that are created; an adopted map keeps its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeOptions {
-    /// Folder on a BPF file system. Everything is pinned below `v<ABI version>` in it; its lock admits one probe.
+    /// Folder on a BPF file system. Everything is pinned below `v<ABI version>` in it. A lock on it admits one probe.
     pub pin_root: PathBuf,
-    /// Folder for the state file, which must outlive the process but not the boot.
+    /// Folder of the state file, which must outlive the process but not the boot.
     pub state_dir: PathBuf,
     /// The BPF object to load instead of the embedded one. `None`: `NETVERDICT_BPF_OBJECT`, then the embedded one.
     pub object: Option<PathBuf>,
     pub mode: Mode,
     pub ring_bytes: RingBytes,
-    /// Connections remembered on the node. When full, the least recently used is forgotten and judged anew.
+    /// Entries of the connection table. When it is full, the least recently used connection is evicted, and judged as new.
     pub max_connections: u32,
-    /// First fragments remembered.
+    /// First fragments that are remembered.
     pub max_fragments: u32,
     /// Interfaces that can be attached.
     pub max_endpoints: u32,
@@ -28,22 +28,25 @@ pub struct ProbeOptions {
     pub max_addresses: u32,
     /// CIDR blocks that policies name, and pod ranges.
     pub max_blocks: u32,
-    /// (subject class, identity) pairs. Old and new pairs stand side by side while a publication is under way.
+    /// (subject class, identity) pairs. Old and new pairs exist side by side during a publication.
     pub max_pairs: u32,
-    /// Divisions of the port space, and (each) their single ports and port prefixes; also side by side.
+    /// Divisions of the port space. Old and new ones exist side by side during a publication.
     pub max_columns: u32,
+    /// Single ports in all columns.
     pub max_column_ports: u32,
+    /// Port prefixes in all columns.
     pub max_column_ranges: u32,
     /// How long an idle established TCP connection is remembered.
     pub tcp_established_timeout: Duration,
     /// How long everything else that is idle is remembered.
     pub other_timeout: Duration,
-    /// How long after its first attachment an endpoint's connections under way may pass in reverse (E-10b).
+    /// How long after an endpoint's first attachment its connections that were already established may pass in reverse
+    /// orientation (E-10b).
     pub midstream_window: Duration,
-    /// How long what a commit replaced lies around before it is deleted, unless the next publication comes first. No program
-    /// may be using it then: the kernel says so, and where it does not, this time is taken to be enough.
+    /// How long replaced entries stay after a commit before they are deleted, unless the next publication comes first.
+    /// The kernel then confirms that no program uses them any more; where it cannot, this time is assumed to be enough.
     pub grace: Duration,
-    /// How long to wait for another probe to give up the pins before [`crate::ProbeError::Locked`].
+    /// How long to wait for another probe to release the pins before [`crate::ProbeError::Locked`].
     pub lock_wait: Duration,
 }
 
@@ -53,33 +56,34 @@ impl Default for ProbeOptions {
             pin_root: PathBuf::from("/sys/fs/bpf/netverdict"),
             state_dir: PathBuf::from("/var/lib/netverdict"),
             object: None,
-            // The one mode in which a mistake costs no traffic.
+            // The only mode in which a mistake drops no traffic.
             mode: Mode::Observe,
-            // A collector that is replaced is away for seconds; half a minute leaves room for a slow image pull.
+            // Replacing a collector takes seconds; half a minute allows for a slow image pull.
             ring_bytes: RingBytes { denied: RingBytes::for_outage(30, 2_000), flow: RingBytes::for_outage(30, 10_000) },
             // As many as nf_conntrack keeps on a node of 16 GiB.
             max_connections: 262_144,
-            // Fragments follow their first within milliseconds.
+            // The fragments of a packet arrive within milliseconds.
             max_fragments: 4_096,
-            // Four times what a kubelet accepts by default: ids of vanished interfaces linger for a moment.
+            // Four times the pods that a kubelet accepts by default, because records of deleted interfaces are removed
+            // with a delay.
             max_endpoints: 512,
-            // 100 000 pods, dual stack, and as much again for Services and change.
+            // 100 000 pods, dual stack, and as many again for Services and changes.
             max_addresses: 400_000,
-            // A trie slows down as it grows; the largest published block lists hold some ten thousand.
+            // A trie slows down as it grows; the largest published block lists have some ten thousand entries.
             max_blocks: 65_536,
-            // "Some 10^5 at worst", twice: all ids are new after a take-over.
+            // Twice the worst case of some 10^5, because all ids are new after an adoption.
             max_pairs: 524_288,
             max_columns: 16_384,
             max_column_ports: 131_072,
             max_column_ranges: 131_072,
-            // As conntrack has them on nodes that kube-proxy set up: a day, and a UDP stream's two minutes.
+            // The conntrack timeouts of a node with kube-proxy: a day, and two minutes for a UDP stream.
             tcp_established_timeout: Duration::from_secs(86_400),
             other_timeout: Duration::from_secs(120),
-            // E-10b.
+            // Five minutes, as E-10b says.
             midstream_window: Duration::from_secs(300),
-            // A program runs for microseconds; the scheduler may take a virtual CPU away for tens of milliseconds.
+            // A program runs for microseconds, but a hypervisor may pause a virtual CPU for tens of milliseconds.
             grace: Duration::from_millis(50),
-            // In a rolling update the old collector is told to go when the new one is there already.
+            // In a rolling update the old collector may still be running when the new one starts.
             lock_wait: Duration::from_secs(30),
         }
     }

@@ -1,7 +1,7 @@
-//! Where things are pinned, and the lock that admits one probe. Does not load, attach or read anything.
+//! The paths of pins, and the lock that admits one probe. Does not load, attach or read anything.
 //!
-//! `<root>/v<ABI>/{programs,maps,links}/…` on a BPF file system. Names hold no dot: the kernel refuses them there. The
-//! lock is on the root folder itself, so that it holds between containers that mount the same file system.
+//! Pins are `<root>/v<ABI>/{programs,maps,links}/…` on a BPF file system, which refuses names with a dot. The lock is
+//! on the root folder itself, so that it also works between containers that mount the same file system.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -28,7 +28,7 @@ const MOUNT_POINT: &str = "/sys/fs/bpf";
 /// Mode bits of the group and of all others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const FOLDER_MODE: u32 = 0o755;
-/// How often to try a lock that another probe holds.
+/// How long to wait between two attempts to take the lock.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
 /// The pins of one ABI version.
@@ -38,12 +38,12 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// Those of this build's ABI version.
+    /// The pins of this build's ABI version.
     pub(crate) fn of(root: &Path) -> Self {
         Self { version_folder: root.join(format!("v{ABI_VERSION}")) }
     }
 
-    /// Every version's that there is, this build's or not.
+    /// The pins of every ABI version that has a folder.
     pub(crate) fn every(root: &Path) -> Result<Vec<Self>, ProbeError> {
         let folders = entries(root)?.into_iter().filter(|path| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -79,7 +79,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes every pin of this version. End the links first: no packet may meet half of it.
+    /// Removes every pin of this version. Detach the links first, or packets are judged with some of the maps missing.
     pub(crate) fn remove(&self) -> Result<Counts, ProbeError> {
         remove_all(&self.links())?;
         let counts = Counts { programs: remove_all(&self.programs())?, maps: remove_all(&self.maps())? };
@@ -102,7 +102,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock, creating the folder (and mounting the BPF file system at its usual place) if need be.
+    /// Takes the lock. Creates the folder, and mounts the BPF file system at its usual place, if they are missing.
     pub(crate) fn take(root: &Path, wait: Duration) -> Result<Self, ProbeError> {
         let deadline = Instant::now() + wait;
         loop {
@@ -117,7 +117,7 @@ impl Lock {
         }
     }
 
-    /// Whether anyone holds it.
+    /// Whether a process holds the lock.
     pub(crate) fn is_held(root: &Path) -> Result<bool, ProbeError> {
         Ok(root.exists() && Self::try_take(root)?.is_none())
     }
@@ -125,7 +125,7 @@ impl Lock {
     fn try_take(root: &Path) -> Result<Option<Self>, ProbeError> {
         let folder = match File::open(root) {
             Ok(folder) => folder,
-            // Removed by a probe that just cleaned up: come again.
+            // Removed by a probe that has just cleaned up: try again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(failed(root, "open", source)),
         };
@@ -135,17 +135,17 @@ impl Lock {
             Err(error) => return Err(failed(root, "lock", error.into())),
         }
         let held = fstat(&folder).map_err(|error| failed(root, "inspect", error.into()))?;
-        // Its owner could move the pins away, and put others in their place.
+        // Whoever can write to the folder could replace the pins.
         if (held.st_uid != 0 && held.st_uid != geteuid().as_raw()) || held.st_mode & WRITABLE_BY_OTHERS != 0 {
             return Err(ProbeError::NotOurs { path: root.to_owned() });
         }
-        // The folder may have been removed, and made again, between opening and locking it. A symbolic link is none.
+        // The folder may have been replaced between opening and locking it. `lstat`, so that a symbolic link does not match.
         let still_there = lstat(root).is_ok_and(|now| (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino));
         Ok(still_there.then_some(Self { _folder: folder }))
     }
 }
 
-/// Makes the root folder on a BPF file system.
+/// Creates the root folder on a BPF file system.
 fn prepare(root: &Path) -> Result<(), ProbeError> {
     if root.starts_with(MOUNT_POINT) && !is_bpf(Path::new(MOUNT_POINT)) {
         fs::create_dir_all(MOUNT_POINT).map_err(|source| no_file_system(root, source))?;
@@ -159,23 +159,23 @@ fn prepare(root: &Path) -> Result<(), ProbeError> {
     if is_bpf(root) {
         Ok(())
     } else {
-        let found = io::Error::other("it is of another kind");
+        let found = io::Error::other("it is on another kind of file system");
         Err(no_file_system(root, found))
     }
 }
 
-/// With its parents; nobody else may write to it, whatever the umask.
+/// Creates a folder and its parents, writable for the owner only, whatever the umask.
 fn create_folder(folder: &Path) -> Result<(), ProbeError> {
     let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder);
     made.map_err(|source| failed(folder, "create folder", source))
 }
 
 fn is_bpf(path: &Path) -> bool {
-    // The field's type differs between architectures, the magic fits them all.
+    // The type of the field differs between architectures; the magic number fits all of them.
     statfs(path).is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| kind & 0xffff_ffff == BPF_FS))
 }
 
-/// What is in a folder; nothing if it does not exist.
+/// The entries of a folder, sorted; none if it does not exist.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, ProbeError> {
     let listing = match fs::read_dir(folder) {
         Ok(listing) => listing,
@@ -209,7 +209,7 @@ fn remove_all(folder: &Path) -> Result<u32, ProbeError> {
     Ok(removed)
 }
 
-/// Removes an empty folder, if it is there.
+/// Removes an empty folder if it exists.
 pub(crate) fn remove_folder(folder: &Path) -> Result<(), ProbeError> {
     match fs::remove_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(folder, "remove folder", error)),

@@ -1,6 +1,6 @@
-//! The probe as its owner sees it: start, publish, attach, read. Wires the parts; decides nothing about policy.
+//! The interface of the probe: start, publish, attach, read. Connects the parts, and decides nothing about policy.
 //!
-//! What it does in the kernel outlives it: dropping a [`Probe`] changes no verdict, and the next start takes over.
+//! Programs and maps outlive the process: dropping a [`Probe`] changes no verdict, and the next start adopts them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use netverdict_abi::{Lane, Mode, Settings, map::FLOODED};
+use netverdict_abi::{Lane, LossClass, Mode, Settings};
 use netverdict_policy::{
     AttributionId, Decision,
     tables::{Change, IdFloor, Owner, OwnerId},
@@ -20,48 +20,50 @@ use crate::{
     endpoints::Endpoints,
     error::{ProbeError, PublishError},
     links::{self, Hook, Links},
-    maps::Maps,
+    maps::{Maps, occupancy::MapOccupancy},
     object,
     options::ProbeOptions,
     pins::{Lock, Pins},
     programs,
     publish::Publisher,
+    published::PublishedMaps,
     ring::RingReader,
     state::{Line, State, StateFile},
-    status::{self, MapOccupancy},
+    status,
 };
 
-/// What was found at the start.
+/// The state that a start found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Restored {
     /// Revision in force; 0 before the first publication of this boot.
     pub revision: u64,
     /// The lowest ids that a compiler may give out.
     pub floor: IdFloor,
-    /// What the attribution ids of this boot mean.
+    /// The decisions behind the attribution ids of this boot.
     pub attributions: BTreeMap<AttributionId, Decision>,
-    /// What the owner ids of this boot mean.
+    /// The owners behind the owner ids of this boot.
     pub owners: BTreeMap<OwnerId, Owner>,
     /// Interfaces that are attached.
     pub bindings: Vec<BoundEndpoint>,
-    /// Programs and maps were there, and judge on as before until the first publication.
-    pub taken_over: bool,
-    /// (revision, number of the snapshot it was compiled from), ascending. The last may never have been committed.
+    /// Whether pinned programs and maps were adopted. They enforce as before until the first publication.
+    pub adopted: bool,
+    /// (revision, number of the snapshot that it was compiled from), ascending. The last may not have been committed.
     pub snapshots: Vec<(u64, u64)>,
 }
 
-/// What the programs counted since their maps were made.
+/// The programs' counters since their maps were created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// For every possible CPU and lane, those that judged nothing included.
+    /// One for every possible CPU and lane, including idle ones.
     pub lanes: Vec<LaneCount>,
-    /// Which interfaces the losses belong to, as far as the kernel remembers.
+    /// The losses by interface, without entries that the kernel evicted.
     pub losses: Vec<Loss>,
-    /// Frames that were dropped without a record, for they were not addressed to the pod; as far as the kernel remembers.
+    /// Frames that were dropped without a record, because they were not addressed to the pod. Entries that the kernel
+    /// evicted are not counted.
     pub flooded: u64,
 }
 
-/// One CPU's account of a lane.
+/// The counters of a lane on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneCount {
     pub cpu: u32,
@@ -80,15 +82,16 @@ pub struct Loss {
     pub lost: u64,
 }
 
-/// User space of the probe; one on a node, held by a lock.
+/// User space of the probe. A lock admits one per node.
 pub struct Probe {
     maps: Maps,
+    published: PublishedMaps,
     links: Links,
     publisher: Publisher,
     endpoints: Endpoints,
     state: StateFile,
     pins: Pins,
-    /// Pins of other ABI versions, whose links go as ours come.
+    /// Pins of other ABI versions. Their links are detached as ours are attached.
     predecessors: Vec<Pins>,
     pin_root: PathBuf,
     rings: Weak<()>,
@@ -96,56 +99,40 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Takes the lock, and takes over what is pinned or loads the object and pins it. No packet passes unjudged that
-    /// was judged before: links keep running, and change programs in one step.
+    /// Takes the lock, then adopts what is pinned, or loads the object and pins it. Enforcement is not interrupted:
+    /// links stay attached, and the kernel replaces their programs atomically.
     ///
     /// # Errors
-    /// See [`ProbeError`]. What was pinned before stays as it was.
+    /// See [`ProbeError`]. Existing pins stay unchanged.
     pub fn start(options: ProbeOptions) -> Result<(Self, Restored), ProbeError> {
         let lock = Lock::take(&options.pin_root, options.lock_wait)?;
         let (mut state, known) = StateFile::open(&options.state_dir)?;
         let pins = Pins::of(&options.pin_root);
-        let object = object::find(options.object.as_deref())?;
-        let taken_over = programs::are_complete(&pins);
-        if taken_over {
-            if let Some(object) = &object {
-                let replaced = programs::replace(object, &pins, &options)?;
-                tracing::info!(programs.replaced = replaced, "taking over what is pinned");
-            }
-        } else {
-            let object = object.ok_or(ProbeError::NoObject)?;
-            // What an earlier start left unfinished.
-            links::remove_all(&pins)?;
-            pins.remove()?;
-            if let Err(error) = programs::load_fresh(&object, &pins, &options) {
-                if let Err(error) = pins.remove() {
-                    tracing::warn!(error = %error, "pins of a start that failed cannot be removed");
-                }
-                return Err(error);
-            }
-        }
+        let adopted = adopt_or_load(&options, &pins)?;
         let mut maps = Maps::open(&pins.maps())?;
+        let mut published = PublishedMaps::open(&pins.maps())?;
         maps.set_settings(settings(&options))?;
-        if !taken_over {
-            // Revisions are never used again within a boot: events of old ones may still be on their way.
+        if !adopted {
+            // Revisions are not reused within a boot, because events of old ones may still be unread.
             let last = known.snapshots.keys().next_back().copied().unwrap_or_default();
             maps.set_revision(last)?;
         }
         let mut links = Links::open(&pins)?;
-        let endpoints = restore(&mut maps, &mut links, &pins, &mut state, &known)?;
-        let publisher = Publisher::resume(&maps, known.floor, &known.owners, options.grace)?;
+        let endpoints = adopt_links(&mut maps, &mut published, &mut links, &pins, &mut state, &known)?;
+        let publisher = Publisher::adopt(&maps, &mut published, known.floor, &known.owners, options.grace)?;
         let restored = Restored {
             revision: publisher.revision(),
             floor: publisher.floor(),
             attributions: known.attributions,
             owners: known.owners,
             bindings: endpoints.all().cloned().collect(),
-            taken_over,
+            adopted,
             snapshots: known.snapshots.into_iter().collect(),
         };
         let predecessors = Pins::every(&options.pin_root)?.into_iter().filter(|other| *other != pins).collect();
         let probe = Self {
             maps,
+            published,
             links,
             publisher,
             endpoints,
@@ -159,22 +146,23 @@ impl Probe {
         Ok((probe, restored))
     }
 
-    /// Publishes what a snapshot was compiled into; returns the revision now in force. Blocks until every program has
-    /// ended that ran during the last publication: some milliseconds, soon after it.
+    /// Publishes the tables that a snapshot was compiled into, and returns the revision that is now in force. Blocks
+    /// until every program that ran during the last publication has ended: some milliseconds if that was recent.
     ///
     /// # Errors
-    /// The revision before stays in force, whole. See [`PublishError`] for what to do next.
+    /// The previous revision stays in force unchanged. See [`PublishError`] for what to do next.
     pub fn publish(&mut self, snapshot_number: u64, change: &Change) -> Result<u64, PublishError> {
-        self.publisher.publish(&mut self.maps, &mut self.state, &self.endpoints, snapshot_number, change)
+        let Self { maps, published, publisher, endpoints, state, .. } = self;
+        publisher.publish(maps, published, state, endpoints, snapshot_number, change)
     }
 
-    /// Deletes what the last publication made superfluous, once its grace period is over; `true` if nothing is left. Blocks
-    /// as `publish` does. Call it now and then: otherwise the next publication does it.
+    /// Deletes the entries that the last publication replaced, once its grace period has passed; `true` if none is
+    /// left. May block as `publish` does. If it is not called, the next publication deletes them.
     ///
     /// # Errors
-    /// What could not be deleted is tried again.
+    /// An entry cannot be deleted; the next call tries again.
     pub fn collect_garbage(&mut self) -> Result<bool, ProbeError> {
-        self.publisher.collect_garbage(&mut self.maps)
+        self.publisher.collect_garbage(&mut self.published)
     }
 
     /// The revision in force; 0 before the first.
@@ -182,60 +170,50 @@ impl Probe {
         self.publisher.revision()
     }
 
-    /// The lowest ids that a new compiler may give out now.
+    /// The lowest ids that a new compiler may give out.
     pub fn floor(&self) -> IdFloor {
         self.publisher.floor()
     }
 
-    /// Binds an interface to its pod and attaches both programs to it. Doing so again brings addresses up to date and
-    /// puts back what is missing. Until published tables know the pod it is not ready: denied in enforce mode.
+    /// Binds an interface to its pod and attaches both programs to it. Calling it again updates the addresses and
+    /// restores missing links. Until published tables contain the pod, the endpoint is not ready and is denied in
+    /// enforce mode.
     ///
     /// # Errors
-    /// The interface is gone, or bound to another pod already.
+    /// The interface does not exist, or is bound to another pod.
     pub fn attach(&mut self, endpoint: &BoundEndpoint) -> Result<(), ProbeError> {
         let ifindex = endpoint.ifindex;
         if links::interface_name(ifindex).is_none() {
             return Err(ProbeError::NoInterface { ifindex });
         }
-        if let Some(bound) = self.endpoints.get(ifindex) {
-            if bound.netns_cookie != endpoint.netns_cookie {
-                // The index was given to a new interface before anyone said that the old one was gone.
-                self.detach(ifindex)?;
-            } else if bound.pod_uid != endpoint.pod_uid {
-                return Err(ProbeError::BoundToOther {
-                    ifindex,
-                    bound: bound.pod.to_string(),
-                    bound_uid: bound.pod_uid.clone(),
-                    asked: endpoint.pod.to_string(),
-                    asked_uid: endpoint.pod_uid.clone(),
-                });
-            }
-        }
+        self.release_if_reused(endpoint)?;
         if self.endpoints.get(ifindex) != Some(endpoint) {
             self.state.append(&[Line::Bound(endpoint.clone())])?;
         }
         let standing = self.publisher.standing(&endpoint.pod, &endpoint.pod_uid);
-        // The record before the programs: no packet is to find them without it.
-        if self.endpoints.bind(&mut self.maps, endpoint, standing)? {
+        // The record before the programs, so that no packet is judged without it.
+        let Self { maps, published, endpoints, .. } = self;
+        if endpoints.bind(&mut maps.own_addresses, &mut published.endpoints.table, endpoint, standing)? {
             self.publisher.note_write();
         }
         self.links.ensure(ifindex)?;
-        self.succeed(ifindex)
+        self.detach_predecessors(ifindex)
     }
 
-    /// Detaches an interface, or forgets one that is gone.
+    /// Detaches an interface and removes its records. Does nothing if the interface is not attached.
     ///
     /// # Errors
-    /// A pin or a record cannot be removed. Nothing happens to an interface that is not attached.
+    /// A pin or a record cannot be removed.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), ProbeError> {
         links::remove(&self.pins, ifindex)?;
         if self.endpoints.get(ifindex).is_some() {
             self.state.append(&[Line::Unbound { ifindex }])?;
         }
-        self.endpoints.unbind(&mut self.maps, ifindex)
+        let Self { maps, published, endpoints, .. } = self;
+        endpoints.unbind(&mut maps.own_addresses, &mut published.endpoints.table, ifindex)
     }
 
-    /// Interfaces that are bound.
+    /// The bound interfaces.
     pub fn bindings(&self) -> impl Iterator<Item = &BoundEndpoint> {
         self.endpoints.all()
     }
@@ -252,7 +230,7 @@ impl Probe {
     /// The readers of both rings, [`Lane::Denied`] first.
     ///
     /// # Errors
-    /// [`ProbeError::RingsTaken`] while an earlier pair lives.
+    /// [`ProbeError::RingsTaken`] while an earlier pair exists.
     pub fn rings(&mut self) -> Result<[RingReader; 2], ProbeError> {
         if self.rings.strong_count() > 0 {
             return Err(ProbeError::RingsTaken);
@@ -265,7 +243,7 @@ impl Probe {
         Ok([denied, flow])
     }
 
-    /// What the programs counted.
+    /// The counters of the programs.
     ///
     /// # Errors
     /// A map cannot be read.
@@ -277,34 +255,61 @@ impl Probe {
             }
         }
         for (key, lost) in self.maps.losses()? {
-            if key.lane == FLOODED {
-                counters.flooded += lost;
-            // A lane that is not in the list was written by nobody that this build knows.
-            } else if let Some(lane) = u8::try_from(key.lane).ok().and_then(|lane| Lane::try_from(lane).ok()) {
-                counters.losses.push(Loss { ifindex: key.ifindex, lane, lost });
+            let ifindex = key.ifindex;
+            match u8::try_from(key.class).map(LossClass::try_from) {
+                Ok(Ok(LossClass::Denied)) => counters.losses.push(Loss { ifindex, lane: Lane::Denied, lost }),
+                Ok(Ok(LossClass::Flow)) => counters.losses.push(Loss { ifindex, lane: Lane::Flow, lost }),
+                Ok(Ok(LossClass::Flooded)) => counters.flooded += lost,
+                // No program of this ABI version writes another class.
+                Ok(Err(_)) | Err(_) => {}
             }
         }
         Ok(counters)
     }
 
-    /// How full the maps are that can become full.
+    /// The occupancy of the maps that can become full.
     pub fn occupancy(&self) -> Vec<MapOccupancy> {
-        status::occupancy(&self.maps)
+        status::occupancy(&self.maps, &self.published)
     }
 
-    /// Where everything is pinned.
+    /// The root folder of all pins.
     pub fn pin_root(&self) -> &std::path::Path {
         &self.pin_root
     }
 
-    /// Ends user space. Programs, maps, links and rings stay and go on.
+    /// Ends user space. Programs, maps, links and rings stay pinned and keep working.
     pub fn shutdown(self) {
         drop(self);
     }
 
-    /// Ends what another ABI version does on an interface that is now ours and ready.
-    fn succeed(&mut self, ifindex: u32) -> Result<(), ProbeError> {
-        if self.predecessors.is_empty() || self.maps.endpoints.get(&ifindex)?.is_none_or(|known| known.ready == 0) {
+    /// Detaches the interface if its index now belongs to another interface than the bound one.
+    ///
+    /// # Errors
+    /// The interface is the bound one, but another pod is asked for.
+    fn release_if_reused(&mut self, endpoint: &BoundEndpoint) -> Result<(), ProbeError> {
+        let ifindex = endpoint.ifindex;
+        let Some(bound) = self.endpoints.get(ifindex) else { return Ok(()) };
+        if bound.netns_cookie != endpoint.netns_cookie {
+            // The index was reused for a new interface before the deletion of the old one was reported.
+            return self.detach(ifindex);
+        }
+        if bound.pod_uid == endpoint.pod_uid {
+            return Ok(());
+        }
+        Err(ProbeError::BoundToOther {
+            ifindex,
+            bound: bound.pod.to_string(),
+            bound_uid: bound.pod_uid.clone(),
+            asked: endpoint.pod.to_string(),
+            asked_uid: endpoint.pod_uid.clone(),
+        })
+    }
+
+    /// Detaches the links of other ABI versions from an interface whose endpoint is ready here.
+    fn detach_predecessors(&mut self, ifindex: u32) -> Result<(), ProbeError> {
+        if self.predecessors.is_empty()
+            || self.published.endpoints.table.get(&ifindex)?.is_none_or(|known| known.ready == 0)
+        {
             return Ok(());
         }
         let mut still_used = Vec::new();
@@ -321,9 +326,34 @@ impl Probe {
     }
 }
 
-/// Takes over pinned links, and forgets interfaces that are gone.
-fn restore(
+/// Adopts the pinned programs and maps, and brings the programs up to date; or loads the object and pins it. Returns
+/// whether there was something to adopt.
+fn adopt_or_load(options: &ProbeOptions, pins: &Pins) -> Result<bool, ProbeError> {
+    let object = object::find(options.object.as_deref())?;
+    if programs::are_complete(pins) {
+        if let Some(object) = &object {
+            let replaced = programs::replace(object, pins, options)?;
+            tracing::info!(programs.replaced = replaced, "adopting pinned programs and maps");
+        }
+        return Ok(true);
+    }
+    let object = object.ok_or(ProbeError::NoObject)?;
+    // Left by an earlier start that did not finish.
+    links::remove_all(pins)?;
+    pins.remove()?;
+    if let Err(error) = programs::load_fresh(&object, pins, options) {
+        if let Err(error) = pins.remove() {
+            tracing::warn!(error = %error, "pins of a failed start cannot be removed");
+        }
+        return Err(error);
+    }
+    Ok(false)
+}
+
+/// Adopts pinned links, and removes the records of deleted interfaces.
+fn adopt_links(
     maps: &mut Maps,
+    published: &mut PublishedMaps,
     links: &mut Links,
     pins: &Pins,
     state: &mut StateFile,
@@ -341,12 +371,13 @@ fn restore(
     for endpoint in gone {
         state.append(&[Line::Unbound { ifindex: endpoint.ifindex }])?;
     }
-    for ifindex in maps.endpoints.keys()? {
+    let records = &mut published.endpoints.table;
+    for ifindex in records.keys()? {
         if !alive.contains_key(&ifindex) {
-            endpoints.unbind(maps, ifindex)?;
+            endpoints.unbind(&mut maps.own_addresses, records, ifindex)?;
         }
     }
-    // A start or an attachment that was interrupted left one hook without its program.
+    // An interrupted start or attachment may have left one hook without its program.
     for (ifindex, hooks) in alive {
         if hooks.len() < Hook::BOTH.len() {
             links.ensure(ifindex)?;
@@ -365,7 +396,7 @@ fn settings(options: &ProbeOptions) -> Settings {
     }
 }
 
-/// As many as fit: five centuries.
+/// In nanoseconds, at most `u64::MAX` (five centuries).
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

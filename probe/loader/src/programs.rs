@@ -1,4 +1,4 @@
-//! Loads the object, pins what comes of it, and replaces pinned programs by newer ones over the same maps.
+//! Loads the BPF object, pins its programs and maps, and replaces pinned programs with newer ones over the same maps.
 
 use std::{error::Error, fs, io};
 
@@ -12,21 +12,22 @@ use crate::{
     error::ProbeError,
     options::ProbeOptions,
     pins::{self, Pins},
+    published::PublishedMaps,
 };
 
-/// The programs, in the order in which they are pinned. The empty one is only there to be compared with.
+/// The programs, in the order in which they are pinned. Benches use the empty one as their baseline.
 pub(crate) const NAMES: [&str; 3] = [name::FROM_POD, name::TO_POD, name::EMPTY];
 
-/// Ends the name of a program that is about to replace another. (The kernel refuses dots.)
+/// Suffix of a program's pin until it replaces the old pin. (The kernel refuses dots in the name.)
 const NEXT: &str = "_next";
 
-/// Whether everything is pinned that a start leaves behind.
+/// Whether every program and every map is pinned.
 pub(crate) fn are_complete(pins: &Pins) -> bool {
     NAMES.iter().all(|program| pins.program(program).exists())
         && name::ALL.iter().all(|map| pins.maps().join(map).exists())
 }
 
-/// Creates the maps, loads the programs and pins both. `pins` must be empty.
+/// Creates the maps, loads the programs and pins both. No pin may exist.
 pub(crate) fn load_fresh(object: &[u8], pins: &Pins, options: &ProbeOptions) -> Result<(), ProbeError> {
     pins.create()?;
     let mut ebpf = parse(object, pins, options)?;
@@ -39,8 +40,8 @@ pub(crate) fn load_fresh(object: &[u8], pins: &Pins, options: &ProbeOptions) -> 
     }
 }
 
-/// Pins the object's programs instead of the pinned ones, over the pinned maps, where their instructions differ.
-/// `true` if any did. Attached programs stay what they are: the caller updates the links.
+/// Replaces the pinned programs whose instructions differ from the object's, over the pinned maps. Returns whether
+/// there were any. Links keep running the old programs until the caller updates them.
 pub(crate) fn replace(object: &[u8], pins: &Pins, options: &ProbeOptions) -> Result<bool, ProbeError> {
     let mut ebpf = parse(object, pins, options)?;
     let mut replaced = false;
@@ -60,7 +61,7 @@ pub(crate) fn replace(object: &[u8], pins: &Pins, options: &ProbeOptions) -> Res
     Ok(replaced)
 }
 
-/// How often to load a program when signals interrupt the verifier, as libbpf does.
+/// How often to try to load a program while signals interrupt the verifier. As many as libbpf.
 const LOAD_ATTEMPTS: u32 = 5;
 
 /// Opens a pinned program.
@@ -68,12 +69,12 @@ pub(crate) fn open(pins: &Pins, name: &str) -> Result<SchedClassifier, ProbeErro
     SchedClassifier::from_pin(pins.program(name)).map_err(|_| ProbeError::NoProgram { name: name.to_owned() })
 }
 
-/// What the kernel knows of a pinned program.
+/// The kernel's information about a pinned program.
 pub(crate) fn pinned_info(pins: &Pins, name: &str) -> Result<ProgramInfo, ProbeError> {
     ProgramInfo::from_pin(pins.program(name)).map_err(|_| ProbeError::NoProgram { name: name.to_owned() })
 }
 
-/// Parses the object and opens or creates its maps where they are (to be) pinned.
+/// Parses the object, and opens its pinned maps or creates and pins them.
 fn parse(object: &[u8], pins: &Pins, options: &ProbeOptions) -> Result<Ebpf, ProbeError> {
     let folder = pins.maps();
     let paths: Vec<_> = name::ALL.iter().map(|map| (*map, folder.join(map))).collect();
@@ -101,7 +102,7 @@ fn load<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, P
     }
 }
 
-/// The verifier gives up with `EAGAIN` when a signal is waiting.
+/// Whether the verifier gave up with `EAGAIN` because a signal is pending.
 fn is_interrupted(error: &ProgramError) -> bool {
     let error = match error {
         ProgramError::LoadError { io_error, .. } => io_error,
@@ -112,58 +113,32 @@ fn is_interrupted(error: &ProgramError) -> bool {
 }
 
 /// Entries, or bytes of a ring, of each map whose size is an option.
-fn sizes(options: &ProbeOptions) -> [(&'static str, u32); 13] {
-    let ProbeOptions {
-        pin_root: _,
-        state_dir: _,
-        object: _,
-        mode: _,
-        ring_bytes,
-        max_connections,
-        max_fragments,
-        max_endpoints,
-        max_addresses,
-        max_blocks,
-        max_pairs,
-        max_columns,
-        max_column_ports,
-        max_column_ranges,
-        tcp_established_timeout: _,
-        other_timeout: _,
-        midstream_window: _,
-        grace: _,
-        lock_wait: _,
-    } = options;
-    [
-        (name::RING_DENIED, ring_bytes.denied),
-        (name::RING_FLOW, ring_bytes.flow),
-        (name::CONNECTIONS, *max_connections),
-        (name::FRAGMENTS, *max_fragments),
-        (name::ENDPOINTS, *max_endpoints),
-        // Two families, link-local ones, and some pods with several interfaces' worth.
-        (name::OWN_ADDRESSES, max_endpoints.saturating_mul(16)),
-        // Two lanes each, and as much again for interfaces that are no more.
-        (name::LOSSES, max_endpoints.saturating_mul(4)),
-        (name::ADDRESSES, *max_addresses),
-        (name::BLOCKS, *max_blocks),
-        (name::PAIRS, *max_pairs),
-        (name::COLUMNS, *max_columns),
-        (name::COLUMN_PORTS, *max_column_ports),
-        (name::COLUMN_RANGES, *max_column_ranges),
-    ]
+fn sizes(options: &ProbeOptions) -> Vec<(&'static str, u32)> {
+    let mut sizes = vec![
+        (name::RING_DENIED, options.ring_bytes.denied),
+        (name::RING_FLOW, options.ring_bytes.flow),
+        (name::CONNECTIONS, options.max_connections),
+        (name::FRAGMENTS, options.max_fragments),
+        // Two address families, their link-local addresses, and room for pods with several interfaces.
+        (name::OWN_ADDRESSES, options.max_endpoints.saturating_mul(16)),
+        // One entry for each loss class of an interface, and room for deleted interfaces.
+        (name::LOSSES, options.max_endpoints.saturating_mul(4)),
+    ];
+    sizes.extend(PublishedMaps::limits(options));
+    sizes
 }
 
 fn refused(error: &dyn Error) -> ProbeError {
     ProbeError::Load { reason: with_causes(error) }
 }
 
-/// An error with all its causes: the verifier's reason comes last.
+/// An error with its chain of causes. The verifier's message comes last.
 pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut reason = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // Transparent errors say the same as their source.
+        // A transparent error has the same text as its source.
         if !reason.ends_with(&text) {
             reason.push_str(": ");
             reason.push_str(&text);

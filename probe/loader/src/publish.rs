@@ -1,82 +1,66 @@
-//! Publishes tables: everything new is written beside what is in force, then one cell is set.
+//! Publishes tables: writes everything new beside what is in force, then sets one cell.
 //!
-//! Order: what ids mean (state file), columns, pairs, records with their value before and after, the cell. What the
-//! commit made superfluous is deleted when no program can be using it. Until the cell is set everything can be taken back, and is
-//! when a write fails. See *Publishing* in `ARCHITECTURE.md`.
+//! The order is: plan every map, append what the new ids mean to the state file, write the maps, set the revision cell.
+//! This file knows that order and the commit cell; what the maps are is up to [`crate::published`]. Until the cell is
+//! set everything can be undone, and is when a write fails. What the commit made superfluous is deleted when no program
+//! can be using it any more. See *Publishing* in `ARCHITECTURE.md` and
+//! `docs/adr/0008-published-maps-are-a-registry.md`.
 
-mod blocks;
-pub(crate) mod encode;
-mod floor;
-mod garbage;
 mod grace;
-mod journal;
-mod resume;
+mod subjects;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{collections::BTreeMap, time::Duration};
 
-use netverdict_abi::{ColumnPortKey, ColumnRangeKey, Endpoint, EndpointClasses, Peer, PeerVersions, map::peer_flag};
+use netverdict_abi::Endpoint;
 use netverdict_policy::{
     ObjectKey,
-    tables::{Change, IdFloor, Owner, OwnerId, SubjectEntry},
+    tables::{Change, IdFloor, Owner, OwnerId},
 };
 
 use self::{
-    blocks::Blocks,
-    encode::{ABSENT, BadId},
-    floor::floor_above,
-    garbage::{Deferred, Garbage},
-    journal::Journal,
+    grace::GracePeriod,
+    subjects::{Records, Subjects},
 };
 use crate::{
-    endpoints::{Endpoints, Judged, Standing, ready},
+    endpoints::{Endpoints, Standing},
     error::{ProbeError, PublishError},
-    maps::{Maps, Prefix},
+    maps::Maps,
+    published::{
+        PublishedMaps,
+        encode::BadId,
+        endpoint_records::EndpointTable,
+        floor::raise,
+        map::{PlanError, Update},
+        subject_record::SubjectRecord,
+    },
     state::{Line, StateFile, higher},
 };
 
-/// What is published, and what is left to do about it.
+/// What is in force, and what is left to do about the last publication.
 pub(crate) struct Publisher {
     revision: u64,
     floor: IdFloor,
-    blocks: Blocks,
-    /// Where the parts of each column are.
-    columns: HashMap<u32, ColumnKeys>,
-    /// Whether this process has published.
-    published: bool,
-    /// Local pods of the revision in force. Empty until this process has published.
-    subjects: BTreeMap<ObjectKey, SubjectEntry>,
-    /// Of owners that are pods.
-    uids: HashMap<OwnerId, String>,
-    deferred: Deferred,
-    /// Writes that could not be taken back yet.
-    unfinished: Journal,
-}
-
-#[derive(Clone, Debug, Default)]
-struct ColumnKeys {
-    ports: Vec<ColumnPortKey>,
-    ranges: Vec<Prefix<ColumnRangeKey>>,
-}
-
-/// Why a publication stopped before its commit.
-enum Stop {
-    Probe(ProbeError),
-    BadId(BadId),
-}
-
-impl From<ProbeError> for Stop {
-    fn from(error: ProbeError) -> Self {
-        Self::Probe(error)
-    }
-}
-
-impl From<BadId> for Stop {
-    fn from(error: BadId) -> Self {
-        Self::BadId(error)
-    }
+    subjects: Subjects,
+    grace: GracePeriod,
 }
 
 impl Publisher {
+    /// Adopts the entries that an earlier process left in the maps. `floor` and `owners` come from the state file.
+    pub(crate) fn adopt(
+        maps: &Maps,
+        published: &mut PublishedMaps,
+        mut floor: IdFloor,
+        owners: &BTreeMap<OwnerId, Owner>,
+        grace: Duration,
+    ) -> Result<Self, ProbeError> {
+        let revision = maps.revision()?;
+        for map in published.in_order() {
+            // Ids in a map are in use, whether or not the state file knows them.
+            map.adopt(revision, &mut floor)?;
+        }
+        Ok(Self { revision, floor, subjects: Subjects::new(owners), grace: GracePeriod::new(grace) })
+    }
+
     pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
@@ -85,77 +69,100 @@ impl Publisher {
         self.floor
     }
 
-    /// How far the tables of a pod are.
+    /// Whether the tables of a pod are complete.
     pub(crate) fn standing(&self, pod: &ObjectKey, pod_uid: &str) -> Standing {
-        match self.judged(&self.subjects, pod, pod_uid) {
-            Some(judged) => Standing::Complete(judged),
-            None if self.published => Standing::Incomplete,
-            None => Standing::NotYetPublished,
-        }
+        self.subjects.standing(pod, pod_uid)
     }
 
     /// See [`crate::Probe::publish`].
     pub(crate) fn publish(
         &mut self,
         maps: &mut Maps,
+        published: &mut PublishedMaps,
         state: &mut StateFile,
         endpoints: &Endpoints,
         snapshot: u64,
         change: &Change,
     ) -> Result<u64, PublishError> {
         let in_force = self.revision;
-        let failed = |stop| match stop {
-            Stop::Probe(ProbeError::MapFull { map, limit }) => PublishError::MapFull { map, limit, in_force },
-            Stop::Probe(source) => PublishError::NotWritten { in_force, source },
-            Stop::BadId(BadId { what, id, expected }) => PublishError::BadId { what, id, expected },
-        };
-        self.finish_last(maps).map_err(|error| failed(error.into()))?;
-        self.explain(state, snapshot, change).map_err(|error| failed(error.into()))?;
-
+        self.finish_last(published).map_err(|error| not_written(in_force, error))?;
+        let Planned { records, floor } = self.plan(published, endpoints, change).map_err(|error| match error {
+            PlanError::Probe(error) => not_written(in_force, error),
+            PlanError::BadId(BadId { what, id, expected }) => PublishError::BadId { what, id, expected },
+        })?;
+        self.explain(state, snapshot, change, floor).map_err(|error| not_written(in_force, error))?;
         let revision = in_force + 1;
-        let mut journal = Journal::default();
-        let written = self.write(maps, &mut journal, endpoints, revision, change).and_then(|next| {
-            maps.set_revision(revision)?;
-            Ok(next)
-        });
-        match written {
-            Ok(next) => {
-                journal.keep();
-                self.revision = revision;
-                self.take_on(maps, endpoints, next, change);
-                Ok(revision)
-            }
-            Err(stop) => {
-                self.deferred.wait();
-                if let Err(error) = journal.roll_back(maps) {
-                    tracing::error!(error = %error, "publication cannot be taken back yet");
-                }
-                self.unfinished = journal;
-                self.deferred.put(Garbage::default());
-                Err(failed(stop))
-            }
+        let written = write_all(published).and_then(|()| maps.set_revision(revision));
+        if let Err(error) = written {
+            self.undo(published);
+            return Err(not_written(in_force, error));
         }
+        self.revision = revision;
+        for map in published.in_order() {
+            map.commit(change);
+        }
+        let by_interface = self.subjects.by_interface(&records, endpoints);
+        self.subjects.commit(records);
+        if let Err(error) = settle_endpoints(&mut published.endpoints.table, &by_interface) {
+            // They stay as they are: an endpoint that is not ready is denied in enforce mode, never let through.
+            tracing::error!(error = %error, "endpoints cannot be made ready");
+        }
+        self.grace.restart();
+        Ok(revision)
     }
 
     /// A record was written outside a publication.
     pub(crate) fn note_write(&mut self) {
-        self.deferred.note_write();
+        self.grace.restart();
     }
 
-    /// Deletes what the last commit made superfluous, if its grace period is over; `true` if nothing is left.
-    pub(crate) fn collect_garbage(&mut self, maps: &mut Maps) -> Result<bool, ProbeError> {
-        self.unfinished.roll_back(maps)?;
-        self.deferred.try_finish(maps)
+    /// Deletes what the last commit made superfluous, once its grace period has passed; `true` if nothing is left.
+    pub(crate) fn collect_garbage(&mut self, published: &mut PublishedMaps) -> Result<bool, ProbeError> {
+        roll_back(published)?;
+        if !self.grace.has_passed() {
+            return Ok(!published.in_order().any(|map| map.has_garbage()));
+        }
+        self.finish_last(published).map(|()| true)
     }
 
-    fn finish_last(&mut self, maps: &mut Maps) -> Result<(), ProbeError> {
-        self.unfinished.roll_back(maps)?;
-        self.deferred.finish(maps)
+    /// Completes what the last publication left: a new one may begin.
+    fn finish_last(&mut self, published: &mut PublishedMaps) -> Result<(), ProbeError> {
+        roll_back(published)?;
+        self.grace.wait();
+        published.in_order().rev().try_for_each(|map| map.collect())
     }
 
-    /// Appends what the new ids mean, before any map holds one.
-    fn explain(&mut self, state: &mut StateFile, snapshot: u64, change: &Change) -> Result<(), ProbeError> {
-        let floor = higher(self.floor, floor_above(&change.put, &change.owners));
+    /// Decides what to write, without writing it.
+    fn plan(
+        &mut self,
+        published: &mut PublishedMaps,
+        endpoints: &Endpoints,
+        change: &Change,
+    ) -> Result<Planned, PlanError> {
+        self.subjects.learn(change.owners.iter().map(|(id, owner)| (id, owner)));
+        let records = self.subjects.after(change)?;
+        let subjects = self.subjects.by_interface(&records, endpoints);
+        let update = Update { in_force: self.revision, revision: self.revision + 1, change, subjects: &subjects };
+        let mut floor = self.floor;
+        records.raise_floor(&mut floor);
+        for (owner, _) in &change.owners {
+            raise(&mut floor.owner, owner.0);
+        }
+        for map in published.in_order() {
+            map.plan(&update, &mut floor)?;
+        }
+        Ok(Planned { records, floor })
+    }
+
+    /// Appends what the new ids mean to the state file, before any map holds one.
+    fn explain(
+        &mut self,
+        state: &mut StateFile,
+        snapshot: u64,
+        change: &Change,
+        floor: IdFloor,
+    ) -> Result<(), ProbeError> {
+        let floor = higher(self.floor, floor);
         let mut lines = Vec::with_capacity(change.attributions.len() + change.owners.len() + 2);
         if floor != self.floor {
             lines.push(Line::Floor(floor));
@@ -165,257 +172,55 @@ impl Publisher {
         lines.push(Line::Revision { revision: self.revision + 1, snapshot });
         state.append(&lines)?;
         self.floor = floor;
-        self.uids.extend(change.owners.iter().filter_map(|(id, owner)| Some((*id, uid(owner)?.to_owned()))));
         Ok(())
     }
 
-    /// Writes everything but the cell.
-    fn write(
-        &self,
-        maps: &mut Maps,
-        journal: &mut Journal,
-        endpoints: &Endpoints,
-        revision: u64,
-        change: &Change,
-    ) -> Result<Next, Stop> {
-        let mut garbage = Garbage::default();
-        let columns = self.write_columns(maps, journal, change, &mut garbage)?;
-        write_pairs(maps, journal, change, &mut garbage)?;
-        self.write_addresses(maps, journal, revision, change, &mut garbage)?;
-        let blocks = self.write_blocks(maps, journal, revision, change, &mut garbage)?;
-        let subjects = self.next_subjects(change);
-        self.write_endpoints(maps, journal, endpoints, revision, &subjects)?;
-        Ok(Next { columns, blocks, subjects, garbage })
-    }
-
-    fn write_columns(
-        &self,
-        maps: &mut Maps,
-        journal: &mut Journal,
-        change: &Change,
-        garbage: &mut Garbage,
-    ) -> Result<HashMap<u32, ColumnKeys>, Stop> {
-        let mut written = HashMap::new();
-        for (&id, column) in &change.put.columns {
-            let parts = encode::column(id, column)?;
-            let mut keys = ColumnKeys::default();
-            for (key, decision) in parts.ports {
-                journal.put_port(maps, key, decision)?;
-                keys.ports.push(key);
-            }
-            for (key, decision) in parts.ranges {
-                journal.put_range(maps, key, decision)?;
-                keys.ranges.push(key);
-            }
-            // Last: it leads to the others.
-            journal.put_column(maps, parts.id, parts.column)?;
-            written.insert(parts.id, keys);
+    /// Takes the writes of a failed publication back. What cannot be is tried again before the next one.
+    fn undo(&mut self, published: &mut PublishedMaps) {
+        // A program that runs may have found a key being written once already; undoing writes it a second time.
+        self.grace.restart();
+        self.grace.wait();
+        if let Err(error) = roll_back(published) {
+            tracing::error!(error = %error, "publication cannot be undone yet");
         }
-        let superfluous: Vec<u32> = if change.complete {
-            self.columns.keys().copied().filter(|id| !written.contains_key(id)).collect()
-        } else {
-            change.delete.columns.iter().map(|id| id.0).collect()
-        };
-        for id in superfluous {
-            if let Some(keys) = self.columns.get(&id) {
-                garbage.ports.extend(&keys.ports);
-                garbage.ranges.extend(&keys.ranges);
-                garbage.columns.push(id);
-            }
-        }
-        Ok(written)
-    }
-
-    fn write_addresses(
-        &self,
-        maps: &mut Maps,
-        journal: &mut Journal,
-        revision: u64,
-        change: &Change,
-        garbage: &mut Garbage,
-    ) -> Result<(), Stop> {
-        let mut kept = HashSet::new();
-        for (&address, entry) in &change.put.addresses {
-            let key = encode::address(address);
-            let known = maps.addresses.get(&key)?;
-            let before = self.in_force(known);
-            let after = encode::peer(entry);
-            if before != after {
-                journal.put_address(maps, key, known, PeerVersions { since: revision, before, after })?;
-            }
-            if change.complete {
-                kept.insert(key);
-            }
-        }
-        let superfluous: Vec<_> = if change.complete {
-            maps.addresses.keys()?.into_iter().filter(|key| !kept.contains(key)).collect()
-        } else {
-            change.delete.addresses.iter().map(|address| encode::address(*address)).collect()
-        };
-        for key in superfluous {
-            let Some(known) = maps.addresses.get(&key)? else { continue };
-            let before = self.in_force(Some(known));
-            if before.flags & peer_flag::ABSENT == 0 {
-                journal.put_address(maps, key, Some(known), PeerVersions { since: revision, before, after: ABSENT })?;
-            }
-            garbage.addresses.push(key);
-        }
-        Ok(())
-    }
-
-    fn write_blocks(
-        &self,
-        maps: &mut Maps,
-        journal: &mut Journal,
-        revision: u64,
-        change: &Change,
-        garbage: &mut Garbage,
-    ) -> Result<Blocks, Stop> {
-        let mut next = if change.complete { Blocks::default() } else { self.blocks.clone() };
-        for block in &change.delete.blocks {
-            next.remove(&encode::block(block));
-        }
-        for (block, entry) in &change.put.blocks {
-            next.insert(encode::block(block), encode::peer(entry));
-        }
-        let held = maps.blocks.keys()?.into_iter().collect();
-        let writes = self.blocks.writes_to(&next, &held, revision);
-        for (block, versions) in writes.puts {
-            journal.put_block(maps, block, versions)?;
-        }
-        garbage.blocks = writes.garbage;
-        Ok(next)
-    }
-
-    /// Records of endpoints that are ready and are judged otherwise from now on. The others wait for the commit. The
-    /// owner has no version: a new id means the same pod, for the one behind an interface never changes.
-    fn write_endpoints(
-        &self,
-        maps: &mut Maps,
-        journal: &mut Journal,
-        endpoints: &Endpoints,
-        revision: u64,
-        subjects: &BTreeMap<ObjectKey, SubjectEntry>,
-    ) -> Result<(), Stop> {
-        for subject in subjects.values() {
-            // Also of pods that are not bound: bad ids are found before anything depends on them.
-            encode::classes(subject)?;
-        }
-        for endpoint in endpoints.all() {
-            let Some(judged) = self.judged(subjects, &endpoint.pod, &endpoint.pod_uid) else { continue };
-            let Some(known) = maps.endpoints.get(&endpoint.ifindex)? else { continue };
-            if known.ready == 0 {
-                continue;
-            }
-            let before = if self.revision >= known.since { known.after } else { known.before };
-            if before == judged.classes && known.owner == judged.owner {
-                continue;
-            }
-            let record = Endpoint { since: revision, before, after: judged.classes, owner: judged.owner, ..known };
-            journal.put_endpoint(maps, endpoint.ifindex, known, record)?;
-        }
-        Ok(())
-    }
-
-    /// After the commit: keeps what was written in mind, and makes endpoints ready or not ready.
-    fn take_on(&mut self, maps: &mut Maps, endpoints: &Endpoints, next: Next, change: &Change) {
-        let Next { columns, blocks, subjects, garbage } = next;
-        if change.complete {
-            self.columns.clear();
-        } else {
-            for id in &change.delete.columns {
-                self.columns.remove(&id.0);
-            }
-        }
-        self.columns.extend(columns);
-        self.blocks = blocks;
-        self.subjects = subjects;
-        self.published = true;
-        if let Err(error) = self.settle_endpoints(maps, endpoints) {
-            // They stay as they are: an endpoint that is not ready is denied, never let through.
-            tracing::error!(error = %error, "endpoints cannot be made ready");
-        }
-        self.deferred.put(garbage);
-    }
-
-    /// Makes endpoints whose tables are complete ready, and those without a subject not ready, bound or not: what
-    /// they were judged by is about to be deleted.
-    fn settle_endpoints(&self, maps: &mut Maps, endpoints: &Endpoints) -> Result<(), ProbeError> {
-        for ifindex in maps.endpoints.keys()? {
-            let Some(known) = maps.endpoints.get(&ifindex)? else { continue };
-            let judged =
-                endpoints.get(ifindex).and_then(|bound| self.judged(&self.subjects, &bound.pod, &bound.pod_uid));
-            match judged {
-                Some(judged) if known.ready == 0 => {
-                    maps.endpoints.put_after(ifindex, Some(known), ready(ifindex, known.attached_at, judged))?;
-                }
-                None if known.ready != 0 => {
-                    maps.endpoints.put_after(ifindex, Some(known), Endpoint { ready: 0, ..known })?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn next_subjects(&self, change: &Change) -> BTreeMap<ObjectKey, SubjectEntry> {
-        let mut subjects = if change.complete { BTreeMap::new() } else { self.subjects.clone() };
-        for pod in &change.delete.subjects {
-            subjects.remove(pod);
-        }
-        subjects.extend(change.put.subjects.iter().map(|(pod, subject)| (pod.clone(), *subject)));
-        subjects
-    }
-
-    /// How a pod is judged; `None` while its tables are not complete or its uid is another's.
-    fn judged(&self, subjects: &BTreeMap<ObjectKey, SubjectEntry>, pod: &ObjectKey, pod_uid: &str) -> Option<Judged> {
-        let subject = subjects.get(pod)?;
-        // A pod of the same name may have been made anew; its interface is another.
-        if self.uids.get(&subject.owner)? != pod_uid {
-            return None;
-        }
-        let classes: EndpointClasses = encode::classes(subject).ok()?;
-        Some(Judged { owner: subject.owner.0, classes })
-    }
-
-    /// What a packet of the revision in force takes.
-    fn in_force(&self, known: Option<PeerVersions>) -> Peer {
-        match known {
-            Some(versions) if self.revision >= versions.since => versions.after,
-            Some(versions) => versions.before,
-            None => ABSENT,
-        }
+        self.grace.restart();
     }
 }
 
-/// What holds after the commit.
-struct Next {
-    columns: HashMap<u32, ColumnKeys>,
-    blocks: Blocks,
-    subjects: BTreeMap<ObjectKey, SubjectEntry>,
-    garbage: Garbage,
+/// A publication before its first write.
+struct Planned {
+    records: Records,
+    floor: IdFloor,
 }
 
-fn write_pairs(maps: &mut Maps, journal: &mut Journal, change: &Change, garbage: &mut Garbage) -> Result<(), Stop> {
-    let mut kept = HashSet::new();
-    for (&(class, identity), &outcome) in &change.put.pairs {
-        let key = encode::pair(class, identity)?;
-        journal.put_pair(maps, key, encode::decision(outcome)?)?;
-        if change.complete {
-            kept.insert(key);
+fn write_all(published: &mut PublishedMaps) -> Result<(), ProbeError> {
+    published.in_order().try_for_each(|map| map.write())
+}
+
+/// Takes back what was written since the last commit.
+fn roll_back(published: &mut PublishedMaps) -> Result<(), ProbeError> {
+    published.in_order().rev().try_for_each(|map| map.roll_back())
+}
+
+/// Makes endpoints whose tables are complete ready, and all others not ready, bound or not: the entries that they were
+/// judged by are about to be deleted.
+fn settle_endpoints(table: &mut EndpointTable, complete: &BTreeMap<u32, SubjectRecord>) -> Result<(), ProbeError> {
+    for ifindex in table.keys()? {
+        let Some(known) = table.get(&ifindex)? else { continue };
+        match complete.get(&ifindex) {
+            Some(subject) if known.ready == 0 => {
+                table.replace(ifindex, Some(known), subject.into_ready(ifindex, known.attached_at))?;
+            }
+            None if known.ready != 0 => table.replace(ifindex, Some(known), Endpoint { ready: 0, ..known })?,
+            _ => {}
         }
     }
-    garbage.pairs = if change.complete {
-        maps.pairs.keys()?.into_iter().filter(|key| !kept.contains(key)).collect()
-    } else {
-        change.delete.pairs.iter().map(|&(class, identity)| encode::pair(class, identity)).collect::<Result<_, _>>()?
-    };
     Ok(())
 }
 
-fn uid(owner: &Owner) -> Option<&str> {
-    match owner {
-        Owner::Pod { uid, .. } => Some(uid),
-        Owner::Node { .. } | Owner::Service { .. } => None,
+fn not_written(in_force: u64, error: ProbeError) -> PublishError {
+    match error {
+        ProbeError::MapFull { map, limit } => PublishError::MapFull { map, limit, in_force },
+        source => PublishError::NotWritten { in_force, source },
     }
 }

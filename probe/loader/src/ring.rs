@@ -1,11 +1,13 @@
-//! Reads a ring in batches: copies records out, and moves the consumer position once, after the batch is safe.
+//! Reads a BPF ring buffer in batches: copies records out, and moves the consumer position once, after the caller has
+//! made the batch durable.
 //!
-//! The kernel lays a ring out as a page with the consumer's position, a page with the producer's, and the data, which
-//! is mapped twice in a row so that no record is ever broken at the end. A record is a head of eight bytes (length,
-//! two flag bits, and a page offset that is the kernel's own) and its bytes, padded to eight.
+//! A ring buffer (`kernel/bpf/ringbuf.c`, since Linux 5.8) consists of a page with the consumer position, a page with
+//! the producer position, and the data. The data is mapped twice in a row, so that a record which wraps around is
+//! contiguous. A record is a header of eight bytes (length with two flag bits, and a page offset that only the kernel
+//! uses) and its content, padded to eight bytes.
 //!
-//! The reader does not know what a record means. What it cannot walk it skips whole, says so, and leaves to the
-//! sequence numbers in the records to account for.
+//! The reader does not interpret records. Data that is not a valid sequence of records is skipped and logged; the
+//! sequence numbers in the records then show the loss.
 
 pub(crate) mod batch;
 mod walk;
@@ -30,28 +32,28 @@ use rustix::{
 
 pub use self::batch::Batch;
 use self::walk::{Step, Walk};
-use crate::{error::ProbeError, maps};
+use crate::{error::ProbeError, maps::pinned};
 
 /// The one reader of one ring.
 pub struct RingReader {
     lane: Lane,
     map: MapData,
     walk: Walk,
-    /// While it lives, [`crate::Probe::rings`] refuses another pair of readers.
+    /// While it exists, [`crate::Probe::rings`] refuses to open another pair of readers.
     _lease: Arc<()>,
 }
 
 impl RingReader {
     pub(crate) fn open(lane: Lane, folder: &Path, lease: Arc<()>) -> Result<Self, ProbeError> {
         let name = ring_name(lane);
-        let map = maps::open(folder, name)?;
-        let info = map.info().map_err(|error| maps::failed(name, "inspect", error))?;
+        let map = pinned::open(folder, name)?;
+        let info = map.info().map_err(|error| pinned::failed(name, "inspect", error))?;
         let layout = |found: String| ProbeError::MapLayout {
             name,
             expected: "a ring whose size is a power of two".to_owned(),
             found,
         };
-        let kind = info.map_type().map_err(|error| maps::failed(name, "inspect", error))?;
+        let kind = info.map_type().map_err(|error| pinned::failed(name, "inspect", error))?;
         if kind != MapType::RingBuf {
             return Err(layout(format!("a map of type {kind:?}")));
         }
@@ -67,10 +69,10 @@ impl RingReader {
         self.lane
     }
 
-    /// Copies records, in order, until `max_bytes` would be passed (but at least one) or none is finished. Goes on
-    /// where the last call ended; the kernel gets no room back before [`Self::commit`].
+    /// Copies finished records in order, as many as fit into `max_bytes`, but at least one. Continues where the last
+    /// call ended. The kernel does not reuse the space before [`Self::commit`].
     ///
-    /// `None`: nothing finished to read.
+    /// `None` if no record is finished.
     pub fn drain(&mut self, max_bytes: usize) -> Option<Batch> {
         let mut batch = Batch { lane: self.lane, bytes: Vec::new(), records: 0 };
         let end = self.walk.end();
@@ -96,19 +98,23 @@ impl RingReader {
         (batch.records > 0).then_some(batch)
     }
 
-    /// Gives the room of everything drained so far back to the kernel.
+    /// Returns the space of all drained records to the kernel.
     pub fn commit(&mut self) {
         self.walk.commit();
     }
 
-    /// Waits until there is something that no batch holds, or until the timeout. Commit first: the kernel wakes only
-    /// a reader that has caught up. `true` if there is something.
+    /// Waits for a finished record that was not drained yet, or for the timeout; `true` if there is one. Call
+    /// [`Self::commit`] first: the kernel wakes only a reader whose consumer position is at the record that was just
+    /// finished.
     ///
     /// # Errors
-    /// `poll(2)` failed for another reason than a signal.
+    /// `poll(2)` failed for a reason other than a signal.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<bool> {
-        // Pairs with the kernel's barrier between finishing a record and reading the consumer position: either this
-        // sees the record, or the kernel sees the position and wakes.
+        // A store-buffering (Dekker) pattern. This side stores the consumer position, then reads record headers. The
+        // kernel side, `bpf_ringbuf_commit` in `kernel/bpf/ringbuf.c` (since Linux 5.8), writes the header with `xchg`,
+        // a full barrier (`Documentation/atomic_t.txt`), then reads the consumer position to decide on a wake-up. With
+        // a full barrier here too, either this side sees the record, or the kernel sees the position and wakes the
+        // reader.
         fence(Ordering::SeqCst);
         if self.has_more() {
             return Ok(true);
@@ -121,23 +127,23 @@ impl RingReader {
         }
     }
 
-    /// Bytes that the kernel may not write to yet, and the size of the ring.
+    /// Bytes that are not committed yet, and the size of the ring in bytes.
     pub fn fill(&self) -> (u64, u64) {
         self.walk.fill()
     }
 
-    /// Whether a finished record, or one that can be skipped, is next.
+    /// Whether the next record is finished or discarded.
     fn has_more(&self) -> bool {
         self.walk.step(self.walk.end()).is_some()
     }
 
-    /// Skips everything up to `end`: what is there cannot be walked.
+    /// Skips everything up to `end`, because it is not a valid sequence of records.
     fn give_up(&mut self, end: u64) {
         tracing::error!(
             ring.name = ring_name(self.lane),
             ring.position = self.walk.next(),
             ring.producer = end,
-            "ring cannot be walked, skipping what it holds"
+            "ring holds invalid data, skipping it"
         );
         self.walk.go_to(end);
     }
@@ -163,13 +169,13 @@ pub(crate) const fn ring_name(lane: Lane) -> &'static str {
     }
 }
 
-/// How full a ring is, in bytes.
+/// Used bytes and size of a ring.
 pub(crate) struct Fill {
     pub(crate) used: u64,
     pub(crate) size: u64,
 }
 
-/// Looks at a ring without reading from it.
+/// Reads the positions of a ring without consuming from it.
 pub(crate) fn fill(lane: Lane, folder: &Path) -> Result<Fill, ProbeError> {
     let (used, size) = RingReader::open(lane, folder, Arc::new(()))?.fill();
     Ok(Fill { used, size })

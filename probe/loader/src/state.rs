@@ -1,8 +1,9 @@
-//! The state file: what the ids in the kernel mean, so that a restarted collector can read what the programs wrote.
+//! The state file: the meaning of the ids in the kernel, so that a restarted collector can read events that were
+//! written before.
 //!
-//! JSON lines, appended and synced before the maps they explain are written. The first line names the boot: ids are
-//! never used again within one, and mean nothing in the next. A last line that was cut off is dropped: what it would
-//! have explained was never written to a map. The file is rewritten at the start, without what cannot matter any more.
+//! The file holds JSON lines, which are appended and synced before the maps that use their ids are written. The first
+//! line names the boot: ids are unique within one boot and meaningless in the next. A truncated last line is dropped,
+//! because its ids were never written to a map. The file is compacted at each start.
 
 use std::{
     collections::BTreeMap,
@@ -19,23 +20,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{endpoint::BoundEndpoint, error::ProbeError};
 
-/// Of the lines, not of the maps they explain.
+/// Version of the lines. Independent of the ABI version.
 const VERSION: u32 = 1;
-/// Revisions whose snapshot is remembered over a restart: at one publication a second, some eighteen hours. Rings
-/// drain in seconds.
+/// How many revisions keep their snapshot number over a restart: about eighteen hours at one publication per second,
+/// while events wait in the rings for seconds.
 const SNAPSHOTS_KEPT: usize = 65_536;
 const FILE: &str = "probe-state.jsonl";
 const NEXT_FILE: &str = "probe-state.jsonl.next";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct State {
     pub(crate) floor: IdFloor,
     pub(crate) attributions: BTreeMap<AttributionId, Decision>,
     pub(crate) owners: BTreeMap<OwnerId, Owner>,
     pub(crate) bindings: BTreeMap<u32, BoundEndpoint>,
-    /// Revision → snapshot number, of publications that were begun.
+    /// Revision → snapshot number, of every publication that was begun.
     pub(crate) snapshots: BTreeMap<u64, u64>,
 }
 
@@ -47,7 +48,7 @@ pub(crate) enum Line {
         id: String,
         version: u32,
     },
-    /// The lowest ids that may be given out from here on.
+    /// The lowest ids that a compiler may give out.
     Floor(IdFloor),
     Attribution(AttributionId, Decision),
     Owner(OwnerId, Owner),
@@ -65,16 +66,16 @@ pub(crate) enum Line {
 pub(crate) struct StateFile {
     path: PathBuf,
     file: File,
-    /// Bytes of whole lines; a failed write is cut back to it.
+    /// Length of the complete lines in bytes. A failed write is truncated to it.
     length: u64,
 }
 
 impl StateFile {
-    /// Reads the file in `folder` (which is created if need be), rewrites it compactly and opens it for appending.
+    /// Reads the file in `folder` (created if missing), compacts it, and opens it for appending.
     ///
     /// # Errors
-    /// The folder or file cannot be read or written. A file that cannot be understood is an error only if it is of
-    /// this boot: then ids in the kernel may have lost their meaning.
+    /// The folder or the file cannot be read or written. A file with invalid lines is an error only if it was written
+    /// in this boot, because ids in the kernel would lose their meaning.
     pub(crate) fn open(folder: &Path) -> Result<(Self, State), ProbeError> {
         let boot = fs::read_to_string(BOOT_ID).map_err(|source| failed(Path::new(BOOT_ID), "read", source))?;
         Self::open_in_boot(folder, boot.trim())
@@ -94,7 +95,7 @@ impl StateFile {
         Ok((Self { path, file, length }, state))
     }
 
-    /// Appends lines and syncs them. If that fails none of them counts.
+    /// Appends lines and syncs them. If that fails, none of them is kept.
     pub(crate) fn append(&mut self, lines: &[Line]) -> Result<(), ProbeError> {
         if lines.is_empty() {
             return Ok(());
@@ -110,9 +111,9 @@ impl StateFile {
                 Ok(())
             }
             Err(source) => {
-                // Otherwise the next line would be glued to half of this one.
+                // Otherwise the next line would be appended to a part of this one.
                 if let Err(error) = self.file.set_len(self.length) {
-                    tracing::error!(error = %error, "state file cannot be cut back after a failed write");
+                    tracing::error!(error = %error, "state file cannot be truncated after a failed write");
                 }
                 Err(failed(&self.path, "append", source))
             }
@@ -120,13 +121,13 @@ impl StateFile {
     }
 }
 
-/// Which pods the interfaces belong to, without taking the file over: a probe may be writing it.
+/// The pods of the interfaces. Only reads the file, which a running probe may be writing.
 pub(crate) fn bindings(folder: &Path) -> Result<BTreeMap<u32, BoundEndpoint>, ProbeError> {
     let boot = fs::read_to_string(BOOT_ID).map_err(|source| failed(Path::new(BOOT_ID), "read", source))?;
     read(&folder.join(FILE), boot.trim()).map(|state| state.bindings)
 }
 
-/// The state of this boot in a file; nothing if there is no file or it is of another boot.
+/// The state of this boot; empty if there is no file or it was written in another boot.
 fn read(path: &Path, boot: &str) -> Result<State, ProbeError> {
     let mut state = State::default();
     let file = match File::open(path) {
@@ -145,15 +146,15 @@ fn read(path: &Path, boot: &str) -> Result<State, ProbeError> {
         }
         number += 1;
         if text.last() != Some(&b'\n') {
-            tracing::warn!(state.line = number, "state file ends inside a line, which is dropped");
+            tracing::warn!(state.line = number, "state file ends inside a line, dropping that line");
             return Ok(state);
         }
         let line: Line = match serde_json::from_slice(&text) {
             Ok(line) => line,
-            // Not even the boot can be read: it cannot be known to be of this one.
+            // The boot is not readable, so the file is not known to be of this boot.
             Err(_) if number == 1 => return Ok(state),
             Err(error) => {
-                let reason = format!("line {number} is not understood: {error}; remove the file to start without it");
+                let reason = format!("line {number} is invalid: {error}; remove the file to start without it");
                 return Err(failed(path, "read", io::Error::new(io::ErrorKind::InvalidData, reason)));
             }
         };

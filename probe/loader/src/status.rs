@@ -1,5 +1,5 @@
-//! A look from outside: what is pinned, how full it is, and how to remove it all. Needs no running probe and disturbs
-//! none.
+//! Reports what is pinned and how full the maps are, and removes all pins. Works without a running probe, and does not
+//! disturb one.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -10,36 +10,27 @@ use crate::{
     endpoint::BoundEndpoint,
     error::ProbeError,
     links::{self, Hook},
-    maps::{self, Maps, Store, Table},
+    maps::{Maps, occupancy::MapOccupancy, pinned},
     pins::{self, Lock, Pins},
     programs,
+    published::{PublishedMaps, endpoint_records::EndpointTable},
     ring::{self, Fill},
     state,
 };
 
-/// A probe that has just ended may seem to hold the lock: a process that it was starting has, until it becomes another
-/// program, a copy of every descriptor.
+/// How long to wait for the lock of a probe that has just ended. A child process that it forked holds a copy of the
+/// lock's descriptor until its `exec`.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// How full a map is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct MapOccupancy {
-    pub map: &'static str,
-    /// Entries, or bytes of a ring; `None` where counting would mean reading a large map whole.
-    pub used: Option<u64>,
-    /// Entries, or bytes of a ring, that fit.
-    pub limit: u64,
-}
-
-/// What is pinned under a root folder for this build's ABI version.
+/// The pins of this build's ABI version under a root folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub abi_version: u8,
-    /// Folders of other ABI versions, which are running beside this one or were left behind.
+    /// Folders of other ABI versions, which are still attached or were left behind.
     pub other_versions: Vec<String>,
     /// `observe`, `audit` or `enforce`; `unknown` for a value that this build does not know.
     pub mode: &'static str,
-    /// In force; 0 before the first publication.
+    /// The revision in force; 0 before the first publication.
     pub revision: u64,
     /// Whether a probe holds the lock.
     pub running: bool,
@@ -51,26 +42,27 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProgramStatus {
     pub name: String,
-    /// The kernel's id of it.
+    /// The kernel's id of the program.
     pub id: u32,
-    /// Digest of its instructions, hexadecimal.
+    /// Digest of its instructions, in hexadecimal.
     pub tag: String,
 }
 
-/// An interface that has a record or a link.
+/// An interface with a record or a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EndpointStatus {
     pub ifindex: u32,
-    /// `None`: it is not in this network namespace, or gone.
+    /// Name of the interface; `None` if it was deleted or is in another network namespace.
     pub interface: Option<String>,
-    /// `namespace/name`; `None` where the state file does not tell.
+    /// `namespace/name`; `None` if the state file does not contain the interface.
     pub pod: Option<String>,
-    /// Whether its tables are complete.
+    /// Whether the endpoint's tables are complete.
     pub ready: bool,
     /// Owner id of its pod; 0 before it is ready.
     pub owner: u32,
-    /// Whether the link of this hook is pinned.
+    /// Whether the link of the program for packets from the pod is pinned.
     pub from_pod: bool,
+    /// Whether the link of the program for packets to the pod is pinned.
     pub to_pod: bool,
 }
 
@@ -82,8 +74,8 @@ pub struct Removed {
     pub maps: u32,
 }
 
-/// Reads what is pinned, and from the probe's state file, where there is one, whose the interfaces are. Works while a probe
-/// runs; what changes meanwhile may be told half.
+/// Reads the pins, and the pods of the interfaces from the probe's state file if there is one. Works while a probe
+/// runs; a change that happens meanwhile may be reported in part.
 ///
 /// # Errors
 /// [`ProbeError::NothingPinned`], or a map or the state file cannot be read.
@@ -93,7 +85,8 @@ pub fn status(pin_root: &Path, state_dir: &Path) -> Result<Status, ProbeError> {
         return Err(ProbeError::NothingPinned { path: pins.version_folder().to_owned() });
     }
     let maps = Maps::open(&pins.maps())?;
-    let mut occupied = occupancy(&maps);
+    let published = PublishedMaps::open(&pins.maps())?;
+    let mut occupied = occupancy(&maps, &published);
     for name in [name::CONNECTIONS, name::FRAGMENTS] {
         occupied.push(least_recently_used(&pins, name)?);
     }
@@ -110,14 +103,14 @@ pub fn status(pin_root: &Path, state_dir: &Path) -> Result<Status, ProbeError> {
         running: Lock::is_held(pin_root)?,
         programs: program_status(&pins)?,
         maps: occupied,
-        endpoints: endpoint_status(&pins, &maps, &state::bindings(state_dir)?)?,
+        endpoints: endpoint_status(&pins, &published.endpoints.table, &state::bindings(state_dir)?)?,
     })
 }
 
-/// Removes all links, programs, maps and pins of every ABI version: nothing is judged any more.
+/// Removes all links, programs and maps of every ABI version. Afterwards packets are neither judged nor dropped.
 ///
 /// # Errors
-/// [`ProbeError::Locked`] while a probe runs: it would attach again.
+/// [`ProbeError::Locked`] while a probe runs, because it would attach again.
 pub fn detach_all(pin_root: &Path) -> Result<Removed, ProbeError> {
     let mut removed = Removed::default();
     if !pin_root.exists() {
@@ -134,27 +127,17 @@ pub fn detach_all(pin_root: &Path) -> Result<Removed, ProbeError> {
     Ok(removed)
 }
 
-/// Of the maps that user space fills.
-pub(crate) fn occupancy(maps: &Maps) -> Vec<MapOccupancy> {
-    fn of<S: Store>(table: &Table<S>) -> MapOccupancy {
-        MapOccupancy { map: table.name(), used: Some(table.used().into()), limit: table.limit().into() }
-    }
-    vec![
-        of(&maps.endpoints),
-        of(&maps.own_addresses),
-        of(&maps.addresses),
-        of(&maps.blocks),
-        of(&maps.pairs),
-        of(&maps.columns),
-        of(&maps.column_ports),
-        of(&maps.column_ranges),
-    ]
+/// The occupancy of the maps that user space fills.
+pub(crate) fn occupancy(maps: &Maps, published: &PublishedMaps) -> Vec<MapOccupancy> {
+    let mut occupancy = published.occupancy();
+    occupancy.push(maps.own_addresses.occupancy());
+    occupancy
 }
 
-/// The kernel makes room in these by itself: they are never full, and counting means walking.
+/// The kernel evicts entries from these maps, so they are never full; counting their entries would mean walking the map.
 fn least_recently_used(pins: &Pins, name: &'static str) -> Result<MapOccupancy, ProbeError> {
-    let data = maps::open(&pins.maps(), name)?;
-    let limit = data.info().map_err(|error| maps::failed(name, "inspect", error))?.max_entries();
+    let data = pinned::open(&pins.maps(), name)?;
+    let limit = data.info().map_err(|error| pinned::failed(name, "inspect", error))?.max_entries();
     Ok(MapOccupancy { map: name, used: None, limit: limit.into() })
 }
 
@@ -170,11 +153,11 @@ fn program_status(pins: &Pins) -> Result<Vec<ProgramStatus>, ProbeError> {
 
 fn endpoint_status(
     pins: &Pins,
-    maps: &Maps,
+    records: &EndpointTable,
     bindings: &BTreeMap<u32, BoundEndpoint>,
 ) -> Result<Vec<EndpointStatus>, ProbeError> {
     let pinned = links::pinned(pins)?;
-    let mut indices = maps.endpoints.keys()?;
+    let mut indices = records.keys()?;
     indices.extend(pinned.iter().map(|pin| pin.ifindex));
     indices.sort_unstable();
     indices.dedup();
@@ -182,7 +165,7 @@ fn endpoint_status(
     indices
         .into_iter()
         .map(|ifindex| {
-            let record = maps.endpoints.get(&ifindex)?.unwrap_or_default();
+            let record = records.get(&ifindex)?.unwrap_or_default();
             Ok(EndpointStatus {
                 ifindex,
                 interface: links::interface_name(ifindex),

@@ -1,6 +1,5 @@
-//! Runs a pinned program on a packet without a network (`BPF_PROG_TEST_RUN`): for benches and fuzzing.
-//!
-//! The program runs for real: it counts, remembers connections and writes events.
+//! Runs a pinned program on a packet without a network (`BPF_PROG_TEST_RUN`), for benches and fuzzing. The run has all
+//! side effects: it changes counters and the connection table and writes events.
 
 use std::{path::Path, time::Duration};
 
@@ -10,28 +9,28 @@ use crate::{error::ProbeError, pins::Pins, programs};
 
 /// Size of the kernel's `struct __sk_buff`.
 const CONTEXT_BYTES: usize = 192;
-/// Where `ifindex` lies in it.
+/// Offset of `ifindex` in it.
 const IFINDEX: usize = 40;
-/// Room for a packet that a program makes longer.
+/// Additional output space, in case a program makes the packet longer.
 const HEADROOM: usize = 256;
 
-/// What a test run came to.
+/// The result of a test run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestRun {
-    /// What the program returned last: a `TCX_*` code, -1 (`TCX_NEXT`) as `u32::MAX`.
+    /// Return value of the last run: a `TCX_*` code, with -1 (`TCX_NEXT`) as `u32::MAX`.
     pub return_value: u32,
-    /// Mean time of one run.
+    /// Mean duration of a run.
     pub duration: Duration,
-    /// The packet afterwards.
+    /// The packet after the last run.
     pub data_out: Vec<u8>,
 }
 
 /// Runs the program `name` (see `netverdict_abi::map::name`) `repeat` times on a packet that begins with its Ethernet
-/// header, as if it came by `ifindex`, an interface of this network namespace.
+/// header, as if it were on the interface `ifindex` of this network namespace.
 ///
 /// # Errors
-/// Nothing is pinned under the name, or the kernel refuses: the packet is shorter than an Ethernet header, there is no
-/// such interface, or `repeat` is 0.
+/// The program is not pinned, or the kernel refuses the run: the packet is shorter than an Ethernet header, the
+/// interface does not exist, or `repeat` is 0.
 pub fn test_run(pin_root: &Path, name: &str, packet: &[u8], ifindex: u32, repeat: u32) -> Result<TestRun, ProbeError> {
     let program = programs::open(&Pins::of(pin_root), name)?;
     let mut context = [0_u8; CONTEXT_BYTES];
@@ -47,7 +46,7 @@ pub fn test_run(pin_root: &Path, name: &str, packet: &[u8], ifindex: u32, repeat
     let result = program
         .test_run(options)
         .map_err(|error| ProbeError::TestRun { name: name.to_owned(), reason: programs::with_causes(&error) })?;
-    // Never more than there was room for; the kernel says `ENOSPC` instead.
+    // Never longer than the buffer: the kernel fails with `ENOSPC` instead.
     data_out.truncate(usize::try_from(result.data_size_out).unwrap_or(0));
     Ok(TestRun { return_value: result.return_value, duration: result.duration, data_out })
 }

@@ -7,14 +7,14 @@ use netverdict_flowlog::FORMAT_VERSION;
 use netverdict_service::endpoint_url::without_credentials;
 use serde_json::{Value, json};
 
-use super::Api;
+use super::api::Api;
 
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content)], api.executor.metrics().text())
 }
 
-/// The service's own state, its collectors' and what it leaves out.
+/// The state of the service and its collectors, and the files that cannot be read.
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
     let store = api.executor.store();
     let collectors = store.collectors();

@@ -8,7 +8,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::{
     Table,
-    row::{ChangeHead, ChangeKind, Row},
+    row::{ChangeKind, Row},
 };
 use netverdict_policy::{ObjectKey, Snapshot};
 
@@ -17,7 +17,7 @@ use super::objects::Object;
 /// Table, kind, and name.
 type Key = (Table, String, ObjectKey);
 
-/// Within one revision, what was deleted was deleted before its successor came.
+/// Within one snapshot, what was deleted was deleted before its successor came.
 type Order = (u64, DateTime<Utc>, bool);
 
 /// What an object takes besides its texts: keys, pointers, nodes of trees.
@@ -34,7 +34,7 @@ pub(super) struct Changes(BTreeMap<Key, Row>);
 pub(super) struct Fold {
     latest: BTreeMap<Arc<Key>, Latest>,
     deletions: usize,
-    /// Deletions up to this revision may be forgotten: a row of an object that is not here may be older than one.
+    /// Deletions up to this snapshot may be forgotten: a row of an object that is not here may be older than one.
     forgotten: u64,
     bytes: usize,
 }
@@ -82,7 +82,7 @@ impl Fold {
                 None if order.0 <= self.forgotten => return Err(Forgotten),
                 _ => {}
             }
-            let put = change(&row).is_some_and(|head| head.change == ChangeKind::Put);
+            let put = row.head().is_some_and(|head| head.change == ChangeKind::Put);
             let bytes = OVERHEAD + if put { length(&row) } else { 0 };
             let object = if put { Object::of(row) } else { None };
             self.bytes += bytes;
@@ -100,8 +100,8 @@ impl Fold {
     pub(super) fn forget_deletions(&mut self, most: usize) {
         let Some(many) = self.deletions.checked_sub(most).filter(|many| *many > 0) else { return };
         let gone = self.latest.values().filter(|latest| latest.object.is_none());
-        let mut revisions: Vec<u64> = gone.map(|latest| latest.order.0).collect();
-        let (_, last, _) = revisions.select_nth_unstable(many - 1);
+        let mut snapshots: Vec<u64> = gone.map(|latest| latest.order.0).collect();
+        let (_, last, _) = snapshots.select_nth_unstable(many - 1);
         self.forgotten = self.forgotten.max(*last);
         let forgotten = self.forgotten;
         self.latest.retain(|_, latest| latest.object.is_some() || latest.order.0 > forgotten);
@@ -109,10 +109,20 @@ impl Fold {
         self.bytes = self.latest.values().map(|latest| latest.bytes).sum();
     }
 
-    /// The revision in which an object was deleted, and when, if that is the latest of it and not forgotten.
+    /// The snapshot in which an object was deleted, and when, if that is the latest of it and not forgotten.
     pub(super) fn deleted(&self, table: Table, kind: &str, name: &ObjectKey) -> Option<(u64, DateTime<Utc>)> {
         let latest = self.latest.get(&(table, kind.to_owned(), name.clone()))?;
         latest.object.is_none().then_some((latest.order.0, latest.order.1))
+    }
+
+    /// Why the latest row of an object cannot be judged by; `None` where it can, or where there is none.
+    pub(super) fn problem(&self, table: Table, kind: &str, name: &ObjectKey) -> Option<&Arc<str>> {
+        self.latest.get(&(table, kind.to_owned(), name.clone()))?.object.as_ref()?.problem()
+    }
+
+    /// The same of all objects.
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.latest.values().filter_map(|latest| latest.object.as_ref()?.problem())
     }
 
     pub(super) fn deletions(&self) -> usize {
@@ -150,20 +160,7 @@ fn key(row: &Row) -> Option<Key> {
 }
 
 fn order(row: &Row) -> Option<Order> {
-    change(row).map(|head| (head.revision, head.time, head.change == ChangeKind::Put))
-}
-
-/// What rows of change logs begin with.
-pub(super) fn change(row: &Row) -> Option<&ChangeHead> {
-    Some(match row {
-        Row::Policy(row) => &row.head,
-        Row::Endpoint(row) => &row.head,
-        Row::Namespace(row) => &row.head,
-        Row::Service(row) => &row.head,
-        Row::Flow(_) | Row::Attribution(_) | Row::Snapshot(_) | Row::Gap(_) | Row::Collector(_) | Row::Setting(_) => {
-            return None;
-        }
-    })
+    row.head().map(|head| (head.snapshot, head.time, head.change == ChangeKind::Put))
 }
 
 /// About the bytes of what differs in length.

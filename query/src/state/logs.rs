@@ -9,15 +9,12 @@ use netverdict_flowlog::{
     row::{Row, SnapshotRow},
 };
 
-use super::{
-    fold::{self, Changes},
-    fresh::Fresh,
-};
+use super::{fold::Changes, fresh::Fresh};
 use crate::{
     Executor, QueryError,
     notes::Notes,
     records,
-    tables::{FileId, Listing, Segment, Window, number_column},
+    tables::{FileId, Listing, Segment, Window},
 };
 
 /// What a state is made of.
@@ -38,9 +35,8 @@ impl FreshLogs {
     /// Those that belong to a state.
     pub(super) fn changes(&self, head: &SnapshotRow) -> Changes {
         let mut changes = Changes::default();
-        let belongs = |row: &&Row| {
-            fold::change(row).is_some_and(|change| change.node == head.node && change.revision <= head.snapshot)
-        };
+        let belongs =
+            |row: &&Row| row.head().is_some_and(|change| change.node == head.node && change.snapshot <= head.snapshot);
         self.tables.iter().flat_map(|fresh| &fresh.rows).filter(belongs).for_each(|row| changes.take(row.clone()));
         changes
     }
@@ -144,7 +140,7 @@ impl Work {
     ) -> Result<Changes, QueryError> {
         let mut changes = Changes::default();
         for Part { table, segments, after } in self.parts {
-            let mut rows = executor.scan(table, segments, condition(table, head, after), notes).await?;
+            let mut rows = executor.scan(table, segments, condition(head, after), notes).await?;
             while let Some(batch) = rows.next().await {
                 records::of_batch(table, &batch?)?.into_iter().for_each(|row| changes.take(row));
             }
@@ -153,12 +149,11 @@ impl Work {
     }
 }
 
-fn condition(table: Table, head: &SnapshotRow, after: Option<u64>) -> Expr {
+fn condition(head: &SnapshotRow, after: Option<u64>) -> Expr {
     let number = |number: u64| lit(i64::try_from(number).unwrap_or(i64::MAX));
-    let revision = || col(number_column(table));
-    let condition = col("node").eq(lit(&*head.node)).and(revision().lt_eq(number(head.snapshot)));
+    let condition = col("node").eq(lit(&*head.node)).and(col("snapshot").lt_eq(number(head.snapshot)));
     match after {
         None => condition,
-        Some(after) => condition.and(revision().gt(number(after))),
+        Some(after) => condition.and(col("snapshot").gt(number(after))),
     }
 }

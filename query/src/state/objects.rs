@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use netverdict_flowlog::row::{EndpointChangeRow, EndpointKind, NamespaceRow, PolicyRow, Row, ServiceRow};
+use netverdict_flowlog::{
+    objects,
+    row::{EndpointKind, PolicyRow, Row},
+};
 use netverdict_policy::{
     ObjectKey, Snapshot,
-    model::{Namespace, Node, Phase, Pod, Policy, Service, Workload},
+    model::{Namespace, Node, Pod, Policy, Service},
 };
 
 /// An object as the engine takes it. Shared: states that follow each other have most of their objects in common.
@@ -16,27 +19,35 @@ pub(super) enum Object {
     Pod(Arc<Pod>),
     Service(Arc<Service>),
     Policy(Arc<Policy>),
-    /// A policy that cannot be read.
-    Unreadable,
+    /// Its row does not say what it is. It is not judged by: [`Object::problem`] says why.
+    Unreadable(Arc<str>),
 }
 
 impl Object {
     /// `None` for rows of other tables.
     pub(super) fn of(row: Row) -> Option<Self> {
         Some(match row {
-            Row::Namespace(row) => {
-                let NamespaceRow { head: _, name, uid, labels, audit } = *row;
-                Self::Namespace(Arc::new(Namespace { name, uid, labels, audit }))
+            Row::Namespace(row) => Self::Namespace(Arc::new(objects::namespace(*row))),
+            Row::Endpoint(row) if row.kind == EndpointKind::Node => {
+                objects::node(*row).map_or_else(unreadable, |node| Self::Node(Arc::new(node)))
             }
-            Row::Endpoint(row) if row.kind == EndpointKind::Node => Self::Node(Arc::new(node(*row))),
-            Row::Endpoint(row) => Self::Pod(Arc::new(pod(*row))),
-            Row::Service(row) => Self::Service(Arc::new(service(*row))),
+            Row::Endpoint(row) => objects::pod(*row).map_or_else(unreadable, |pod| Self::Pod(Arc::new(pod))),
+            Row::Service(row) => {
+                objects::service(*row).map_or_else(unreadable, |service| Self::Service(Arc::new(service)))
+            }
             Row::Policy(row) => match policy(&row) {
                 Some(policy) => Self::Policy(Arc::new(policy)),
                 None => {
-                    // It was not in force then either, unless the numbers say so.
-                    tracing::debug!(kind = row.kind, name = row.name, "policy on record cannot be read");
-                    Self::Unreadable
+                    let PolicyRow { head, kind, namespace, name, .. } = &*row;
+                    let key = ObjectKey::new(namespace, name);
+                    Self::Unreadable(
+                        format!(
+                            "{kind} {key} is unreadable: column text of table policies (node {}, snapshot {}) is no such \
+                             policy as YAML",
+                            head.node, head.snapshot
+                        )
+                        .into(),
+                    )
                 }
             },
             Row::Flow(_)
@@ -46,6 +57,14 @@ impl Object {
             | Row::Collector(_)
             | Row::Setting(_) => return None,
         })
+    }
+
+    /// Why it is not judged by, for people.
+    pub(super) fn problem(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Unreadable(problem) => Some(problem),
+            Self::Namespace(_) | Self::Node(_) | Self::Pod(_) | Self::Service(_) | Self::Policy(_) => None,
+        }
     }
 
     pub(super) fn add_to(&self, snapshot: &mut Snapshot) {
@@ -67,54 +86,13 @@ impl Object {
             Self::Policy(policy) => {
                 snapshot.policies.insert(policy.key.clone(), Arc::clone(policy));
             }
-            Self::Unreadable => {}
+            Self::Unreadable(_) => {}
         }
     }
 }
 
-fn node(row: EndpointChangeRow) -> Node {
-    Node {
-        name: row.name,
-        uid: row.uid,
-        labels: row.labels,
-        addresses: row.addresses,
-        pod_ranges: row.pod_ranges.iter().filter_map(|range| range.parse().ok()).collect(),
-    }
-}
-
-fn pod(row: EndpointChangeRow) -> Pod {
-    let workload = (!row.workload.is_empty()).then_some(Workload { kind: row.workload_kind, name: row.workload });
-    Pod {
-        namespace: row.namespace,
-        name: row.name,
-        uid: row.uid,
-        labels: row.labels,
-        addresses: row.addresses,
-        node: row.node_name,
-        host_network: row.host_network,
-        container_ports: serde_json::from_str(&row.container_ports).unwrap_or_default(),
-        phase: match row.phase.to_ascii_lowercase().as_str() {
-            "running" => Phase::Running,
-            "succeeded" => Phase::Succeeded,
-            "failed" => Phase::Failed,
-            "pending" => Phase::Pending,
-            _ => Phase::Unknown,
-        },
-        terminating: row.terminating,
-        service_account: row.service_account,
-        workload,
-    }
-}
-
-fn service(row: ServiceRow) -> Service {
-    Service {
-        namespace: row.namespace,
-        name: row.name,
-        uid: row.uid,
-        addresses: row.addresses,
-        ports: serde_json::from_str(&row.ports).unwrap_or_default(),
-        selector: row.selector,
-    }
+fn unreadable(error: objects::Unreadable) -> Object {
+    Object::Unreadable(error.to_string().into())
 }
 
 /// The policy as its text says it, under the identity that was recorded with it.

@@ -1,4 +1,4 @@
-//! The files of the record: found, checked once each, left out when they cannot be read.
+//! The files of the record: found, checked once each, left out when they cannot be read or are not committed.
 //!
 //! Files never change, so what is known of one holds for as long as its size and time stay the same.
 
@@ -22,11 +22,11 @@ use netverdict_flowlog::{Table, path::SegmentPath};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path};
 use parquet::{arrow::arrow_reader::ParquetRecordBatchReaderBuilder, file::metadata::PageIndexPolicy};
 
-use super::{Window, footer::Contents};
+use super::{Window, committed::Manifests, footer::Contents};
 use crate::{
-    fresh::{Boundary, Collectors},
     metrics::Metrics,
     notes::Notes,
+    unflushed::{Boundary, Collectors},
 };
 
 /// Footers that are read at once.
@@ -50,6 +50,7 @@ pub struct Store {
     collectors: Arc<Collectors>,
     metrics: Arc<Metrics>,
     known: Mutex<HashMap<Path, Known>>,
+    manifests: Manifests,
     last_id: AtomicU64,
 }
 
@@ -120,8 +121,15 @@ impl Store {
         std::fs::create_dir_all(directory).map_err(|error| failed(error.into()))?;
         let objects = LocalFileSystem::new_with_prefix(directory).map_err(|error| failed(error.into()))?;
         let url = ObjectStoreUrl::parse("netverdict://record").map_err(|error| failed(error.into()))?;
-        let (known, last_id) = (Mutex::default(), AtomicU64::default());
-        Ok(Self { objects: Arc::new(objects), url, collectors, metrics, known, last_id })
+        Ok(Self {
+            objects: Arc::new(objects),
+            url,
+            collectors,
+            metrics,
+            known: Mutex::default(),
+            manifests: Manifests::default(),
+            last_id: AtomicU64::default(),
+        })
     }
 
     pub(crate) fn collectors(&self) -> &Arc<Collectors> {
@@ -158,8 +166,8 @@ impl Store {
         files
     }
 
-    /// Readable files of a table that may hold rows of the window, oldest first, without those whose rows a collector
-    /// has served already. Unreadable ones are noted.
+    /// Readable, committed files of a table that may hold rows of the window, oldest first, without those whose rows a
+    /// collector has served already. Unreadable ones are noted.
     pub(crate) async fn list(
         &self,
         table: Table,
@@ -196,6 +204,7 @@ impl Store {
             .collect()
             .await;
         segments.sort_by(|a, b| a.path.cmp(&b.path));
+        let segments = self.manifests.committed(self.objects.as_ref(), segments, notes).await?;
         let served = served.iter().filter_map(|(_, object)| Some(self.recall(object)?.id)).collect();
         Ok(Listing { segments, served })
     }
@@ -314,7 +323,7 @@ impl Store {
     }
 }
 
-fn left_out(notes: &Notes, path: &SegmentPath, reason: &str) {
+pub(super) fn left_out(notes: &Notes, path: &SegmentPath, reason: &str) {
     notes.stale(format!("file {path} cannot be read and is left out: {reason}"));
 }
 

@@ -2,12 +2,19 @@
 
 use std::ops::RangeInclusive;
 
-use netverdict_flowlog::{FORMAT_VERSION, Table, schema::VERSION};
+use netverdict_flowlog::{
+    FORMAT_VERSION, Table,
+    manifest::MANIFEST,
+    schema::{VERSION, former_name},
+};
 use parquet::{
     basic::{LogicalType, TimeUnit},
     file::{metadata::ParquetMetaData, statistics::Statistics},
     schema::types::ColumnDescriptor,
 };
+
+/// The column with the number of a policy snapshot.
+const SNAPSHOT: &str = "snapshot";
 
 /// What is in a file, by its footer. What the footer does not tell is anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +26,8 @@ pub(crate) struct Contents {
     pub times: RangeInclusive<i64>,
     /// The first and last name in the order of bytes, or names before and after them.
     nodes: Option<RangeInclusive<Box<[u8]>>>,
+    /// Path of the manifest that has to list the file before it counts.
+    pub manifest: Option<Box<str>>,
 }
 
 impl Contents {
@@ -28,14 +37,16 @@ impl Contents {
     /// The file is of a format of the future.
     pub(super) fn of(table: Table, footer: &ParquetMetaData) -> Result<Self, String> {
         version(footer)?;
+        let column = |name| written_name(table, footer, name);
         let whole = |number: &i64| u64::try_from(*number).unwrap_or_default();
-        let numbers = integers(footer, number_column(table), |_| true);
-        let times = integers(footer, super::time_column(table), is_micros);
+        let numbers = integers(footer, column(SNAPSHOT), |_| true);
+        let times = integers(footer, column(super::time_column(table)), is_micros);
         Ok(Self {
             rows: usize::try_from(footer.file_metadata().num_rows()).unwrap_or_default(),
             numbers: numbers.map_or(0..=u64::MAX, |range| whole(range.start())..=whole(range.end())),
             times: times.unwrap_or(i64::MIN..=i64::MAX),
-            nodes: texts(footer, "node"),
+            nodes: texts(footer, column("node")),
+            manifest: metadata(footer, MANIFEST).map(Into::into),
         })
     }
 
@@ -45,20 +56,15 @@ impl Contents {
     }
 }
 
-/// The column with a snapshot's number.
-pub(crate) const fn number_column(table: Table) -> &'static str {
-    match table {
-        Table::Policies | Table::Endpoints | Table::Namespaces | Table::Services => "revision",
-        Table::Flows | Table::Attributions | Table::Snapshots | Table::Gaps | Table::Collectors | Table::Settings => {
-            "snapshot"
-        }
-    }
+/// The name under which the file has a column: files of earlier formats may have another.
+fn written_name<'a>(table: Table, footer: &ParquetMetaData, name: &'a str) -> &'a str {
+    let schema = footer.file_metadata().schema_descr();
+    let has = |name: &str| schema.columns().iter().any(|column| column.path().parts() == [name]);
+    former_name(table, name).filter(|former| !has(name) && has(former)).unwrap_or(name)
 }
 
 fn version(footer: &ParquetMetaData) -> Result<(), String> {
-    let entries = footer.file_metadata().key_value_metadata();
-    let version =
-        entries.into_iter().flatten().find(|entry| entry.key == VERSION).and_then(|entry| entry.value.as_deref());
+    let version = metadata(footer, VERSION);
     match version.map(str::parse::<u32>) {
         // Without one it is another tool's work on our rows, which is as good as the first version.
         None => Ok(()),
@@ -68,6 +74,11 @@ fn version(footer: &ParquetMetaData) -> Result<(), String> {
             Err(format!("its format_version is {found}, this service reads up to {FORMAT_VERSION}: update it"))
         }
     }
+}
+
+fn metadata<'a>(footer: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
+    let entries = footer.file_metadata().key_value_metadata();
+    entries.into_iter().flatten().find(|entry| entry.key == key).and_then(|entry| entry.value.as_deref())
 }
 
 /// Statistics of a column in each row group; `None` where any lacks them.

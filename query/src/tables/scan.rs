@@ -18,7 +18,7 @@ use datafusion::{
 };
 use netverdict_flowlog::{Table, schema::hive_fields};
 
-use super::{Store, file_schema, files::Segment, rows_only, table_schema};
+use super::{Store, file_schema, files::Segment, renamed::FileColumns, rows_only, table_schema};
 
 /// A scan of `segments`, which must not be empty.
 pub(super) fn files(
@@ -44,6 +44,7 @@ pub(super) fn files(
     let groups = groups(segments, state.config().target_partitions());
     let config = FileScanConfigBuilder::new(store.url().clone(), Arc::new(source))
         .with_file_groups(groups)
+        .with_expr_adapter(Some(Arc::new(FileColumns(table))))
         .with_statistics(rows_only(&table_schema(table), rows))
         .with_projection_indices(projection.cloned())?
         .build();

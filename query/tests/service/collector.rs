@@ -122,7 +122,7 @@ async fn rows(State(held): State<Shared>, headers: HeaderMap, Query(question): Q
     let text = |of: fn(&Hour) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(hours.iter().map(of))) };
     let hive = [text(|_| "demo".into()), text(|hour| hour.date()), text(|hour| hour.hour())];
     let all: Vec<ArrayRef> = batch.columns().iter().cloned().chain(hive).collect();
-    let batch = RecordBatch::try_new(table.fresh_schema(), all).expect("a batch with its path's columns");
+    let batch = RecordBatch::try_new(table.unflushed_schema(), all).expect("a batch with its path's columns");
     let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).expect("a writer");
     writer.write(&batch).expect("written");
     let headers = [

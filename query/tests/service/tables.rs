@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use netverdict_flowlog::row::Row;
+use netverdict_flowlog::row::{FlowRow, Method, Receiver, Row};
 use serde_json::json;
 
 use crate::world::{Served, World, ago, gap};
@@ -45,6 +45,47 @@ async fn a_row_is_seen_once_while_it_moves_into_a_file() {
         .value("select count(*) from flows where cluster = 'demo' and length(date) = 10 and length(hour) = 2")
         .await;
     assert_eq!(places, json!(all));
+}
+
+/// What another system saw went through no ring: its rows are told apart by their cursor alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_another_system_have_a_cursor_and_no_lane() {
+    let mut world = World::new().await;
+    let mut rows = world.attempt("shop/web", "db/pg", 5432, ago(60));
+    let reported = rows.clone().into_iter().map(|row| match row {
+        Row::Flow(row) => Row::from(FlowRow {
+            receiver: Receiver::Goldmane,
+            lane: None,
+            cpu: None,
+            cursor: row.seq.map(|seq| format!("300/{seq}").into()),
+            seq: None,
+            method: Method::Reported,
+            ..*row
+        }),
+        row => row,
+    });
+    let reported: Vec<Row> = reported.collect();
+    rows.extend(reported);
+    world.write(2, &rows);
+    world.collector.next_segment();
+    let served = world.serve().await;
+    let (status, body) = served
+        .sql("select receiver, lane, cpu, seq, cursor, method from flows where receiver <> 'ring' order by cursor")
+        .await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(
+        body["rows"],
+        json!([
+            ["goldmane", null, null, null, "300/1", "reported"],
+            ["goldmane", null, null, null, "300/2", "reported"]
+        ])
+    );
+    // Sums per lane know nothing of them.
+    let per_lane = served.value("select sum(count) from flows where lane is not null").await;
+    assert_eq!(per_lane, json!(2));
+    // A follower is shown each of them.
+    let (status, body) = served.get("/v1/flows?since=5m").await;
+    assert_eq!((status, body["flows"].as_array().map(Vec::len)), (200, Some(4)), "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

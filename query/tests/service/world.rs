@@ -108,6 +108,14 @@ impl World {
         world
     }
 
+    /// A record that is there already, copied.
+    pub(crate) async fn of_files(data: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        copy(data, &folder.path().join("data"));
+        let collector = Collector::start(folder.path()).await;
+        Self { folder, snapshot: Snapshot::default(), texts: Vec::new(), number: 0, seq: 0, collector }
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -122,7 +130,7 @@ impl World {
         assert!(findings.is_empty(), "{findings:?}");
         let reading = netverdict_manifest::snapshot(&objects);
         self.number += 1;
-        let head = |change| ChangeHead { change, time, revision: self.number, node: NODE.into(), boot_id: BOOT.into() };
+        let head = |change| ChangeHead { change, time, snapshot: self.number, node: NODE.into(), boot_id: BOOT.into() };
         let (put, delete) = (head(ChangeKind::Put), head(ChangeKind::Delete));
         let policy = |object: &netverdict_manifest::Object| PolicyRow {
             head: put.clone(),
@@ -246,12 +254,11 @@ impl World {
             record_type: RecordType::Verdict,
             node: NODE.into(),
             boot_id: BOOT.into(),
-            lane: if verdict == Verdict::Denied { LaneName::Denied } else { LaneName::Flow },
-            cpu: 0,
-            seq: self.seq,
+            lane: Some(if verdict == Verdict::Denied { LaneName::Denied } else { LaneName::Flow }),
+            cpu: Some(0),
+            seq: Some(self.seq),
             time,
             ingest_time: time,
-            receiver: "ring",
             direction,
             reporter: if direction == Direction::Egress { Reporter::Source } else { Reporter::Destination },
             family: 4,
@@ -263,33 +270,25 @@ impl World {
             tcp_flags: 2,
             icmp_type: 0,
             icmp_code: 0,
-            original_destination: None,
-            translated_source: None,
             verdict,
             verdict_if_enforced: None,
             disposition: if verdict == Verdict::Denied { DispositionName::Dropped } else { DispositionName::Forwarded },
             mode: ModeName::Enforce,
             reason: point.decision.reason,
-            drop_reason: None,
             method: Method::Enforced,
             confidence: point.decision.confidence,
             attribution: Some(Arc::new(AttributionValue { id, decision: point.decision.clone() })),
             attribution_id: id,
             near_misses: point.near_misses.clone().into(),
             snapshot: self.number,
-            reported_by: None,
             source: Arc::new(end(&from)),
             destination: Arc::new(end(&to)),
             packets: 1,
             bytes: 60,
-            reply_packets: 0,
-            reply_bytes: 0,
             count: 1,
             first_time: time,
             last_time: time,
-            identity_window_open: false,
-            spoof: false,
-            divergence: false,
+            ..FlowRow::default()
         }
     }
 
@@ -322,6 +321,18 @@ pub(crate) fn write(data: &Path, segment: u64, rows: &[Row]) -> Vec<PathBuf> {
     files.into_iter().map(write).collect()
 }
 
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("copied")),
+        }
+    }
+}
+
 pub(crate) fn key(text: &str) -> ObjectKey {
     let (namespace, name) = text.split_once('/').expect("namespace/name");
     ObjectKey::new(namespace, name)
@@ -333,19 +344,12 @@ pub(crate) fn ago(seconds: i64) -> DateTime<Utc> {
 
 pub(crate) fn gap(from: DateTime<Utc>, to: DateTime<Utc>) -> Row {
     Row::Gap(Box::new(GapRow {
-        node: NODE.into(),
-        boot_id: BOOT.into(),
         lane: Some(LaneName::Flow),
         cpu: Some(0),
-        endpoint: String::new(),
-        cause: GapCause::RingFull,
         first_seq: Some(1),
         last_seq: Some(7),
         lost_events: 7,
-        lost_packets: None,
-        from,
-        to,
-        detail: "the ring was full".into(),
+        ..GapRow::of(GapCause::RingFull, &NODE.into(), &BOOT.into(), from, to, "the ring was full")
     }))
 }
 
@@ -355,17 +359,10 @@ fn end(pod: &Pod) -> EndpointRow {
         namespace: pod.namespace.clone(),
         pod: pod.name.clone(),
         pod_uid: pod.uid.clone(),
-        workload_kind: String::new(),
-        workload: String::new(),
-        service_account: String::new(),
         node: pod.node.clone(),
-        zone: String::new(),
-        service: String::new(),
-        service_port: String::new(),
         labels: pod.labels.clone(),
         identity: 17,
-        hostname: String::new(),
-        hostname_source: String::new(),
+        ..EndpointRow::default()
     }
 }
 
@@ -452,6 +449,10 @@ impl Served {
         let (status, mut body) = self.sql(query).await;
         assert_eq!(status, 200, "{body}");
         body["rows"][0][0].take()
+    }
+
+    pub(crate) fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        request.bearer_auth(SECRET)
     }
 
     pub(crate) async fn raw(&self, request: reqwest::RequestBuilder) -> reqwest::Response {

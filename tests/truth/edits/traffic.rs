@@ -1,4 +1,4 @@
-//! New flows from every pod to every other, all the time: each of one packet that asks, never the same twice.
+//! Continuous traffic: new flows from every pod to every other, each of one request packet, and no flow twice.
 
 use std::{
     collections::HashMap,
@@ -11,21 +11,20 @@ use std::{
 use netverdict_policy::model::Protocol;
 use netverdict_tests::topology::PodNetwork;
 
-use super::cells_from;
 use crate::{
     attempts::{Servers, start_connecting, unblocked},
-    cells::{Cell, FAMILIES},
+    cells::{Cell, FAMILIES, cells_from},
 };
 
-/// TCP asks again after a second; until then a connection is one question.
+/// How long to wait for a connection. TCP retransmits a SYN after a second, and until then an attempt is one packet.
 const TCP_WAITS: Duration = Duration::from_millis(500);
 const FIRST_SOURCE: u16 = 10_000;
 
-/// What is known of publications from outside.
+/// The progress of publications, as the sending threads see it.
 pub(super) struct Clock {
-    /// In force for certain.
+    /// A revision that is in force for certain.
     pub(super) committed: AtomicU64,
-    /// May be in force.
+    /// The latest revision that may be in force.
     pub(super) begun: AtomicU64,
     pub(super) over: AtomicBool,
 }
@@ -34,19 +33,19 @@ pub(super) struct Clock {
 pub(super) struct Attempt {
     pub(super) cell: Cell,
     pub(super) source_port: u16,
-    /// In force before it was sent.
+    /// The committed revision before the packet was sent.
     pub(super) committed: u64,
-    /// Of TCP.
+    /// Whether a TCP connection was opened; `None` for UDP.
     pub(super) connected: Option<bool>,
 }
 
-/// Datagrams that arrived, each with the revision that may have been in force by then.
+/// The datagrams that arrived, each with the latest revision that may have been in force.
 pub(super) type Arrivals = HashMap<(Cell, u16), u64>;
 
-/// Reads everywhere in turn.
+/// Reads all server sockets in turn.
 pub(super) struct Receivers {
     servers: Servers,
-    /// How often all sockets were emptied: senders wait for it, so that no socket ever overflows.
+    /// How often all sockets were emptied. Senders wait for it, so that no socket overflows.
     passes: AtomicU64,
 }
 
@@ -55,7 +54,7 @@ impl Receivers {
         Self { servers: Servers::start(pods), passes: AtomicU64::new(0) }
     }
 
-    /// Until it is over and nothing more comes.
+    /// Receives until the test is over and no more datagrams arrive.
     pub(super) fn receive(&self, pods: &[PodNetwork], clock: &Clock) -> Arrivals {
         let by_address: HashMap<IpAddr, usize> = pods
             .iter()
@@ -84,9 +83,9 @@ impl Receivers {
         arrivals
     }
 
-    /// Waits until what was sent before has been received, this many times over.
+    /// Waits until all sockets were emptied this many times.
     pub(super) fn await_rounds(&self, rounds: u64) {
-        // A pass that is under way may be past a socket already.
+        // A pass that has begun may have visited a socket already.
         let until = self.passes.load(Ordering::SeqCst) + rounds + 1;
         let started = Instant::now();
         while self.passes.load(Ordering::SeqCst) < until {
@@ -96,7 +95,7 @@ impl Receivers {
     }
 }
 
-/// Sends from the pod of this thread until it is over.
+/// Sends from the pod of this thread until the test is over.
 pub(super) fn send(source: usize, pods: &[PodNetwork], clock: &Clock, receivers: &Receivers) -> Vec<Attempt> {
     let pod = &pods[source];
     let cells = cells_from(source, pods.len());
@@ -137,7 +136,7 @@ struct Connecting {
     since: Instant,
 }
 
-/// Notes who is connected, and gives up on those who wait too long.
+/// Records completed connections, and gives up those that take too long.
 fn settle(connecting: &mut Vec<Connecting>, attempts: &mut [Attempt]) {
     connecting.retain(|Connecting { attempt, stream, since }| {
         let connected = stream.peer_addr().is_ok();

@@ -1,5 +1,4 @@
-//! Packets that no honest sender sends: whole ones, cut short, bent, glued together, or noise. The same seed gives the same
-//! packets.
+//! Generates packets for fuzzing: valid, truncated, corrupted, concatenated or random. The same seed gives the same packets.
 
 use std::net::IpAddr;
 
@@ -8,7 +7,7 @@ use crate::{
     packets::{ETHERNET, datagram, fragment, ip, sctp, syn},
 };
 
-/// Bends packets between two pods.
+/// Generates packets between pairs of pods.
 pub(super) struct Forge {
     pub(super) random: Chance,
     whole: Vec<Vec<u8>>,
@@ -16,7 +15,7 @@ pub(super) struct Forge {
 }
 
 impl Forge {
-    /// `pairs`: (source, destination) of the packets that are bent. None is longer than `longest` bytes.
+    /// `pairs` are (source, destination). No packet is longer than `longest` bytes.
     pub(super) fn new(seed: u64, pairs: &[(IpAddr, IpAddr)], longest: usize) -> Self {
         let mut whole = Vec::new();
         for &(source, destination) in pairs {
@@ -25,7 +24,7 @@ impl Forge {
         Self { random: Chance::new(seed), whole, longest }
     }
 
-    /// The next packet, at least an Ethernet header.
+    /// The next packet. It has at least an Ethernet header.
     pub(super) fn next(&mut self) -> Vec<u8> {
         let mut packet = self.pick();
         match self.random.below(10) {
@@ -50,7 +49,7 @@ impl Forge {
                 packet = self.random.bytes(length);
             }
         }
-        // Bent twice, now and then: what one change makes unreadable, another may hide.
+        // Sometimes corrupted twice, because a second change may hide the first.
         match self.random.below(8) {
             0 => self.cut(&mut packet),
             1 => self.flip(&mut packet),
@@ -76,13 +75,13 @@ impl Forge {
 
     fn flip(&mut self, packet: &mut [u8]) {
         for _ in 0..=self.random.below(6) {
-            // Addresses of the link layer are looked at by nobody here.
+            // From 12: the link-layer addresses do not matter here.
             let at = 12 + self.random.below(packet.len().min(120) - 12);
             packet[at] ^= 1 << self.random.below(8);
         }
     }
 
-    /// Lengths, offsets and counts live in bytes: the ends of their ranges are where readers go wrong.
+    /// Overwrites bytes with boundary values of lengths, offsets and protocol numbers, where parsers tend to fail.
     fn stretch_numbers(&mut self, packet: &mut [u8]) {
         for _ in 0..=self.random.below(4) {
             let at = 12 + self.random.below(packet.len().min(120) - 12);
@@ -91,7 +90,7 @@ impl Forge {
         }
     }
 
-    /// IPv6 with extension headers that may lie about their lengths.
+    /// IPv6 with extension headers whose lengths may be wrong.
     fn chain(&mut self, packet: &mut Vec<u8>) {
         const KINDS: [u8; 10] = [0, 43, 44, 51, 60, 6, 17, 58, 59, 132];
         let fixed = ETHERNET + 40;
@@ -118,7 +117,7 @@ impl Forge {
     }
 }
 
-/// One of every kind that the programs read.
+/// A valid packet of each kind that the programs parse.
 fn honest(source: IpAddr, destination: IpAddr) -> Vec<Vec<u8>> {
     let mut packets = vec![syn(source, destination, 40_000, 80), datagram(source, destination, 40_000, 80, 20)];
     let mut push = |write: &dyn Fn(&mut Vec<u8>)| {

@@ -1,5 +1,6 @@
-//! The same over a wire: frames of up to 9 000 bytes, and short ones that `BPF_PROG_TEST_RUN` refuses. `AF_PACKET` puts all
-//! of a large frame but its link-layer header into pages apart, as drivers do with jumbo frames.
+//! Fuzzing over a veth: frames of up to 9 000 bytes, and short ones that `BPF_PROG_TEST_RUN` refuses. `AF_PACKET`
+//! places everything of a large frame after the link-layer header into separate pages, like drivers do with jumbo
+//! frames.
 
 use std::{
     net::{IpAddr, UdpSocket},
@@ -26,7 +27,7 @@ const BATCHES: usize = 40;
 const BATCH: usize = 250;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// `x/a` may send to `z/b`, and nothing else.
+/// `x/a` may send to `z/b`, and to no other pod.
 const POLICY: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -41,7 +42,7 @@ spec:
 fn large_and_short_frames_are_judged_on_the_wire_and_each_drop_is_recorded() {
     let node = Node::start_with(SUBNET, PODS, |options| {
         options.mode = Mode::Enforce;
-        // What looks like a connection under way would pass as an answer: nothing forbids `x/a` to be asked.
+        // Otherwise packets of unknown connections would pass as replies, because ingress of `x/a` is not restricted.
         options.midstream_window = Duration::ZERO;
     });
     let Some(mut node) = node else { return };
@@ -58,7 +59,7 @@ fn large_and_short_frames_are_judged_on_the_wire_and_each_drop_is_recorded() {
     let mut link = [0; ETHERNET];
     link[..6].copy_from_slice(&to);
     link[6..12].copy_from_slice(&from);
-    // A pod may always talk with its own node. No bent address is to be one of these by chance.
+    // Traffic with the own node is always allowed, so no corrupted address may be one of these.
     let mut may_be_reached = node.topology.node_addresses().to_vec();
     may_be_reached.extend([4, 6].map(|family| friend.address(family)));
     let (mut largest, mut shortest) = (0, usize::MAX);
@@ -68,7 +69,7 @@ fn large_and_short_frames_are_judged_on_the_wire_and_each_drop_is_recorded() {
         let mut sent = 0;
         while sent < BATCH {
             let mut frame = forge.next();
-            // The rest passes as what it is: not IP.
+            // The others are not IP and pass.
             if !matches!(frame[12..ETHERNET], [0x08, 0x00] | [0x86, 0xdd])
                 || is_discovery(&frame)
                 || is_to(&frame, &may_be_reached)
@@ -76,7 +77,7 @@ fn large_and_short_frames_are_judged_on_the_wire_and_each_drop_is_recorded() {
                 continue;
             }
             frame[..12].copy_from_slice(&link[..12]);
-            // A frame that is short on the wire is not padded: a veth has no least length.
+            // Short frames are not padded: a veth has no minimum length.
             wire.send(&frame);
             largest = largest.max(frame.len());
             shortest = shortest.min(frame.len());
@@ -98,7 +99,7 @@ fn large_and_short_frames_are_judged_on_the_wire_and_each_drop_is_recorded() {
     assert!(largest == MTU && shortest < ETHERNET + 20);
 }
 
-/// Right afterwards, datagrams as large as the wire bears are judged as the policy says, by their last byte.
+/// Checks that datagrams of the largest size are judged by the policy afterwards.
 fn good(node: &mut Node, sender: &PodNetwork, friend: &PodNetwork, stranger: &PodNetwork, batch: u16) {
     node.events();
     for (family, headers) in [(4, 28), (6, 48)] {
@@ -126,7 +127,7 @@ fn good(node: &mut Node, sender: &PodNetwork, friend: &PodNetwork, stranger: &Po
     }
 }
 
-/// Events of flows to a port, as soon as there are as many.
+/// Waits for this many events of flows to a port.
 fn node_events_of(node: &mut Node, port: u16, count: usize) -> Vec<VerdictEvent> {
     let mut events = Vec::new();
     let since = Instant::now();
@@ -143,7 +144,7 @@ fn socket_at(pod: &PodNetwork, family: u8, port: u16) -> UdpSocket {
     socket
 }
 
-/// Neighbour and multicast discovery always pass, behind extension headers too.
+/// Whether a frame is neighbour or multicast listener discovery, which always passes, also behind extension headers.
 fn is_discovery(frame: &[u8]) -> bool {
     if frame[12..ETHERNET] != [0x86, 0xdd] {
         return false;
@@ -184,7 +185,7 @@ fn widen(node: &Node) {
     }
 }
 
-/// Sends frames as they are from a pod's `eth0`.
+/// Sends raw frames from a pod's `eth0`.
 struct Wire(OwnedFd);
 
 impl Wire {
@@ -202,7 +203,7 @@ impl Wire {
     }
 }
 
-/// Sees what arrives at a pod.
+/// Captures the frames that arrive at a pod.
 struct Tap(OwnedFd);
 
 impl Tap {
@@ -212,7 +213,7 @@ impl Tap {
         Self(pod.enter(|| socket(AddressFamily::Packet, SockType::Raw, flags, all).unwrap()).unwrap())
     }
 
-    /// IP frames from a hardware address since the last call, discovery left out.
+    /// IP frames from a hardware address since the last call, without discovery.
     fn arrived_from(&self, address: [u8; 6]) -> usize {
         let mut count = 0;
         let mut frame = [0; MTU + ETHERNET];
@@ -229,7 +230,7 @@ fn hardware_address(pod: &PodNetwork) -> [u8; 6] {
     pod.enter(|| eth0().addr().expect("it has one")).unwrap()
 }
 
-/// `eth0` of the network namespace that this thread is in.
+/// Index of `eth0` in the network namespace of this thread.
 fn eth0() -> LinkAddr {
     let started = Instant::now();
     loop {

@@ -1,14 +1,14 @@
-//! Manifests of random policies for the nine pods: few names, ports and addresses, so that things meet.
+//! Manifests of random policies for the nine pods, with few names, ports and addresses, so that rules often match.
 
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
 
-/// Numbers on both sides of what policies name.
+/// Ports inside and outside of the policies' ranges.
 pub(super) const PORTS: [u16; 9] = [1, 53, 79, 80, 81, 90, 8085, 8090, 65_535];
 const NAMES: [&str; 2] = ["web", "dns"];
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
-/// Each with exceptions inside it.
+/// CIDR blocks, each with exceptions inside it.
 const BLOCKS: [(&str, &[&str]); 9] = [
     ("0.0.0.0/0", &["V4NET.0/24", "203.0.113.0/25"]),
     ("V4NET.0/24", &["V4NET.12/30", "V4NET.10/32"]),
@@ -21,7 +21,7 @@ const BLOCKS: [(&str, &[&str]); 9] = [
     ("2001:db8::/64", &["2001:db8::7/128"]),
 ];
 
-/// Namespaced policies and cluster ones take turns.
+/// Alternates between namespaced and cluster-wide policies.
 pub(super) fn policy(chance: &mut Chance, name: &str) -> Value {
     let mut policy = if chance.once_in(2) { network_policy(chance, name) } else { ordered_policy(chance, name) };
     if chance.once_in(5) {
@@ -30,7 +30,7 @@ pub(super) fn policy(chance: &mut Chance, name: &str) -> Value {
     policy
 }
 
-/// One of the three with labels that policies may or may not mean.
+/// A manifest of one of the three namespaces, with labels that policies may or may not select.
 pub(super) fn namespace(chance: &mut Chance) -> Value {
     let name = *chance.pick(&["x", "y", "z"]);
     let mut labels = json!({"ns": name, "kubernetes.io/metadata.name": name});
@@ -112,7 +112,7 @@ fn ordered_policy(chance: &mut Chance, name: &str) -> Value {
 }
 
 fn ordered_rule(chance: &mut Chance, side: &str) -> Value {
-    // Names of ports are refused beside peers that are no pods.
+    // An API server refuses named ports beside peers that are not pods.
     let only_pods = side == "from" || chance.once_in(2);
     let peers: Vec<Value> = (0..=chance.below(2)).map(|_| ordered_peer(chance, only_pods)).collect();
     let mut rule = json!({"action": chance.pick(&["Accept", "Deny", "Pass"]), side: peers});

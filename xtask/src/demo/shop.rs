@@ -33,7 +33,7 @@ pub(super) fn port_of(pod: &str) -> u16 {
     PODS.iter().find(|(name, _)| *name == pod).map_or(0, |(_, port)| *port)
 }
 
-/// Writes the manifests of the shop: what `kubectl get -o yaml` would say of it.
+/// Writes the manifests of the shop, as `kubectl get -o yaml` would print them.
 pub(super) fn write_manifests(folder: &Path, topology: &Topology) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
     let mut cluster = String::new();

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::shop::port_of;
 use crate::topology::PodNetwork;
 
-/// How long a packet may take from pod to pod. A denial is silence, so every denied attempt costs this.
+/// How long an answer may take. A denied packet is dropped silently, so each denied attempt takes this long.
 const PATIENCE: Duration = Duration::from_millis(900);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +30,11 @@ impl fmt::Display for Transport {
     }
 }
 
-/// The ways in which every pair of pods is tried.
+/// The transports and address families with which every pair of pods is tried.
 pub(super) const WAYS: [(Transport, u8); 4] =
     [(Transport::Tcp, 4), (Transport::Tcp, 6), (Transport::Udp, 4), (Transport::Udp, 6)];
 
-/// What came of trying one pod from another, in the order of [`WAYS`].
+/// The results of trying one pod from another, in the order of [`WAYS`].
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
     pub source: String,
@@ -142,7 +142,7 @@ fn any_port(destination: SocketAddr) -> SocketAddr {
     SocketAddr::new(unspecified, 0)
 }
 
-/// The table as a terminal shows it: a row a source, a column a destination, a sign a way.
+/// The table for a terminal: a row per source, a column per destination, a sign per element of [`WAYS`].
 pub(super) fn table(pods: &[PodNetwork], cells: &[Cell]) -> String {
     let wide = pods.iter().map(|pod| pod.pod.len()).max().unwrap_or(0).max(22);
     let mut text = format!("{:wide$}", "from \\ to");

@@ -1,5 +1,4 @@
-//! A real API server and its store, built from source by Go: nothing is installed, and one version is pinned by a
-//! `go.sum`.
+//! A Kubernetes API server and etcd, built from source with Go in the versions that a `go.sum` pins.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,17 +7,19 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::tools;
-use crate::command::{quietly, root, succeeds, which};
+use crate::{
+    command::{quietly, root, succeeds, tools, which},
+    progress::Running,
+};
 
-/// As `tests/cluster/kubernetes/go.mod` has it.
+/// The version in `tests/cluster/kubernetes/go.mod`.
 const VERSION: &str = "v1.33.13";
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
-/// Files that programs are made as, and their packages.
+/// The programs and their Go packages.
 const PROGRAMS: [(&str, &str); 2] =
     [("etcd", "go.etcd.io/etcd/server/v3"), ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")];
 
-/// A folder with `kube-apiserver` and `etcd`, which are built now if they are not there.
+/// A folder with `kube-apiserver` and `etcd`. They are built if they are not there.
 pub fn kubernetes() -> Result<PathBuf> {
     let folder = folder();
     let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !works(&folder.join(program))).collect();
@@ -32,13 +33,13 @@ pub fn kubernetes() -> Result<PathBuf> {
     };
     std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
     for (program, package) in missing {
-        println!("building {program} for Kubernetes {VERSION} into {} (some minutes)", folder.display());
+        let _running = Running::start(format!("building {program} for Kubernetes {VERSION} into {}", folder.display()));
         build(&go, package, &folder.join(program)).with_context(|| format!("{program} could not be built"))?;
     }
     Ok(folder)
 }
 
-/// The folder, if all is there.
+/// The folder, if both programs are there.
 pub(super) fn found() -> Option<PathBuf> {
     Some(folder()).filter(|folder| PROGRAMS.iter().all(|(program, _)| works(&folder.join(program))))
 }
@@ -46,7 +47,7 @@ pub(super) fn found() -> Option<PathBuf> {
 fn build(go: &Path, package: &str, program: &Path) -> Result<()> {
     let (major, minor) = ("1", VERSION.split('.').nth(1).unwrap_or_default());
     let named = |name: &str, value: &str| format!("-X {VERSION_PACKAGE}.{name}={value}");
-    // An API server that does not know its version serves no beta kinds.
+    // Without a version the API server serves no beta kinds.
     let flags = [named("gitVersion", VERSION), named("gitMajor", major), named("gitMinor", minor)].join(" ");
     let mut command = Command::new(go);
     command

@@ -1,51 +1,36 @@
 //! Builds every program and test program of the workspace at once.
 //!
-//! One command, for one set of features: choosing packages one by one would build DataFusion anew for each choice.
+//! One command for all, since cargo chooses features by the packages of a command: several commands would compile
+//! DataFusion several times.
 
-use std::{
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde_json::Value;
 
-use crate::command::cargo;
+use crate::{command::cargo, progress};
 
-/// A program with tests in it.
+/// A compiled test program.
 #[derive(Debug)]
 pub(super) struct TestProgram {
     pub(super) package: String,
-    /// The library's, program's or test's name.
+    /// The name of the library, program or integration test.
     pub(super) target: String,
     pub(super) executable: PathBuf,
-    /// The package's folder: where its tests expect to run.
+    /// The folder of the package: the working directory of its tests.
     pub(super) folder: PathBuf,
 }
 
 pub(super) fn build() -> Result<Vec<TestProgram>> {
-    println!("$ cargo build --workspace --bins --tests");
-    let mut child = cargo()
-        .args(["build", "--workspace", "--bins", "--tests", "--message-format=json-render-diagnostics"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("could not start cargo")?;
-    let messages = child.stdout.take().expect("stdout is piped");
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--bins", "--tests", "--message-format=json-render-diagnostics"]);
     let mut programs = Vec::new();
-    for line in BufReader::new(messages).lines() {
-        let message: Value = serde_json::from_str(&line?).unwrap_or_default();
-        programs.extend(test_program(&message));
-    }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("`cargo build` ended with {status}");
-    }
+    progress::cargo(&mut build, |message| programs.extend(test_program(message)))?;
     programs.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
     Ok(programs)
 }
 
-/// What cargo says of a test program that it has built; `None` for all else that it says.
+/// Reads cargo's message about a compiled test program; `None` for other messages.
 fn test_program(message: &Value) -> Option<TestProgram> {
     if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
         return None;

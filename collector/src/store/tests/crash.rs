@@ -58,12 +58,14 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A batch stands for three events.
-fn batch(number: u64) -> WalRecord<'static> {
-    WalRecord { lane: 0, ingest_time_ns: 0, clock_offset_ns: 0, bytes: number.to_le_bytes().to_vec().into() }
+fn batch(number: u64) -> LogRecord {
+    let bytes = number.to_le_bytes().to_vec();
+    LogRecord::Ring(RingBatch { lane: LaneName::Denied, ingest_ns: 0, offset_ns: 0, bytes })
 }
 
-fn rows_of(record: &WalRecord<'_>) -> Vec<Row> {
-    let number = u64::from_le_bytes((&*record.bytes).try_into().unwrap());
+fn rows_of(record: &LogRecord) -> Vec<Row> {
+    let LogRecord::Ring(batch) = record else { panic!("no batch: {record:?}") };
+    let number = u64::from_le_bytes(batch.bytes.as_slice().try_into().unwrap());
     (number * 3 - 2..=number * 3).map(flow).collect()
 }
 
@@ -79,9 +81,9 @@ fn start(dir: &Path, observer: Option<Observer>) -> (Store, Wal) {
     (store, wal)
 }
 
-fn rotate(store: &Store, wal: &mut Wal) {
-    let rotation = store.rotate().unwrap();
-    wal.release(rotation.wal.unwrap()).unwrap();
+fn flush(store: &Store, wal: &mut Wal) {
+    let flushed = store.flush().unwrap();
+    wal.release(flushed.wal.unwrap()).unwrap();
 }
 
 /// What a collector does in its life, with a crash kept at every step of it.
@@ -106,10 +108,10 @@ fn live(dir: &Path) -> Vec<Crash> {
     tell();
     drain(&mut wal);
     drain(&mut wal);
-    rotate(&store, &mut wal);
+    flush(&store, &mut wal);
     drain(&mut wal);
     tell();
-    rotate(&store, &mut wal);
+    flush(&store, &mut wal);
     tell();
     drain(&mut wal);
     drop(store);
@@ -120,16 +122,17 @@ fn live(dir: &Path) -> Vec<Crash> {
 fn check(crash: &Crash) {
     let (store, mut wal) = start(crash.dir.path(), None);
     assert_complete(crash, &visible(&store, crash.dir.path()));
-    let rotation = store.rotate().unwrap();
-    if let Some(through) = rotation.wal {
+    let flushed = store.flush().unwrap();
+    if let Some(through) = flushed.wal {
         wal.release(through).unwrap();
     }
     assert_complete(crash, &on_disk(crash.dir.path()));
+    assert_chain(crash.dir.path());
     assert_eq!(wal.bytes(), 0);
     drop(store);
     // Nothing comes back later either.
     let (store, _) = start(crash.dir.path(), None);
-    assert_eq!(store.held_rows(), 0);
+    assert_eq!(store.unflushed_rows(), 0);
     assert_complete(crash, &on_disk(crash.dir.path()));
 }
 
@@ -155,6 +158,7 @@ fn a_crash_at_any_step_loses_nothing_and_doubles_nothing() {
         Step::Journalled,
         Step::Preparing,
         Step::Publishing,
+        Step::Sealing,
         Step::Committing,
         Step::Committed,
         Step::Released,
@@ -169,7 +173,7 @@ fn a_crash_at_any_step_loses_nothing_and_doubles_nothing() {
         let progress = Progress { batches: crash.batches, facts_begun: begun, facts_done: done };
         let run = Run::new(again.path(), progress);
         let (store, mut wal) = start(again.path(), Some(run.observer()));
-        if let Some(through) = store.rotate().unwrap().wal {
+        if let Some(through) = store.flush().unwrap().wal {
             wal.release(through).unwrap();
         }
         drop(store);
@@ -188,12 +192,13 @@ fn leftovers_of_an_earlier_boot_are_removed_too() {
     let position = wal.append(&batch(1)).unwrap();
     run.progress.lock().unwrap().batches = 1;
     store.append(rows_of(&batch(1)), Some(position)).unwrap();
-    store.rotate().unwrap();
+    store.flush().unwrap();
     let crashes = run.crashes.lock().unwrap();
     let crash = crashes.iter().rfind(|crash| crash.step == Step::Committing).unwrap();
     assert_eq!(on_disk(crash.dir.path()).len(), 3);
     let rebooted = StoreOptions { boot_id: BOOT.replace('3', "4"), ..options(crash.dir.path()) };
     let (_store, committed) = Store::open(rebooted).unwrap();
-    assert_eq!(committed.leftovers, 1);
+    assert_eq!(committed.leftovers, 2, "the file and its manifest");
+    assert_eq!(manifests(crash.dir.path()), []);
     assert_eq!(on_disk(crash.dir.path()), [""; 0]);
 }

@@ -18,14 +18,14 @@ fn failing_at(nth: usize) -> (Observer, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn a_rotation_that_fails_anywhere_keeps_every_row_and_is_made_good() {
+fn a_flush_that_fails_anywhere_keeps_every_row_and_is_made_good() {
     for nth in 0.. {
         let dir = TempDir::new().unwrap();
         let (observer, reached) = failing_at(nth);
         let (store, _) = Store::open_observed(options(dir.path()), Some(observer)).unwrap();
         store.append((25..=35).map(flow).collect(), position(1)).unwrap();
         let expected: Vec<_> = (25..=36).map(|seq| format!("flow {seq}")).collect();
-        let first = store.rotate();
+        let first = store.flush();
         if reached.load(Ordering::Relaxed) <= nth {
             // Every step was made to fail once.
             assert!(first.is_ok() && nth > 5);
@@ -38,7 +38,7 @@ fn a_rotation_that_fails_anywhere_keeps_every_row_and_is_made_good() {
             assert!(store.due(Instant::now() + RETRY_AFTER * 2));
         }
         store.append(vec![flow(36)], position(2)).unwrap();
-        assert_eq!(store.rotate().unwrap().wal, position(2));
+        assert_eq!(store.flush().unwrap().wal, position(2));
         assert_eq!(on_disk(dir.path()), expected);
         assert_eq!(visible(&store, dir.path()), expected);
     }
@@ -51,25 +51,25 @@ fn a_folder_that_cannot_be_written_to_costs_no_row() {
     // A file where a folder should be: fails for root too.
     fs::write(dir.path().join("data/flows"), b"").unwrap();
     store.append(vec![flow(1)], position(1)).unwrap();
-    let error = store.rotate().unwrap_err();
+    let error = store.flush().unwrap_err();
     assert!(!error.is_disk_full());
-    assert_eq!(store.fresh(Table::Flows, None, None).unwrap().1.num_rows(), 1);
+    assert_eq!(store.unflushed(Table::Flows, None, None).unwrap().1.num_rows(), 1);
     fs::remove_file(dir.path().join("data/flows")).unwrap();
-    store.rotate().unwrap();
+    store.flush().unwrap();
     assert_eq!(on_disk(dir.path()), ["flow 1"]);
 }
 
 #[test]
 fn rows_beyond_the_bound_are_counted_as_a_gap() {
     let dir = TempDir::new().unwrap();
-    let (store, _) = Store::open(StoreOptions { held_rows: 4, ..options(dir.path()) }).unwrap();
+    let (store, _) = Store::open(StoreOptions { memtable_rows: 4, ..options(dir.path()) }).unwrap();
     let first = store.append(vec![flow(1), flow(2), flow(3)], position(1)).unwrap();
     let second = store.append(vec![flow(4), flow(5), flow(6)], position(2)).unwrap();
     store.append(vec![fact(1)], None).unwrap();
     assert_eq!((first.dropped, second.dropped), (0, 2));
     let expected = ["fact 1", "flow 1", "flow 2", "flow 3", "flow 4", "gap disk_full 2"];
     assert_eq!(visible(&store, dir.path()), expected);
-    assert_eq!(store.rotate().unwrap().wal, position(2));
+    assert_eq!(store.flush().unwrap().wal, position(2));
     assert_eq!(on_disk(dir.path()), expected);
     let gaps = files(&dir.path().join("data")).into_iter().find(|(path, _)| path.table() == Table::Gaps).unwrap().1;
     let [Row::Gap(gap)] = &gaps[..] else { panic!("expected one gap") };
@@ -85,7 +85,7 @@ fn the_oldest_flows_go_when_the_cap_is_exceeded_and_a_gap_says_so() {
     let one_file = {
         let store = open(dir.path());
         store.append(vec![flow(60)], position(1)).unwrap();
-        store.rotate().unwrap().bytes
+        store.flush().unwrap().bytes
     };
     drop(fs::remove_dir_all(dir.path().join("data")));
     drop(fs::remove_dir_all(dir.path().join("state")));
@@ -93,16 +93,16 @@ fn the_oldest_flows_go_when_the_cap_is_exceeded_and_a_gap_says_so() {
     let (store, _) = Store::open(StoreOptions { disk_cap: Some(policy), ..options(dir.path()) }).unwrap();
     store.append(vec![snapshot()], None).unwrap();
     store.append(vec![flow(1)], position(1)).unwrap();
-    assert_eq!(store.rotate().unwrap().removed, []);
+    assert_eq!(store.flush().unwrap().removed, []);
     let mut removed = Vec::new();
     for seq in 2..=6 {
         store.append(vec![flow(seq * 60)], position(seq)).unwrap();
-        removed.extend(store.rotate().unwrap().removed);
+        removed.extend(store.flush().unwrap().removed);
     }
     let flows: Vec<_> = removed.iter().filter(|path| path.table() == Table::Flows).collect();
     assert!(flows.len() >= 3, "{removed:?}");
     assert!(flows.is_sorted(), "oldest first");
-    store.rotate().unwrap();
+    store.flush().unwrap();
     let left = files(&dir.path().join("data"));
     assert!(left.iter().any(|(path, _)| path.table() == Table::Snapshots), "change logs stay");
     assert!(!dir.path().join("data/flows/cluster=prod/date=2026-11-19/hour=08").exists(), "no empty folders stay");
@@ -135,7 +135,7 @@ fn a_crash_amid_removal_is_made_good_without_counting_twice() {
     let (store, _) = Store::open_observed(options(dir.path()), Some(observer)).unwrap();
     for seq in 1..=4 {
         store.append(vec![flow(seq)], position(seq)).unwrap();
-        store.rotate().unwrap();
+        store.flush().unwrap();
     }
     drop(store);
     let capped = || StoreOptions { disk_cap: Some(1), ..options(dir.path()) };
@@ -146,12 +146,12 @@ fn a_crash_amid_removal_is_made_good_without_counting_twice() {
             false => Ok(()),
         });
     let (store, _) = Store::open_observed(capped(), Some(observer)).unwrap();
-    assert!(store.rotate().unwrap().over_cap);
+    assert!(store.flush().unwrap().over_cap);
     drop(store);
     assert_eq!(on_disk(dir.path()).len(), 3);
     let store = open(dir.path());
     assert_eq!(on_disk(dir.path()), ["flow 4"]);
-    store.rotate().unwrap();
+    store.flush().unwrap();
     assert_eq!(on_disk(dir.path()), ["flow 4", "gap expired 3"]);
 }
 
@@ -166,8 +166,8 @@ fn files_of_others_are_neither_counted_nor_removed() {
     let (store, committed) = Store::open(StoreOptions { disk_cap: Some(1 << 19), ..options(dir.path()) }).unwrap();
     assert_eq!(committed.segment, 0);
     store.append(vec![flow(1)], position(1)).unwrap();
-    let rotation = store.rotate().unwrap();
-    assert_eq!((rotation.removed, rotation.over_cap), (vec![], false));
+    let flushed = store.flush().unwrap();
+    assert_eq!((flushed.removed, flushed.over_cap), (vec![], false));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
 }
 
@@ -176,19 +176,9 @@ fn gaps_that_were_told_survive_a_crash() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path());
     let gap = Row::Gap(Box::new(GapRow {
-        node: "node-1".into(),
-        boot_id: BOOT.into(),
-        lane: None,
-        cpu: None,
         endpoint: "shop/web".into(),
-        cause: GapCause::Unattached,
-        first_seq: None,
-        last_seq: None,
         lost_events: 5,
-        lost_packets: None,
-        from: time(0),
-        to: time(1),
-        detail: String::new(),
+        ..GapRow::of(GapCause::Unattached, &"node-1".into(), &BOOT.into(), time(0), time(1), "")
     }));
     store.append(vec![gap], None).unwrap();
     drop(store);

@@ -1,4 +1,5 @@
-//! The blocks that policies name and the pod ranges: which terms hold for the addresses of each that are in no longer one.
+//! The CIDR blocks that policies name, and the pod ranges, with the terms that each fulfils. The longest block that
+//! holds an address counts for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,8 +10,8 @@ use ipnet::IpNet;
 
 use super::{
     hashing::QuickMap,
-    identity::{Ground, GroundId, Grounds},
-    sharing::Move,
+    identity::{CidrFacts, CidrFactsId, CidrFactsTable},
+    interning::Move,
     terms::{TermChange, TermId},
 };
 use crate::{
@@ -33,13 +34,13 @@ pub(super) struct Block {
     /// Sorted.
     terms: Vec<TermId>,
     /// `None` only while it is new.
-    ground: Option<GroundId>,
+    cidr_facts: Option<CidrFactsId>,
     pub(super) pod_range: bool,
 }
 
 impl Block {
-    pub(super) fn ground(&self) -> GroundId {
-        self.ground.unwrap_or(GroundId::BARE)
+    pub(super) fn cidr_facts(&self) -> CidrFactsId {
+        self.cidr_facts.unwrap_or(CidrFactsId::NONE)
     }
 
     pub(super) fn terms(&self) -> &[TermId] {
@@ -83,14 +84,14 @@ impl Blocks {
         addresses.iter().map(find).collect()
     }
 
-    /// Takes in new and lost terms and the pod ranges of the snapshot. Returns the blocks that came, went, or are to be
-    /// told from others in another way.
+    /// Follows changes of terms and of the snapshot's pod ranges. Returns the blocks that are new, removed, or may have
+    /// another identity.
     pub(super) fn update(
         &mut self,
         snapshot: &Snapshot,
         change: &TermChange,
         ranges: bool,
-        grounds: &mut Grounds,
+        facts_table: &mut CidrFactsTable,
     ) -> BTreeSet<IpNet> {
         let mut fresh = BTreeSet::new();
         let added: Vec<TermId> =
@@ -100,15 +101,15 @@ impl Blocks {
         if added.is_empty() && removed.is_empty() && !ranges {
             return fresh;
         }
-        let mut changed = self.sweep(grounds);
+        let mut changed = self.remove_unused(facts_table);
         let mut touched = Vec::new();
         for (block, state) in &mut self.blocks {
             let is_fresh = fresh.contains(block);
             let before = state.terms.len();
             state.terms.retain(|term| !removed.contains(term));
             let mut differs = is_fresh || state.terms.len() != before;
-            let mut add = |term: &TermId, lines: &Vec<IpNet>| {
-                if holds(lines, block)
+            let mut add = |term: &TermId, cidrs: &Vec<IpNet>| {
+                if holds(cidrs, block)
                     && let Err(position) = state.terms.binary_search(term)
                 {
                     state.terms.insert(position, *term);
@@ -116,7 +117,7 @@ impl Blocks {
                 }
             };
             if is_fresh {
-                self.terms.iter().for_each(|(term, lines)| add(term, lines));
+                self.terms.iter().for_each(|(term, cidrs)| add(term, cidrs));
             } else {
                 added.iter().for_each(|term| add(term, &self.terms[term]));
             }
@@ -134,26 +135,26 @@ impl Blocks {
         touched.sort_unstable();
         let moves = touched.iter().map(|block| {
             let state = &self.blocks[block];
-            Move { from: state.ground, to: Some(Ground(state.terms.clone())), members: 1 }
+            Move { from: state.cidr_facts, to: Some(CidrFacts(state.terms.clone())), members: 1 }
         });
-        let places = grounds.assign(moves.collect(), |old, new| old.means(new, change));
-        for (block, ground) in touched.into_iter().zip(places) {
+        let assigned = facts_table.assign(moves.collect(), |old, new| old.equals_before(new, change));
+        for (block, cidr_facts) in touched.into_iter().zip(assigned) {
             if let Some(state) = self.blocks.get_mut(&block)
-                && state.ground != ground
+                && state.cidr_facts != cidr_facts
             {
-                state.ground = ground;
+                state.cidr_facts = cidr_facts;
                 changed.insert(block);
             }
         }
         changed
     }
 
-    /// Forgets what is not used any more.
-    fn sweep(&mut self, grounds: &mut Grounds) -> BTreeSet<IpNet> {
+    /// Removes blocks that nothing uses, and returns them.
+    fn remove_unused(&mut self, facts_table: &mut CidrFactsTable) -> BTreeSet<IpNet> {
         let mut gone = BTreeSet::new();
         for (block, state) in self.blocks.extract_if(|_, block| block.uses == 0) {
-            if let Some(ground) = state.ground {
-                grounds.leave(ground);
+            if let Some(cidr_facts) = state.cidr_facts {
+                facts_table.remove_member(cidr_facts);
             }
             gone.insert(block);
         }
@@ -232,7 +233,7 @@ impl Blocks {
     }
 }
 
-/// Whether the term of a block and its exceptions holds for all of `inner` that is in no longer block.
+/// Whether all addresses of `inner` that no longer block holds fulfil a term: a block followed by its exceptions.
 fn holds(term: &[IpNet], inner: &IpNet) -> bool {
     let Some((block, except)) = term.split_first() else { return false };
     block.contains(inner) && !except.iter().any(|except| except.contains(inner))

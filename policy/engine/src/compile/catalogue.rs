@@ -12,12 +12,12 @@ use crate::{
     tables::{Owner, OwnerId},
 };
 
-/// As many new entries are not worth looking for what may be forgotten.
-const FEW: usize = 4_096;
+/// Fewer new entries than this are not worth an eviction.
+const LEAST_NEW: usize = 4_096;
 
-/// A decision by numbers: cheap to make and to find again.
+/// A decision with numbers in the place of policies and rules: cheap to make and to compare.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Brief {
+pub(super) struct DecisionKey {
     pub(super) verdict: Verdict,
     pub(super) verdict_if_enforced: Option<Verdict>,
     pub(super) reason: Reason,
@@ -30,7 +30,7 @@ pub(super) struct Brief {
 #[derive(Debug)]
 struct Meaning<V> {
     value: Arc<V>,
-    /// Was in no table when it was last asked what may be forgotten.
+    /// It was in no table at the last eviction.
     idle: bool,
 }
 
@@ -39,15 +39,15 @@ impl<V> Meaning<V> {
         Self { value, idle: false }
     }
 
-    /// Twice idle is forgotten: what has just left the tables is still asked for.
-    fn stays(&mut self, used: bool) -> bool {
+    /// An entry that is idle twice is evicted: one that has just left the tables is still asked for.
+    fn is_kept(&mut self, used: bool) -> bool {
         let idle = mem::replace(&mut self.idle, !used);
         used || !idle
     }
 }
 
-/// When to look for what may be forgotten: once as many came as were in use the last time. So what is kept without use
-/// is at most twice as much.
+/// When to evict: once as many entries are new as were in use at the last eviction. So at most twice as many are kept as
+/// are in use.
 #[derive(Debug)]
 struct Limit(usize);
 
@@ -57,25 +57,25 @@ impl Limit {
     }
 
     fn set(&mut self, entries: usize, used: usize) {
-        self.0 = entries + FEW.max(used);
+        self.0 = entries + LEAST_NEW.max(used);
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Decisions {
-    briefs: QuickMap<Brief, AttributionId>,
+    ids: QuickMap<DecisionKey, AttributionId>,
     meanings: QuickMap<AttributionId, Meaning<Decision>>,
     /// Since the last change was taken out.
     new: Vec<AttributionId>,
     limit: Limit,
-    /// Two decisions had the same hash. Then nothing is forgotten, or a third could come to mean what one of them did.
+    /// Two decisions had the same hash. Then nothing is evicted, or an id could be given to a third decision.
     collided: bool,
 }
 
 impl Default for Decisions {
     fn default() -> Self {
-        let (briefs, meanings) = (QuickMap::default(), QuickMap::default());
-        Self { briefs, meanings, new: Vec::new(), limit: Limit(FEW), collided: false }
+        let (ids, meanings) = (QuickMap::default(), QuickMap::default());
+        Self { ids, meanings, new: Vec::new(), limit: Limit(LEAST_NEW), collided: false }
     }
 }
 
@@ -84,13 +84,13 @@ impl Decisions {
         self.meanings.get(&id).map(|meaning| &meaning.value)
     }
 
-    /// The id of a decision, which is written out only if it was not seen before.
-    pub(super) fn of_brief(&mut self, brief: Brief, decision: impl FnOnce() -> Decision) -> AttributionId {
-        if let Some(id) = self.briefs.get(&brief) {
+    /// The id of a decision. `decision` is called only if the key is new.
+    pub(super) fn id_by_key(&mut self, key: DecisionKey, decision: impl FnOnce() -> Decision) -> AttributionId {
+        if let Some(id) = self.ids.get(&key) {
             return *id;
         }
         let id = self.id(decision());
-        self.briefs.insert(brief, id);
+        self.ids.insert(key, id);
         id
     }
 
@@ -116,20 +116,20 @@ impl Decisions {
         new.into_iter().filter_map(|id| Some((id, Decision::clone(self.get(id)?)))).collect()
     }
 
-    pub(super) fn is_long(&self) -> bool {
-        self.limit.is_passed(self.meanings.len().max(self.briefs.len()))
+    pub(super) fn is_full(&self) -> bool {
+        self.limit.is_passed(self.meanings.len().max(self.ids.len()))
     }
 
-    /// Forgets what has not been used for long. `versions`: of the policies that stand.
-    pub(super) fn forget(&mut self, used: &QuickSet<AttributionId>, versions: &QuickSet<u32>) {
+    /// Evicts what has not been used for long. `versions`: of the policies in force.
+    pub(super) fn evict(&mut self, used: &QuickSet<AttributionId>, versions: &QuickSet<u32>) {
         if !self.collided {
-            self.meanings.retain(|id, meaning| meaning.stays(used.contains(id)));
+            self.meanings.retain(|id, meaning| meaning.is_kept(used.contains(id)));
         }
-        let stands = |brief: &Brief| brief.references.iter().all(|(_, version, _)| versions.contains(version));
-        self.briefs.retain(|brief, id| self.meanings.contains_key(id) && stands(brief));
+        let is_current = |key: &DecisionKey| key.references.iter().all(|(_, version, _)| versions.contains(version));
+        self.ids.retain(|key, id| self.meanings.contains_key(id) && is_current(key));
         self.meanings.shrink_to_fit();
-        self.briefs.shrink_to_fit();
-        self.limit.set(self.meanings.len().max(self.briefs.len()), used.len());
+        self.ids.shrink_to_fit();
+        self.limit.set(self.meanings.len().max(self.ids.len()), used.len());
     }
 }
 
@@ -145,7 +145,7 @@ pub(super) struct Owners {
 impl Owners {
     pub(super) fn new(floor: u32) -> Self {
         let (ids, meanings) = (HashMap::new(), QuickMap::default());
-        Self { ids, meanings, next: Counter::from(floor), new: Vec::new(), limit: Limit(FEW) }
+        Self { ids, meanings, next: Counter::from(floor), new: Vec::new(), limit: Limit(LEAST_NEW) }
     }
 
     pub(super) fn get(&self, id: OwnerId) -> Option<&Owner> {
@@ -177,13 +177,13 @@ impl Owners {
         self.next.peek()
     }
 
-    pub(super) fn is_long(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.limit.is_passed(self.meanings.len())
     }
 
-    /// Forgets what has not been used for long.
-    pub(super) fn forget(&mut self, used: &QuickSet<OwnerId>) {
-        self.meanings.retain(|id, meaning| meaning.stays(used.contains(id)));
+    /// Evicts what has not been used for long.
+    pub(super) fn evict(&mut self, used: &QuickSet<OwnerId>) {
+        self.meanings.retain(|id, meaning| meaning.is_kept(used.contains(id)));
         self.ids.retain(|_, id| self.meanings.contains_key(id));
         self.meanings.shrink_to_fit();
         self.ids.shrink_to_fit();
@@ -226,16 +226,16 @@ mod tests {
         let mut decisions = Decisions::default();
         let for_good = decisions.id(decision(0));
         let mut last = for_good;
-        for number in 1..10 * FEW {
+        for number in 1..10 * LEAST_NEW {
             let id = decisions.id(decision(number));
-            if decisions.is_long() {
-                decisions.forget(&QuickSet::from_iter([for_good, id]), &QuickSet::default());
+            if decisions.is_full() {
+                decisions.evict(&QuickSet::from_iter([for_good, id]), &QuickSet::default());
                 assert!(decisions.get(last).is_some(), "it was in use until now");
             }
             last = id;
         }
         assert!(decisions.get(for_good).is_some());
-        assert!(decisions.meanings.len() < 4 * FEW, "{} are kept", decisions.meanings.len());
+        assert!(decisions.meanings.len() < 4 * LEAST_NEW, "{} are kept", decisions.meanings.len());
     }
 
     #[test]
@@ -245,11 +245,11 @@ mod tests {
         let first = owners.id(owner(0));
         for number in 1..40_000 {
             let id = owners.id(owner(number));
-            if owners.is_long() {
-                owners.forget(&QuickSet::from_iter([id]));
+            if owners.is_full() {
+                owners.evict(&QuickSet::from_iter([id]));
             }
         }
-        assert!(owners.meanings.len() < 4 * FEW, "{} are kept", owners.meanings.len());
+        assert!(owners.meanings.len() < 4 * LEAST_NEW, "{} are kept", owners.meanings.len());
         assert_eq!((owners.get(first), owners.find(&owner(0))), (None, None));
         assert!(owners.id(owner(0)) > first);
     }

@@ -1,4 +1,4 @@
-//! Columns: divisions of the port space, shared by all pairs that divide it alike.
+//! Columns: divisions of the port space, shared by all pairs with equal ones.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,17 +8,17 @@ use std::{
 use super::counter::Counter;
 use crate::tables::{Column, ColumnId, Outcome, PortSpace};
 
-/// Counted by the views that use them.
+/// Reference-counted by the views that use them.
 #[derive(Debug)]
 pub(super) struct Columns {
     ids: HashMap<Arc<Column>, ColumnId>,
-    live: BTreeMap<ColumnId, Shared>,
+    live: BTreeMap<ColumnId, CountedColumn>,
     next: Counter,
     created: Vec<ColumnId>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct CountedColumn {
     column: Arc<Column>,
     uses: usize,
 }
@@ -38,13 +38,13 @@ impl Columns {
             None => {
                 let (id, column) = (ColumnId(self.next.take()), Arc::new(column));
                 self.ids.insert(Arc::clone(&column), id);
-                self.live.insert(id, Shared { column, uses: 0 });
+                self.live.insert(id, CountedColumn { column, uses: 0 });
                 self.created.push(id);
                 id
             }
         };
-        if let Some(shared) = self.live.get_mut(&id) {
-            shared.uses += 1;
+        if let Some(counted) = self.live.get_mut(&id) {
+            counted.uses += 1;
         }
         id
     }
@@ -52,25 +52,25 @@ impl Columns {
     /// Counts one more use of a column that is used already.
     pub(super) fn retain_outcome(&mut self, outcome: Outcome) {
         if let Outcome::Column(id) = outcome
-            && let Some(shared) = self.live.get_mut(&id)
+            && let Some(counted) = self.live.get_mut(&id)
         {
-            shared.uses += 1;
+            counted.uses += 1;
         }
     }
 
     pub(super) fn release(&mut self, outcome: Outcome) {
         if let Outcome::Column(id) = outcome
-            && let Some(shared) = self.live.get_mut(&id)
+            && let Some(counted) = self.live.get_mut(&id)
         {
-            shared.uses -= 1;
+            counted.uses -= 1;
         }
     }
 
-    /// Forgets what is not used any more. Returns what came and what went since the last call.
-    pub(super) fn settle(&mut self) -> (Vec<(ColumnId, Column)>, Vec<ColumnId>) {
+    /// Drops what is not used any more. Returns what was created and what was removed since the last call.
+    pub(super) fn take_change(&mut self) -> (Vec<(ColumnId, Column)>, Vec<ColumnId>) {
         let mut removed = Vec::new();
-        for (id, shared) in self.live.extract_if(.., |_, shared| shared.uses == 0) {
-            self.ids.remove(&shared.column);
+        for (id, counted) in self.live.extract_if(.., |_, counted| counted.uses == 0) {
+            self.ids.remove(&counted.column);
             removed.push(id);
         }
         let created = std::mem::take(&mut self.created);
@@ -79,8 +79,8 @@ impl Columns {
     }
 }
 
-/// One protocol's part from its stretches: first ports in ascending order from 0, each with what holds up to the next.
-/// What holds for most ports becomes the default.
+/// One protocol's part of a column. `stretches`: first ports in ascending order from 0, each with the outcome up to the
+/// next. The outcome of most ports becomes the default.
 pub(super) fn port_space(stretches: &[(u16, Outcome)], fragment: Outcome) -> PortSpace {
     let merged = merge(stretches);
     let mut extent: BTreeMap<Outcome, u32> = BTreeMap::new();

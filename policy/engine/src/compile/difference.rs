@@ -8,7 +8,7 @@ use std::{
 
 use crate::model::{ObjectKey, PolicyKey, Snapshot};
 
-/// Keys of objects that came, went or changed.
+/// Keys of objects that were added, removed or changed.
 #[derive(Debug, Default)]
 pub(super) struct Difference {
     pub(super) namespaces: BTreeSet<String>,

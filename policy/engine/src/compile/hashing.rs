@@ -1,4 +1,4 @@
-//! Quick hashing, for what is asked often.
+//! Fast hashing for maps on the hot path.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,8 +8,8 @@ use std::{
 pub(super) type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
 pub(super) type QuickSet<K> = HashSet<K, BuildHasherDefault<Quick>>;
 
-/// A hash of one multiplication per word. The keys are ids, and what the cluster or the policies themselves say; not what
-/// a stranger may choose.
+/// Multiplicative hashing, one multiplication per word. It does not withstand chosen collisions: the keys are ids, and
+/// names that only those who may edit the cluster choose.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Quick(u64);
 

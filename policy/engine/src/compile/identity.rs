@@ -1,113 +1,114 @@
-//! What makes an identity: everything that live rules can read of an address.
+//! What makes an identity: all attributes of an address that the rules in force can read.
 
 use super::{
     hashing::{QuickMap, QuickSet},
-    sharing::{Id, Shared},
+    interning::{InternId, Interner},
     terms::{TermChange, TermId},
 };
 use crate::{model::ContainerPort, tables::IdentityId};
 
-/// What became of identities.
+/// Which identities are new, and which are removed.
 #[derive(Debug, Default)]
 pub(super) struct IdentityChange {
-    /// Those from here on are new.
-    pub(super) first: IdentityId,
+    /// Identities from this one on are new.
+    pub(super) first_new: IdentityId,
     pub(super) removed: QuickSet<IdentityId>,
-    /// New ones that look to all older classes as another did, by that other.
-    pub(super) heirs: QuickMap<IdentityId, Vec<IdentityId>>,
-    /// New ones of which that is not known; sorted.
-    pub(super) strangers: Vec<IdentityId>,
+    /// New identities that no older class can tell from an older identity, by that older one.
+    pub(super) derived: QuickMap<IdentityId, Vec<IdentityId>>,
+    /// The other new identities, which every class has to evaluate; sorted.
+    pub(super) unmatched: Vec<IdentityId>,
 }
 
 impl IdentityChange {
-    pub(super) fn heirs_of(&self, identity: IdentityId) -> &[IdentityId] {
-        self.heirs.get(&identity).map(Vec::as_slice).unwrap_or_default()
+    pub(super) fn derived_from(&self, identity: IdentityId) -> &[IdentityId] {
+        self.derived.get(&identity).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
-pub(super) type Identities = Shared<Signature, IdentityId>;
-pub(super) type Grounds = Shared<Ground, GroundId>;
-pub(super) type Readings = Shared<Reading, ReadingId>;
+pub(super) type Identities = Interner<Signature, IdentityId>;
+pub(super) type CidrFactsTable = Interner<CidrFacts, CidrFactsId>;
+pub(super) type AttributesTable = Interner<PeerAttributes, AttributesId>;
 
-/// Peers with equal signatures have one identity. The world is the default.
+/// Peers with equal signatures have one identity. The default is that of the world: addresses outside the cluster that
+/// no rule names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Signature {
-    pub(super) ground: GroundId,
-    /// Of the first that claims the address; `None` for nobody.
-    pub(super) claim: Option<ReadingId>,
-    /// Of the others, who are rare.
-    pub(super) rivals: Vec<ReadingId>,
+    pub(super) cidr_facts: CidrFactsId,
+    /// Of the first owner of the address; `None` where there is none.
+    pub(super) claim: Option<AttributesId>,
+    /// Of its other owners: seldom there are any.
+    pub(super) rivals: Vec<AttributesId>,
     pub(super) unknown_pod: bool,
 }
 
 impl Signature {
-    pub(super) fn claims(&self) -> impl Iterator<Item = ReadingId> {
+    pub(super) fn claims(&self) -> impl Iterator<Item = AttributesId> {
         self.claim.iter().chain(&self.rivals).copied()
     }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct GroundId(u32);
+pub(super) struct CidrFactsId(u32);
 
-impl GroundId {
-    /// No term holds.
-    pub(super) const BARE: Self = Self(0);
+impl CidrFactsId {
+    /// No term is fulfilled.
+    pub(super) const NONE: Self = Self(0);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct ReadingId(u32);
+pub(super) struct AttributesId(u32);
 
-/// The terms that hold for an address, whoever owns it; sorted.
+/// The terms that an address fulfils whoever owns it: CIDR blocks, and names that it has; sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Ground(pub(super) Vec<TermId>);
+pub(super) struct CidrFacts(pub(super) Vec<TermId>);
 
-/// What rules can read of one who claims an address.
+/// What rules can read of an owner of an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Reading {
-    /// Terms for pods or nodes that hold; sorted.
+pub(super) struct PeerAttributes {
+    /// Terms for pods or nodes that it fulfils; sorted.
     pub(super) terms: Vec<TermId>,
     /// Container ports whose names egress rules use; sorted.
     pub(super) ports: Vec<ContainerPort>,
-    /// The node on which the subjects are.
+    /// It is the node on which the subjects are.
     pub(super) own_node: bool,
 }
 
-impl Ground {
-    /// Apart from terms that only now are read, or not any more.
-    pub(super) fn means(&self, other: &Self, change: &TermChange) -> bool {
-        self == other || alike(&self.0, &other.0, change)
+impl CidrFacts {
+    /// Whether both are equal, apart from terms that are only now used, or no longer.
+    pub(super) fn equals_before(&self, other: &Self, change: &TermChange) -> bool {
+        self == other || equal_before(&self.0, &other.0, change)
     }
 }
 
-impl Reading {
-    /// Apart from terms and port names that only now are read, or not any more: nothing that older classes hold of the
-    /// one is wrong for the other.
-    pub(super) fn means(&self, other: &Self, change: &TermChange) -> bool {
-        let settled = |port: &&ContainerPort| !change.names.contains(&port.name);
+impl PeerAttributes {
+    /// Whether both are equal, apart from terms and port names that are only now used, or no longer: every outcome of an
+    /// older class for the one holds for the other.
+    pub(super) fn equals_before(&self, other: &Self, change: &TermChange) -> bool {
+        let unchanged = |port: &&ContainerPort| !change.names.contains(&port.name);
         self.own_node == other.own_node
-            && alike(&self.terms, &other.terms, change)
-            && self.ports.iter().filter(settled).eq(other.ports.iter().filter(settled))
+            && equal_before(&self.terms, &other.terms, change)
+            && self.ports.iter().filter(unchanged).eq(other.ports.iter().filter(unchanged))
     }
 }
 
-fn alike(a: &[TermId], b: &[TermId], change: &TermChange) -> bool {
-    let settled = |term: &&TermId| !change.touches(**term);
-    a.iter().filter(settled).eq(b.iter().filter(settled))
+fn equal_before(a: &[TermId], b: &[TermId], change: &TermChange) -> bool {
+    let unchanged = |term: &&TermId| !change.touches(**term);
+    a.iter().filter(unchanged).eq(b.iter().filter(unchanged))
 }
 
-impl Id for IdentityId {
+impl InternId for IdentityId {
     fn from_number(number: u32) -> Self {
         Self(number)
     }
 }
 
-impl Id for GroundId {
+impl InternId for CidrFactsId {
     fn from_number(number: u32) -> Self {
         Self(number)
     }
 }
 
-impl Id for ReadingId {
+impl InternId for AttributesId {
     fn from_number(number: u32) -> Self {
         Self(number)
     }

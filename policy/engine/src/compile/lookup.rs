@@ -1,4 +1,4 @@
-//! What the kernel concludes by the tables, step by step. Pairs are asked of the classes from which they were written.
+//! The kernel's look-up in the tables, in user space. Pairs are looked up in the classes from which they were written.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,10 @@ use crate::{
 };
 
 impl Compiler {
-    /// The verdict that the kernel would come to by the tables; `None` where the subject is not a local pod that takes
-    /// part. A Service's address is `Unknown` at egress, without an attribution.
+    /// The verdict that the kernel reaches by the tables; `None` where the subject is not a local pod that takes part. A
+    /// Service's address is `Unknown` at egress, without an attribution.
     ///
-    /// A pod's own address never reaches the hooks: it is answered for here without the tables.
+    /// Packets of a pod to its own address never reach the hooks, so they are decided here without the tables.
     pub fn lookup(
         &self,
         subject: &ObjectKey,
@@ -31,7 +31,7 @@ impl Compiler {
         if peer.service && direction == Direction::Egress {
             return Some((Verdict::Unknown, AttributionId::NONE));
         }
-        let outcome = class.conclusion(peer.identity);
+        let outcome = class.outcome_for(peer.identity);
         let outcome = match outcome {
             Outcome::Final { .. } => outcome,
             Outcome::Column(column) => {
@@ -48,8 +48,8 @@ impl Compiler {
     /// Exact addresses first, then the longest block, else the world.
     fn peer(&self, peer: IpAddr) -> PeerEntry {
         let address = address::canonical(peer);
-        let exact = self.books.ledger.address(address);
-        let block = || self.tables().blocks.get(&self.world.longest_block(address)?).copied();
+        let exact = self.output.tracked.address(address);
+        let block = || self.tables().blocks.get(&self.records.longest_block(address)?).copied();
         exact.or_else(block).unwrap_or_default()
     }
 }

@@ -1,220 +1,227 @@
-//! Brings what classes conclude of identities up to date, and writes the pairs.
+//! Brings the outcomes of classes up to date with the identities, and writes the pairs.
 //!
-//! Classes that stay only take in new identities and forget old ones. A new class goes by the one that its first member
-//! comes from: whom the policies in which the two differ do not mean is judged as before. If it concludes the same of all
-//! identities that stay, and the other is no more, it goes on under the other's id, and their pairs stay.
+//! It is incremental. A class that stays only takes in new identities and drops removed ones. A new class is derived from
+//! the class that its first member comes from: only peers that match the policies in which the two differ are evaluated
+//! again. If it has the same outcome for all identities that stay, and the other class is removed, it takes over the
+//! other's id, and the pairs of that id stay.
 
 use std::{iter, mem, rc::Rc, sync::Arc};
 
 use super::{
-    Books,
     class::{Class, ViewId},
-    directory::Directory,
     hashing::QuickMap,
     identity::IdentityChange,
-    scripts::Script,
+    identity_index::IdentityIndex,
+    output::CompilerOutput,
+    policy_rules::PolicyRules,
     subjects::{ClassChange, Slot, Subjects},
     terms::{TermId, Terms},
-    view::Look,
 };
-use crate::tables::{ClassId, IdentityId, Outcome};
+use crate::{
+    model::Direction,
+    tables::{ClassId, IdentityId, Outcome},
+};
 
-/// Whom the policies mean in which two classes differ.
-struct Meant {
-    /// Terms that they read and nobody does any more, so that `identities` does not go by them.
-    lost: Vec<TermId>,
-    /// Whom they may mean now; sorted.
+/// The peers whose outcome may differ between two classes.
+struct AffectedPeers {
+    /// Terms of the policies in which they differ that no class uses any more: `identities` does not follow from them.
+    removed_terms: Vec<TermId>,
+    /// Identities that the policies in which they differ may match now; sorted.
     identities: Vec<IdentityId>,
-    everybody: bool,
+    /// All peers are affected.
+    all: bool,
 }
 
-/// By the numbers of the versions that only one of the two classes has.
-type Differences = QuickMap<Vec<(u32, bool)>, Option<Rc<Meant>>>;
+/// By the versions that only one of the two classes has, each with whether the direction is egress.
+type AffectedPeersCache = QuickMap<Vec<(u32, bool)>, Option<Rc<AffectedPeers>>>;
 
 pub(super) fn pair(
     subjects: &mut Subjects,
     classes: ClassChange,
     identities: &IdentityChange,
-    directory: &Directory<'_>,
-    books: &mut Books,
+    index: &IdentityIndex<'_>,
+    output: &mut CompilerOutput,
 ) {
-    let ClassChange { affected, created, mut dissolved } = classes;
-    let mut newcomers: Vec<(Slot, Class, Option<Slot>)> = Vec::with_capacity(created.len());
+    let ClassChange { affected, created, mut removed } = classes;
+    let mut new_classes: Vec<(Slot, Class, Option<Slot>)> = Vec::with_capacity(created.len());
     for (slot, from) in created {
-        newcomers.extend(subjects.classes_mut().remove(&slot).map(|class| (slot, class, from)));
+        new_classes.extend(subjects.classes_mut().remove(&slot).map(|class| (slot, class, from)));
     }
-    let mut differences = Differences::default();
-    for (_, class, from) in &mut newcomers {
-        let old = from.and_then(|slot| dissolved.get(&slot).or_else(|| subjects.classes().get(&slot)));
-        let meant = old.and_then(|old| Some((old, meant(&mut differences, old, class, directory, &books.terms)?)));
-        match meant {
-            Some((old, meant)) => follow(class, old, &meant, identities, directory, books),
-            None => judge_all(class, directory, books),
+    let mut cache = AffectedPeersCache::default();
+    for (_, class, from) in &mut new_classes {
+        let old = from.and_then(|slot| removed.get(&slot).or_else(|| subjects.classes().get(&slot)));
+        let peers = old.and_then(|old| Some((old, affected_peers(&mut cache, old, class, index, &output.terms)?)));
+        match peers {
+            Some((old, peers)) => derive(class, old, &peers, identities, index, output),
+            None => evaluate_all(class, index, output),
         }
     }
     for class in subjects.classes_mut().values_mut() {
-        update(class, identities, directory, books);
+        update(class, identities, index, output);
     }
-    for (slot, mut class, from) in newcomers {
-        let old = from.and_then(|slot| dissolved.get_mut(&slot));
-        match old.filter(|old| old.id != ClassId(0) && concludes_alike(&class, old, identities)) {
+    for (slot, mut class, from) in new_classes {
+        let old = from.and_then(|slot| removed.get_mut(&slot));
+        match old.filter(|old| old.id != ClassId(0) && has_same_outcomes(&class, old, identities)) {
             Some(old) => {
                 class.id = mem::take(&mut old.id);
-                let removed = old.viewed().iter().filter(|(identity, _)| identities.removed.contains(identity));
-                removed.for_each(|(identity, view)| unpair(class.id, old, *identity, *view, books));
-                let first = class.viewed().partition_point(|(identity, _)| *identity < identities.first);
-                class.viewed()[first..].iter().for_each(|(identity, view)| put(&class, *identity, *view, books));
+                let gone = old.view_by_identity().iter().filter(|(identity, _)| identities.removed.contains(identity));
+                gone.for_each(|(identity, view)| delete_pair(class.id, old, *identity, *view, output));
+                let first = class.view_by_identity().partition_point(|(identity, _)| *identity < identities.first_new);
+                class.view_by_identity()[first..]
+                    .iter()
+                    .for_each(|(identity, view)| put_pair(&class, *identity, *view, output));
             }
             None => {
                 class.id = subjects.next_id();
-                class.viewed().iter().for_each(|(identity, view)| put(&class, *identity, *view, books));
+                class.view_by_identity().iter().for_each(|(identity, view)| put_pair(&class, *identity, *view, output));
             }
         }
         subjects.classes_mut().insert(slot, class);
     }
-    for class in dissolved.into_values() {
+    for class in removed.into_values() {
         if class.id != ClassId(0) {
-            books.ledger.remove_pairs(class.id);
+            output.tracked.remove_pairs(class.id);
         }
-        class.dissolve(&mut books.columns);
+        class.release(&mut output.columns);
     }
-    subjects.publish(affected, books);
+    subjects.publish(affected, output);
 }
 
 /// Takes the changed identities into a class that stays as it is.
-fn update(class: &mut Class, identities: &IdentityChange, directory: &Directory<'_>, books: &mut Books) {
+fn update(class: &mut Class, identities: &IdentityChange, index: &IdentityIndex<'_>, output: &mut CompilerOutput) {
     let mut more: Vec<(IdentityId, ViewId)> = Vec::new();
-    let mut goes = false;
-    for (identity, view) in class.viewed() {
-        goes |= identities.removed.contains(identity);
-        more.extend(identities.heirs_of(*identity).iter().map(|heir| (*heir, *view)));
+    let mut has_removed = false;
+    for (identity, view) in class.view_by_identity() {
+        has_removed |= identities.removed.contains(identity);
+        more.extend(identities.derived_from(*identity).iter().map(|derived| (*derived, *view)));
     }
-    for stranger in &identities.strangers {
-        let look = directory.look(*stranger);
-        more.extend(look.and_then(|look| Some((*stranger, class.look(&look, books)?))));
+    for identity in &identities.unmatched {
+        let facts = index.facts_of(*identity);
+        more.extend(facts.and_then(|facts| Some((*identity, class.view_of(&facts, output)?))));
     }
     more.sort_unstable();
-    more.iter().for_each(|(identity, view)| put(class, *identity, *view, books));
+    more.iter().for_each(|(identity, view)| put_pair(class, *identity, *view, output));
     class.extend(more);
-    if goes {
-        for (identity, view) in class.viewed().iter().filter(|(identity, _)| identities.removed.contains(identity)) {
-            unpair(class.id, class, *identity, *view, books);
+    if has_removed {
+        let removed = |identity: &IdentityId| identities.removed.contains(identity);
+        for (identity, view) in class.view_by_identity().iter().filter(|(identity, _)| removed(identity)) {
+            delete_pair(class.id, class, *identity, *view, output);
         }
-        class.forget(|identity| identities.removed.contains(&identity), &mut books.columns);
+        class.remove(|identity| removed(&identity), &mut output.columns);
     }
 }
 
-/// Judges a class without another to go by.
-fn judge_all(class: &mut Class, directory: &Directory<'_>, books: &mut Books) {
-    class.judge_default(books);
-    let mut viewed = Vec::new();
-    for identity in directory.concerned(&class.rules) {
-        let look: Option<Look<'_>> = directory.look(identity);
-        viewed.extend(look.and_then(|look| Some((identity, class.look(&look, books)?))));
+/// Evaluates a class that cannot be derived from another.
+fn evaluate_all(class: &mut Class, index: &IdentityIndex<'_>, output: &mut CompilerOutput) {
+    class.evaluate_default(output);
+    let mut views = Vec::new();
+    for identity in index.distinguished_by(&class.rules) {
+        let facts = index.facts_of(identity);
+        views.extend(facts.and_then(|facts| Some((identity, class.view_of(&facts, output)?))));
     }
-    class.extend(viewed);
+    class.extend(views);
 }
 
-/// Judges a class as far as it concludes something else than the one it comes from.
-fn follow(
+/// Copies the outcomes of the class that this one comes from, and evaluates those that may differ.
+fn derive(
     class: &mut Class,
     old: &Class,
-    meant: &Meant,
+    affected: &AffectedPeers,
     identities: &IdentityChange,
-    directory: &Directory<'_>,
-    books: &mut Books,
+    index: &IdentityIndex<'_>,
+    output: &mut CompilerOutput,
 ) {
-    if meant.everybody {
-        class.judge_default(books);
+    if affected.all {
+        class.evaluate_default(output);
     } else {
-        class.take_default(old.default, &mut books.columns);
+        class.set_default(old.default, &mut output.columns);
     }
-    // By view of the old class: whether it is by terms that are lost, and its id here.
-    let mut touched: Vec<Option<bool>> = vec![None; old.views()];
-    let mut taken: Vec<Option<ViewId>> = vec![None; old.views()];
-    let mut viewed = Vec::new();
-    let mut again: Vec<IdentityId> = meant.identities.iter().chain(&identities.strangers).copied().collect();
-    for (identity, view) in old.viewed() {
-        let Some(seen) = old.view(*view) else { continue };
-        let is_touched = *touched[*view].get_or_insert_with(|| seen.holds_any(&meant.lost));
+    // By view of the old class: whether it fulfils removed terms, and its id here.
+    let mut touched: Vec<Option<bool>> = vec![None; old.view_count()];
+    let mut copied: Vec<Option<ViewId>> = vec![None; old.view_count()];
+    let mut views = Vec::new();
+    let mut again: Vec<IdentityId> = affected.identities.iter().chain(&identities.unmatched).copied().collect();
+    for (identity, id) in old.view_by_identity() {
+        let Some(view) = old.view(*id) else { continue };
+        let is_touched = *touched[*id].get_or_insert_with(|| view.fulfils_any(&affected.removed_terms));
         let stays = Some(*identity).filter(|identity| !identities.removed.contains(identity));
-        for identity in stays.iter().chain(identities.heirs_of(*identity)) {
+        for identity in stays.iter().chain(identities.derived_from(*identity)) {
             if is_touched {
                 again.push(*identity);
-            } else if meant.identities.binary_search(identity).is_err() {
-                let outcome = (!meant.everybody).then(|| old.outcome(*view));
-                let id = *taken[*view].get_or_insert_with(|| class.view_id(Arc::clone(seen), outcome, books));
-                viewed.push((*identity, id));
+            } else if affected.identities.binary_search(identity).is_err() {
+                let outcome = (!affected.all).then(|| old.outcome(*id));
+                let id = *copied[*id].get_or_insert_with(|| class.view_id(Arc::clone(view), outcome, output));
+                views.push((*identity, id));
             }
         }
     }
     again.sort_unstable();
     again.dedup();
     for identity in again {
-        let look = directory.look(identity);
-        viewed.extend(look.and_then(|look| Some((identity, class.look(&look, books)?))));
+        let facts = index.facts_of(identity);
+        views.extend(facts.and_then(|facts| Some((identity, class.view_of(&facts, output)?))));
     }
-    viewed.sort_unstable();
-    class.extend(viewed);
+    views.sort_unstable();
+    class.extend(views);
 }
 
-/// Whom the policies mean in which two classes differ; `None` where nothing of the old one can be relied on.
-fn meant(
-    differences: &mut Differences,
+/// The peers whose outcome may differ between two classes; `None` where no outcome of the old one can be copied.
+fn affected_peers(
+    cache: &mut AffectedPeersCache,
     old: &Class,
     class: &Class,
-    directory: &Directory<'_>,
+    index: &IdentityIndex<'_>,
     live: &Terms,
-) -> Option<Rc<Meant>> {
-    if old.likeness.ports != class.likeness.ports {
+) -> Option<Rc<AffectedPeers>> {
+    if old.key.ports != class.key.ports {
         return None;
     }
-    let lacks = |other: &Class, script: &Script| !other.likeness.policies.contains(&script.version);
-    let scripts = |one: &Class, other: &Class| {
-        let lacked = one.rules.scripts.iter().filter(|script| lacks(other, script));
-        lacked.cloned().collect::<Vec<_>>()
+    let only_in = |one: &Class, other: &Class| {
+        let lacks = |rules: &&Arc<PolicyRules>| !other.key.policies.contains(&rules.version);
+        one.rules.policies.iter().filter(lacks).cloned().collect::<Vec<_>>()
     };
-    let scripts: Vec<_> = iter::chain(scripts(old, class), scripts(class, old)).collect();
-    let direction = class.likeness.direction == crate::model::Direction::Egress;
-    let key = scripts.iter().map(|script| (script.version.number, direction)).collect();
-    let found = differences.entry(key).or_insert_with(|| {
-        if !scripts.iter().all(|script| script.is_silent_unless_it_matches()) {
+    let differing: Vec<_> = iter::chain(only_in(old, class), only_in(class, old)).collect();
+    let is_egress = class.key.direction == Direction::Egress;
+    let key = differing.iter().map(|rules| (rules.version.number, is_egress)).collect();
+    let found = cache.entry(key).or_insert_with(|| {
+        if !differing.iter().all(|rules| rules.affects_matched_peers_only()) {
             return None;
         }
-        let scripts: Vec<&Script> = scripts.iter().map(|script| &**script).collect();
-        let mut terms: Vec<TermId> = scripts.iter().flat_map(|script| script.terms.iter().copied()).collect();
+        let differing: Vec<&PolicyRules> = differing.iter().map(|rules| &**rules).collect();
+        let mut terms: Vec<TermId> = differing.iter().flat_map(|rules| rules.terms.iter().copied()).collect();
         terms.sort_unstable();
-        let identities = directory.meant(&terms, &scripts);
+        let identities = index.matching(&terms, &differing);
         terms.retain(|term| live.get(*term).is_none());
-        Some(Rc::new(Meant {
-            lost: terms,
+        Some(Rc::new(AffectedPeers {
+            removed_terms: terms,
             identities,
-            everybody: scripts.iter().any(|script| script.means_everybody()),
+            all: differing.iter().any(|rules| rules.matches_any_peer()),
         }))
     });
     found.clone()
 }
 
-/// Whether a class concludes of all identities that stay what another does.
-fn concludes_alike(class: &Class, old: &Class, identities: &IdentityChange) -> bool {
-    let agree = |identity: &IdentityId| class.conclusion(*identity) == old.conclusion(*identity);
-    let before = old.viewed().iter().map(|(identity, _)| identity);
-    let now = class.viewed().iter().map(|(identity, _)| identity).take_while(|identity| **identity < identities.first);
+/// Whether a class has the same outcome as another for all identities that stay.
+fn has_same_outcomes(class: &Class, old: &Class, identities: &IdentityChange) -> bool {
+    let agree = |identity: &IdentityId| class.outcome_for(*identity) == old.outcome_for(*identity);
+    let before = old.view_by_identity().iter().map(|(identity, _)| identity);
+    let now = class.view_by_identity().iter().map(|(identity, _)| identity);
+    let mut now = now.take_while(|identity| **identity < identities.first_new);
     class.default == old.default
         && before.filter(|identity| !identities.removed.contains(identity)).all(agree)
-        && now.clone().all(agree)
+        && now.all(agree)
 }
 
-fn put(class: &Class, identity: IdentityId, view: ViewId, books: &mut Books) {
+fn put_pair(class: &Class, identity: IdentityId, view: ViewId, output: &mut CompilerOutput) {
     let outcome: Outcome = class.outcome(view);
     if outcome != class.default {
-        books.ledger.set_pair(class.id, identity, Some(outcome));
+        output.tracked.set_pair(class.id, identity, Some(outcome));
     }
 }
 
-/// `id`: under which the pair was written.
-fn unpair(id: ClassId, class: &Class, identity: IdentityId, view: ViewId, books: &mut Books) {
+/// `id`: of the class under which the pair was written.
+fn delete_pair(id: ClassId, class: &Class, identity: IdentityId, view: ViewId, output: &mut CompilerOutput) {
     if class.outcome(view) != class.default {
-        books.ledger.set_pair(id, identity, None);
+        output.tracked.set_pair(id, identity, None);
     }
 }

@@ -1,4 +1,4 @@
-//! The policies in the form in which they stand, each version under a number of its own, and whom they select.
+//! The policies in force, each version under a number of its own, and the pods that they select.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use crate::{
     model::{NamespaceScope, Pod, Policy, PolicyKey, Snapshot},
 };
 
-/// A policy as it stands until it, or whether it is audited, changes. Versions are equal if they are the same.
+/// A policy until it, or whether it is audited, changes. Versions are compared by number.
 #[derive(Debug)]
 pub(super) struct Version {
     pub(super) number: u32,
@@ -44,22 +44,22 @@ impl Version {
 #[derive(Debug)]
 pub(super) struct Policies {
     versions: BTreeMap<PolicyKey, Arc<Version>>,
-    /// Those that look into one namespace only, by its name.
+    /// Those that select pods of one namespace only, by its name.
     of_namespace: BTreeMap<String, BTreeMap<PolicyKey, Arc<Version>>>,
     everywhere: BTreeMap<PolicyKey, Arc<Version>>,
     next: Counter,
 }
 
-/// Versions that came and went.
+/// Versions that are new, and versions that are removed.
 #[derive(Debug, Default)]
-pub(super) struct Touched {
-    pub(super) came: Vec<Arc<Version>>,
-    pub(super) went: Vec<Arc<Version>>,
+pub(super) struct VersionChange {
+    pub(super) added: Vec<Arc<Version>>,
+    pub(super) removed: Vec<Arc<Version>>,
 }
 
-impl Touched {
+impl VersionChange {
     pub(super) fn selects(&self, snapshot: &Snapshot, pod: &Pod) -> bool {
-        self.came.iter().chain(&self.went).any(|version| version.selects(snapshot, pod))
+        self.added.iter().chain(&self.removed).any(|version| version.selects(snapshot, pod))
     }
 }
 
@@ -75,32 +75,32 @@ impl Default for Policies {
 }
 
 impl Policies {
-    /// Takes in the policies that changed.
-    pub(super) fn update(&mut self, snapshot: &Snapshot, changed: &BTreeSet<PolicyKey>) -> Touched {
-        let mut touched = Touched::default();
+    /// Brings the versions up to date with the policies that changed.
+    pub(super) fn update(&mut self, snapshot: &Snapshot, changed: &BTreeSet<PolicyKey>) -> VersionChange {
+        let mut change = VersionChange::default();
         for key in changed {
             if let Some(version) = self.versions.remove(key) {
                 self.scope(&version.policy).remove(key);
-                touched.went.push(version);
+                change.removed.push(version);
             }
             if let Some(policy) = snapshot.policies.get(key) {
                 let (policy, audited) = (Arc::clone(policy), audited(snapshot, policy));
                 let version = Arc::new(Version { number: self.next.take(), policy, audited });
                 self.scope(&version.policy).insert(key.clone(), Arc::clone(&version));
                 self.versions.insert(key.clone(), Arc::clone(&version));
-                touched.came.push(version);
+                change.added.push(version);
             }
         }
         self.of_namespace.retain(|_, keys| !keys.is_empty());
-        touched
+        change
     }
 
-    /// Of all that stand.
+    /// Of all policies in force.
     pub(super) fn versions(&self) -> impl Iterator<Item = &Version> {
         self.versions.values().map(|version| &**version)
     }
 
-    /// Those that select a pod, in order of evaluation.
+    /// The policies that select a pod, in order of evaluation.
     pub(super) fn selecting(&self, snapshot: &Snapshot, pod: &Pod) -> Vec<Arc<Version>> {
         let scopes = self.of_namespace.get(&pod.namespace).into_iter().chain([&self.everywhere]);
         let versions = scopes.flat_map(BTreeMap::values);
@@ -109,16 +109,16 @@ impl Policies {
         selecting
     }
 
-    /// The same, where only policies changed since the answer was `before`.
-    pub(super) fn selecting_again(
+    /// [`Policies::selecting`], where only policies changed since it returned `before`.
+    pub(super) fn update_selecting(
         before: &[Arc<Version>],
-        touched: &Touched,
+        change: &VersionChange,
         snapshot: &Snapshot,
         pod: &Pod,
     ) -> Vec<Arc<Version>> {
         let mut selecting: Vec<Arc<Version>> =
-            before.iter().filter(|version| !touched.went.contains(version)).cloned().collect();
-        for version in touched.came.iter().filter(|version| version.selects(snapshot, pod)) {
+            before.iter().filter(|version| !change.removed.contains(version)).cloned().collect();
+        for version in change.added.iter().filter(|version| version.selects(snapshot, pod)) {
             let before = |other: &Arc<Version>| tiers::order(&other.policy, &version.policy).is_le();
             selecting.insert(selecting.partition_point(before), Arc::clone(version));
         }

@@ -1,4 +1,4 @@
-//! The ports of one protocol that a rule means, in order: a rule may list thousands.
+//! The ports of one protocol that a rule lists, sorted: it may list thousands.
 
 use crate::{
     evaluate::{
@@ -12,7 +12,7 @@ use crate::{
 pub(super) struct PortSet {
     /// First and last of each range; in order, with at least one port between them.
     ranges: Vec<(u16, u16)>,
-    /// What holds for all other ports: `Possible` where an unknown pod may call them by a name that is meant.
+    /// The match of all other ports: `Possible` where an unknown pod may have a port of a listed name.
     others: Match,
 }
 
@@ -55,7 +55,7 @@ impl PortSet {
         }
     }
 
-    /// Ports at which the answer may change.
+    /// The first port of each range of ports with the same match.
     pub(super) fn starts(&self) -> impl Iterator<Item = u16> {
         self.ranges.iter().flat_map(|(first, last)| [Some(*first), last.checked_add(1)]).flatten()
     }

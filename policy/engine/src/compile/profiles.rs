@@ -1,4 +1,4 @@
-//! Pods that no selector can tell apart share a profile, so that a selector is asked once for all of them.
+//! Pods that no selector can tell apart share a profile, so that a selector is evaluated once for all of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -10,8 +10,8 @@ use std::{
 use super::{
     counter::Counter,
     hashing::QuickMap,
-    identity::{Reading, ReadingId, Readings},
-    sharing::Move,
+    identity::{AttributesId, AttributesTable, PeerAttributes},
+    interning::Move,
     terms::{TermChange, TermId, Terms},
 };
 use crate::{
@@ -24,7 +24,7 @@ pub(super) struct ProfileId(u32);
 
 #[derive(Debug)]
 pub(super) struct Profiles {
-    ids: HashMap<Likeness, ProfileId>,
+    ids: HashMap<ProfileKey, ProfileId>,
     profiles: QuickMap<ProfileId, Profile>,
     scopes: BTreeMap<String, Scope>,
     next: Counter,
@@ -32,11 +32,11 @@ pub(super) struct Profiles {
 
 #[derive(Debug)]
 struct Profile {
-    like: Likeness,
+    key: ProfileKey,
     pods: usize,
-    /// With how many of the pods have each.
+    /// With the number of pods that have each.
     addresses: BTreeMap<IpAddr, usize>,
-    reading: ReadingId,
+    attributes: AttributesId,
 }
 
 /// A namespace that has pods.
@@ -47,20 +47,20 @@ struct Scope {
     profiles: BTreeSet<ProfileId>,
 }
 
-/// A pod as selectors and named ports see it.
+/// A pod, compared by what selectors and named ports read of it.
 #[derive(Clone, Debug)]
-struct Likeness(Arc<Pod>);
+struct ProfileKey(Arc<Pod>);
 
-impl PartialEq for Likeness {
+impl PartialEq for ProfileKey {
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (&self.0, &other.0);
         a.namespace == b.namespace && a.labels == b.labels && a.container_ports == b.container_ports
     }
 }
 
-impl Eq for Likeness {}
+impl Eq for ProfileKey {}
 
-impl Hash for Likeness {
+impl Hash for ProfileKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Pod { namespace, labels, container_ports, .. } = &*self.0;
         (namespace, labels, container_ports).hash(state);
@@ -74,8 +74,8 @@ impl Default for Profiles {
 }
 
 impl Profiles {
-    pub(super) fn reading(&self, id: ProfileId) -> Option<ReadingId> {
-        self.profiles.get(&id).map(|profile| profile.reading)
+    pub(super) fn attributes(&self, id: ProfileId) -> Option<AttributesId> {
+        self.profiles.get(&id).map(|profile| profile.attributes)
     }
 
     pub(super) fn addresses(&self, id: ProfileId) -> impl Iterator<Item = IpAddr> {
@@ -83,19 +83,19 @@ impl Profiles {
     }
 
     pub(super) fn find(&self, pod: &Arc<Pod>) -> Option<ProfileId> {
-        self.ids.get(&Likeness(Arc::clone(pod))).copied()
+        self.ids.get(&ProfileKey(Arc::clone(pod))).copied()
     }
 
-    /// Counts a pod in, without its addresses.
+    /// Adds a pod, without its addresses.
     pub(super) fn retain(
         &mut self,
         snapshot: &Snapshot,
         terms: &Terms,
-        readings: &mut Readings,
+        attributes_table: &mut AttributesTable,
         pod: &Arc<Pod>,
     ) -> ProfileId {
-        let like = Likeness(Arc::clone(pod));
-        let id = match self.ids.get(&like) {
+        let key = ProfileKey(Arc::clone(pod));
+        let id = match self.ids.get(&key) {
             Some(id) => *id,
             None => {
                 let id = ProfileId(self.next.take());
@@ -104,9 +104,9 @@ impl Profiles {
                     profiles: BTreeSet::new(),
                 });
                 scope.profiles.insert(id);
-                let reading = readings.enter(read(pod, &scope.terms, terms));
-                self.ids.insert(like.clone(), id);
-                self.profiles.insert(id, Profile { like, pods: 0, addresses: BTreeMap::new(), reading });
+                let attributes = attributes_table.add_member(read(pod, &scope.terms, terms));
+                self.ids.insert(key.clone(), id);
+                self.profiles.insert(id, Profile { key, pods: 0, addresses: BTreeMap::new(), attributes });
                 id
             }
         };
@@ -116,8 +116,8 @@ impl Profiles {
         id
     }
 
-    /// Adds addresses of a pod that has been counted in.
-    pub(super) fn house(&mut self, id: ProfileId, addresses: &[IpAddr]) {
+    /// Adds addresses of a pod that has been added.
+    pub(super) fn add_addresses(&mut self, id: ProfileId, addresses: &[IpAddr]) {
         if let Some(profile) = self.profiles.get_mut(&id) {
             for address in addresses {
                 *profile.addresses.entry(*address).or_default() += 1;
@@ -125,8 +125,8 @@ impl Profiles {
         }
     }
 
-    /// Counts a pod out.
-    pub(super) fn release(&mut self, id: ProfileId, addresses: &[IpAddr], readings: &mut Readings) {
+    /// Removes a pod.
+    pub(super) fn release(&mut self, id: ProfileId, addresses: &[IpAddr], attributes_table: &mut AttributesTable) {
         let Some(profile) = self.profiles.get_mut(&id) else { return };
         profile.pods -= 1;
         for address in addresses {
@@ -138,28 +138,28 @@ impl Profiles {
             }
         }
         if profile.pods == 0 {
-            readings.leave(profile.reading);
-            let namespace = &profile.like.0.namespace;
+            attributes_table.remove_member(profile.attributes);
+            let namespace = &profile.key.0.namespace;
             if let Some(scope) = self.scopes.get_mut(namespace) {
                 scope.profiles.remove(&id);
                 if scope.profiles.is_empty() {
                     self.scopes.remove(namespace);
                 }
             }
-            self.ids.remove(&profile.like);
+            self.ids.remove(&profile.key);
             self.profiles.remove(&id);
         }
     }
 
-    /// Reads the profiles again as far as terms or labels of namespaces changed. Returns those that read otherwise.
+    /// Evaluates profiles again where terms or labels of namespaces changed. Returns those whose attributes changed.
     pub(super) fn update(
         &mut self,
         snapshot: &Snapshot,
         terms: &Terms,
         change: &TermChange,
         namespaces: &BTreeSet<String>,
-        readings: &Readings,
-    ) -> Vec<(ProfileId, Move<Reading, ReadingId>)> {
+        attributes_table: &AttributesTable,
+    ) -> Vec<(ProfileId, Move<PeerAttributes, AttributesId>)> {
         let mut moves = Vec::new();
         let added: Vec<&(TermId, Arc<Peer>)> =
             change.added.iter().filter(|(_, peer)| matches!(**peer, Peer::Pods { .. })).collect();
@@ -171,39 +171,40 @@ impl Profiles {
                 continue;
             }
             let before = scope.terms.len();
-            let mut news = Vec::new();
+            let mut new_terms = Vec::new();
             if relabelled {
                 scope.terms = terms_in_scope(snapshot, terms, namespace);
             } else {
                 scope.terms.retain(|term| !change.removed.contains_key(term));
-                news.extend(added.iter().filter(|(_, peer)| in_scope(snapshot, peer, namespace)).map(|(id, _)| *id));
-                if scope.terms.len() == before && news.is_empty() && change.names.is_empty() {
+                new_terms
+                    .extend(added.iter().filter(|(_, peer)| in_scope(snapshot, peer, namespace)).map(|(id, _)| *id));
+                if scope.terms.len() == before && new_terms.is_empty() && change.names.is_empty() {
                     continue;
                 }
                 // Ids ascend, so the list stays sorted.
-                scope.terms.extend(&news);
+                scope.terms.extend(&new_terms);
             }
             for id in &scope.profiles {
                 let Some(profile) = self.profiles.get(id) else { continue };
-                let Some(old) = readings.get(profile.reading) else { continue };
-                let pod = &profile.like.0;
-                let reading = if relabelled {
+                let Some(old) = attributes_table.get(profile.attributes) else { continue };
+                let pod = &profile.key.0;
+                let attributes = if relabelled {
                     read(pod, &scope.terms, terms)
                 } else {
-                    read_again(old, pod, &news, terms, change)
+                    update(old, pod, &new_terms, terms, change)
                 };
-                if reading != *old {
-                    moves.push((*id, Move { from: Some(profile.reading), to: Some(reading), members: 1 }));
+                if attributes != *old {
+                    moves.push((*id, Move { from: Some(profile.attributes), to: Some(attributes), members: 1 }));
                 }
             }
         }
         moves
     }
 
-    /// Notes where a profile's reading is now. Whether that is another place.
-    pub(super) fn settle(&mut self, id: ProfileId, reading: ReadingId) -> bool {
+    /// Sets the attributes of a profile. Returns whether they are others than before.
+    pub(super) fn set_attributes(&mut self, id: ProfileId, attributes: AttributesId) -> bool {
         let Some(profile) = self.profiles.get_mut(&id) else { return false };
-        std::mem::replace(&mut profile.reading, reading) != reading
+        std::mem::replace(&mut profile.attributes, attributes) != attributes
     }
 }
 
@@ -215,17 +216,17 @@ fn in_scope(snapshot: &Snapshot, peer: &Peer, namespace: &str) -> bool {
     matches!(peer, Peer::Pods { namespaces, .. } if selector::in_scope(snapshot, namespaces, namespace))
 }
 
-fn read(pod: &Pod, in_scope: &[TermId], terms: &Terms) -> Reading {
-    let terms_held = in_scope.iter().copied().filter(|term| selects(terms, *term, pod)).collect();
-    Reading { terms: terms_held, ports: ports_read(pod, terms), own_node: false }
+fn read(pod: &Pod, in_scope: &[TermId], terms: &Terms) -> PeerAttributes {
+    let fulfilled = in_scope.iter().copied().filter(|term| selects(terms, *term, pod)).collect();
+    PeerAttributes { terms: fulfilled, ports: ports_read(pod, terms), own_node: false }
 }
 
-/// As [`read`], where only terms and names changed. `news`: new terms in scope.
-fn read_again(old: &Reading, pod: &Pod, news: &[TermId], terms: &Terms, change: &TermChange) -> Reading {
+/// [`read`], where only terms and names changed. `new_terms`: those in scope.
+fn update(old: &PeerAttributes, pod: &Pod, new_terms: &[TermId], terms: &Terms, change: &TermChange) -> PeerAttributes {
     let kept = old.terms.iter().filter(|term| !change.removed.contains_key(term));
-    let terms_held = kept.chain(news.iter().filter(|term| selects(terms, **term, pod))).copied().collect();
+    let fulfilled = kept.chain(new_terms.iter().filter(|term| selects(terms, **term, pod))).copied().collect();
     let ports = if change.names.is_empty() { old.ports.clone() } else { ports_read(pod, terms) };
-    Reading { terms: terms_held, ports, own_node: false }
+    PeerAttributes { terms: fulfilled, ports, own_node: false }
 }
 
 fn selects(terms: &Terms, term: TermId, pod: &Pod) -> bool {

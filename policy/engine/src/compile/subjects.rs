@@ -1,4 +1,4 @@
-//! The local pods, and the classes that they are in.
+//! The local pods and their classes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,13 +6,14 @@ use std::{
 };
 
 use super::{
-    Books,
-    class::{Class, Likeness},
+    class::Class,
+    class_key::ClassKey,
     counter::Counter,
     difference::Difference,
     hashing::QuickMap,
-    policies::{Policies, Touched, Version},
-    scripts::port_names,
+    output::CompilerOutput,
+    policies::{Policies, Version, VersionChange},
+    policy_rules::port_names,
 };
 use crate::{
     evaluate::tiers,
@@ -20,7 +21,7 @@ use crate::{
     tables::{ClassId, Owner, OwnerId, SubjectEntry},
 };
 
-/// A class from its making to its end; its [`ClassId`] may have been another class's before.
+/// Where a class is kept. Not its [`ClassId`], which may have been another class's before.
 pub(super) type Slot = u32;
 
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(super) struct Subjects {
     node: String,
     local: QuickMap<ObjectKey, Subject>,
     classes: QuickMap<Slot, Class>,
-    by_likeness: QuickMap<Arc<Likeness>, Slot>,
+    class_by_key: QuickMap<Arc<ClassKey>, Slot>,
     next_slot: Counter,
     next: Counter,
 }
@@ -43,15 +44,15 @@ struct Subject {
     ingress: Slot,
 }
 
-/// What became of subjects and classes.
+/// Which pods may be in other classes, and which classes are new or removed.
 #[derive(Debug, Default)]
 pub(super) struct ClassChange {
     /// Pods that may be in other classes than before.
     pub(super) affected: BTreeSet<ObjectKey>,
-    /// New classes, each with the one from which its first member comes. Nothing is judged in them yet.
+    /// New classes, each with the class that its first member comes from. Nothing is evaluated in them yet.
     pub(super) created: Vec<(Slot, Option<Slot>)>,
     /// Classes without members.
-    pub(super) dissolved: BTreeMap<Slot, Class>,
+    pub(super) removed: BTreeMap<Slot, Class>,
 }
 
 impl Subjects {
@@ -60,7 +61,7 @@ impl Subjects {
             node,
             local: QuickMap::default(),
             classes: QuickMap::default(),
-            by_likeness: QuickMap::default(),
+            class_by_key: QuickMap::default(),
             next_slot: Counter::from(0),
             next: Counter::from(floor.max(1)),
         }
@@ -88,16 +89,16 @@ impl Subjects {
         &mut self.classes
     }
 
-    /// Takes in a new snapshot.
+    /// Brings pods and classes up to date with a new snapshot.
     pub(super) fn update(
         &mut self,
         snapshot: &Snapshot,
         difference: &Difference,
         policies: &Policies,
-        touched: &Touched,
-        books: &mut Books,
+        versions: &VersionChange,
+        output: &mut CompilerOutput,
     ) -> ClassChange {
-        let affected = self.affected(snapshot, difference, touched);
+        let affected = self.affected(snapshot, difference, versions);
         let mut change = ClassChange::default();
         let mut emptied = BTreeSet::new();
         for key in &affected {
@@ -108,16 +109,16 @@ impl Subjects {
                     Arc::ptr_eq(&subject.pod, &pod) && !difference.namespaces.contains(&pod.namespace)
                 });
                 let selecting = match known {
-                    Some(subject) => Policies::selecting_again(&subject.selecting, touched, snapshot, &pod),
+                    Some(subject) => Policies::update_selecting(&subject.selecting, versions, snapshot, &pod),
                     None => policies.selecting(snapshot, &pod),
                 };
                 let [egress, ingress] = [Direction::Egress, Direction::Ingress].map(|direction| {
                     let from = before.as_ref().map(|subject| subject.slot(direction));
-                    self.enter(direction, &selecting, &pod, from, &mut change, books)
+                    self.add_to_class(direction, &selecting, &pod, from, &mut change, output)
                 });
                 let owner = match &before {
                     Some(subject) if subject.pod.uid == pod.uid => subject.owner,
-                    _ => books.owners.id(Owner::Pod { key: key.clone(), uid: pod.uid.clone() }),
+                    _ => output.owners.id(Owner::Pod { key: key.clone(), uid: pod.uid.clone() }),
                 };
                 self.local.insert(key.clone(), Subject { pod, owner, selecting, egress, ingress });
             }
@@ -136,58 +137,58 @@ impl Subjects {
                 self.classes.insert(slot, class);
                 continue;
             }
-            self.by_likeness.remove(&class.likeness);
-            class.rules.release(class.likeness.direction, &mut books.scripts, &mut books.terms);
-            change.dissolved.insert(slot, class);
+            self.class_by_key.remove(&class.key);
+            class.rules.release(class.key.direction, &mut output.policy_rules, &mut output.terms);
+            change.removed.insert(slot, class);
         }
         change.affected = affected;
         change
     }
 
-    /// Writes what holds for these pods, once their classes have their ids.
-    pub(super) fn publish(&self, affected: BTreeSet<ObjectKey>, books: &mut Books) {
+    /// Writes the entries of these pods, once their classes have their ids.
+    pub(super) fn publish(&self, affected: BTreeSet<ObjectKey>, output: &mut CompilerOutput) {
         for key in affected {
             let entry = self.local.get(&key).and_then(|subject| self.entry(subject));
-            books.ledger.set_subject(key, entry);
+            output.tracked.set_subject(key, entry);
         }
     }
 
     /// Pods whose classes may be others now.
-    fn affected(&self, snapshot: &Snapshot, difference: &Difference, touched: &Touched) -> BTreeSet<ObjectKey> {
+    fn affected(&self, snapshot: &Snapshot, difference: &Difference, versions: &VersionChange) -> BTreeSet<ObjectKey> {
         let is_local = |key: &&ObjectKey| {
             self.local.contains_key(*key) || snapshot.pods.get(*key).is_some_and(|pod| pod.node == self.node)
         };
         let mut affected: BTreeSet<ObjectKey> = difference.pods.iter().filter(is_local).cloned().collect();
         let concerned = |subject: &Subject| {
-            difference.namespaces.contains(&subject.pod.namespace) || touched.selects(snapshot, &subject.pod)
+            difference.namespaces.contains(&subject.pod.namespace) || versions.selects(snapshot, &subject.pod)
         };
         let others = self.local.iter().filter(|(_, subject)| concerned(subject)).map(|(key, _)| key.clone());
         affected.extend(others);
         affected
     }
 
-    /// Counts a pod into its class. `from`: the class that it comes from.
-    fn enter(
+    /// Adds a pod to its class. `from`: the class that it comes from.
+    fn add_to_class(
         &mut self,
         direction: Direction,
         selecting: &[Arc<Version>],
         pod: &Pod,
         from: Option<Slot>,
         change: &mut ClassChange,
-        books: &mut Books,
+        output: &mut CompilerOutput,
     ) -> Slot {
-        let policies = heard(selecting, direction);
+        let policies = relevant_policies(selecting, direction);
         let ports = match direction {
             Direction::Ingress => named_ports(&policies, pod),
             Direction::Egress => Vec::new(),
         };
-        let likeness = Likeness { direction, policies, ports };
-        let slot = match self.by_likeness.get(&likeness) {
+        let class_key = ClassKey { direction, policies, ports };
+        let slot = match self.class_by_key.get(&class_key) {
             Some(slot) => *slot,
             None => {
-                let (slot, likeness) = (self.next_slot.take(), Arc::new(likeness));
-                self.classes.insert(slot, Class::new(Arc::clone(&likeness), &mut books.scripts, &mut books.terms));
-                self.by_likeness.insert(likeness, slot);
+                let (slot, class_key) = (self.next_slot.take(), Arc::new(class_key));
+                self.classes.insert(slot, Class::new(Arc::clone(&class_key), output));
+                self.class_by_key.insert(class_key, slot);
                 change.created.push((slot, from));
                 slot
             }
@@ -219,16 +220,16 @@ impl Subject {
     }
 }
 
-/// Those of the policies that select a pod that can matter to it in one direction. Baseline is never reached where a
-/// network policy isolates; but whether anything is audited is told in every decision.
-fn heard(selecting: &[Arc<Version>], direction: Direction) -> Vec<Arc<Version>> {
+/// Of the policies that select a pod, those that can decide in one direction. Baseline is never reached where a network
+/// policy isolates; but audited policies stay, since every decision says what they would do.
+fn relevant_policies(selecting: &[Arc<Version>], direction: Direction) -> Vec<Arc<Version>> {
     let concerning = || selecting.iter().filter(|version| tiers::concerns(&version.policy, direction));
     let isolated = concerning().any(|version| version.policy.tier == Tier::NetworkPolicy && !version.audited);
-    let in_vain = |version: &Version| isolated && version.policy.tier == Tier::Baseline && !version.audited;
-    concerning().filter(|version| !in_vain(version)).cloned().collect()
+    let unreachable = |version: &Version| isolated && version.policy.tier == Tier::Baseline && !version.audited;
+    concerning().filter(|version| !unreachable(version)).cloned().collect()
 }
 
-/// What the port names in ingress rules can read of the subject.
+/// The subject's container ports that ingress rules name.
 fn named_ports(policies: &[Arc<Version>], pod: &Pod) -> Vec<ContainerPort> {
     let rules = policies.iter().flat_map(|version| &version.policy.rules);
     let names: BTreeSet<&str> =

@@ -1,4 +1,4 @@
-//! What the rules of live classes can read of a peer: their peers as terms, and the port names they resolve on it.
+//! What the rules of the classes in use can read of a peer: their peers as terms, and the port names they resolve on it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,11 +9,11 @@ use std::{
 use super::counter::Counter;
 use crate::{address, model::Peer};
 
-/// A peer as some rules name it. Never given out twice.
+/// A condition on a peer, as some rules name it. Never given out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TermId(u32);
 
-/// Counted by the classes that use them.
+/// Reference-counted by the classes that use them.
 #[derive(Debug)]
 pub(super) struct Terms {
     ids: HashMap<Arc<Peer>, TermId>,
@@ -30,7 +30,7 @@ struct Term {
     uses: usize,
 }
 
-/// Terms and names that no class used before, or none uses any more.
+/// Terms and names that classes only now use, or no longer use.
 #[derive(Debug, Default)]
 pub(super) struct TermChange {
     pub(super) added: Vec<(TermId, Arc<Peer>)>,
@@ -121,8 +121,8 @@ impl Terms {
         self.live.get(&id).map(|term| &*term.peer)
     }
 
-    /// Forgets what is not used any more, and tells what changed since the last call.
-    pub(super) fn settle(&mut self) -> TermChange {
+    /// Drops what is not used any more, and returns what changed since the last call.
+    pub(super) fn take_change(&mut self) -> TermChange {
         let mut change = TermChange::default();
         let added = mem::take(&mut self.added);
         for (id, term) in self.live.extract_if(.., |_, term| term.uses == 0) {
@@ -139,7 +139,7 @@ impl Terms {
     }
 }
 
-/// Equal peers spelled alike.
+/// Equal peers have equal canonical forms.
 fn canonical(peer: &Peer) -> Peer {
     match peer {
         Peer::Block { cidr, except } => {

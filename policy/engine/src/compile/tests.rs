@@ -13,10 +13,16 @@ use crate::{
 const NODE: &str = "n1";
 
 impl Compiler {
-    /// How many scripts, terms, identities, grounds and readings it goes by.
+    /// How many policy rules, terms, identities, sets of CIDR facts and of attributes it keeps.
     pub(crate) fn remembers(&self) -> [usize; 5] {
-        let [grounds, readings] = self.world.remembers();
-        [self.books.scripts.len(), self.books.terms.iter().count(), self.identities.len(), grounds, readings]
+        let [cidr_facts, attributes] = self.records.interned();
+        [
+            self.output.policy_rules.len(),
+            self.output.terms.iter().count(),
+            self.identities.len(),
+            cidr_facts,
+            attributes,
+        ]
     }
 }
 

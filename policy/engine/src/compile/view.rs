@@ -1,49 +1,53 @@
-//! What the rules of a class can read of an identity.
+//! A class's view of an identity: the attributes that its rules can read.
 
-use super::{class::Rules, identity::Reading, terms::TermId};
+use super::{class_rules::ClassRules, identity::PeerAttributes, terms::TermId};
 use crate::model::ContainerPort;
 
-/// An identity with what can be read of it.
+/// All attributes of an identity that some rule may read.
 #[derive(Debug)]
-pub(super) struct Look<'a> {
-    /// Terms that hold for the address; sorted.
-    pub(super) ground: &'a [TermId],
-    pub(super) claims: Vec<&'a Reading>,
+pub(super) struct PeerFacts<'a> {
+    /// Terms that the address fulfils, whoever owns it; sorted.
+    pub(super) cidr_facts: &'a [TermId],
+    /// Of each owner of the address.
+    pub(super) claims: Vec<&'a PeerAttributes>,
     pub(super) unknown_pod: bool,
 }
 
+/// Identities with equal views have equal outcomes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct View {
-    /// One for each that claims the address, one in all for nobody; once where all are the same.
-    pub(super) claims: Vec<ClaimView>,
+pub(super) struct PeerView {
+    /// One for each owner of the address; a single one where there is none, and where all are equal.
+    pub(super) claims: Vec<ClaimantView>,
     pub(super) unknown_pod: bool,
 }
 
+/// The peer, if it is one of the owners of its address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct ClaimView {
-    /// Those that the class reads and that hold; sorted.
+pub(super) struct ClaimantView {
+    /// Terms of the class that it fulfils; sorted.
     pub(super) terms: Vec<TermId>,
-    /// As far as rules that mean it ask for their names.
+    /// Container ports whose names are used by rules that match it.
     pub(super) ports: Vec<ContainerPort>,
     pub(super) own_node: bool,
 }
 
-impl View {
-    /// The world's.
+impl PeerView {
+    /// That of the world.
     pub(super) fn plain() -> Self {
-        Self { claims: vec![ClaimView::default()], unknown_pod: false }
+        Self { claims: vec![ClaimantView::default()], unknown_pod: false }
     }
 
-    /// How an identity looks to these rules; `None` where it looks like the world.
-    pub(super) fn new(rules: &Rules, peer: &Look<'_>) -> Option<Self> {
+    /// `None` where these rules cannot tell the identity from the world.
+    pub(super) fn new(rules: &ClassRules, peer: &PeerFacts<'_>) -> Option<Self> {
         let unknown_pod = peer.unknown_pod && rules.reads_pods;
-        let nobody = Reading::default();
+        let nobody = PeerAttributes::default();
         let (first, others) = match peer.claims.split_first() {
             Some((first, others)) => (*first, others),
             None => (&nobody, &[][..]),
         };
-        let first = ClaimView::new(rules, peer.ground, first);
-        let others: Vec<ClaimView> = others.iter().map(|reading| ClaimView::new(rules, peer.ground, reading)).collect();
+        let first = ClaimantView::new(rules, peer.cidr_facts, first);
+        let others: Vec<ClaimantView> =
+            others.iter().map(|attributes| ClaimantView::new(rules, peer.cidr_facts, attributes)).collect();
         let alike = others.iter().all(|other| *other == first);
         if alike && first.is_plain() && !unknown_pod {
             return None;
@@ -55,25 +59,25 @@ impl View {
         Some(Self { claims, unknown_pod })
     }
 
-    /// Whether one of these terms holds.
-    pub(super) fn holds_any(&self, terms: &[TermId]) -> bool {
+    /// Whether it fulfils one of these terms.
+    pub(super) fn fulfils_any(&self, terms: &[TermId]) -> bool {
         let holds = |term: &TermId| self.claims.iter().any(|claim| claim.terms.binary_search(term).is_ok());
         terms.iter().any(holds)
     }
 }
 
-impl ClaimView {
-    fn new(rules: &Rules, ground: &[TermId], reading: &Reading) -> Self {
+impl ClaimantView {
+    fn new(rules: &ClassRules, cidr_facts: &[TermId], attributes: &PeerAttributes) -> Self {
         let is_read = |term: &&TermId| rules.terms.binary_search(term).is_ok();
-        let mut terms: Vec<TermId> = ground.iter().chain(&reading.terms).filter(is_read).copied().collect();
+        let mut terms: Vec<TermId> = cidr_facts.iter().chain(&attributes.terms).filter(is_read).copied().collect();
         terms.sort_unstable();
         terms.dedup();
         let mut ports = Vec::new();
-        if rules.reads_names && !reading.ports.is_empty() {
-            let names: Vec<&str> = rules.scripts.iter().flat_map(|script| script.names_read(&terms)).collect();
-            ports.extend(reading.ports.iter().filter(|port| names.contains(&port.name.as_str())).cloned());
+        if rules.reads_names && !attributes.ports.is_empty() {
+            let names: Vec<&str> = rules.policies.iter().flat_map(|policy| policy.names_read(&terms)).collect();
+            ports.extend(attributes.ports.iter().filter(|port| names.contains(&port.name.as_str())).cloned());
         }
-        Self { terms, ports, own_node: reading.own_node && rules.isolates }
+        Self { terms, ports, own_node: attributes.own_node && rules.isolates }
     }
 
     fn is_plain(&self) -> bool {

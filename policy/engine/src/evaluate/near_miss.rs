@@ -1,25 +1,45 @@
 //! How near the isolating policies came to allowing a flow: per policy the rule that got furthest, and where it failed.
 
 use super::{
-    Question,
+    flow::Family,
     peer::{self, Claim, Facts},
-    ports, selector,
+    ports,
+    question::Question,
+    selector,
     tiers::Match,
 };
 use crate::{
     address,
-    decision::{Direction, FailedDimension, NearMiss},
-    evaluate::Family,
+    decision::{Direction, FailedDimension, NearMiss, Reason},
     model::{
         Action, Labels, NamePattern, NamespaceScope, Operator, Peer, Policy, PortMatch, Protocol, Requirement, Rule,
         Selector, Tier,
     },
 };
 
-/// One near miss for each of `policies` that isolates, with the peer taken for `claim`.
-pub(super) fn of(question: &Question<'_>, policies: &[&Policy], claim: Option<&Claim<'_>>) -> Vec<NearMiss> {
+/// One near miss for each isolating policy. Empty unless they deny the flow for want of a matching rule, as things are or
+/// once all audited policies are enforced.
+pub(super) fn of(question: &Question<'_>) -> Vec<NearMiss> {
+    if question.peer.is(question.subject) || (question.direction == Direction::Egress && question.peer.service) {
+        return Vec::new();
+    }
+    let denies = |policies: &&&Vec<&Policy>| question.evaluate(policies).reason == Reason::IsolatedNoMatch;
+    let Some(policies) = [&question.policies, &question.in_force].iter().find(denies).copied() else {
+        return Vec::new();
+    };
+    let claim = denied_claim(question, policies);
     let isolating = policies.iter().filter(|policy| policy.tier == Tier::NetworkPolicy);
     isolating.map(|policy| nearest(question, policy, claim)).collect()
+}
+
+/// Of several owners of the peer's address, the first that is denied.
+fn denied_claim<'q, 'a>(question: &'q Question<'a>, policies: &[&'a Policy]) -> Option<&'q Claim<'a>> {
+    let port = question.port.or_else(|| question.protocol.has_ports().then_some(1));
+    let denied = |claim: &Option<&'q Claim<'a>>| {
+        question.evaluate_claim(policies, *claim, port).reason == Reason::IsolatedNoMatch
+    };
+    let first = question.peer.claims().next().flatten();
+    question.peer.claims().find(denied).map_or(first, |claim| claim)
 }
 
 fn nearest(question: &Question<'_>, policy: &Policy, claim: Option<&Claim<'_>>) -> NearMiss {

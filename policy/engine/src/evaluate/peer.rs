@@ -1,10 +1,14 @@
-//! Who is at the other end, and whether a rule's peer means it.
+//! Who is at the other end, and whether a rule's peer matches it.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{End, Family, selector, tiers::Match};
+use super::{
+    flow::{End, Family},
+    selector,
+    tiers::Match,
+};
 use crate::{
     address,
     model::{NamePattern, Node, Peer, Pod, Snapshot},
@@ -22,8 +26,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) service: bool,
     /// In a pod range, and nobody owns it.
     pub(crate) unknown_pod: bool,
-    /// Whether it is in a block, or has a name, where there is no address to tell by.
-    unread: Match,
+    /// Whether it matches blocks and names where its address is not known.
+    unknown_address: Match,
 }
 
 /// An owner of an address.
@@ -84,7 +88,7 @@ impl<'a> Facts<'a> {
 
     fn nobody(address: Option<IpAddr>, family: Family) -> Self {
         let family = address.map_or(family, Family::of);
-        Self { address, family, claims: Vec::new(), service: false, unknown_pod: false, unread: Match::No }
+        Self { address, family, claims: Vec::new(), service: false, unknown_pod: false, unknown_address: Match::No }
     }
 
     /// Each owner in order; `None` once where there is none.
@@ -93,16 +97,16 @@ impl<'a> Facts<'a> {
         self.claims.iter().map(Some).chain(nobody)
     }
 
-    /// Taken for someone whose address matches the rules so, where it has none to tell by.
-    pub(crate) fn assuming(&self, unread: Match) -> Self {
-        Self { unread, ..self.clone() }
+    /// A copy whose unknown address matches blocks and names as `unknown_address` says.
+    pub(crate) fn assuming(&self, unknown_address: Match) -> Self {
+        Self { unknown_address, ..self.clone() }
     }
 
     fn in_block(&self, snapshot: &Snapshot, cidr: IpNet, except: &[IpNet]) -> Match {
         match self.address {
             Some(own) => (address::holds(cidr, own) && !except.iter().any(|hole| address::holds(*hole, own))).into(),
             None if self.is_sure_to_be_in(cidr, except) => Match::Certain,
-            None if self.may_be_in(snapshot, cidr) => self.unread,
+            None if self.may_be_in(snapshot, cidr) => self.unknown_address,
             None => Match::No,
         }
     }
@@ -136,7 +140,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Whether a rule's peer means the other end, taken for one of its owners.
+/// Whether a rule's peer matches the other end, as one of the owners of its address.
 pub(crate) fn matches(snapshot: &Snapshot, term: &Peer, facts: &Facts<'_>, claim: Option<&Claim<'_>>) -> Match {
     match term {
         Peer::Pods { namespaces, pods } => match claim {
@@ -150,7 +154,9 @@ pub(crate) fn matches(snapshot: &Snapshot, term: &Peer, facts: &Facts<'_>, claim
             Some(Claim::Node { node: Some(node), .. }) => selector::matches(labels, &node.labels).into(),
             _ => Match::No,
         },
-        Peer::Name(pattern) => facts.address.map_or(facts.unread, |own| has_name(snapshot, pattern, own).into()),
+        Peer::Name(pattern) => {
+            facts.address.map_or(facts.unknown_address, |own| has_name(snapshot, pattern, own).into())
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whether a rule's port means the flow's, and where the port space changes.
+//! Whether a port entry of a rule matches a flow, and at which ports the answer may change.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::model::{ContainerPort, PortMatch, Protocol};
 pub(crate) enum NamedOn<'a> {
     /// A pod with these container ports.
     Pod(&'a [ContainerPort]),
-    /// A pod of which nothing is known: it may call any of its ports so.
+    /// A pod of which nothing is known: any of its ports may have the name.
     UnknownPod,
     /// A named port of something that is no pod never matches (E-2).
     NoPod,
@@ -44,16 +44,16 @@ pub(crate) fn resolve<'a>(
         .map(|port| (port.protocol, port.port))
 }
 
-/// First ports of the stretches of one protocol's port space that no rule tells apart. Port 0 is no port.
-pub(crate) struct Starts(BTreeSet<u16>);
+/// First ports of the ranges of one protocol that no rule tells apart. Port 0 is no port.
+pub(crate) struct PortBoundaries(BTreeSet<u16>);
 
-impl Default for Starts {
+impl Default for PortBoundaries {
     fn default() -> Self {
         Self(BTreeSet::from([1]))
     }
 }
 
-impl Starts {
+impl PortBoundaries {
     pub(crate) fn add(&mut self, term: &PortMatch, on: NamedOn<'_>, protocol: Protocol) {
         match term {
             PortMatch::Protocol(_) => {}

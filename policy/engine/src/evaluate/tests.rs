@@ -1,4 +1,4 @@
-//! Verdict, blame and near miss, by the rules of the semantics.
+//! Verdict, attribution and near miss, by the rules of `docs/semantics.md`.
 
 use crate::{
     build::*,

@@ -1,6 +1,7 @@
-//! The walk through the tiers: admin, network policy, baseline, default. Who decides, and who is blamed.
+//! The walk through the tiers: admin, network policy, baseline, default. What decides, and which policies it is
+//! attributed to.
 //!
-//! It does not know what a rule reads: whether a rule matches is asked of the caller.
+//! It does not know what a rule reads: the caller says whether a rule matches.
 
 use std::{cmp::Ordering, ptr};
 
@@ -9,11 +10,11 @@ use crate::{
     model::{Action, Direction, Policy, Rule, Tier},
 };
 
-/// Whether a rule means a flow.
+/// Whether a rule matches a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Match {
     No,
-    /// It would for some of those who may own the address. Enough to deny, never to accept or to pass.
+    /// It would match some of the possible owners of the address. Enough to deny, never to accept or to pass.
     Possible,
     Certain,
 }
@@ -24,25 +25,25 @@ impl From<bool> for Match {
     }
 }
 
-/// What the policies of one end conclude for one peer and port, audited policies being left out or enforced.
+/// What the policies of one end conclude for one peer and port, with audited policies either left out or enforced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Judgement<'a> {
+pub(crate) struct Conclusion<'a> {
     pub(crate) verdict: Verdict,
     pub(crate) reason: Reason,
     pub(crate) tier: Option<Tier>,
     pub(crate) confidence: Confidence,
-    pub(crate) blames: Vec<Blame<'a>>,
+    pub(crate) parts: Vec<PolicyPart<'a>>,
 }
 
-/// One policy's part in a judgement: a reference that is not yet written out.
+/// One policy's part in a conclusion: a [`Reference`] before its texts are copied.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Blame<'a> {
+pub(crate) struct PolicyPart<'a> {
     pub(crate) role: Role,
     pub(crate) policy: &'a Policy,
     pub(crate) rule: Option<&'a Rule>,
 }
 
-impl PartialEq for Blame<'_> {
+impl PartialEq for PolicyPart<'_> {
     /// The same rule of the same policy, not one that reads alike.
     fn eq(&self, other: &Self) -> bool {
         let same_rule = match (self.rule, other.rule) {
@@ -53,21 +54,21 @@ impl PartialEq for Blame<'_> {
     }
 }
 
-impl Eq for Blame<'_> {}
+impl Eq for PolicyPart<'_> {}
 
-impl Judgement<'_> {
+impl Conclusion<'_> {
     /// Without any policy.
     pub(crate) fn plain(verdict: Verdict, reason: Reason) -> Self {
-        Self { verdict, reason, tier: None, confidence: Confidence::Exact, blames: Vec::new() }
+        Self { verdict, reason, tier: None, confidence: Confidence::Exact, parts: Vec::new() }
     }
 
-    /// The first that denies, else the first: for what may be any of several things. Partial unless all are the same.
-    /// No judgements at all do not happen; they would deny.
-    pub(crate) fn safest(judgements: impl IntoIterator<Item = Self>) -> Self {
-        let mut judgements = judgements.into_iter();
-        let Some(mut safest) = judgements.next() else { return Self::plain(Verdict::Denied, Reason::FailClosed) };
+    /// The most restricted of several: the first that denies, else the first. Partial unless all are equal. An empty list
+    /// does not happen; it would deny.
+    pub(crate) fn safest(conclusions: impl IntoIterator<Item = Self>) -> Self {
+        let mut conclusions = conclusions.into_iter();
+        let Some(mut safest) = conclusions.next() else { return Self::plain(Verdict::Denied, Reason::FailClosed) };
         let mut same = true;
-        for next in judgements {
+        for next in conclusions {
             same &= next == safest;
             if next.verdict == Verdict::Denied && safest.verdict != Verdict::Denied {
                 safest = next;
@@ -79,23 +80,23 @@ impl Judgement<'_> {
         safest
     }
 
-    /// The decision, given the judgement that would stand with all audited policies enforced.
+    /// The decision. `staged`: the conclusion with all audited policies enforced.
     pub(crate) fn with_staged(&self, staged: Option<&Self>) -> Decision {
         let &Self { verdict, reason, tier, confidence, .. } = self;
         let verdict_if_enforced = staged.map(|staged| staged.verdict);
-        let references = self.blames_with(staged).map(|blame| blame.written_out()).collect();
+        let references = self.parts_with(staged).map(|part| part.reference()).collect();
         Decision { verdict, verdict_if_enforced, reason, tier, confidence, references }
     }
 
-    /// Who is to be named in the decision, in order.
-    pub(crate) fn blames_with(&self, staged: Option<&Self>) -> impl Iterator<Item = Blame<'_>> {
-        let deciders = staged.into_iter().flat_map(|staged| &staged.blames).filter(|blame| blame.role != Role::Passed);
-        self.blames.iter().copied().chain(deciders.map(|blame| Blame { role: Role::Staged, ..*blame }))
+    /// The parts that the decision refers to, in order.
+    pub(crate) fn parts_with(&self, staged: Option<&Self>) -> impl Iterator<Item = PolicyPart<'_>> {
+        let deciders = staged.into_iter().flat_map(|staged| &staged.parts).filter(|part| part.role != Role::Passed);
+        self.parts.iter().copied().chain(deciders.map(|part| PolicyPart { role: Role::Staged, ..*part }))
     }
 }
 
-impl Blame<'_> {
-    fn written_out(&self) -> Reference {
+impl PolicyPart<'_> {
+    fn reference(&self) -> Reference {
         let &Self { role, policy, rule } = self;
         Reference {
             role,
@@ -111,7 +112,7 @@ impl Blame<'_> {
     }
 }
 
-/// Whether a policy says anything of a direction. Rules of a direction that a network policy does not isolate are
+/// Whether a policy applies to a direction. Rules of a direction that a network policy does not isolate are
 /// ignored (N-2).
 pub(crate) fn concerns(policy: &Policy, direction: Direction) -> bool {
     match policy.tier {
@@ -144,15 +145,15 @@ pub(crate) fn fault_matches(action: Action) -> Match {
     }
 }
 
-/// Judges by `policies`, which select the subject, concern the direction and stand in [`order`].
+/// Evaluates `policies`, which select the subject, concern the direction and stand in [`order`].
 ///
 /// `own_node`: the peer is the subject's node. `matches` is given positions in `policies` and in a policy's rules.
-pub(crate) fn judge<'a>(
+pub(crate) fn evaluate<'a>(
     policies: &[&'a Policy],
     direction: Direction,
     own_node: bool,
     matches: impl Fn(usize, usize) -> Match,
-) -> Judgement<'a> {
+) -> Conclusion<'a> {
     let mut walk = Walk { policies, direction, matches: &matches, passed: Vec::new(), doubt: false, tie: false };
     walk.ordered(Tier::Admin)
         .or_else(|| walk.network_policies(own_node))
@@ -165,10 +166,10 @@ struct Walk<'w, 'a, M> {
     direction: Direction,
     matches: &'w M,
     /// Rules that passed the flow on.
-    passed: Vec<Blame<'a>>,
-    /// A rule that may have matched was left aside, or one that may not have matched was applied.
+    passed: Vec<PolicyPart<'a>>,
+    /// A rule that may match was passed over, or one that may not match was applied.
     doubt: bool,
-    /// Upstream does not say which of several rules goes first, and they disagree.
+    /// The API leaves the order of several rules undefined, and they disagree.
     tie: bool,
 }
 
@@ -180,7 +181,7 @@ struct Hit<'a> {
 }
 
 impl Hit<'_> {
-    /// What it comes to: a pass that could not be read whole denies (C-9).
+    /// The action that is applied: a pass that could not be read whole denies (C-9).
     fn action(&self) -> Action {
         if self.rule.fault.is_some() { Action::Deny } else { self.rule.action }
     }
@@ -199,7 +200,7 @@ impl Hit<'_> {
 
 impl<'w, 'a, M: Fn(usize, usize) -> Match> Walk<'w, 'a, M> {
     /// A tier in which the first matching rule decides (C-2).
-    fn ordered(&mut self, tier: Tier) -> Option<Judgement<'a>> {
+    fn ordered(&mut self, tier: Tier) -> Option<Conclusion<'a>> {
         let of_tier: Vec<usize> = self.of_tier(tier).collect();
         let (position, hit) = of_tier.iter().enumerate().find_map(|(position, policy)| {
             let (hit, doubt) = self.first_hit(*policy);
@@ -214,24 +215,24 @@ impl<'w, 'a, M: Fn(usize, usize) -> Match> Walk<'w, 'a, M> {
             .collect();
         let tie = rivals.iter().any(|rival| rival.action() != hit.action());
         self.tie |= tie;
-        // Where the flow is passed on nobody here has decided, so the tied rules stand with the one that passed it.
+        // A pass decides nothing, so the tied rules have the role of the one that passed the flow on.
         let role = if hit.action() == Action::Pass { Role::Passed } else { Role::Decided };
-        let tied = rivals.iter().filter(|_| tie).map(|rival| refer(rival.policy, Some(rival.rule), role));
+        let tied = rivals.iter().filter(|_| tie).map(|rival| part(rival.policy, Some(rival.rule), role));
         match hit.action() {
             Action::Pass => {
-                self.passed.push(refer(hit.policy, Some(hit.rule), role));
+                self.passed.push(part(hit.policy, Some(hit.rule), role));
                 self.passed.extend(tied);
                 None
             }
             action @ (Action::Accept | Action::Deny) => {
                 let verdict = if action == Action::Accept { Verdict::Allowed } else { Verdict::Denied };
-                let deciders = [refer(hit.policy, Some(hit.rule), role)].into_iter().chain(tied).collect();
+                let deciders = [part(hit.policy, Some(hit.rule), role)].into_iter().chain(tied).collect();
                 Some(self.conclude(verdict, hit.reason(tier), Some(tier), deciders))
             }
         }
     }
 
-    /// The first rule of a policy that applies, and whether one before it may have matched too.
+    /// The first rule of a policy that applies, and whether one before it may match too.
     fn first_hit(&self, policy: usize) -> (Option<Hit<'a>>, bool) {
         let mut doubt = false;
         let owner = self.policies[policy];
@@ -249,8 +250,8 @@ impl<'w, 'a, M: Fn(usize, usize) -> Match> Walk<'w, 'a, M> {
         (None, doubt)
     }
 
-    /// The union of all rules of all policies that isolate the subject (§2.2).
-    fn network_policies(&mut self, own_node: bool) -> Option<Judgement<'a>> {
+    /// The union of all rules of all policies that isolate the subject.
+    fn network_policies(&mut self, own_node: bool) -> Option<Conclusion<'a>> {
         let isolating: Vec<usize> = self.of_tier(Tier::NetworkPolicy).collect();
         let tier = Some(Tier::NetworkPolicy);
         if isolating.is_empty() {
@@ -269,14 +270,14 @@ impl<'w, 'a, M: Fn(usize, usize) -> Match> Walk<'w, 'a, M> {
                 match (self.matches)(*policy, position) {
                     Match::No => {}
                     Match::Possible => self.doubt = true,
-                    Match::Certain => deciders.push(refer(owner, Some(rule), Role::Decided)),
+                    Match::Certain => deciders.push(part(owner, Some(rule), Role::Decided)),
                 }
             }
         }
         if !deciders.is_empty() {
             return Some(self.conclude(Verdict::Allowed, Reason::RuleMatch, tier, deciders));
         }
-        let deciders = isolating.iter().map(|policy| refer(self.policies[*policy], None, Role::Isolating)).collect();
+        let deciders = isolating.iter().map(|policy| part(self.policies[*policy], None, Role::Isolating)).collect();
         Some(self.conclude(Verdict::Denied, Reason::IsolatedNoMatch, tier, deciders))
     }
 
@@ -285,15 +286,15 @@ impl<'w, 'a, M: Fn(usize, usize) -> Match> Walk<'w, 'a, M> {
         verdict: Verdict,
         reason: Reason,
         tier: Option<Tier>,
-        deciders: Vec<Blame<'a>>,
-    ) -> Judgement<'a> {
+        deciders: Vec<PolicyPart<'a>>,
+    ) -> Conclusion<'a> {
         let confidence = match (self.doubt, self.tie) {
             (true, _) => Confidence::Partial,
             (false, true) => Confidence::Ambiguous,
             (false, false) => Confidence::Exact,
         };
-        let blames = self.passed.iter().copied().chain(deciders).collect();
-        Judgement { verdict, reason, tier, confidence, blames }
+        let parts = self.passed.iter().copied().chain(deciders).collect();
+        Conclusion { verdict, reason, tier, confidence, parts }
     }
 
     fn of_tier(&self, tier: Tier) -> impl Iterator<Item = usize> + use<'w, 'a, M> {
@@ -302,6 +303,6 @@ impl<'w, 'a, M: Fn(usize, usize) -> Match> Walk<'w, 'a, M> {
     }
 }
 
-fn refer<'a>(policy: &'a Policy, rule: Option<&'a Rule>, role: Role) -> Blame<'a> {
-    Blame { role, policy, rule }
+fn part<'a>(policy: &'a Policy, rule: Option<&'a Rule>, role: Role) -> PolicyPart<'a> {
+    PolicyPart { role, policy, rule }
 }

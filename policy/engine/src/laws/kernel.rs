@@ -1,4 +1,4 @@
-//! What a kernel holds that is told every change, and what it concludes from that alone.
+//! A model of the kernel: it applies every change, and evaluates packets from its tables alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,16 +1,15 @@
-//! `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy: ordered rules of the admin tier, and how ports are written
-//! in that version.
+//! `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy to the model: ordered rules of the admin tier, and the port
+//! syntax of that version.
 
 use netverdict_policy::model::{Policy, PortMatch, Tier};
-use serde_json::Value;
 
 use super::{
-    PolicyKind, Scope,
-    ordered::{self, Dialect, Place, priority, take},
+    ordered::{self, Dialect, Precedence, SUBJECT, peers_of, priority, take},
+    policy_kind::{Layout, PolicyKind, Scope},
     port,
 };
 use crate::{
-    fields::{Fields, Read},
+    fields::{Field, Fields, Read},
     finding::Report,
     object::Object,
 };
@@ -28,7 +27,7 @@ const DIALECT: Dialect = Dialect {
     most_items: 100,
 };
 
-/// Of `pods`, in this version.
+/// Selectors that `pods` requires in this version.
 pub(super) const SELECTORS: &[&str] = &["namespaceSelector", "podSelector"];
 
 impl PolicyKind for AdminNetworkPolicy {
@@ -44,16 +43,20 @@ impl PolicyKind for AdminNetworkPolicy {
         Scope::Cluster
     }
 
+    fn layout(&self) -> &'static Layout {
+        &Layout { subject: SUBJECT, ports: DIALECT.ports, peers_of }
+    }
+
     fn read(&self, object: &Object, report: &mut Report) -> Option<Policy> {
         ordered::read(object, &DIALECT, report, |spec, report| {
-            Some(Place { tier: Tier::Admin, priority: take(priority(spec), report)? })
+            Some(Precedence { tier: Tier::Admin, priority: take(priority(spec), report)? })
         })
     }
 }
 
 /// Exactly one of `portNumber`, `portRange` and `namedPort`.
-pub(super) fn read_port(value: &Value, path: String) -> Read<PortMatch> {
-    let mut fields = Fields::of(value, path)?;
+pub(super) fn read_port(field: Field<'_>) -> Read<PortMatch> {
+    let mut fields = Fields::of(field)?;
     let mut ports = Vec::new();
     if let Some(mut single) = fields.object("portNumber")? {
         let protocol = port::protocol(&mut single, "protocol")?;

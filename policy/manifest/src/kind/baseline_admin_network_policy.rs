@@ -1,12 +1,12 @@
-//! `policy.networking.k8s.io/v1alpha1` BaselineAdminNetworkPolicy: the one object `default`, whose rules stand behind
-//! network policies. It allows or denies; it never passes.
+//! `policy.networking.k8s.io/v1alpha1` BaselineAdminNetworkPolicy to the model: the one object `default`, whose rules
+//! apply where no network policy does. It allows or denies; it never passes.
 
 use netverdict_policy::model::{Policy, Tier};
 
 use super::{
-    PolicyKind, Scope,
     admin_network_policy::{SELECTORS, read_port},
-    ordered::{self, Dialect, Place},
+    ordered::{self, Dialect, Precedence, SUBJECT, peers_of},
+    policy_kind::{Layout, PolicyKind, Scope},
 };
 use crate::{
     fields::quoted,
@@ -27,7 +27,7 @@ const DIALECT: Dialect = Dialect {
     most_items: 100,
 };
 
-/// The only name that an API server takes.
+/// The only name that an API server accepts.
 const NAME: &str = "default";
 
 impl PolicyKind for BaselineAdminNetworkPolicy {
@@ -43,6 +43,10 @@ impl PolicyKind for BaselineAdminNetworkPolicy {
         Scope::Cluster
     }
 
+    fn layout(&self) -> &'static Layout {
+        &Layout { subject: SUBJECT, ports: DIALECT.ports, peers_of }
+    }
+
     fn read(&self, object: &Object, report: &mut Report) -> Option<Policy> {
         if object.name != NAME {
             let message =
@@ -50,7 +54,8 @@ impl PolicyKind for BaselineAdminNetworkPolicy {
             let remedy = "name it default; a cluster has one of this kind";
             report.error(Invalid::new(code::INVALID_NAME, "metadata.name", message, remedy));
         }
-        let policy = ordered::read(object, &DIALECT, report, |_, _| Some(Place { tier: Tier::Baseline, priority: 0 }));
+        let policy =
+            ordered::read(object, &DIALECT, report, |_, _| Some(Precedence { tier: Tier::Baseline, priority: 0 }));
         policy.filter(|_| object.name == NAME)
     }
 }

@@ -1,17 +1,16 @@
-//! `policy.networking.k8s.io` ClusterNetworkPolicy: ordered rules of the admin or the baseline tier.
+//! `policy.networking.k8s.io` ClusterNetworkPolicy to the model: ordered rules of the admin or the baseline tier.
 //!
 //! v1beta1 has the fields of v1alpha2 with the same meaning.
 
 use netverdict_policy::model::{Policy, PortMatch, Protocol, Tier};
-use serde_json::Value;
 
 use super::{
-    PolicyKind, Scope,
-    ordered::{self, Dialect, Place, priority, take},
+    ordered::{self, Dialect, Precedence, SUBJECT, peers_of, priority, take},
+    policy_kind::{Layout, PolicyKind, Scope},
     port,
 };
 use crate::{
-    fields::{Fields, Read, quoted},
+    fields::{Field, Fields, Read, quoted},
     finding::{Invalid, Report, code},
     object::Object,
 };
@@ -42,11 +41,15 @@ impl PolicyKind for ClusterNetworkPolicy {
         Scope::Cluster
     }
 
+    fn layout(&self) -> &'static Layout {
+        &Layout { subject: SUBJECT, ports: DIALECT.ports, peers_of }
+    }
+
     fn read(&self, object: &Object, report: &mut Report) -> Option<Policy> {
         ordered::read(object, &DIALECT, report, |spec, report| {
             let tier = take(read_tier(spec), report);
             let priority = take(priority(spec), report);
-            Some(Place { tier: tier?, priority: priority? })
+            Some(Precedence { tier: tier?, priority: priority? })
         })
     }
 }
@@ -56,15 +59,15 @@ fn read_tier(spec: &mut Fields<'_>) -> Read<Tier> {
         "Admin" => Ok(Tier::Admin),
         "Baseline" => Ok(Tier::Baseline),
         other => {
-            let message = format!("{} is no tier", quoted(other));
+            let message = format!("expected a tier, found {}", quoted(other));
             Err(Box::new(Invalid::new(code::INVALID_TIER, spec.path("tier"), message, "write Admin or Baseline")))
         }
     }
 }
 
 /// Exactly one of `tcp`, `udp`, `sctp` and `destinationNamedPort`.
-fn read_protocol(value: &Value, path: String) -> Read<PortMatch> {
-    let mut fields = Fields::of(value, path)?;
+fn read_protocol(field: Field<'_>) -> Read<PortMatch> {
+    let mut fields = Fields::of(field)?;
     let mut ports = Vec::new();
     for (name, protocol) in [("tcp", Protocol::TCP), ("udp", Protocol::UDP), ("sctp", Protocol::SCTP)] {
         if let Some(fields) = fields.object(name)? {
@@ -92,8 +95,7 @@ fn read_destination(mut fields: Fields<'_>, protocol: Protocol) -> Read<PortMatc
     let port = fields.object("destinationPort")?;
     fields.finish()?;
     let Some(mut port) = port else { return Ok(PortMatch::Protocol(protocol)) };
-    let number_path = port.path("number");
-    let number = port.value("number").map(|value| port::number(value, number_path)).transpose()?;
+    let number = port.field("number").map(port::number).transpose()?;
     let range = port.object("range")?;
     let path = port.own_path().to_owned();
     port.finish()?;

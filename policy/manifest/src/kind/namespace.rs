@@ -1,29 +1,26 @@
-//! Namespaces: labels, and whether all their policies are audited.
+//! `v1` Namespace to the model: labels, and whether its policies are audited.
 
 use netverdict_policy::model::Namespace;
 
-use super::audit;
-use crate::{
-    finding::{Finding, Report},
-    object::Object,
-};
+use super::mode::is_audited;
+use crate::{finding::Finding, object::Object};
 
-/// Kubernetes puts it on every namespace and nobody can change it (N-12).
+/// Kubernetes sets this label on every namespace and protects it (N-12).
 pub(crate) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Reads a Namespace.
 pub fn namespace(object: &Object) -> (Option<Namespace>, Vec<Finding>) {
-    let mut report = Report::of(object);
+    let mut report = object.report();
     let mut namespace = implied(&object.name);
     namespace.uid = object.uid.clone();
     for (key, value) in object.metadata_map("labels").filter(|(key, _)| *key != NAME_LABEL) {
         namespace.labels.insert(key.to_owned(), value.to_owned());
     }
-    namespace.audit = audit(object, &mut report);
+    namespace.audit = is_audited(object, &mut report);
     (Some(namespace), report.finish())
 }
 
-/// A namespace of which nothing but the name is known.
+/// A namespace of which only the name is known.
 pub(crate) fn implied(name: &str) -> Namespace {
     let labels = [(NAME_LABEL.to_owned(), name.to_owned())].into();
     Namespace { name: name.to_owned(), labels, ..Namespace::default() }

@@ -1,7 +1,7 @@
-//! `networking.k8s.io/v1` NetworkPolicy: a union of what rules accept, for the pods that a policy isolates.
+//! `networking.k8s.io/v1` NetworkPolicy to the model: rules that accept, for the pods that the policy isolates.
 //!
-//! Normalisation N-1 to N-13. A subject or `policyTypes` that cannot be read makes the object unusable, as it is to
-//! an API server; anything wrong in a rule only makes that rule match nothing.
+//! Normalisation follows N-1 to N-13. Where the subject or `policyTypes` cannot be read, the object is not enforced, since an
+//! API server refuses it; an error in a rule makes that rule match nothing.
 
 use netverdict_policy::model::{
     Action, Direction, Isolates, NamespaceScope, Peer, Policy, PortMatch, Rule, Selector, Subject, Tier,
@@ -9,12 +9,13 @@ use netverdict_policy::model::{
 use serde_json::{Map, Value};
 
 use super::{
-    Parts, PolicyKind, Scope, assemble, port,
+    policy_kind::{Layout, Parts, PolicyKind, Scope, assemble},
+    port,
     rule::{self, Faults},
 };
 use crate::{
     address,
-    fields::{Fields, Read, describe, quoted, text, wrong_type},
+    fields::{Field, Fields, List, Read, quoted},
     finding::{Invalid, Report, code},
     nulls,
     object::Object,
@@ -37,18 +38,20 @@ impl PolicyKind for NetworkPolicy {
         Scope::Namespace
     }
 
+    fn layout(&self) -> &'static Layout {
+        &Layout { subject: "spec.podSelector", ports: "ports", peers_of }
+    }
+
     fn read(&self, object: &Object, report: &mut Report) -> Option<Policy> {
         let empty = Value::Object(Map::new());
-        let spec = match object.value.get("spec") {
-            Some(spec) if !spec.is_null() => spec,
-            _ => {
-                let message = "spec is missing: the policy isolates every pod of its namespace for ingress";
-                report.warning(Invalid::new(code::MISSING_FIELD, "spec", message, "write podSelector and policyTypes"));
-                &empty
-            }
-        };
-        let spec = nulls::filled(spec, "spec", report);
-        let mut spec = match Fields::of(&spec, "spec".into()) {
+        let mut field = object.spec();
+        if field.value.is_null() {
+            let message = "spec is missing: the policy isolates every pod of its namespace for ingress";
+            report.warning(Invalid::new(code::MISSING_FIELD, "spec", message, "write podSelector and policyTypes"));
+            field = field.with_value(&empty);
+        }
+        let spec = nulls::filled(field.value, "spec", report);
+        let mut spec = match Fields::of(field.with_value(&spec)) {
             Ok(spec) => spec,
             Err(invalid) => {
                 report.error(not_enforced(*invalid));
@@ -59,12 +62,12 @@ impl PolicyKind for NetworkPolicy {
         let isolates = isolates(&mut spec, report);
         let mut rules = Vec::new();
         for direction in [Direction::Ingress, Direction::Egress] {
-            rules.extend(rule::each(&mut spec, direction, Action::Accept, report, |index, value, path, report| {
-                read_rule(direction, index, value, path, &object.namespace, report)
+            rules.extend(rule::each(&mut spec, direction, Action::Accept, report, |index, rule, report| {
+                read_rule(direction, index, rule, &object.namespace, report)
             }));
         }
         if let Err(invalid) = spec.finish() {
-            // Nobody can say what the field would have narrowed, so what it may belong to accepts nothing.
+            // The field may narrow any rule, so no rule may accept anything.
             let fault = format!("{}: {}", invalid.field, invalid.message);
             rules.iter_mut().for_each(|rule| rule::fail(rule, fault.clone()));
             let message = format!("{}; the rules match nothing", invalid.message);
@@ -90,59 +93,72 @@ fn not_enforced(invalid: Invalid) -> Invalid {
     Invalid { message, ..invalid }
 }
 
-/// N-1. `None` where it cannot be read.
+/// The directions that the policy isolates (N-1). `None`, with an error, where `policyTypes` cannot be read.
 fn isolates(spec: &mut Fields<'_>, report: &mut Report) -> Option<Isolates> {
-    let path = spec.path("policyTypes");
-    let types = match spec.value("policyTypes") {
-        None => &[],
-        Some(Value::Array(types)) => types.as_slice(),
-        Some(other) => {
-            let message = format!("expected a list, found {}; the object is not enforced", describe(other));
-            let remedy = match other.as_str() {
+    match read_policy_types(spec) {
+        Ok(Some(isolates)) => Some(isolates),
+        Ok(None) => Some(default_isolates(spec, report)),
+        Err(invalid) => {
+            report.error(not_enforced(*invalid));
+            None
+        }
+    }
+}
+
+/// `None` where `policyTypes` is missing or empty.
+fn read_policy_types(spec: &mut Fields<'_>) -> Read<Option<Isolates>> {
+    let refuse = |path: String, message: String, remedy: &str| {
+        Err(Box::new(Invalid::new(code::INVALID_POLICY_TYPES, path, message, remedy)))
+    };
+    let Some(field) = spec.field("policyTypes") else { return Ok(None) };
+    let list = match field.clone().list() {
+        Ok(list) if list.items.is_empty() => return Ok(None),
+        Ok(list) => list,
+        Err(invalid) => {
+            let remedy = match field.value.as_str() {
                 Some(text) => format!("write [{text}]"),
                 None => "write a list of Ingress and Egress".to_owned(),
             };
-            report.error(Invalid::new(code::INVALID_POLICY_TYPES, path, message, remedy));
-            return None;
+            return refuse(field.path, invalid.message, &remedy);
         }
     };
     let mut isolates = Isolates::default();
-    for (index, entry) in types.iter().enumerate() {
-        match entry.as_str() {
+    for entry in list.iter() {
+        match entry.value.as_str() {
             Some("Ingress") => isolates.ingress = true,
             Some("Egress") => isolates.egress = true,
             _ => {
-                let message = format!("{} is no policy type; the object is not enforced", describe(entry));
-                let path = format!("{path}[{index}]");
-                report.error(Invalid::new(code::INVALID_POLICY_TYPES, path, message, "write Ingress or Egress"));
-                return None;
+                let message = format!("expected a policy type, found {}", entry.describe());
+                return refuse(entry.path, message, "write Ingress or Egress");
             }
         }
     }
-    if types.len() > 2 {
-        let message = format!("{} policy types, and there are two; the object is not enforced", types.len());
-        report.error(Invalid::new(code::INVALID_POLICY_TYPES, path, message, "name each type once"));
-        return None;
+    match list.items.len() {
+        0..=2 => Ok(Some(isolates)),
+        count => refuse(field.path, format!("expected at most two policy types, found {count}"), "name each type once"),
     }
-    if types.is_empty() {
-        let has_rules = |value: Option<&Value>| value.is_some_and(|value| value != &Value::Array(Vec::new()));
-        isolates = Isolates { ingress: true, egress: has_rules(spec.value("egress")) };
-        if isolates.egress && !has_rules(spec.value("ingress")) {
-            let message =
-                "egress rules alone, without policyTypes, isolate the pods for ingress too: nothing may reach them";
-            let remedy = "write policyTypes: [Egress], or [Ingress, Egress] where that is meant";
-            report.warning(Invalid::new(code::ISOLATES_INGRESS_TOO, path, message, remedy));
-        }
-    }
-    Some(isolates)
 }
 
-/// N-2: rules of a direction that the policy does not isolate count for nothing.
+/// Without `policyTypes`: ingress always, egress where there are egress rules.
+fn default_isolates(spec: &mut Fields<'_>, report: &mut Report) -> Isolates {
+    let mut has_rules =
+        |name: &'static str| spec.field(name).is_some_and(|field| *field.value != Value::Array(Vec::new()));
+    let (ingress_rules, egress_rules) = (has_rules("ingress"), has_rules("egress"));
+    if egress_rules && !ingress_rules {
+        let message =
+            "egress rules alone, without policyTypes, isolate the pods for ingress too: nothing may reach them";
+        let remedy = "write policyTypes: [Egress], or [Ingress, Egress] where that is meant";
+        report.warning(Invalid::new(code::ISOLATES_INGRESS_TOO, spec.path("policyTypes"), message, remedy));
+    }
+    Isolates { ingress: true, egress: egress_rules }
+}
+
+/// Removes the rules of a direction that the policy does not isolate: they have no effect (N-2).
 fn ignore_rules(rules: &mut Vec<Rule>, isolates: Isolates, report: &mut Report) {
     for direction in [Direction::Ingress, Direction::Egress] {
         if !isolates.in_direction(direction) && rules.iter().any(|rule| rule.direction == direction) {
             let name = direction.as_str();
-            let message = format!("the {name} rules count for nothing, since policyTypes leaves {name} out");
+            let message = format!("the {name} rules have no effect, since policyTypes leaves {name} out");
             let remedy = "add the type to policyTypes, or remove the rules";
             report.warning(Invalid::new(code::IGNORED_RULES, format!("spec.{name}"), message, remedy));
         }
@@ -150,54 +166,45 @@ fn ignore_rules(rules: &mut Vec<Rule>, isolates: Isolates, report: &mut Report) 
     rules.retain(|rule| isolates.in_direction(rule.direction));
 }
 
-fn read_rule(
-    direction: Direction,
-    index: u32,
-    value: &Value,
-    path: String,
-    namespace: &str,
-    report: &mut Report,
-) -> Rule {
+fn read_rule(direction: Direction, index: u32, field: Field<'_>, namespace: &str, report: &mut Report) -> Rule {
     let mut faults = Faults::default();
     let mut rule = rule::empty(direction, index, Action::Accept);
-    let Some(mut fields) = faults.take(Fields::of(value, path)) else { return faults.finish(rule, report) };
+    let Some(mut fields) = faults.take(Fields::of(field)) else { return faults.finish(rule, report) };
     let peers = match direction {
         Direction::Ingress => "from",
         Direction::Egress => "to",
     };
     if let Some(Some(list)) = faults.take(fields.list(peers)).filter(|list| !is_unrestricted(list)) {
         let mut peers = Vec::new();
-        for (path, value) in list.iter() {
-            peers.extend(faults.take(read_peer(value, path, namespace, report)).flatten());
+        for peer in list.iter() {
+            peers.extend(faults.take(read_peer(peer, namespace, report)).flatten());
         }
         rule.peers = Some(peers);
     }
     if let Some(Some(list)) = faults.take(fields.list("ports")).filter(|list| !is_unrestricted(list)) {
-        let ports = list.iter().filter_map(|(path, value)| faults.take(read_port(value, path)));
+        let ports = list.iter().filter_map(|port| faults.take(read_port(port)));
         rule.ports = Some(ports.collect());
     }
     faults.take(fields.finish());
     faults.finish(rule, report)
 }
 
-/// N-5: missing and empty restrict nothing.
-fn is_unrestricted(list: &Option<crate::fields::List<'_>>) -> bool {
+/// A missing or empty list restricts nothing (N-5).
+fn is_unrestricted(list: &Option<List<'_>>) -> bool {
     list.as_ref().is_none_or(|list| list.items.is_empty())
 }
 
-/// `None` for a peer that names nothing, or too much: it matches nothing and leaves the others be (N-9).
-fn read_peer(value: &Value, path: String, namespace: &str, report: &mut Report) -> Read<Option<Peer>> {
-    let mut fields = Fields::of(value, path)?;
-    let mut read = |name: &'static str| {
-        let path = fields.path(name);
-        fields.value(name).map(|value| selector(value, path)).transpose()
-    };
+/// `None` for a peer without a field, or with fields that exclude each other: it matches nothing, and the other peers of the
+/// rule are not affected (N-9).
+fn read_peer(field: Field<'_>, namespace: &str, report: &mut Report) -> Read<Option<Peer>> {
+    let mut fields = Fields::of(field)?;
+    let mut read = |name: &'static str| fields.field(name).map(selector).transpose();
     let (pods, namespaces) = (read("podSelector")?, read("namespaceSelector")?);
     let block = fields.object("ipBlock")?;
     let path = fields.own_path().to_owned();
     fields.finish()?;
     let has_block = block.is_some();
-    // Read even where it does not count, so that all that is wrong is said at once.
+    // Read even where the peer is refused, so that one run reports every error.
     let block = block.map(|block| read_block(block, report)).transpose()?;
     let mut refuse = |message: &str, remedy: &str| {
         report.error(Invalid::new(code::INVALID_PEER, path.clone(), message, remedy));
@@ -205,7 +212,7 @@ fn read_peer(value: &Value, path: String, namespace: &str, report: &mut Report) 
     };
     match (pods, namespaces, block) {
         (None, None, None) => {
-            refuse("the peer names nothing, so it matches nothing", "write podSelector, namespaceSelector or ipBlock")
+            refuse("the peer has no field, so it matches nothing", "write podSelector, namespaceSelector or ipBlock")
         }
         (pods, namespaces, _) if has_block && (pods.is_some() || namespaces.is_some()) => refuse(
             "ipBlock beside selectors is refused by an API server; the peer matches nothing",
@@ -222,20 +229,21 @@ fn read_peer(value: &Value, path: String, namespace: &str, report: &mut Report) 
     }
 }
 
+/// One that [`read_peer`] accepts becomes one, others none.
+fn peers_of(peer: &Value) -> usize {
+    let has = |name: &str| peer.get(name).is_some_and(|value| !value.is_null());
+    usize::from((has("podSelector") || has("namespaceSelector")) != has("ipBlock"))
+}
+
 fn read_block(mut fields: Fields<'_>, report: &mut Report) -> Read<Peer> {
-    let cidr_path = fields.path("cidr");
-    let block = address::block(fields.required_text("cidr")?, &cidr_path)?;
-    if block.legacy {
-        report.warning(super::ordered::legacy(cidr_path, block.cidr));
-    }
+    let field = fields.required("cidr")?;
+    let block = address::block(&field)?;
+    block.legacy_warning(&field.path).into_iter().for_each(|warning| report.warning(warning));
     let mut except = Vec::new();
     if let Some(list) = fields.list("except")? {
-        for (path, value) in list.iter() {
-            let written = text(value, path.clone())?;
-            let part = address::block(written, &path)?;
-            if part.legacy {
-                report.warning(super::ordered::legacy(path.clone(), part.cidr));
-            }
+        for field in list.iter() {
+            let (written, part) = (field.text()?, address::block(&field)?);
+            part.legacy_warning(&field.path).into_iter().for_each(|warning| report.warning(warning));
             if !block.cidr.contains(&part.cidr) || block.cidr == part.cidr {
                 let (message, remedy) = match part.cidr.contains(&block.cidr) {
                     true => (
@@ -243,12 +251,12 @@ fn read_block(mut fields: Fields<'_>, report: &mut Report) -> Read<Peer> {
                         "remove the peer, or let except take out a part of its block",
                     ),
                     false => (
-                        format!("{} is no part of {}", quoted(written), block.cidr),
+                        format!("expected a part of {}, found {}", block.cidr, quoted(written)),
                         "an except takes addresses out of its own block and nothing else; \
                          to deny others, let no rule name them",
                     ),
                 };
-                report.warning(Invalid::new(code::EXCEPT_OUTSIDE_BLOCK, path, message, remedy));
+                report.warning(Invalid::new(code::EXCEPT_OUTSIDE_BLOCK, field.path, message, remedy));
             }
             except.push(part.cidr);
         }
@@ -257,26 +265,37 @@ fn read_block(mut fields: Fields<'_>, report: &mut Report) -> Read<Peer> {
     Ok(Peer::Block { cidr: block.cidr, except })
 }
 
-/// N-6, N-7.
-fn read_port(value: &Value, path: String) -> Read<PortMatch> {
-    let mut fields = Fields::of(value, path)?;
+/// A port, a range of ports or a named port (N-6, N-7).
+fn read_port(field: Field<'_>) -> Read<PortMatch> {
+    let mut fields = Fields::of(field)?;
     let protocol = port::protocol(&mut fields, "protocol")?;
-    let (port_path, end_path) = (fields.path("port"), fields.path("endPort"));
-    let port = fields.value("port");
-    let end = fields.value("endPort").map(|value| port::number(value, end_path.clone())).transpose()?;
+    let (port, end) = (fields.field("port"), fields.field("endPort"));
     fields.finish()?;
-    match (port, end) {
-        (None, None) => Ok(PortMatch::Protocol(protocol)),
-        (Some(Value::String(text)), None) => {
-            Ok(PortMatch::Named { protocol: Some(protocol), name: port::name(text, port_path)? })
+    let Some(port) = port else {
+        return match end {
+            None => Ok(PortMatch::Protocol(protocol)),
+            Some(end) => misplaced_end(end.path),
+        };
+    };
+    match (port.value, end) {
+        (Value::String(_), Some(end)) => misplaced_end(end.path),
+        (Value::String(text), None) => {
+            Ok(PortMatch::Named { protocol: Some(protocol), name: port::name(text, port.path)? })
         }
-        (None | Some(Value::String(_)), Some(_)) => {
-            port::misplaced(end_path, "endPort needs a port that is a number", "write the first port as a number")
+        (Value::Number(_), None) => {
+            let path = port.path.clone();
+            let number = port::number(port)?;
+            port::range(protocol, number, number, path)
         }
-        (Some(value @ Value::Number(_)), end) => {
-            let first = port::number(value, port_path)?;
-            port::range(protocol, first, end.unwrap_or(first), end_path)
+        (Value::Number(_), Some(end)) => {
+            let path = end.path.clone();
+            let last = port::number(end)?;
+            port::range(protocol, port::number(port)?, last, path)
         }
-        (Some(other), _) => Err(wrong_type(port_path, "a number or a name", other)),
+        _ => Err(port.wrong_type("a number or a name")),
     }
+}
+
+fn misplaced_end(path: String) -> Read<PortMatch> {
+    port::misplaced(path, "endPort needs a port that is a number", "write the first port as a number")
 }

@@ -1,4 +1,4 @@
-//! Nodes: labels, addresses and the ranges of their pods.
+//! `v1` Node to the model: labels, addresses and pod ranges.
 
 use std::net::IpAddr;
 
@@ -6,29 +6,29 @@ use netverdict_policy::model::Node;
 
 use crate::{
     address,
-    fields::{Fields, Read, quoted, text},
-    finding::{Finding, Invalid, Report, code},
+    fields::{Field, Fields, Read},
+    finding::{Finding, Report},
     object::Object,
 };
 
-/// Addresses of the node's bridge or gateway, comma-separated: they are the node's own too (E-6).
+/// Comma-separated addresses of the node's bridge or gateway, which belong to the node, too (E-6).
 pub(crate) const GATEWAY_ANNOTATION: &str = "netverdict.io/gateway-addresses";
 
-/// Reads a Node. What cannot be read in it is left out, with a finding.
+/// Reads a Node. A field that cannot be read is left out, with a finding.
 pub fn node(object: &Object) -> (Option<Node>, Vec<Finding>) {
-    let mut report = Report::of(object);
+    let mut report = object.report();
     let mut node = Node {
         name: object.name.clone(),
         uid: object.uid.clone(),
         labels: object.metadata_map("labels").map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         ..Node::default()
     };
-    let Ok(mut fields) = Fields::of(&object.value, String::new()) else { return (None, report.finish()) };
+    let Ok(mut fields) = object.fields() else { return (None, report.finish()) };
     if let Some(Some(mut status)) = report.lenient(fields.object("status"))
         && let Some(Some(list)) = report.lenient(status.list("addresses"))
     {
-        for (path, value) in list.iter() {
-            let read = Fields::of(value, path).and_then(read_address);
+        for item in list.iter() {
+            let read = Fields::of(item).and_then(read_address);
             push_new(&mut node.addresses, report.lenient(read).flatten());
         }
     }
@@ -38,7 +38,7 @@ pub fn node(object: &Object) -> (Option<Node>, Vec<Finding>) {
             (None, "") => {}
             (None, other) => {
                 let path = format!("metadata.annotations[{GATEWAY_ANNOTATION:?}]");
-                report.warning(invalid_address(other, path));
+                report.warning(address::invalid_address(other, &path));
             }
         }
     }
@@ -48,38 +48,32 @@ pub fn node(object: &Object) -> (Option<Node>, Vec<Finding>) {
     (Some(node), report.finish())
 }
 
-/// Host names are no addresses, and no mistake either.
+/// `None` for a host name, which is valid here.
 fn read_address(mut fields: Fields<'_>) -> Read<Option<IpAddr>> {
     let path = fields.path("address");
     let (kind, text) = (fields.text("type")?.unwrap_or_default(), fields.text("address")?.unwrap_or_default());
     match (address::address(text), kind) {
-        (None, "InternalIP" | "ExternalIP") => Err(Box::new(invalid_address(text, path))),
+        (None, "InternalIP" | "ExternalIP") => Err(Box::new(address::invalid_address(text, &path))),
         (address, _) => Ok(address),
     }
 }
 
 fn read_ranges(spec: &mut Fields<'_>, node: &mut Node, report: &mut Report) {
-    let mut add = |read: Read<address::Block>, report: &mut Report| {
-        if let Some(block) = report.lenient(read).filter(|block| !node.pod_ranges.contains(&block.cidr)) {
+    let mut add = |range: &Field<'_>, report: &mut Report| {
+        if let Some(block) =
+            report.lenient(address::block(range)).filter(|block| !node.pod_ranges.contains(&block.cidr))
+        {
             node.pod_ranges.push(block.cidr);
         }
     };
     if let Some(Some(list)) = report.lenient(spec.list("podCIDRs")) {
-        for (path, value) in list.iter() {
-            add(text(value, path.clone()).and_then(|text| address::block(text, &path)), report);
-        }
+        list.iter().for_each(|range| add(&range, report));
     }
-    let path = spec.path("podCIDR");
-    if let Some(Some(text)) = report.lenient(spec.text("podCIDR")).filter(|text| *text != Some("")) {
-        add(address::block(text, &path), report);
+    if let Some(range) = spec.field("podCIDR").filter(|range| range.value != "") {
+        add(&range, report);
     }
 }
 
 fn push_new(addresses: &mut Vec<IpAddr>, address: Option<IpAddr>) {
     addresses.extend(address.filter(|address| !addresses.contains(address)));
-}
-
-pub(super) fn invalid_address(text: &str, path: String) -> Invalid {
-    let message = format!("{} is no address; it is left out", quoted(text));
-    Invalid::new(code::INVALID_ADDRESS, path, message, "write an IPv4 or IPv6 address")
 }

@@ -1,19 +1,19 @@
-//! Pods: labels, addresses, ports and what owns them. Most of a pod's many fields say nothing here, so unknown ones
-//! are no matter.
+//! `v1` Pod to the model: labels, addresses, container ports, phase and owner. Unknown fields are ignored, since most
+//! fields of a pod do not matter to network policy.
 
 use netverdict_policy::model::{ContainerPort, Phase, Pod, Workload};
 
 use super::port;
 use crate::{
     address,
-    fields::{Fields, Read, quoted, text},
+    fields::{Fields, Read, quoted},
     finding::{Finding, Invalid, Report, code},
     object::Object,
 };
 
-/// Reads a Pod. What cannot be read in it is left out, with a finding.
+/// Reads a Pod. A field that cannot be read is left out, with a finding.
 pub fn pod(object: &Object) -> (Option<Pod>, Vec<Finding>) {
-    let mut report = Report::of(object);
+    let mut report = object.report();
     let mut pod = Pod {
         namespace: object.namespace.clone(),
         name: object.name.clone(),
@@ -21,9 +21,9 @@ pub fn pod(object: &Object) -> (Option<Pod>, Vec<Finding>) {
         labels: object.metadata_map("labels").map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         ..Pod::default()
     };
-    let Ok(mut fields) = Fields::of(&object.value, String::new()) else { return (None, report.finish()) };
+    let Ok(mut fields) = object.fields() else { return (None, report.finish()) };
     if let Some(Some(mut metadata)) = report.lenient(fields.object("metadata")) {
-        pod.terminating = metadata.value("deletionTimestamp").is_some();
+        pod.terminating = metadata.field("deletionTimestamp").is_some();
         let owner = report.lenient(read_owner(&mut metadata)).flatten();
         pod.workload = owner.map(|owner| top_of(owner, &pod));
     }
@@ -37,7 +37,7 @@ pub fn pod(object: &Object) -> (Option<Pod>, Vec<Finding>) {
     if let Some(Some(mut status)) = report.lenient(fields.object("status")) {
         read_addresses(&mut status, &mut pod, &mut report);
         pod.phase = report.lenient(read_phase(&mut status)).flatten().unwrap_or_default();
-        if status.value("phase").is_none() && !pod.addresses.is_empty() {
+        if status.field("phase").is_none() && !pod.addresses.is_empty() {
             pod.phase = Phase::Running;
         }
     }
@@ -53,25 +53,25 @@ fn read_phase(status: &mut Fields<'_>) -> Read<Option<Phase>> {
         Some("Failed") => Phase::Failed,
         Some("Unknown") => Phase::Unknown,
         Some(other) => {
-            let message = format!("{} is no phase; the pod counts as pending", quoted(other));
+            let message = format!("expected a pod phase, found {}; the pod counts as pending", quoted(other));
             let remedy = "write Pending, Running, Succeeded, Failed or Unknown";
             return Err(Box::new(Invalid::new(code::WRONG_TYPE, status.path("phase"), message, remedy)));
         }
     }))
 }
 
-/// `podIPs`, and `podIP` where that says more, each once.
+/// `podIPs` and `podIP`, each address once.
 fn read_addresses(status: &mut Fields<'_>, pod: &mut Pod, report: &mut Report) {
     let mut add = |text: &str, path: String, report: &mut Report| match address::address(text) {
         Some(address) if !pod.addresses.contains(&address) => pod.addresses.push(address),
         Some(_) => {}
         None if text.is_empty() => {}
-        None => report.warning(super::node::invalid_address(text, path)),
+        None => report.warning(address::invalid_address(text, &path)),
     };
     if let Some(Some(list)) = report.lenient(status.list("podIPs")) {
-        for (path, value) in list.iter() {
-            let read = Fields::of(value, path)
-                .and_then(|mut fields| Ok((fields.text("ip")?.unwrap_or_default(), fields.path("ip"))));
+        for item in list.iter() {
+            let read =
+                Fields::of(item).and_then(|mut fields| Ok((fields.text("ip")?.unwrap_or_default(), fields.path("ip"))));
             if let Some((text, path)) = report.lenient(read) {
                 add(text, path, report);
             }
@@ -83,20 +83,19 @@ fn read_addresses(status: &mut Fields<'_>, pod: &mut Pod, report: &mut Report) {
     }
 }
 
-/// Of regular containers, and of init containers that keep running beside them (E-2).
+/// Ports of regular containers and of restartable init containers (E-2).
 fn read_ports(spec: &mut Fields<'_>, ports: &mut Vec<ContainerPort>, report: &mut Report) {
     for list in ["containers", "initContainers"] {
         let Some(Some(containers)) = report.lenient(spec.list(list)) else { continue };
-        for (path, value) in containers.iter() {
-            let Some(mut container) = report.lenient(Fields::of(value, path)) else { continue };
-            let keeps_running = container.value("restartPolicy").is_some_and(|policy| policy == "Always");
+        for container in containers.iter() {
+            let Some(mut container) = report.lenient(Fields::of(container)) else { continue };
+            let keeps_running = container.field("restartPolicy").is_some_and(|policy| policy.value == "Always");
             if list == "initContainers" && !keeps_running {
                 continue;
             }
             let Some(Some(list)) = report.lenient(container.list("ports")) else { continue };
-            for (path, value) in list.iter() {
-                let read = Fields::of(value, path).and_then(read_port);
-                ports.extend(report.lenient(read));
+            for item in list.iter() {
+                ports.extend(report.lenient(Fields::of(item).and_then(read_port)));
             }
         }
     }
@@ -107,22 +106,18 @@ fn read_ports(spec: &mut Fields<'_>, ports: &mut Vec<ContainerPort>, report: &mu
 fn read_port(mut fields: Fields<'_>) -> Read<ContainerPort> {
     let protocol = port::protocol(&mut fields, "protocol")?;
     let port = port::required_number(&mut fields, "containerPort")?;
-    let path = fields.path("name");
-    let name = match fields.value("name") {
-        None => String::new(),
-        Some(value) => match text(value, path.clone())? {
-            "" => String::new(),
-            name => port::name(name, path)?,
-        },
+    let name = match fields.text("name")? {
+        None | Some("") => String::new(),
+        Some(name) => port::name(name, fields.path("name"))?,
     };
     Ok(ContainerPort { name, port, protocol })
 }
 
-/// The owner that controls the pod, or else the first.
+/// The controlling owner, or else the first one.
 fn read_owner(metadata: &mut Fields<'_>) -> Read<Option<Workload>> {
     let mut first = None;
-    for (path, value) in metadata.list("ownerReferences")?.iter().flat_map(|list| list.iter()) {
-        let mut fields = Fields::of(value, path)?;
+    for owner in metadata.list("ownerReferences")?.iter().flat_map(|list| list.iter()) {
+        let mut fields = Fields::of(owner)?;
         let (kind, name) = (fields.required_text("kind")?.to_owned(), fields.required_text("name")?.to_owned());
         let owner = Workload { kind, name };
         if fields.boolean("controller")? == Some(true) {
@@ -133,7 +128,7 @@ fn read_owner(metadata: &mut Fields<'_>) -> Read<Option<Workload>> {
     Ok(first)
 }
 
-/// A ReplicaSet that a Deployment made has the pods' template hash at the end of its name.
+/// The Deployment above a ReplicaSet: the ReplicaSet's name is the Deployment's with the pods' template hash appended.
 fn top_of(owner: Workload, pod: &Pod) -> Workload {
     let hash = pod.labels.get("pod-template-hash").filter(|hash| !hash.is_empty());
     let deployment = match (owner.kind.as_str(), hash) {

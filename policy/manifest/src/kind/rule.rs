@@ -1,15 +1,14 @@
-//! What rules of all kinds have in common: a list of them, and what a rule that cannot be read becomes.
+//! Rules of every policy kind: reads the list of one direction, and makes a rule with an error fail closed.
 
 use netverdict_policy::model::{Action, Direction, Rule};
-use serde_json::Value;
 
 use crate::{
-    fields::{Fields, Read},
+    fields::{Field, Fields, Read},
     finding::{Invalid, Report},
 };
 
-/// Collects what is wrong with one rule. Everything is reported, with what becomes of the rule; the first is why it
-/// fails closed.
+/// Collects the errors of one rule. All of them are reported, with their effect on the rule; the first is recorded as the
+/// reason why it fails closed.
 #[derive(Default)]
 pub(super) struct Faults {
     /// At most [`Report::MOST`].
@@ -26,7 +25,7 @@ impl Faults {
         }
     }
 
-    /// What was read, or `None` and one fault more.
+    /// The value, or `None` and one more error.
     pub(super) fn take<T>(&mut self, read: Read<T>) -> Option<T> {
         match read {
             Ok(value) => Some(value),
@@ -37,7 +36,7 @@ impl Faults {
         }
     }
 
-    /// The rule as it must count: with a fault, accept names no peer and no port, deny and pass name all of them.
+    /// The rule to enforce: with an error, accept matches no peer and no port, deny and pass match all of them.
     pub(super) fn finish(self, mut rule: Rule, report: &mut Report) -> Rule {
         if let Some(first) = self.found.first() {
             fail(&mut rule, format!("{}: {}", first.field, first.message));
@@ -69,14 +68,14 @@ pub(super) fn empty(direction: Direction, index: u32, action: Action) -> Rule {
     Rule { direction, index, name: String::new(), action, peers: None, ports: None, fault: None }
 }
 
-/// The rules of one direction, read one by one. `unreadable` is the action to assume where there is no list of rules
-/// to speak of, so that the policy fails closed.
+/// Reads the rules of one direction. Where the field is no list, the policy fails closed: the result is one rule with an
+/// error and the action `unreadable`.
 pub(super) fn each(
     spec: &mut Fields<'_>,
     direction: Direction,
     unreadable: Action,
     report: &mut Report,
-    mut read: impl FnMut(u32, &Value, String, &mut Report) -> Rule,
+    mut read: impl FnMut(u32, Field<'_>, &mut Report) -> Rule,
 ) -> Vec<Rule> {
     let list = match spec.list(direction.as_str()) {
         Ok(list) => list,
@@ -87,5 +86,5 @@ pub(super) fn each(
         }
     };
     let rules = list.iter().flat_map(|list| list.iter());
-    rules.zip(0..).map(|((path, value), index)| read(index, value, path, report)).collect()
+    rules.zip(0..).map(|(rule, index)| read(index, rule, report)).collect()
 }

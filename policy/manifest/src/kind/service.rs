@@ -1,84 +1,79 @@
-//! Services: their addresses, ports and selector.
+//! `v1` Service to the model: addresses, ports and selector.
 
 use std::net::IpAddr;
 
 use netverdict_policy::model::{Service, ServicePort};
 use serde_json::Value;
 
-use super::{node::invalid_address, port};
+use super::port;
 use crate::{
     address,
-    fields::{Fields, List, Read, text, wrong_type},
+    fields::{Field, Fields, List, Read},
     finding::{Finding, Report},
     object::Object,
 };
 
-/// Reads a Service. What cannot be read in it is left out, with a finding.
+/// Reads a Service. A field that cannot be read is left out, with a finding.
 pub fn service(object: &Object) -> (Option<Service>, Vec<Finding>) {
-    let mut report = Report::of(object);
+    let mut report = object.report();
     let mut service = Service {
         namespace: object.namespace.clone(),
         name: object.name.clone(),
         uid: object.uid.clone(),
         ..Service::default()
     };
-    let Ok(mut fields) = Fields::of(&object.value, String::new()) else { return (None, report.finish()) };
-    if let Some(Some(mut spec)) = report.lenient(fields.object("spec")) {
-        for name in ["clusterIPs", "externalIPs"] {
-            if let Some(Some(list)) = report.lenient(spec.list(name)) {
-                add_all(&list, &mut service.addresses, &mut report);
-            }
-        }
-        let path = spec.path("clusterIP");
-        if let Some(Some(text)) = report.lenient(spec.text("clusterIP")) {
-            add(text, path, &mut service.addresses, &mut report);
-        }
-        if let Some(Some(list)) = report.lenient(spec.list("ports")) {
-            for (path, value) in list.iter() {
-                service.ports.extend(report.lenient(Fields::of(value, path).and_then(read_port)));
-            }
-        }
-        let path = spec.path("selector");
-        match spec.value("selector") {
-            None => {}
-            Some(Value::Object(labels)) => {
-                for (key, value) in labels {
-                    let value = report.lenient(text(value, format!("{path}[{key:?}]")));
-                    service.selector.extend(value.map(|value| (key.clone(), value.to_owned())));
-                }
-            }
-            Some(other) => report.warning(*wrong_type(path, "a mapping", other)),
-        }
+    let Ok(mut fields) = object.fields() else { return (None, report.finish()) };
+    if let Some(Some(spec)) = report.lenient(fields.object("spec")) {
+        read_spec(spec, &mut service, &mut report);
     }
-    if let Some(Some(mut status)) = report.lenient(fields.object("status")) {
-        let balancer = report.lenient(status.object("loadBalancer")).flatten();
-        let list = balancer.and_then(|mut balancer| report.lenient(balancer.list("ingress")).flatten());
-        for (path, value) in list.iter().flat_map(List::iter) {
-            // Some load balancers have a host name instead.
-            let read = Fields::of(value, path).and_then(|mut fields| Ok((fields.text("ip")?, fields.path("ip"))));
-            if let Some((Some(text), path)) = report.lenient(read) {
-                add(text, path, &mut service.addresses, &mut report);
-            }
-        }
+    if let Some(Some(status)) = report.lenient(fields.object("status")) {
+        read_status(status, &mut service, &mut report);
     }
     (Some(service), report.finish())
 }
 
-fn add_all(list: &List<'_>, addresses: &mut Vec<IpAddr>, report: &mut Report) {
-    for (path, value) in list.iter() {
-        if let Some(text) = report.lenient(text(value, path.clone())) {
-            add(text, path, addresses, report);
+fn read_spec(mut spec: Fields<'_>, service: &mut Service, report: &mut Report) {
+    for name in ["clusterIPs", "externalIPs"] {
+        if let Some(Some(list)) = report.lenient(spec.list(name)) {
+            list.iter().for_each(|item| add(&item, &mut service.addresses, report));
+        }
+    }
+    if let Some(address) = spec.field("clusterIP") {
+        add(&address, &mut service.addresses, report);
+    }
+    if let Some(Some(list)) = report.lenient(spec.list("ports")) {
+        for port in list.iter() {
+            service.ports.extend(report.lenient(Fields::of(port).and_then(read_port)));
+        }
+    }
+    if let Some(Some(labels)) = report.lenient(spec.object("selector")) {
+        for (key, value) in labels.entries() {
+            let value = report.lenient(value.text());
+            service.selector.extend(value.map(|value| (key.clone(), value.to_owned())));
         }
     }
 }
 
-fn add(text: &str, path: String, addresses: &mut Vec<IpAddr>, report: &mut Report) {
+/// The addresses of load balancers; some have a host name instead.
+fn read_status(mut status: Fields<'_>, service: &mut Service, report: &mut Report) {
+    let balancer = report.lenient(status.object("loadBalancer")).flatten();
+    let list = balancer.and_then(|mut balancer| report.lenient(balancer.list("ingress")).flatten());
+    for item in list.iter().flat_map(List::iter) {
+        let address = report.lenient(Fields::of(item)).and_then(|mut fields| fields.field("ip"));
+        if let Some(address) = address {
+            add(&address, &mut service.addresses, report);
+        }
+    }
+}
+
+fn add(field: &Field<'_>, addresses: &mut Vec<IpAddr>, report: &mut Report) {
+    let Some(text) = report.lenient(field.text()) else { return };
     match address::address(text) {
         Some(address) if !addresses.contains(&address) => addresses.push(address),
         Some(_) => {}
         // A headless Service, and one that has no address yet.
         None if matches!(text, "None" | "") => {}
-        None => report.warning(invalid_address(text, path)),
+        None => report.warning(address::invalid_address(text, &field.path)),
     }
 }
 
@@ -86,14 +81,15 @@ fn read_port(mut fields: Fields<'_>) -> Read<ServicePort> {
     let protocol = port::protocol(&mut fields, "protocol")?;
     let port = port::required_number(&mut fields, "port")?;
     let name = fields.text("name")?.unwrap_or_default().to_owned();
-    let path = fields.path("targetPort");
-    let target_port = match fields.value("targetPort") {
+    let target_port = match fields.field("targetPort") {
         None => port.to_string(),
-        Some(Value::String(text)) if text.is_empty() => port.to_string(),
-        Some(Value::String(text)) => text.clone(),
-        // Kubernetes writes 0 for a target port that nobody set.
-        Some(value) if value.as_u64() == Some(0) => port.to_string(),
-        Some(value) => port::number(value, path)?.to_string(),
+        Some(target) => match target.value {
+            Value::String(text) if text.is_empty() => port.to_string(),
+            Value::String(text) => text.clone(),
+            // Kubernetes writes 0 for a target port that nobody set.
+            value if value.as_u64() == Some(0) => port.to_string(),
+            _ => port::number(target)?.to_string(),
+        },
     };
     Ok(ServicePort { name, port, target_port, protocol })
 }

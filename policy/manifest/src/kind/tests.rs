@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use netverdict_policy::model::{
-    Action, ContainerPort, Direction, NamePattern, NamespaceScope, Peer, Phase, Policy, PortMatch, Protocol, Rule,
-    Selector, Tier, Workload,
+    Action, ContainerPort, Direction, Isolates, NamePattern, NamespaceScope, Peer, Phase, Policy, PortMatch, Protocol,
+    Rule, Selector, Tier, Workload,
 };
 
 use super::*;
-use crate::read;
+use crate::{fields::Field, read};
 
 fn object(yaml: &str) -> Object {
     let (mut objects, findings) = read(yaml, "test.yaml");
@@ -55,7 +55,7 @@ fn only_rule((policy, findings): (Option<Policy>, Vec<Finding>)) -> Rule {
 
 fn labels(text: &str) -> Selector {
     let yaml = format!("apiVersion: v1\nkind: X\nmetadata: {{name: x}}\ns: {text}\n");
-    crate::selector::selector(&object(&yaml).value["s"], String::new()).unwrap()
+    crate::selector::selector(Field::new(&object(&yaml).value["s"], "", None)).unwrap()
 }
 
 fn range(protocol: Protocol, first: u16, last: u16) -> PortMatch {
@@ -84,7 +84,7 @@ fn policy_types_are_defaulted_as_an_api_server_does() {
 }
 
 #[test]
-fn absent_null_and_empty_are_told_apart_where_kubernetes_does() {
+fn absent_null_and_empty_are_distinguished_where_kubernetes_does() {
     for spec in ["{}", "{podSelector: null}", "{podSelector: {}}"] {
         assert_eq!(network_policy(spec).0.unwrap().subject.pods, Selector::default(), "{spec}");
     }
@@ -107,9 +107,9 @@ fn peers_are_scoped_as_their_selectors_say() {
         ),
         ("{podSelector: {}}", Peer::Pods { namespaces: own(), pods: Selector::default() }),
         (
-            "{namespaceSelector: {matchLabels: {n: m}}}",
+            "{namespaceSelector: {matchLabels: {team: m}}}",
             Peer::Pods {
-                namespaces: NamespaceScope::Selected(labels("{matchLabels: {n: m}}")),
+                namespaces: NamespaceScope::Selected(labels("{matchLabels: {team: m}}")),
                 pods: Selector::default(),
             },
         ),
@@ -207,6 +207,91 @@ fn legacy_blocks_are_masked_with_a_warning() {
 }
 
 #[test]
+fn numbers_count_for_what_kubectl_makes_of_them() {
+    for (written, number) in [
+        ("08080", 8080),
+        ("017620", 8080),
+        ("0o17620", 8080),
+        ("0x1F90", 8080),
+        ("8_080", 8080),
+        ("8080.0", 8080),
+        ("8e3", 8000),
+    ] {
+        let rule =
+            only_rule(network_policy(&format!("{{podSelector: {{}}, ingress: [{{ports: [{{port: {written}}}]}}]}}")));
+        assert_eq!(rule.ports, Some(vec![range(Protocol::TCP, number, number)]), "{written}");
+    }
+    let json = "{\"apiVersion\":\"networking.k8s.io/v1\",\"kind\":\"NetworkPolicy\",\"metadata\":{\"name\":\"p\"},\"spec\":{\"podSelector\":{},\"ingress\":[{\"ports\":[{\"port\":8080.0}]}]}}";
+    let rule = only_rule(policy(&object(json)));
+    assert_eq!(rule.ports, Some(vec![range(Protocol::TCP, 8080, 8080)]));
+}
+
+#[test]
+fn messages_say_what_is_written_and_what_kubectl_reads() {
+    for (rule, field, message) in [
+        (
+            "{ports: [{port: 0x1_1170}]}",
+            "spec.ingress[0].ports[0].port",
+            "found 0x1_1170, which kubectl reads as 70000",
+        ),
+        ("{ports: [{port: 080.50}]}", "spec.ingress[0].ports[0].port", "found 080.50, which kubectl reads as 80.5"),
+        ("{ports: [{port: yes}]}", "spec.ingress[0].ports[0].port", "found yes, which kubectl reads as true"),
+        (
+            "{ports: [{port: 80, endPort: 0x0}]}",
+            "spec.ingress[0].ports[0].endPort",
+            "found 0x0, which kubectl reads as 0",
+        ),
+        (
+            "{from: [{podSelector: {matchLabels: {canary: yes}}}]}",
+            "spec.ingress[0].from[0].podSelector.matchLabels[\"canary\"]",
+            "expected text, found yes, which kubectl reads as true",
+        ),
+        (
+            "{from: [{podSelector: {matchExpressions: [{key: v, operator: In, values: [1.10]}]}}]}",
+            "spec.ingress[0].from[0].podSelector.matchExpressions[0].values[0]",
+            "expected text, found 1.10, which kubectl reads as 1.1",
+        ),
+    ] {
+        let (policy, findings) = network_policy(&format!("{{podSelector: {{}}, ingress: [{rule}]}}"));
+        assert_eq!((findings.len(), findings[0].field.as_str()), (1, field), "{rule}: {findings:?}");
+        assert!(findings[0].message.contains(message), "{findings:?}");
+        let fault = policy.unwrap().rules.remove(0).fault.unwrap();
+        assert!(fault.contains(message), "{fault}");
+    }
+    let (_, findings) = cluster_policy("ingress: [{action: yes, from: [{namespaces: {}}]}]");
+    assert!(findings[0].message.starts_with("expected text, found yes, which kubectl reads as true"), "{findings:?}");
+    assert_eq!(findings[0].remedy, "put the value in quotes");
+    // Items of a List keep what is written, too.
+    let list = "{apiVersion: v1, kind: List, items: [{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p}, spec: {podSelector: {}, policyTypes: [on]}}]}";
+    let (_, findings) = policy(&object(list));
+    assert!(
+        findings[0].message.starts_with("expected a policy type, found on, which kubectl reads as true"),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn a_key_that_kubectl_reads_as_another_is_reported() {
+    let yaml = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, labels: {on: x}}\nspec: {podSelector: {matchLabels: {y: b}}}\n";
+    let object = object(yaml);
+    let findings = crate::snapshot(std::slice::from_ref(&object)).findings;
+    let told: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.code == code::WRONG_TYPE)
+        .map(|finding| (finding.severity, finding.field.as_str(), finding.message.as_str()))
+        .collect();
+    let warning = crate::Severity::Warning;
+    assert_eq!(
+        told,
+        [
+            (warning, "metadata.labels", "kubectl reads the unquoted key on as \"true\""),
+            (warning, "spec.podSelector.matchLabels", "kubectl reads the unquoted key y as \"true\""),
+        ]
+    );
+    assert_eq!(policy(&object).0.unwrap().subject.pods, labels("{matchLabels: {'true': b}}"));
+}
+
+#[test]
 fn null_counts_for_what_an_api_server_makes_of_it() {
     for (written, stored, field) in [
         ("ingress: [null]", "ingress: [{}]", "spec.ingress[0]"),
@@ -259,7 +344,7 @@ fn what_stands_around_the_specification_is_checked() {
 }
 
 #[test]
-fn an_except_outside_its_block_is_told() {
+fn an_except_outside_its_block_is_reported() {
     for except in ["10.0.0.0/8", "192.168.0.0/16", "fd00::/8", "0.0.0.0/0"] {
         let spec = format!(
             "{{podSelector: {{}}, ingress: [{{from: [{{ipBlock: {{cidr: 10.0.0.0/8, except: ['{except}']}}}}]}}]}}"
@@ -438,14 +523,14 @@ fn ordered_kinds_are_read_in_their_own_words() {
     ] {
         let place = if place.is_empty() { String::new() } else { format!("{place}, ") };
         let spec = format!(
-            "{{{place}subject: {{pods: {{namespaceSelector: {{matchLabels: {{n: m}}}}, podSelector: {{matchLabels: {{a: b}}}}}}}}, ingress: [{{name: one, action: {accept}, from: [{{namespaces: {{}}}}], {ports}}}], egress: [{{action: Deny, to: [{{networks: [10.0.0.0/8, '::/0']}}, {{nodes: {{}}}}]}}]}}"
+            "{{{place}subject: {{pods: {{namespaceSelector: {{matchLabels: {{team: m}}}}, podSelector: {{matchLabels: {{a: b}}}}}}}}, ingress: [{{name: one, action: {accept}, from: [{{namespaces: {{}}}}], {ports}}}], egress: [{{action: Deny, to: [{{networks: [10.0.0.0/8, '::/0']}}, {{nodes: {{}}}}]}}]}}"
         );
         let (policy, findings) = ordered(kind, version, &spec);
         assert_eq!(findings, [], "{kind}");
         let policy = policy.unwrap();
         assert_eq!((policy.tier, policy.priority), (tier, priority), "{kind}");
         assert_eq!(policy.isolates, Isolates::default(), "{kind}");
-        assert_eq!(policy.subject.namespaces, NamespaceScope::Selected(labels("{matchLabels: {n: m}}")));
+        assert_eq!(policy.subject.namespaces, NamespaceScope::Selected(labels("{matchLabels: {team: m}}")));
         assert_eq!(policy.subject.pods, labels("{matchLabels: {a: b}}"));
         let [ingress, egress] = policy.rules.as_slice() else { panic!("{kind}: two rules") };
         assert_eq!(
@@ -507,7 +592,7 @@ fn pods_name_the_selectors_that_their_version_requires() {
 }
 
 #[test]
-fn ports_that_no_cluster_can_mean_are_told_and_count_as_they_are_written() {
+fn ports_that_no_cluster_can_mean_are_reported_and_count_as_they_are_written() {
     let rule = |protocol: &str| {
         let (policy, findings) = cluster_policy(&format!(
             "ingress: [{{action: Deny, from: [{{namespaces: {{}}}}], protocols: [{protocol}]}}]"
@@ -538,7 +623,7 @@ fn a_range_of_one_port_is_refused_where_the_schema_does() {
 }
 
 #[test]
-fn what_a_peer_says_twice_is_told_and_counts() {
+fn what_a_peer_says_twice_is_reported_and_counts() {
     for peer in ["networks: [10.0.0.0/8, fd00::/8, 10.0.0.0/8]", "domainNames: [a.com, b.com, a.com]"] {
         let (policy, findings) = cluster_policy(&format!("egress: [{{action: Accept, to: [{{{peer}}}]}}]"));
         assert_eq!(codes(&findings), [code::DUPLICATE_ITEM], "{peer}");

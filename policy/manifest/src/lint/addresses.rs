@@ -1,14 +1,14 @@
-//! Addresses of pods in blocks, and addresses that two have.
+//! CIDR blocks that contain pods, and addresses with two owners.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use netverdict_policy::model::{Peer, Policy};
 
-use super::{Lint, remark};
-use crate::finding::{Finding, ObjectRef, Report, code};
+use super::context::Lint;
+use crate::finding::{Finding, Invalid, ObjectRef, Report, code};
 
-/// Blocks that name pods. A pod has another address tomorrow; a block as wide as a range of pods is another matter.
+/// Blocks that contain single pods, whose addresses change. A block as wide as a pod range is not reported.
 pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
     for rule in &policy.rules {
         for (position, peer) in rule.peers.iter().flatten().enumerate() {
@@ -16,7 +16,12 @@ pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
                 && let Some(message) = names_pods(lint, *cidr)
             {
                 let remedy = "select the pods by their labels: their addresses change";
-                report.warning(remark(code::BLOCK_NAMES_PODS, lint.peer_path(policy, rule, position), message, remedy));
+                report.warning(Invalid::new(
+                    code::BLOCK_NAMES_PODS,
+                    lint.peer_path(policy, rule, position),
+                    message,
+                    remedy,
+                ));
             }
         }
     }
@@ -24,7 +29,7 @@ pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
 
 fn names_pods(lint: &Lint<'_>, cidr: IpNet) -> Option<String> {
     if cidr.prefix_len() == cidr.max_prefix_len()
-        && let Some(pod) = lint.population.owner(cidr.addr())
+        && let Some(pod) = lint.pods.owner(cidr.addr())
     {
         return Some(format!("{cidr} is the address of the pod {}", pod.key()));
     }
@@ -32,11 +37,11 @@ fn names_pods(lint: &Lint<'_>, cidr: IpNet) -> Option<String> {
     Some(format!("{cidr} lies in {range}, from which pods get their addresses"))
 }
 
-/// Addresses of two pods, or of a pod and a node: one of them is judged as the other.
+/// Addresses of two pods, or of a pod and a node: flows of one are evaluated as flows of the other.
 pub(super) fn duplicates(lint: &Lint<'_>) -> Vec<Finding> {
     let mut owners: BTreeMap<IpAddr, ObjectRef> = BTreeMap::new();
     let nodes = lint.snapshot.nodes.values().map(|node| (object("Node", "", &node.name), &node.addresses));
-    let pods = lint.population.pods().map(|pod| (object("Pod", &pod.namespace, &pod.name), &pod.addresses));
+    let pods = lint.pods.iter().map(|pod| (object("Pod", &pod.namespace, &pod.name), &pod.addresses));
     let mut findings = Vec::new();
     for (owner, addresses) in nodes.chain(pods) {
         for address in addresses {
@@ -44,10 +49,10 @@ pub(super) fn duplicates(lint: &Lint<'_>) -> Vec<Finding> {
             if other == owner {
                 continue;
             }
-            let mut report = Report::about(owner.clone());
+            let mut report = Report::about(owner.clone(), None);
             let message = format!("{address} is the address of {other} too");
             let remedy = "remove the object that is out of date";
-            report.warning(remark(code::DUPLICATE_ADDRESS, "status", message, remedy));
+            report.warning(Invalid::new(code::DUPLICATE_ADDRESS, "status", message, remedy));
             findings.extend(report.finish());
         }
     }

@@ -1,27 +1,23 @@
-//! The ordered tiers: rules that an earlier one leaves nothing, and priorities that two policies share.
+//! The ordered tiers: unreachable rules, and priorities that two policies share.
 
 use std::collections::{BTreeMap, HashMap};
 
 use netverdict_policy::model::{Action, Peer, Policy, PolicyKey, PortMatch, Rule, Subject, Tier};
 
-use super::{Lint, remark, rule_path};
-use crate::finding::{Invalid, code};
+use super::context::{Lint, rule_path};
+use crate::finding::{Invalid, Severity, code};
 
 /// Earlier rules that a rule is compared with: of its own subject, and of those that select every pod.
 const MOST_COMPARED: usize = 256;
 
-pub(super) enum Remark {
-    Unreachable(Invalid),
-    SamePriority(Invalid),
-}
-
-pub(super) fn check(lint: &Lint<'_>) -> BTreeMap<PolicyKey, Vec<Remark>> {
-    let mut remarks: BTreeMap<PolicyKey, Vec<Remark>> = BTreeMap::new();
+/// What to report about each policy.
+pub(super) fn check(lint: &Lint<'_>) -> BTreeMap<PolicyKey, Vec<(Severity, Invalid)>> {
+    let mut found: BTreeMap<PolicyKey, Vec<(Severity, Invalid)>> = BTreeMap::new();
     let ordered = lint.snapshot.policies.values().filter(|policy| policy.tier != Tier::NetworkPolicy);
     let mut policies: Vec<&Policy> = ordered.map(AsRef::as_ref).filter(|policy| !lint.is_audited(policy)).collect();
     policies.sort_by_key(|policy| (policy.tier, policy.priority, &policy.key.name, &policy.key.kind));
     for (policy, invalid) in unreachable(&policies) {
-        remarks.entry(policy.key.clone()).or_default().push(Remark::Unreachable(invalid));
+        found.entry(policy.key.clone()).or_default().push((Severity::Warning, invalid));
     }
     for group in policies.chunk_by(|a, b| (a.tier, a.priority) == (b.tier, b.priority)).filter(|group| group.len() > 1)
     {
@@ -34,14 +30,14 @@ pub(super) fn check(lint: &Lint<'_>) -> BTreeMap<PolicyKey, Vec<Remark>> {
                 policy.priority
             );
             let remedy = "give each its own priority where they can match the same flow";
-            let invalid = remark(code::SAME_PRIORITY, "spec.priority", message, remedy);
-            remarks.entry(policy.key.clone()).or_default().push(Remark::SamePriority(invalid));
+            let invalid = Invalid::new(code::SAME_PRIORITY, "spec.priority", message, remedy);
+            found.entry(policy.key.clone()).or_default().push((Severity::Info, invalid));
         }
     }
-    remarks
+    found
 }
 
-/// Rules that have come by, under what they are looked for.
+/// The reachable rules so far, by subject.
 #[derive(Default)]
 struct Earlier<'a> {
     of_everything: Vec<(&'a Policy, &'a Rule)>,
@@ -56,7 +52,7 @@ fn unreachable<'a>(policies: &[&'a Policy]) -> Vec<(&'a Policy, Invalid)> {
             for rule in &policy.rules {
                 let same = earlier.by_subject.get(&policy.subject).into_iter().flatten().take(MOST_COMPARED);
                 let mut candidates = earlier.of_everything.iter().take(MOST_COMPARED).chain(same);
-                // Which of two policies of one priority goes first is not for us to say: see `SamePriority`.
+                // The order of policies with the same priority is undefined, which has a finding of its own.
                 let goes_first = |other: &Policy| other.priority != policy.priority || other.key == policy.key;
                 match candidates.find(|(other, before)| {
                     before.direction == rule.direction && goes_first(other) && covers(before, rule)
@@ -66,14 +62,19 @@ fn unreachable<'a>(policies: &[&'a Policy]) -> Vec<(&'a Policy, Invalid)> {
                             true => rule_path(before.direction, before.index),
                             false => format!("{} of {}", rule_path(before.direction, before.index), other.key),
                         };
-                        let message = format!("the rule never decides: {place} matches all that it does");
+                        let message = format!("the rule is unreachable: {place} matches everything that it matches");
                         let remedy = "move it before that rule, or remove it";
                         found.push((
                             *policy,
-                            remark(code::UNREACHABLE_RULE, rule_path(rule.direction, rule.index), message, remedy),
+                            Invalid::new(
+                                code::UNREACHABLE_RULE,
+                                rule_path(rule.direction, rule.index),
+                                message,
+                                remedy,
+                            ),
                         ));
                     }
-                    // One that is covered covers nothing that its own cover does not.
+                    // A covered rule is not kept: whatever it covers, its cover does, too.
                     None if selects_everything(&policy.subject) => earlier.of_everything.push((policy, rule)),
                     None => earlier.by_subject.entry(&policy.subject).or_default().push((policy, rule)),
                 }

@@ -1,9 +1,9 @@
-//! Named ports that no pod has: a rule that names one matches nothing, in silence.
+//! Named ports that no pod has: a rule with such a port silently matches nothing.
 
 use netverdict_policy::model::{Direction, Peer, Pod, Policy, PortMatch, Protocol, Rule};
 
-use super::{Lint, remark};
-use crate::finding::{Report, code};
+use super::context::Lint;
+use crate::finding::{Invalid, Report, code};
 
 pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
     for rule in &policy.rules {
@@ -12,7 +12,7 @@ pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
                 && let Some(message) = nowhere(&owners(lint, policy, rule), name, *protocol)
             {
                 let remedy = "give the container's port that name and protocol, or write the number";
-                report.warning(remark(
+                report.warning(Invalid::new(
                     code::NAMED_PORT_NOWHERE,
                     lint.port_path(policy, rule, position),
                     message,
@@ -23,14 +23,14 @@ pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
     }
 }
 
-/// The pods on which the name is looked up: the destination's (E-2).
+/// The pods in which the name is resolved: those of the destination (E-2).
 fn owners<'a>(lint: &Lint<'a>, policy: &Policy, rule: &Rule) -> Vec<&'a Pod> {
     match (rule.direction, &rule.peers) {
-        (Direction::Ingress, _) => lint.population.select(&policy.subject.namespaces, &policy.subject.pods).collect(),
-        (Direction::Egress, None) => lint.population.pods().collect(),
+        (Direction::Ingress, _) => lint.pods.select(&policy.subject.namespaces, &policy.subject.pods).collect(),
+        (Direction::Egress, None) => lint.pods.iter().collect(),
         (Direction::Egress, Some(peers)) => {
             let pods = peers.iter().filter_map(|peer| match peer {
-                Peer::Pods { namespaces, pods } => Some(lint.population.select(namespaces, pods)),
+                Peer::Pods { namespaces, pods } => Some(lint.pods.select(namespaces, pods)),
                 Peer::Block { .. } | Peer::Nodes(_) | Peer::Name(_) => None,
             });
             pods.flatten().collect()
@@ -38,7 +38,7 @@ fn owners<'a>(lint: &Lint<'a>, policy: &Policy, rule: &Rule) -> Vec<&'a Pod> {
     }
 }
 
-/// `None` where a pod has the port, and where there is no pod to have it.
+/// The message. `None` where a pod has the port, or there are no pods.
 fn nowhere(pods: &[&Pod], name: &str, protocol: Option<Protocol>) -> Option<String> {
     let named = || pods.iter().flat_map(|pod| &pod.container_ports).filter(|port| port.name == name);
     if pods.is_empty() || named().any(|port| protocol.is_none_or(|protocol| port.protocol == protocol)) {
@@ -46,7 +46,7 @@ fn nowhere(pods: &[&Pod], name: &str, protocol: Option<Protocol>) -> Option<Stri
     }
     Some(match (named().next(), protocol) {
         (Some(other), Some(protocol)) => {
-            format!("the port {name} is {} there, and the rule says {protocol}", other.protocol)
+            format!("the port {name} of these pods is {}, but the rule names {protocol}", other.protocol)
         }
         (Some(_), None) | (None, _) => format!("none of the {} pods has a port named {name}", pods.len()),
     })

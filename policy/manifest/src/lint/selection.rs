@@ -2,17 +2,15 @@
 
 use netverdict_policy::model::{NamespaceScope, Peer, Policy};
 
-use super::{Lint, remark, subject_path};
+use super::context::{Lint, subject_path};
 use crate::{
-    finding::{Report, code},
+    finding::{Invalid, Report, code},
     selector::matches,
 };
 
 pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
-    if !lint.population.is_empty()
-        && lint.population.select(&policy.subject.namespaces, &policy.subject.pods).next().is_none()
-    {
-        report.warning(remark(
+    if !lint.pods.is_empty() && lint.pods.select(&policy.subject.namespaces, &policy.subject.pods).next().is_none() {
+        report.warning(Invalid::new(
             code::SELECTS_NOTHING,
             subject_path(policy),
             "the policy selects no pod, so it does nothing",
@@ -29,7 +27,12 @@ pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
                     }
                     false => "compare the labels with those of the peers that are meant",
                 };
-                report.warning(remark(code::SELECTS_NOTHING, lint.peer_path(policy, rule, position), message, remedy));
+                report.warning(Invalid::new(
+                    code::SELECTS_NOTHING,
+                    lint.peer_path(policy, rule, position),
+                    message,
+                    remedy,
+                ));
             }
         }
     }
@@ -38,12 +41,12 @@ pub(super) fn check(lint: &Lint<'_>, policy: &Policy, report: &mut Report) {
 fn matches_nothing(lint: &Lint<'_>, peer: &Peer) -> Option<String> {
     match peer {
         Peer::Pods { namespaces, pods } => {
-            if lint.population.is_empty() || lint.population.select(namespaces, pods).next().is_some() {
+            if lint.pods.is_empty() || lint.pods.select(namespaces, pods).next().is_some() {
                 return None;
             }
             Some(match namespaces {
                 NamespaceScope::Named(name) => format!("the peer matches no pod of the namespace {name}"),
-                NamespaceScope::Selected(_) => match lint.population.namespaces(namespaces).len() {
+                NamespaceScope::Selected(_) => match lint.pods.namespaces(namespaces).len() {
                     0 => "the peer matches no namespace".to_owned(),
                     1 => "the peer matches one namespace, and no pod in it".to_owned(),
                     count => format!("the peer matches {count} namespaces, and no pod in them"),
@@ -59,10 +62,10 @@ fn matches_nothing(lint: &Lint<'_>, peer: &Peer) -> Option<String> {
     }
 }
 
-/// Whether the labels are those of pods whose traffic is their node's (E-5).
+/// Whether the labels match pods on the host's network, whose traffic is that of their node (E-5).
 fn on_host(lint: &Lint<'_>, peer: &Peer) -> bool {
     match peer {
-        Peer::Pods { namespaces, pods } => !lint.population.select_on_host(namespaces, pods).is_empty(),
+        Peer::Pods { namespaces, pods } => !lint.pods.select_on_host(namespaces, pods).is_empty(),
         Peer::Nodes(_) | Peer::Block { .. } | Peer::Name(_) => false,
     }
 }

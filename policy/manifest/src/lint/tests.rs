@@ -70,7 +70,7 @@ fn selectors_that_match_nothing_are_found() {
             "c",
             1,
             &format!(
-                "{subject}, egress: [{{action: Deny, to: [{{networks: [192.0.2.0/24, 198.51.100.0/24]}}, {{nodes: {{matchLabels: {{zone: y}}}}}}]}}]"
+                "{subject}, egress: [{{action: Deny, to: [{{networks: [192.0.2.0/24, 198.51.100.0/24]}}, {{nodes: {{matchLabels: {{zone: 'y'}}}}}}]}}]"
             ),
         ),
         &[(code::HOST_NETWORK_SELECTED, "spec.subject"), (code::SELECTS_NOTHING, "spec.egress[0].to[1]")][..]
@@ -82,7 +82,7 @@ fn selectors_that_match_nothing_are_found() {
 }
 
 #[test]
-fn a_peer_on_the_hosts_network_is_told_apart_from_a_wrong_label() {
+fn a_peer_on_the_hosts_network_is_distinguished_from_a_wrong_label() {
     let remedy = |label: &str| {
         let peer = format!("{{podSelector: {{matchLabels: {{pod: {label}}}}}}}");
         let spec = format!("{{podSelector: {{matchLabels: {{pod: a}}}}, ingress: [{{from: [{peer}]}}]}}");
@@ -259,7 +259,7 @@ fn rules_that_an_earlier_one_leaves_nothing_are_found() {
 }
 
 #[test]
-fn shared_priorities_are_told() {
+fn shared_priorities_are_reported() {
     let subject = "subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: dns}}}";
     let policies = format!("{}{}", cluster_policy("a", 5, subject), cluster_policy("b", 5, subject));
     check(&policies, &[(code::SAME_PRIORITY, "spec.priority"); 2]);
@@ -288,7 +288,7 @@ fn blocks_that_name_pods_are_found() {
 }
 
 #[test]
-fn pods_on_the_host_network_are_told_apart() {
+fn pods_on_the_host_network_are_distinguished() {
     check(&network_policy("{podSelector: {}}"), &[(code::HOST_NETWORK_SELECTED, "spec.podSelector")]);
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::text;
+use crate::{json_value, text};
 
 fn names(text: &str) -> Vec<String> {
     let (objects, findings) = read(text, "f");
@@ -28,9 +28,95 @@ fn documents_are_separated_by_lines_of_three_dashes() {
 }
 
 #[test]
-fn words_that_yaml_1_1_took_for_booleans_are_words() {
-    for name in ["y", "n", "yes", "no", "on", "off", "Y", "N"] {
-        assert_eq!(names(&pod(name)), [format!("Pod/default/{name}@f#1")]);
+fn names_and_labels_that_are_no_text_to_kubectl_are_refused_as_they_are_written() {
+    for (written, read_as) in [
+        ("y", "true"),
+        ("n", "false"),
+        ("yes", "true"),
+        ("No", "false"),
+        ("on", "true"),
+        ("OFF", "false"),
+        ("08080", "8080"),
+        ("017620", "8080"),
+        ("0x1F90", "8080"),
+        ("1_000", "1000"),
+        ("1e3", "1000"),
+    ] {
+        let (objects, findings) = read(&pod(written), "f");
+        assert_eq!((objects.len(), findings.len()), (0, 1), "{written}");
+        assert_eq!((findings[0].code, findings[0].field.as_str()), (code::INVALID_OBJECT, "metadata.name"));
+        let found = format!("found {written}, which kubectl reads as {read_as}");
+        assert!(findings[0].message.contains(&found), "{findings:?}");
+        assert_eq!(findings[0].remedy, "put the value in quotes");
+        assert_eq!(names(&pod(&format!("'{}'", written.to_lowercase()))).len(), 1);
+        let (_, findings) = read(&format!("{}  labels: {{x: {written}}}\n", pod("a")), "f");
+        assert_eq!(findings[0].field, "metadata.labels", "{written}");
+        assert!(findings[0].message.contains(&found), "{findings:?}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_a_later_document_loses_no_document() {
+    let mark = '\u{feff}';
+    for (text, warnings) in [
+        (format!("{mark}{}---\n{mark}{}", pod("a"), pod("b")), 0),
+        (format!("{}---\n{mark}---\n{}", pod("a"), pod("b")), 0),
+        (format!("{}{mark}---\n{}", pod("a"), pod("b")), 1),
+        (format!("{}{mark}{}", pod("a"), pod("b")), 1),
+        (format!("{mark}{}{mark}# head\n{}", pod("a"), pod("b")).replace('\n', "\r\n"), 1),
+    ] {
+        let (objects, findings) = read(&text, "f");
+        assert_eq!(objects.iter().map(|object| &object.name).collect::<Vec<_>>(), ["a", "b"], "{text:?}");
+        assert_eq!(findings.len(), warnings, "{text:?}: {findings:?}");
+        for finding in findings {
+            assert_eq!((finding.severity, finding.origin.as_deref()), (Severity::Warning, Some("f#2")), "{finding}");
+            assert!(finding.message.contains("byte order mark") && finding.remedy.contains("---"), "{finding}");
+        }
+    }
+}
+
+#[test]
+fn a_document_that_kubectl_does_not_reach_is_reported_with_its_line() {
+    let next = format!("{}...\n{}", pod("a"), pod("b"));
+    let lone_returns = format!("{}---\n{}", pod("a"), pod("b")).replace('\n', "\r");
+    for (text, line, remedy) in [(next, 6, "a line of ---"), (lone_returns, 5, "with LF")] {
+        let (objects, findings) = read(&text, "f");
+        assert_eq!(objects.iter().map(|object| &object.name).collect::<Vec<_>>(), ["a"], "{text:?}");
+        assert_eq!((findings.len(), findings[0].code), (1, code::BROKEN_DOCUMENT), "{text:?}: {findings:?}");
+        assert!(findings[0].message.contains(&format!("from line {line} on")), "{findings:?}");
+        assert!(findings[0].remedy.contains(remedy), "{findings:?}");
+    }
+    for text in [pod("a").replace('\n', "\r"), format!("{}...\n", pod("a")), format!("{}... # end\n---\n", pod("a"))] {
+        assert_eq!(names(&text), ["Pod/default/a@f#1"], "{text:?}");
+    }
+}
+
+#[test]
+fn many_separators_after_a_directive_are_read_in_one_pass() {
+    let text = format!("%YAML 1.2\n{}{}", "---\n".repeat(200_000), pod("a"));
+    assert_eq!(names(&text), ["Pod/default/a@f#1"]);
+}
+
+#[test]
+fn an_infinite_number_is_refused_with_the_remedy() {
+    let (objects, findings) = read(&format!("{}  annotations: {{x: .inf}}\n", pod("a")), "f");
+    assert_eq!((objects.len(), findings.len()), (0, 1));
+    assert_eq!(findings[0].message, ".inf has no form in JSON at line 5, column 20");
+    assert!(findings[0].remedy.starts_with("put it in quotes"), "{findings:?}");
+}
+
+#[test]
+fn what_is_stored_reads_back_whatever_kubectl_would_make_of_it_without_quotes() {
+    for text_value in
+        ["yes", "y", "On", "08080", "0o17", "0x1F", "0b1", "1_0", "~", ".inf", "<<", "=", "2001-01-01", "1:30"]
+    {
+        let value = serde_json::json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a", "labels": {"x": text_value, text_value: "x"}}});
+        let object = crate::object_from_value(value.clone(), Origin::Api).unwrap();
+        let stored = text(&object);
+        let (again, findings) = read(&stored, "f");
+        assert_eq!(findings, [], "{stored}");
+        assert_eq!(again[0].value, value, "{stored}");
     }
 }
 
@@ -51,7 +137,7 @@ fn lists_are_expanded_and_items_of_api_lists_get_their_kind() {
 }
 
 #[test]
-fn a_broken_document_costs_no_other() {
+fn a_broken_document_does_not_affect_others() {
     for broken in [
         "a: [1",
         "a: b: c",
@@ -125,19 +211,19 @@ fn what_a_text_does_not_say_is_derived_and_stays_the_same() {
 #[test]
 fn the_hash_changes_with_what_matters_and_with_nothing_else() {
     let hash = |yaml: &str| read(yaml, "f").0.remove(0).content_hash;
-    let base = hash("{apiVersion: v1, kind: X, metadata: {name: a, namespace: n}, spec: {a: 1, b: [2]}}");
+    let base = hash("{apiVersion: v1, kind: X, metadata: {name: a, namespace: 'n'}, spec: {a: 1, b: [2]}}");
     for same in [
-        "{spec: {b: [2], a: 1}, kind: X, metadata: {namespace: n, name: a}, apiVersion: v1}",
-        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: n, uid: u, generation: 4, labels: {l: m}, annotations: {other: x}}, spec: {a: 1, b: [2]}, status: {}}",
-        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: n}, spec: {a: 1.0, b: [2]}}",
+        "{spec: {b: [2], a: 1}, kind: X, metadata: {namespace: 'n', name: a}, apiVersion: v1}",
+        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: 'n', uid: u, generation: 4, labels: {l: m}, annotations: {other: x}}, spec: {a: 1, b: [2]}, status: {}}",
+        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: 'n'}, spec: {a: 1.0, b: [2]}}",
     ] {
         assert_eq!(hash(same), base, "{same}");
     }
     for other in [
-        "{apiVersion: v2, kind: X, metadata: {name: a, namespace: n}, spec: {a: 1, b: [2]}}",
-        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: n}, spec: {a: 1, b: [3]}}",
-        "{apiVersion: v1, kind: X, metadata: {name: b, namespace: n}, spec: {a: 1, b: [2]}}",
-        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: n, annotations: {netverdict.io/mode: audit}}, spec: {a: 1, b: [2]}}",
+        "{apiVersion: v2, kind: X, metadata: {name: a, namespace: 'n'}, spec: {a: 1, b: [2]}}",
+        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: 'n'}, spec: {a: 1, b: [3]}}",
+        "{apiVersion: v1, kind: X, metadata: {name: b, namespace: 'n'}, spec: {a: 1, b: [2]}}",
+        "{apiVersion: v1, kind: X, metadata: {name: a, namespace: 'n', annotations: {netverdict.io/mode: audit}}, spec: {a: 1, b: [2]}}",
     ] {
         assert_ne!(hash(other), base, "{other}");
     }
@@ -163,7 +249,7 @@ fn stored_text_reads_back_as_the_same_object() {
 }
 
 #[test]
-fn a_key_that_stands_twice_is_refused_and_told_without_advice_for_programmers() {
+fn a_key_that_stands_twice_is_refused_without_advice_for_programmers() {
     let (objects, findings) = read("apiVersion: v1\nkind: Pod\nkind: Node\nmetadata: {name: a}\n", "f");
     assert_eq!((objects.len(), findings.len()), (0, 1));
     let message = &findings[0].message;

@@ -35,9 +35,9 @@ fn every_kind_finds_its_place() {
 }
 
 #[test]
-fn namespaces_that_nobody_defines_are_implied() {
+fn undefined_namespaces_are_implied() {
     let reading =
-        reading(&format!("{CLUSTER}---\n{{apiVersion: v1, kind: Pod, metadata: {{name: b, namespace: y}}}}\n"));
+        reading(&format!("{CLUSTER}---\n{{apiVersion: v1, kind: Pod, metadata: {{name: b, namespace: 'y'}}}}\n"));
     assert_eq!(codes(&reading), [code::IMPLIED_NAMESPACE]);
     assert_eq!(*reading.snapshot.namespaces["y"], implied_namespace("y"));
     assert_eq!(reading.snapshot.namespaces["y"].labels["kubernetes.io/metadata.name"], "y");

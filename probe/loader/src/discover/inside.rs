@@ -1,4 +1,4 @@
-//! A network namespace from within. Moves the calling thread there, for good.
+//! Reads a network namespace from inside. The calling thread stays there.
 
 use std::{
     io,
@@ -14,26 +14,25 @@ use rustix::{
 use tokio::runtime::Runtime;
 
 use super::{
-    failed,
     namespaces::Namespace,
     netlink::{self, Interface},
 };
 use crate::error::ProbeError;
 
-/// `SO_NETNS_COOKIE` of `asm-generic/socket.h`; neither libc nor rustix has it.
+/// `SO_NETNS_COOKIE` (`asm-generic/socket.h`, since Linux 5.14), which neither libc nor rustix defines.
 const NETNS_COOKIE: libc::c_int = 71;
 
-/// What is inside a namespace.
+/// The content of a network namespace.
 pub(super) struct Inside {
     pub(super) cookie: u64,
     interfaces: Vec<Interface>,
 }
 
-/// Enters the namespace and looks. The runtime must be of the calling thread alone.
-pub(super) fn look(runtime: &Runtime, namespace: &Namespace) -> Result<Inside, ProbeError> {
+/// Enters the namespace and reads it. `runtime` must run on the calling thread alone.
+pub(super) fn read(runtime: &Runtime, namespace: &Namespace) -> Result<Inside, ProbeError> {
     move_into_link_name_space(namespace.file.as_fd(), Some(LinkNameSpaceType::Network))
-        .map_err(|error| failed("entering a network namespace", &error))?;
-    let cookie = cookie().map_err(|error| failed("reading a namespace's cookie", &error))?;
+        .map_err(|error| ProbeError::netlink("entering a network namespace", &error))?;
+    let cookie = cookie().map_err(|error| ProbeError::netlink("reading a namespace's cookie", &error))?;
     let interfaces = runtime.block_on(netlink::interfaces())?;
     Ok(Inside { cookie, interfaces })
 }
@@ -43,7 +42,7 @@ impl Inside {
         self.interface(ifindex).map(|interface| interface.addresses.clone()).unwrap_or_default()
     }
 
-    /// The link-local address that an interface gives itself by default; `None` for kinds without a MAC address.
+    /// The link-local address that an interface derives from its MAC address by default; `None` if it has none.
     pub(super) fn derived_link_local(&self, ifindex: u32) -> Option<IpAddr> {
         let hardware_address = &self.interface(ifindex)?.hardware_address;
         Some(link_local(hardware_address.as_slice().try_into().ok()?).into())
@@ -66,7 +65,7 @@ fn cookie() -> io::Result<u64> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
-    // SAFETY: both pointers are to live locals, and `length` says how many bytes the first one may be given.
+    // SAFETY: both pointers are to live locals, and `length` is the size of the first.
     let result = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
     };

@@ -1,4 +1,4 @@
-//! The network namespaces of the node other than its own, each once.
+//! Lists the network namespaces of the node without its own, each once.
 
 use std::{
     collections::HashMap,
@@ -9,33 +9,33 @@ use std::{
 
 use rustix::fs::fstatfs;
 
-use super::{failed, processes};
+use super::processes;
 use crate::error::ProbeError;
 
-/// Where namespaces are kept that need no process: by container runtimes, and by `ip netns`.
+/// Folders with bind mounts of namespaces, which exist without a process: made by container runtimes and `ip netns`.
 const KEPT_IN: [&str; 3] = ["/run/netns", "/var/run/netns", "/run/docker/netns"];
 /// `statfs(2)`: NSFS_MAGIC.
 const NAMESPACE_FS: u64 = 0x6e73_6673;
 
-/// A network namespace, held open so that it stays what it is.
+/// A network namespace. The open file keeps it alive.
 pub(super) struct Namespace {
     pub(super) file: File,
-    /// Of its oldest process that is in a pod's cgroup: the sandbox's, which is there before any other.
+    /// The pod of its oldest process in a pod's cgroup. That is the sandbox's process, which starts before any other.
     pub(super) pod_uid: Option<String>,
 }
 
-/// Device and inode: names a namespace for as long as somebody holds it.
+/// Device and inode. They identify a namespace as long as it is open.
 type Identity = (u64, u64);
 
-/// Every network namespace in which a process is or that is kept by a file, without the calling thread's.
+/// Every network namespace that a process or a bind mount keeps alive, without the calling thread's.
 pub(super) fn all() -> Result<Vec<Namespace>, ProbeError> {
     let own = open(Path::new("/proc/thread-self/ns/net"))
-        .ok_or_else(|| failed("reading /proc/thread-self/ns/net", &"it is no namespace"))?
+        .ok_or_else(|| ProbeError::netlink("reading /proc/thread-self/ns/net", &"it is not a namespace"))?
         .0;
     let mut found = HashMap::<Identity, Found>::new();
-    let processes = fs::read_dir("/proc").map_err(|error| failed("listing /proc", &error))?;
+    let processes = fs::read_dir("/proc").map_err(|error| ProbeError::netlink("listing /proc", &error))?;
     for process in processes.flatten().map(|entry| entry.path()).filter(|path| is_process(path)) {
-        see_process(&process, own, &mut found);
+        add_process(&process, own, &mut found);
     }
     for path in KEPT_IN.iter().flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path()) {
         if let Some((identity, file)) = open(&path)
@@ -58,10 +58,10 @@ struct Found {
     oldest: Option<(u64, String)>,
 }
 
-/// A process that ends while it is looked at is left out.
-fn see_process(process: &Path, own: Identity, found: &mut HashMap<Identity, Found>) {
+/// Adds the namespace of a process. A process that ends meanwhile is left out.
+fn add_process(process: &Path, own: Identity, found: &mut HashMap<Identity, Found>) {
     let path = process.join("ns/net");
-    // Most processes are in the node's own namespace: `stat` spares opening it.
+    // Most processes are in the node's own namespace, which `stat` tells without opening it.
     let Ok(metadata) = fs::metadata(&path) else { return };
     let identity = (metadata.dev(), metadata.ino());
     if identity == own {
@@ -85,11 +85,11 @@ fn is_process(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Opens a namespace; `None` if the file is none, as those of namespaces that were unmounted.
+/// Opens a namespace; `None` if the file is not one, as after an unmount.
 fn open(path: &Path) -> Option<(Identity, File)> {
     let file = File::open(path).ok()?;
     let kind = fstatfs(&file).ok()?.f_type;
-    // The field's type differs between architectures, the magic fits them all.
+    // The type of the field differs between architectures; the magic number fits all of them.
     if !u64::try_from(kind).is_ok_and(|kind| kind == NAMESPACE_FS) {
         return None;
     }

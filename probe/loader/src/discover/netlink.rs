@@ -1,4 +1,4 @@
-//! What the kernel says over netlink about links and addresses in the namespace of the calling thread.
+//! Links and addresses in the network namespace of the calling thread, over rtnetlink.
 
 use std::{net::IpAddr, os::fd::AsRawFd};
 
@@ -14,7 +14,7 @@ use rtnetlink::{
     },
 };
 
-use super::{failed, namespaces::Namespace};
+use super::namespaces::Namespace;
 use crate::error::ProbeError;
 
 /// An interface of the host.
@@ -22,26 +22,27 @@ use crate::error::ProbeError;
 pub(super) struct HostLink {
     pub(super) ifindex: u32,
     pub(super) name: String,
-    /// The host's id of the namespace that the other end is in; `None` if it has no other end in another one.
+    /// The host's id (`nsid`) of the network namespace of the other end; `None` if there is no other end in another
+    /// namespace.
     pub(super) peer_namespace: Option<i32>,
-    /// Index of the other end, in its namespace; 0 if it has none.
+    /// Index of the other end in its namespace; 0 if there is none.
     pub(super) peer_ifindex: u32,
 }
 
-/// An interface with what is known of its addresses.
+/// An interface and its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Interface {
     pub(super) ifindex: u32,
-    /// Empty where the kind has none.
+    /// Empty for kinds without one.
     pub(super) hardware_address: Vec<u8>,
     pub(super) addresses: Vec<IpAddr>,
 }
 
-/// The host's interfaces, and the host's id of each namespace (`None` where it has given it none: no interface leads
-/// there).
+/// The host's interfaces, and the host's id (`nsid`) of each namespace. The id is `None` if the host has not assigned
+/// one: then no interface leads there.
 pub(super) async fn host(namespaces: &[Namespace]) -> Result<(Vec<HostLink>, Vec<Option<i32>>), ProbeError> {
     with_connection(async |handle| {
-        // First the links: listing them gives the namespaces behind them their ids.
+        // Links first: the kernel assigns ids to the namespaces behind them when it lists the links.
         let links = links(&handle).await?.iter().map(host_link).collect();
         let mut ids = Vec::with_capacity(namespaces.len());
         for namespace in namespaces {
@@ -55,8 +56,13 @@ pub(super) async fn host(namespaces: &[Namespace]) -> Result<(Vec<HostLink>, Vec
 /// The interfaces of this namespace.
 pub(super) async fn interfaces() -> Result<Vec<Interface>, ProbeError> {
     with_connection(async |handle| {
-        let addresses: Vec<AddressMessage> =
-            handle.address().get().execute().try_collect().await.map_err(|e| failed("listing addresses", &e))?;
+        let addresses: Vec<AddressMessage> = handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|e| ProbeError::netlink("listing addresses", &e))?;
         let interface = |link: &LinkMessage| {
             let ifindex = link.header.index;
             let hardware_address = link.attributes.iter().find_map(|attribute| match attribute {
@@ -78,17 +84,17 @@ pub(super) async fn interfaces() -> Result<Vec<Interface>, ProbeError> {
     .await
 }
 
-/// Runs something with a connection that lives as long.
+/// Runs `ask` with a netlink connection, and ends the connection with it.
 async fn with_connection<T>(ask: impl AsyncFnOnce(Handle) -> Result<T, ProbeError>) -> Result<T, ProbeError> {
-    let (connection, handle, _) = new_connection().map_err(|error| failed("connecting", &error))?;
+    let (connection, handle, _) = new_connection().map_err(|error| ProbeError::netlink("connecting", &error))?;
     tokio::select! {
         answer = ask(handle) => answer,
-        () = connection => Err(failed("asking", &"the connection ended")),
+        () = connection => Err(ProbeError::netlink("asking", &"connection ended")),
     }
 }
 
 async fn links(handle: &Handle) -> Result<Vec<LinkMessage>, ProbeError> {
-    handle.link().get().execute().try_collect().await.map_err(|error| failed("listing interfaces", &error))
+    handle.link().get().execute().try_collect().await.map_err(|error| ProbeError::netlink("listing interfaces", &error))
 }
 
 fn host_link(link: &LinkMessage) -> HostLink {
@@ -117,19 +123,20 @@ async fn namespace_id(handle: &Handle, namespace: &Namespace) -> Result<Option<i
     message.attributes.push(NsidAttribute::Fd(descriptor));
     let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNsId(message));
     request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    let mut answers = handle.clone().request(request).map_err(|error| failed("asking for a namespace's id", &error))?;
+    let mut answers =
+        handle.clone().request(request).map_err(|error| ProbeError::netlink("asking for a namespace's id", &error))?;
     let mut id = None;
     while let Some(answer) = answers.next().await {
         match answer.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(message)) => {
                 id = message.attributes.iter().find_map(|attribute| match attribute {
-                    // Negative: none was given.
+                    // A negative id: none was assigned.
                     NsidAttribute::Id(id) if *id >= 0 => Some(*id),
                     _ => None,
                 });
             }
             NetlinkPayload::Error(error) if error.code.is_some() => {
-                return Err(failed("asking for a namespace's id", &error));
+                return Err(ProbeError::netlink("asking for a namespace's id", &error));
             }
             _ => {}
         }
@@ -137,7 +144,7 @@ async fn namespace_id(handle: &Handle, namespace: &Namespace) -> Result<Option<i
     Ok(id)
 }
 
-/// The address of this end: on point-to-point links `Address` is the other one's.
+/// The interface's own address: on point-to-point links the `Address` attribute is that of the other end.
 fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),

@@ -1,16 +1,17 @@
-//! Which pod a process belongs to, as its cgroup path tells.
+//! The pod that a process belongs to, from its cgroup path.
 //!
-//! The kubelet names the cgroup of a pod `pod<uid>` below `kubepods…`, with either driver: `/kubepods/burstable/pod<uid>`
-//! or `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice`, where systemd wants `_` for `-`.
+//! The kubelet names the cgroup of a pod `pod<uid>` below `kubepods…`. With the cgroupfs driver the path is
+//! `/kubepods/burstable/pod<uid>`; with the systemd driver it is
+//! `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice`, with `_` in place of `-` in the uid.
 
 use std::{fs, path::Path};
 
-/// Longest uid believed: a UUID has 36 characters, a static pod's digest 32.
+/// The longest accepted uid: a UUID has 36 characters, the digest of a static pod 32.
 const LONGEST_UID: usize = 36;
 
-/// The pod uid in the text of `/proc/<pid>/cgroup`; `None` if the process is in no pod's cgroup.
+/// The pod uid in the text of `/proc/<pid>/cgroup`; `None` if the process is not in a pod's cgroup.
 pub(super) fn pod_uid(cgroup: &str) -> Option<String> {
-    // hierarchy:controllers:path; version 1 has several lines, which agree.
+    // Lines are `hierarchy:controllers:path`. Cgroup version 1 has several, which agree.
     cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find_map(pod_uid_in_path)
 }
 
@@ -36,14 +37,15 @@ fn is_uid(uid: &str) -> bool {
     (8..=LONGEST_UID).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
-/// The pod of a process and when it started, in clock ticks since boot; `None` if it is in no pod's cgroup, or gone.
+/// The start time of a process, in clock ticks since boot, and its pod; `None` if it is not in a pod's cgroup or has ended.
 pub(super) fn pod_of(process: &Path) -> Option<(u64, String)> {
     let uid = pod_uid(&fs::read_to_string(process.join("cgroup")).ok()?)?;
     let started = start_time(&fs::read_to_string(process.join("stat")).ok()?)?;
     Some((started, uid))
 }
 
-/// Field 22 of `/proc/<pid>/stat`. Field 2, the command, is in parentheses and may hold anything, those included.
+/// Field 22 of `/proc/<pid>/stat`. Field 2, the command, is in parentheses and may contain any character, parentheses
+/// included.
 fn start_time(stat: &str) -> Option<u64> {
     let (_, after_command) = stat.rsplit_once(')')?;
     after_command.split_ascii_whitespace().nth(19)?.parse().ok()

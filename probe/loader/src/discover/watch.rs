@@ -1,4 +1,4 @@
-//! Looks again whenever something may have changed: at once when the kernel says so, and every now and then anyway.
+//! Watches interfaces: scans shortly after each link event, and at a fixed interval for changes without an event.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -14,28 +14,33 @@ use rtnetlink::{
 };
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::{Discovered, Look, Sighting, look};
+use super::{
+    discovered::{Discovered, Sighting},
+    scan::{Scan, scan_host},
+};
 use crate::error::ProbeError;
 
-/// Events come in bursts: one look serves them all.
+/// How long to wait after an event before the scan, because events come in bursts.
 const SETTLE: Duration = Duration::from_millis(20);
-/// An interface is there before the processes of its pod: how often, and how long, to look for them.
-const EAGER_PAUSE: Duration = Duration::from_millis(200);
-const EAGER_FOR: Duration = Duration::from_secs(10);
+/// An interface exists before the processes of its pod do. After an event, while a pod is not known, scans follow at
+/// this interval …
+const FREQUENT_INTERVAL: Duration = Duration::from_millis(200);
+/// … for this long.
+const FREQUENT_FOR: Duration = Duration::from_secs(10);
 
 type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
-/// Everything there is, then every change.
+/// Reports every interface, then every change.
 pub struct Watch {
-    /// `None`: no events; it lives by looking alone.
+    /// `None`: events are not available; changes are found by the scans at the interval.
     events: Option<Events>,
     interval: Duration,
     known: BTreeMap<u32, Discovered>,
-    /// When each interface of the host was seen to appear; `None` for those of the first look.
+    /// When each interface of the host appeared; `None` for those of the first scan.
     births: HashMap<u32, Option<SystemTime>>,
     queue: VecDeque<Sighting>,
-    next_look: Instant,
-    eager_until: Instant,
+    next_scan: Instant,
+    frequent_until: Instant,
 }
 
 struct Events {
@@ -50,17 +55,17 @@ impl Drop for Events {
 }
 
 impl Watch {
-    /// Starts with everything there is; [`Self::next`] tells it first. `interval` is the time between full looks, which
-    /// find what no event told: a pod's first process, an address that was added.
+    /// Scans once; [`Self::next`] returns the result first. `interval` is the time between scans without an event. They
+    /// find changes that cause no link event: a pod's first process, an added address.
     ///
     /// # Errors
-    /// The first look failed. Without events it goes on by looking alone.
+    /// The first scan failed. If link events are not available, the watch works with scans alone.
     pub async fn start(interval: Duration) -> Result<Self, ProbeError> {
-        // First the events, then the look: nothing that appears in between is missed.
+        // Events before the scan, so that an interface which appears in between is not missed.
         let events = match listen() {
             Ok(events) => Some(events),
             Err(error) => {
-                tracing::warn!(error = %error, "no link events, looking every interval instead");
+                tracing::warn!(error = %error, "link events are not available, scanning at the interval instead");
                 None
             }
         };
@@ -71,19 +76,19 @@ impl Watch {
             known: BTreeMap::new(),
             births: HashMap::new(),
             queue: VecDeque::new(),
-            next_look: now + interval,
-            eager_until: now,
+            next_scan: now + interval,
+            frequent_until: now,
         };
-        let look = look().await?;
-        watch.births = look.interfaces.iter().map(|ifindex| (*ifindex, None)).collect();
-        watch.compare(look);
+        let scan = scan_host().await?;
+        watch.births = scan.interfaces.iter().map(|ifindex| (*ifindex, None)).collect();
+        watch.compare(scan);
         Ok(watch)
     }
 
-    /// Waits for the next. Dropping the future loses nothing.
+    /// Waits for the next sighting. Cancel-safe.
     ///
     /// # Errors
-    /// A look failed; the next call looks again, an interval later.
+    /// A scan failed; the next call scans again after the interval.
     pub async fn next(&mut self) -> Result<Sighting, ProbeError> {
         loop {
             if let Some(sighting) = self.queue.pop_front() {
@@ -91,27 +96,27 @@ impl Watch {
             }
             tokio::select! {
                 message = next_message(&mut self.events) => match message {
-                    Some(message) => self.hear(&message),
+                    Some(message) => self.handle(&message),
                     None => {
-                        tracing::warn!("link events ended, looking every interval instead");
+                        tracing::warn!("link events ended, scanning at the interval instead");
                         self.events = None;
                     }
                 },
-                () = tokio::time::sleep_until(self.next_look) => {
-                    // Only afterwards is the next one due: were this future dropped meanwhile, it would look again.
-                    let result = look().await;
-                    self.next_look = Instant::now() + self.interval;
+                () = tokio::time::sleep_until(self.next_scan) => {
+                    // The next scan is scheduled after this one: if the future is dropped meanwhile, the scan is repeated.
+                    let result = scan_host().await;
+                    self.next_scan = Instant::now() + self.interval;
                     self.compare(result?);
                 }
             }
         }
     }
 
-    fn hear(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
+    fn handle(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
         match &message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
                 self.births.entry(link.header.index).or_insert_with(|| Some(SystemTime::now()));
-                self.look_soon();
+                self.scan_soon();
             }
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                 let ifindex = link.header.index;
@@ -120,24 +125,24 @@ impl Watch {
                     self.queue.push_back(Sighting::Gone { ifindex });
                 }
             }
-            // The kernel dropped events because nobody read them in time.
-            NetlinkPayload::Overrun(_) => self.look_soon(),
+            // The kernel dropped events because they were not read in time.
+            NetlinkPayload::Overrun(_) => self.scan_soon(),
             _ => {}
         }
     }
 
-    fn look_soon(&mut self) {
+    fn scan_soon(&mut self) {
         let now = Instant::now();
-        self.next_look = self.next_look.min(now + SETTLE);
-        self.eager_until = now + EAGER_FOR;
+        self.next_scan = self.next_scan.min(now + SETTLE);
+        self.frequent_until = now + FREQUENT_FOR;
     }
 
-    /// Queues what differs from what is known.
-    fn compare(&mut self, look: Look) {
-        let Look { found, interfaces } = look;
+    /// Queues the differences between a scan and the last one.
+    fn compare(&mut self, scan: Scan) {
+        let Scan { found, interfaces } = scan;
         for mut discovered in found {
             let ifindex = discovered.ifindex;
-            // No event told: it appeared between two looks at the latest now.
+            // Without an event, the time of the scan is the latest at which it can have appeared.
             let born = self.births.entry(ifindex).or_insert_with(|| Some(SystemTime::now()));
             discovered.born = *born;
             if self.known.get(&ifindex) != Some(&discovered) {
@@ -145,7 +150,7 @@ impl Watch {
                 self.queue.push_back(Sighting::Found(discovered));
             }
         }
-        // Only what the host has no more is gone: a namespace that could not be looked into keeps its interface.
+        // An interface is gone only if the host does not list it: its namespace may just not have been readable.
         let gone: Vec<_> = self.known.keys().copied().filter(|ifindex| !interfaces.contains(ifindex)).collect();
         for ifindex in gone {
             self.known.remove(&ifindex);
@@ -155,8 +160,8 @@ impl Watch {
             self.births.retain(|ifindex, _| interfaces.contains(ifindex));
         }
         let now = Instant::now();
-        if now < self.eager_until && self.known.values().any(|discovered| discovered.pod_uid.is_none()) {
-            self.next_look = self.next_look.min(now + EAGER_PAUSE);
+        if now < self.frequent_until && self.known.values().any(|discovered| discovered.pod_uid.is_none()) {
+            self.next_scan = self.next_scan.min(now + FREQUENT_INTERVAL);
         }
     }
 }
@@ -166,7 +171,7 @@ fn listen() -> std::io::Result<Events> {
     Ok(Events { messages, connection: tokio::spawn(connection) })
 }
 
-/// The next message; `None` when there will be none. Waits forever without events.
+/// The next message; `None` at the end of the stream. Never returns if events are not available.
 async fn next_message(events: &mut Option<Events>) -> Option<NetlinkMessage<RouteNetlinkMessage>> {
     match events {
         Some(events) => events.messages.next().await.map(|(message, _)| message),

@@ -1,16 +1,16 @@
-//! The cell that says which revision is in force.
+//! The cell with the revision in force.
 //!
-//! Eight bytes written through `bpf(2)` are copied by the kernel, which does not promise to do so at once. Where the
-//! map can be mapped, the store is one instruction instead, so that no packet ever reads half of a number.
+//! A value written with `bpf(2)` is copied by the kernel without a guarantee of atomicity. Where the map can be mapped
+//! into memory, the cell is written with one 64-bit store instead, so that no program reads half of a number.
 
 use aya::maps::{Array, Map, MapData};
 use netverdict_abi::map::name;
 use std::os::fd::AsFd;
 
-use super::failed;
+use super::pinned::failed;
 use crate::{error::ProbeError, mapping::Mapping};
 
-/// `bpf(2)`: BPF_F_MMAPABLE.
+/// Flag of `bpf(2)`: `BPF_F_MMAPABLE`.
 const MAPPABLE: u32 = 1 << 10;
 
 pub(super) struct RevisionCell {
@@ -43,7 +43,7 @@ impl RevisionCell {
 
     pub(super) fn set(&mut self, revision: u64) -> Result<(), ProbeError> {
         match &self.mapping {
-            // The first eight bytes of a page that was mapped writable: it cannot fail.
+            // Always succeeds: the first eight bytes of a page that was mapped writable.
             Some(mapping) if mapping.store_u64(0, revision) => Ok(()),
             _ => self.array.set(0, revision, 0).map_err(|error| failed(name::CURRENT_REVISION, "write", error)),
         }

@@ -1,7 +1,7 @@
-//! One hash or trie: keyed access that knows how many entries there are and when it is full.
+//! One hash map or trie: access by key, with a count of entries and an error of its own for a full map.
 //!
-//! A trie answers a lookup with the longest match, never with "no such entry", and older kernels ignore "only if
-//! absent" for it. So a [`Trie`] remembers its keys.
+//! A lookup in a trie returns the longest match, never "no such entry", and kernels before 6.13 ignore "only if absent" for
+//! tries. So a [`Trie`] keeps a copy of its keys.
 
 use std::{collections::HashSet, hash::Hash as StdHash, io, path::Path};
 
@@ -9,30 +9,37 @@ use aya::maps::{HashMap, IterableMap, LpmTrie, MapData, MapError, lpm_trie::Key}
 use nix::errno::Errno;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{Raw, failed, into_io, open_as};
+use super::{
+    occupancy::MapOccupancy,
+    pinned::{Raw, failed, into_io, open_as},
+};
 use crate::error::ProbeError;
 
-/// `bpf(2)`: create, or fail with `EEXIST`.
-const ONLY_IF_ABSENT: u64 = 1;
-/// `bpf(2)`: write over what is there, or fail with `ENOENT`.
-const ONLY_IF_PRESENT: u64 = 2;
+/// Flag of `bpf(2)`: create an entry, or fail with `EEXIST`.
+const BPF_NOEXIST: u64 = 1;
+/// Flag of `bpf(2)`: replace an entry, or fail with `ENOENT`.
+const BPF_EXIST: u64 = 2;
 
 /// Plain data that can be a key or a value.
 pub(crate) trait Plain: FromBytes + IntoBytes + Copy + 'static {}
 impl<T: FromBytes + IntoBytes + Copy + 'static> Plain for T {}
 
-/// What a [`Table`] stands on.
+/// The kind of map below a [`Table`].
 pub(crate) trait Store: Sized {
-    type Key: Copy + Eq;
+    type Key: Copy + Eq + StdHash;
     type Value: Copy;
 
     fn open(folder: &Path, name: &'static str) -> Result<Self, ProbeError>;
     fn data(&self) -> &MapData;
+    /// The entry of exactly this key; `None` if there is none.
+    fn get(&self, key: &Self::Key) -> Result<Option<Self::Value>, MapError>;
+    /// Writes an entry with one system call. Fails with `EEXIST` or `ENOENT` where `exists` is wrong.
+    fn put(&mut self, key: &Self::Key, value: &Self::Value, exists: bool) -> Result<(), MapError>;
     fn remove(&mut self, key: &Self::Key) -> Result<(), MapError>;
     fn keys(&self) -> Result<Vec<Self::Key>, MapError>;
 }
 
-/// A map with a name for errors and a count of entries for [`crate::MapOccupancy`].
+/// A map with its name for errors and its number of entries for [`MapOccupancy`].
 pub(crate) struct Table<S> {
     name: &'static str,
     limit: u32,
@@ -41,33 +48,51 @@ pub(crate) struct Table<S> {
 }
 
 impl<S: Store> Table<S> {
-    pub(super) fn open(folder: &Path, name: &'static str) -> Result<Self, ProbeError> {
+    pub(crate) fn open(folder: &Path, name: &'static str) -> Result<Self, ProbeError> {
         let store = S::open(folder, name)?;
         let limit = store.data().info().map_err(|error| failed(name, "inspect", error))?.max_entries();
         let keys = store.keys().map_err(|error| failed(name, "list", error))?;
-        // More keys than the limit cannot be: the limit is a u32.
+        // More keys than the limit are impossible, and the limit is a u32.
         let used = u32::try_from(keys.len()).unwrap_or(limit);
         Ok(Self { name, limit, used, store })
     }
 
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
+    pub(crate) fn occupancy(&self) -> MapOccupancy {
+        MapOccupancy { map: self.name, used: Some(self.used.into()), limit: self.limit.into() }
     }
 
-    pub(crate) fn used(&self) -> u32 {
-        self.used
+    /// Every key, as of now.
+    pub(crate) fn keys(&self) -> Result<Vec<S::Key>, ProbeError> {
+        self.store.keys().map_err(|error| failed(self.name, "list", error))
     }
 
-    pub(crate) fn limit(&self) -> u32 {
-        self.limit
+    /// The entry of exactly this key, whatever prefix covers it; `None` if there is none.
+    pub(crate) fn get(&self, key: &S::Key) -> Result<Option<S::Value>, ProbeError> {
+        self.store.get(key).map_err(|error| failed(self.name, "read", error))
     }
 
-    fn not_written(&self, error: MapError) -> ProbeError {
-        let source = into_io(error);
-        if is_full(&source) {
-            ProbeError::MapFull { map: self.name, limit: self.limit }
-        } else {
-            ProbeError::Map { name: self.name, action: "write", source }
+    /// Writes an entry where `before` is the present one. One system call.
+    pub(crate) fn replace(&mut self, key: S::Key, before: Option<S::Value>, value: S::Value) -> Result<(), ProbeError> {
+        self.store.put(&key, &value, before.is_some()).map_err(|error| self.not_written(error))?;
+        if before.is_none() {
+            self.used += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes an entry whose key is expected to be absent, and returns the entry that it replaced if the key was
+    /// present. One system call where the expectation holds.
+    pub(crate) fn add(&mut self, key: S::Key, value: S::Value) -> Result<Option<S::Value>, ProbeError> {
+        match self.store.put(&key, &value, false) {
+            Ok(()) => {
+                self.used += 1;
+                Ok(None)
+            }
+            // The key is present, or the map is full: a full map is checked first, so the error does not tell them apart.
+            Err(error) => match self.get(&key)? {
+                Some(before) => self.replace(key, Some(before), value).map(|()| Some(before)),
+                None => Err(self.not_written(error)),
+            },
         }
     }
 
@@ -83,74 +108,20 @@ impl<S: Store> Table<S> {
         }
     }
 
-    /// Every key, as of now.
-    pub(crate) fn keys(&self) -> Result<Vec<S::Key>, ProbeError> {
-        self.store.keys().map_err(|error| failed(self.name, "list", error))
-    }
-}
-
-impl<K: Plain + Eq, V: Plain> Table<Hash<K, V>> {
-    /// The entry at a key; `None` if there is none.
-    pub(crate) fn get(&self, key: &K) -> Result<Option<V>, ProbeError> {
-        match self.store.0.get(&Raw(*key), 0) {
-            Ok(Raw(value)) => Ok(Some(value)),
-            Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
-            Err(error) => Err(failed(self.name, "read", error)),
-        }
-    }
-
-    /// Writes an entry where `before` is what is there already; one call of the kernel.
-    pub(crate) fn put_after(&mut self, key: K, before: Option<V>, value: V) -> Result<(), ProbeError> {
-        let flags = if before.is_some() { ONLY_IF_PRESENT } else { ONLY_IF_ABSENT };
-        self.store.0.insert(Raw(key), Raw(value), flags).map_err(|error| self.not_written(error))?;
-        if before.is_none() {
-            self.used += 1;
-        }
-        Ok(())
-    }
-
-    /// Writes an entry whose key is new, as a rule; what was there if it is not.
-    pub(crate) fn put_new(&mut self, key: K, value: V) -> Result<Option<V>, ProbeError> {
-        match self.store.0.insert(Raw(key), Raw(value), ONLY_IF_ABSENT) {
-            Ok(()) => {
-                self.used += 1;
-                Ok(None)
-            }
-            // It is there, or the map is full, which it says first.
-            Err(error) => match self.get(&key)? {
-                Some(before) => self.put_after(key, Some(before), value).map(|()| Some(before)),
-                None => Err(self.not_written(error)),
-            },
+    fn not_written(&self, error: MapError) -> ProbeError {
+        let source = into_io(error);
+        if is_full(&source) {
+            ProbeError::MapFull { map: self.name, limit: self.limit }
+        } else {
+            ProbeError::Map { name: self.name, action: "write", source }
         }
     }
 }
 
-impl<K: Plain + Eq + StdHash, V: Plain> Table<Trie<K, V>> {
-    /// Writes an entry, whether or not there is one.
-    pub(crate) fn put(&mut self, key: Prefix<K>, value: V) -> Result<(), ProbeError> {
-        self.store.map.insert(&key.key(), Raw(value), 0).map_err(|error| self.not_written(error))?;
-        if self.store.present.insert(key) {
-            self.used += 1;
-        }
-        Ok(())
-    }
-
-    /// The entry of exactly this prefix; `None` if there is none, whatever covers it.
-    pub(crate) fn get_exact(&self, prefix: &Prefix<K>) -> Result<Option<V>, ProbeError> {
-        if !self.store.present.contains(prefix) {
-            return Ok(None);
-        }
-        match self.store.map.get(&prefix.key(), 0) {
-            Ok(Raw(value)) => Ok(Some(value)),
-            Err(error) => Err(failed(self.name, "read", error)),
-        }
-    }
-}
-
-/// A hash map, preallocated or least recently used.
+/// A hash map, with or without eviction of the least recently used entry.
 pub(crate) struct Hash<K, V>(HashMap<MapData, Raw<K>, Raw<V>>);
 
-impl<K: Plain + Eq, V: Plain> Store for Hash<K, V> {
+impl<K: Plain + Eq + StdHash, V: Plain> Store for Hash<K, V> {
     type Key = K;
     type Value = V;
 
@@ -162,6 +133,18 @@ impl<K: Plain + Eq, V: Plain> Store for Hash<K, V> {
         IterableMap::map(&self.0)
     }
 
+    fn get(&self, key: &K) -> Result<Option<V>, MapError> {
+        match self.0.get(&Raw(*key), 0) {
+            Ok(Raw(value)) => Ok(Some(value)),
+            Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put(&mut self, key: &K, value: &V, exists: bool) -> Result<(), MapError> {
+        self.0.insert(Raw(*key), Raw(*value), if exists { BPF_EXIST } else { BPF_NOEXIST })
+    }
+
     fn remove(&mut self, key: &K) -> Result<(), MapError> {
         self.0.remove(&Raw(*key))
     }
@@ -171,7 +154,7 @@ impl<K: Plain + Eq, V: Plain> Store for Hash<K, V> {
     }
 }
 
-/// First bits of a key.
+/// The first bits of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Prefix<K> {
     /// In bits.
@@ -209,18 +192,36 @@ impl<K: Plain + Eq + StdHash, V: Plain> Store for Trie<K, V> {
         IterableMap::map(&self.map)
     }
 
-    fn remove(&mut self, key: &Self::Key) -> Result<(), MapError> {
-        self.map.remove(&key.key())?;
-        self.present.remove(key);
+    fn get(&self, prefix: &Prefix<K>) -> Result<Option<V>, MapError> {
+        if !self.present.contains(prefix) {
+            return Ok(None);
+        }
+        self.map.get(&prefix.key(), 0).map(|Raw(value)| Some(value))
+    }
+
+    fn put(&mut self, prefix: &Prefix<K>, value: &V, exists: bool) -> Result<(), MapError> {
+        match (self.present.contains(prefix), exists) {
+            (true, false) => return Err(MapError::IoError(Errno::EEXIST.into())),
+            (false, true) => return Err(MapError::IoError(Errno::ENOENT.into())),
+            _ => {}
+        }
+        self.map.insert(&prefix.key(), Raw(*value), 0)?;
+        self.present.insert(*prefix);
         Ok(())
     }
 
-    fn keys(&self) -> Result<Vec<Self::Key>, MapError> {
+    fn remove(&mut self, prefix: &Prefix<K>) -> Result<(), MapError> {
+        self.map.remove(&prefix.key())?;
+        self.present.remove(prefix);
+        Ok(())
+    }
+
+    fn keys(&self) -> Result<Vec<Prefix<K>>, MapError> {
         Ok(self.present.iter().copied().collect())
     }
 }
 
-/// A hash says `E2BIG`, a trie `ENOSPC`.
+/// A full hash map fails with `E2BIG`, a full trie with `ENOSPC`.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::E2BIG | Errno::ENOSPC))
 }

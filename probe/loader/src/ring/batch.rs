@@ -1,15 +1,15 @@
-//! Records copied out of a ring, and how to walk them.
+//! Records that were copied out of a ring, and their iterator.
 //!
-//! Layout: for each record its length as a little-endian `u32`, then its bytes. The same layout goes to disk, so that
-//! walking has to bear with a batch that was cut off.
+//! Layout: for each record its length as a little-endian `u32`, then its bytes. The same layout is written to disk, so
+//! the iterator must handle a truncated batch.
 
 use netverdict_abi::Lane;
 use thiserror::Error;
 
-/// Length prefix of one record.
+/// Size of the length prefix of a record.
 pub(super) const PREFIX: usize = size_of::<u32>();
 
-/// Some records of one ring, in the order in which the kernel reserved them.
+/// Records of one ring, in the order in which the programs reserved them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     pub lane: Lane,
@@ -20,12 +20,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Walks the records in `bytes`. After a [`Truncated`] nothing follows.
+    /// Iterates over the records in `bytes`. [`Truncated`] is always the last item.
     pub fn records_of(bytes: &[u8]) -> Records<'_> {
         Records { rest: bytes, offset: 0 }
     }
 
-    /// Appends a record of `length` bytes that `copy` puts at the end; if it does not, the batch stays as it was.
+    /// Appends a record of `length` bytes, which `copy` writes. If `copy` fails, the batch stays unchanged.
     pub(super) fn push_with(&mut self, length: usize, copy: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let start = self.bytes.len();
         // The kernel's length field has 30 bits.

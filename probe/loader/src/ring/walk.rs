@@ -1,19 +1,19 @@
-//! Walks a ring's memory. Knows its layout, not where it comes from; believes nothing that it reads there.
+//! Walks the records in a ring's memory, and validates every number that it reads there.
 
 use std::{io, os::fd::BorrowedFd};
 
 use crate::mapping::Mapping;
 
-/// Bytes in front of each record.
+/// Bytes of a record's header.
 const HEAD: u64 = 8;
 /// [`HEAD`] as an offset.
 const HEAD_OFFSET: usize = 8;
-/// The kernel is still writing the record.
+/// `BPF_RINGBUF_BUSY_BIT`: the program is still writing the record.
 const BUSY: u32 = 1 << 31;
-/// The program gave the record up.
+/// `BPF_RINGBUF_DISCARD_BIT`: the program discarded the record.
 const DISCARD: u32 = 1 << 30;
 
-/// A ring's pages, and how far they were walked.
+/// A mapped ring, and the position of the walk.
 pub(super) struct Walk {
     /// The consumer's page.
     consumer: Mapping,
@@ -21,18 +21,18 @@ pub(super) struct Walk {
     producer: Mapping,
     /// Size of the data in bytes, a power of two.
     size: u64,
-    /// Start of the next record to look at. Never behind the consumer position.
+    /// Position of the next record. Never behind the consumer position.
     next: u64,
 }
 
-/// What is next in a ring.
+/// The next record of a ring.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A record that its program gave up.
+    /// The program discarded it.
     Skip { next: u64 },
-    /// A finished record; `at` is for [`Walk::copy`].
+    /// It is finished. `at` is an argument for [`Walk::copy`].
     Record { at: usize, length: usize, next: u64 },
-    /// Nothing that can be walked.
+    /// The data is not a valid record.
     Broken,
 }
 
@@ -47,44 +47,44 @@ impl Walk {
         Ok(Self { consumer, producer, size: size.into(), next })
     }
 
-    /// The producer's position: no record that begins before it is still to be reserved.
+    /// The producer position: every record that begins before it is reserved.
     pub(super) fn end(&self) -> u64 {
         position(&self.producer)
     }
 
-    /// Where the walk has come to.
+    /// The position of the walk.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Goes on at `next`.
+    /// Continues at `next`.
     pub(super) fn go_to(&mut self, next: u64) {
         self.next = next;
     }
 
-    /// Gives the room of everything walked so far back to the kernel.
+    /// Sets the consumer position to the position of the walk: the kernel may reuse everything before it.
     pub(super) fn commit(&mut self) {
-        // Writable and one page long: it cannot fail.
+        // Always succeeds: the mapping is writable and one page long.
         self.consumer.store_u64(0, self.next);
     }
 
-    /// Bytes that the kernel may not write to yet, and the size of the ring.
+    /// Bytes between the consumer and the producer position, and the size of the ring.
     pub(super) fn fill(&self) -> (u64, u64) {
         (self.end().wrapping_sub(position(&self.consumer)).min(self.size), self.size)
     }
 
-    /// Looks at what is next, `end` being the producer's position; `None` if that is not finished or not there.
+    /// The next record before `end`, a producer position; `None` if there is none or it is not finished.
     pub(super) fn step(&self, end: u64) -> Option<Step> {
         let available = end.wrapping_sub(self.next);
         if available == 0 {
             return None;
         }
-        // Positions count bytes since the ring was made; a difference beyond its size is no position of this ring.
+        // Positions count bytes since the ring was created; their difference cannot exceed its size.
         if available > self.size || available < HEAD || !self.next.is_multiple_of(HEAD) {
             return Some(Step::Broken);
         }
         let offset = self.next & (self.size - 1);
-        // At most page + size: both fitted into a usize when they were mapped.
+        // At most page + size, which fitted into a usize when they were mapped.
         let at = usize::try_from(offset).ok()? + Mapping::page_size();
         let Some(head) = self.producer.load_u32(at) else { return Some(Step::Broken) };
         if head & BUSY != 0 {
@@ -102,7 +102,7 @@ impl Walk {
         Some(Step::Record { at: at + HEAD_OFFSET, length: usize::try_from(length).ok()?, next })
     }
 
-    /// Appends a record's bytes; `false`, and nothing is appended, if they do not lie in the ring.
+    /// Appends the content of a record to `to`; `false`, without appending, if it does not lie in the ring.
     pub(super) fn copy(&self, at: usize, length: usize, to: &mut Vec<u8>) -> bool {
         self.producer.copy(at, length, to)
     }
@@ -110,7 +110,7 @@ impl Walk {
 
 /// The position at the start of a page.
 fn position(page: &Mapping) -> u64 {
-    // Every mapping is at least a page: it cannot fail.
+    // Always succeeds: every mapping is at least one page.
     page.load_u64(0).unwrap_or_default()
 }
 

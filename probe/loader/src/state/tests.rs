@@ -36,7 +36,7 @@ fn reopened(folder: &Path) -> State {
 }
 
 #[test]
-fn what_was_appended_is_known_after_a_restart() {
+fn appended_lines_are_read_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let (mut file, empty) = StateFile::open_in_boot(folder.path(), BOOT).unwrap();
     assert_eq!(empty, State::default());
@@ -61,7 +61,7 @@ fn ids_of_another_boot_mean_nothing() {
 }
 
 #[test]
-fn line_that_was_cut_off_is_dropped_wherever_it_was_cut() {
+fn truncated_last_line_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let (mut file, _) = StateFile::open_in_boot(folder.path(), BOOT).unwrap();
     file.append(&some_lines()[..1]).unwrap();
@@ -77,7 +77,7 @@ fn line_that_was_cut_off_is_dropped_wherever_it_was_cut() {
 }
 
 #[test]
-fn line_of_this_boot_that_is_not_understood_is_an_error_with_its_number() {
+fn invalid_line_of_this_boot_is_an_error_with_its_number() {
     let folder = tempfile::tempdir().unwrap();
     let (mut file, _) = StateFile::open_in_boot(folder.path(), BOOT).unwrap();
     file.append(&some_lines()).unwrap();

@@ -185,7 +185,7 @@ fn findings_say_which_of_the_objects_they_are_about() {
     let (lines, warnings) = run(line.to_string().as_bytes());
     let finding = &lines[0]["findings"][0];
     assert_eq!((&finding["code"], &finding["origin"]), (&json!("duplicate-object"), &json!("objects[1]")));
-    assert!(warnings[0].contains("stands again in objects[2]"), "{warnings:?}");
+    assert!(warnings[0].contains("defined again in objects[2]"), "{warnings:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Walks over rings that are files: what a kernel may have left there, and what none would.
+//! Walks over files that are laid out as rings, with content that a kernel writes and content that it never would.
 
 use std::{fs::File, os::fd::AsFd, os::unix::fs::FileExt};
 
@@ -6,7 +6,7 @@ use super::*;
 
 const SIZE: u32 = 1 << 16;
 
-/// A file laid out as a ring, its data twice, as the kernel would map it.
+/// A file laid out as the kernel maps a ring, with the data twice.
 struct Ring {
     file: File,
 }
@@ -28,7 +28,7 @@ impl Ring {
     }
 }
 
-/// Everything that a walk finds, at most as many records as a ring can hold.
+/// Every record that a walk finds, and whether it ended at invalid data.
 fn records(walk: &mut Walk) -> (Vec<Vec<u8>>, bool) {
     let (mut records, end) = (Vec::new(), walk.end());
     for _ in 0..=SIZE / 8 {
@@ -79,7 +79,7 @@ fn record_that_reaches_beyond_the_end_is_whole() {
 }
 
 #[test]
-fn positions_that_cannot_be_are_broken_not_followed() {
+fn impossible_positions_are_reported_not_followed() {
     let data = record(0, b"one");
     for (consumer, producer) in [(0, u64::from(SIZE) + 8), (8, 0), (4, 16), (0, 4), (u64::MAX - 7, 1 << 40)] {
         let ring = Ring::new(consumer, producer, &data);

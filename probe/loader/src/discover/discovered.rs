@@ -1,0 +1,32 @@
+//! What discovery reports.
+
+use std::{net::IpAddr, time::SystemTime};
+
+/// A host interface whose other end is in another network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovered {
+    /// Index of the host end.
+    pub ifindex: u32,
+    /// Name of the host end.
+    pub name: String,
+    /// Cookie of the other end's network namespace. Unlike an inode number it is never reused.
+    pub netns_cookie: u64,
+    /// From the cgroup path of the oldest process in the namespace that is in a pod's cgroup; `None` if there is no
+    /// such process.
+    pub pod_uid: Option<String>,
+    /// Addresses of the other end without link-local ones, ascending.
+    pub addresses: Vec<IpAddr>,
+    /// Link-local addresses of the other end, and the one that it derives from its hardware address; ascending.
+    pub link_local: Vec<IpAddr>,
+    /// When the interface appeared; `None` if it existed at the first scan.
+    pub born: Option<SystemTime>,
+}
+
+/// What a [`Watch`] reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sighting {
+    /// The interface is new, or its description changed.
+    Found(Discovered),
+    /// The interface was deleted.
+    Gone { ifindex: u32 },
+}
