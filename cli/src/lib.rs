@@ -5,11 +5,11 @@
 
 mod cluster;
 mod command;
+mod endpoint;
 mod exit;
 mod manifests;
 mod moment;
 mod objects;
-mod place;
 mod program;
 mod runtime;
 mod service;

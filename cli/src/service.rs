@@ -1,6 +1,6 @@
-//! The connection to the query service: options, requests, and errors that say what to do.
+//! The connection to the query service: options, requests, and errors with a remedy.
 
-use std::{path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::Args;
 use netverdict_flowlog::answer::ErrorAnswer;
@@ -8,23 +8,32 @@ use reqwest::{RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-/// Where the query service is, and how to be let in.
+/// The query service's address and token.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Query service")]
 pub(crate) struct ServiceOptions {
     /// Address of the query service
-    // The port where `netverdict-query` listens unless told otherwise; loopback, so that a first run needs no setting.
+    // The default port of `netverdict-query`; loopback, so that a first run needs no setting.
     #[arg(long, env = "NETVERDICT_SERVER", default_value = "http://127.0.0.1:9480", value_name = "URL", value_parser = server_url)]
     server: Url,
-    /// File that holds the service's token
+    /// File that holds the query service's token. The variable was NETVERDICT_TOKEN_FILE, which is read if the new one is
+    /// not set
     // Where the service writes the secret that it makes at its first start.
     #[arg(
         long,
-        env = "NETVERDICT_TOKEN_FILE",
+        env = token_file_variable(),
         default_value = "/var/lib/netverdict/state/query.password",
         value_name = "PATH"
     )]
     token_file: PathBuf,
+}
+
+/// Variables are shared by all programs of a host, and the collector has a token file of its own. Who set the former name
+/// keeps it.
+fn token_file_variable() -> &'static str {
+    let former = "NETVERDICT_TOKEN_FILE";
+    let only_former = env::var_os(TOKEN_FILE_VARIABLE).is_none() && env::var_os(former).is_some();
+    if only_former { former } else { TOKEN_FILE_VARIABLE }
 }
 
 fn server_url(text: &str) -> Result<Url, String> {
@@ -60,7 +69,7 @@ pub(crate) enum ServiceError {
     #[error("the query service at {server} took longer than {} s\n  ask about less time with --since, or for less with --limit", ANSWER_TIMEOUT.as_secs())]
     TimedOut { server: Url },
     #[error(
-        "the query service at {server} refused the token of {token_file}\n  name the file that the service was started with (--secret-file) by --token-file or NETVERDICT_TOKEN_FILE",
+        "the query service at {server} refused the token of {token_file}\n  name the file that the service was started with (--secret-file) by --token-file or NETVERDICT_SERVER_TOKEN_FILE",
         token_file = .token_file.display()
     )]
     Unauthorized { server: Url, token_file: PathBuf },
@@ -103,6 +112,7 @@ impl ServiceError {
     }
 }
 
+const TOKEN_FILE_VARIABLE: &str = "NETVERDICT_SERVER_TOKEN_FILE";
 const GIVEN_UP: [StatusCode; 3] =
     [StatusCode::GATEWAY_TIMEOUT, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -120,7 +130,7 @@ impl Service {
                 std::io::ErrorKind::PermissionDenied => {
                     "run as root, or copy the file to where you may read it and name it with --token-file"
                 }
-                _ => "start netverdict-query once, which makes it, or name another file with --token-file or NETVERDICT_TOKEN_FILE",
+                _ => "start netverdict-query once, which makes it, or name another file with --token-file or NETVERDICT_SERVER_TOKEN_FILE",
             };
             ServiceError::TokenFile { path: token_file.clone(), reason, remedy }
         })?;

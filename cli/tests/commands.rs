@@ -35,7 +35,13 @@ spec: {podSelector: {}, policyTypes: [Ingress]}
 
 fn netverdict() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_netverdict"));
-    for name in ["NETVERDICT_SERVER", "NETVERDICT_TOKEN_FILE", "NETVERDICT_NAMESPACE", "NETVERDICT_PIN_ROOT"] {
+    for name in [
+        "NETVERDICT_SERVER",
+        "NETVERDICT_SERVER_TOKEN_FILE",
+        "NETVERDICT_TOKEN_FILE",
+        "NETVERDICT_NAMESPACE",
+        "NETVERDICT_PIN_ROOT",
+    ] {
         command.env_remove(name);
     }
     command
@@ -187,6 +193,21 @@ fn nothing_pinned_is_told() {
 }
 
 /// A `flows --follow` that has one record to print, and what it asks the service.
+#[test]
+fn the_former_variable_of_the_token_file_is_read_where_the_new_one_is_not_set() {
+    let asked = |variables: &[(&str, &str)]| {
+        let (code, _, errors) = run(netverdict().args(["sql", "select 1"]).envs(variables.iter().copied()));
+        assert_eq!(code, Some(1), "{errors}");
+        errors
+    };
+    let (new, former) =
+        (("NETVERDICT_SERVER_TOKEN_FILE", "/nowhere/new"), ("NETVERDICT_TOKEN_FILE", "/nowhere/former"));
+    assert!(asked(&[former]).contains("/nowhere/former"));
+    assert!(asked(&[new]).contains("/nowhere/new"));
+    let both = asked(&[former, new]);
+    assert!(both.contains("/nowhere/new") && !both.contains("/nowhere/former"), "{both}");
+}
+
 struct Following {
     child: Child,
     questions: mpsc::Receiver<String>,

@@ -1,15 +1,16 @@
-//! The admin port: metrics and health. It tells nothing of the record, so it asks for nothing.
+//! The admin port: metrics and health. It holds nothing of the record, so it asks for no token; only the text of
+//! problems, which may hold paths, is for those who send it.
 
 use std::sync::Arc;
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde::Serialize;
+use netverdict_service::{health::HealthRegistry, secret::SharedSecret};
 
 use crate::{
     health::{Health, Part},
@@ -24,23 +25,11 @@ struct Port {
     metrics: Metrics,
 }
 
-/// One line of `/readyz`.
-#[derive(Serialize)]
-struct Trouble<'a> {
-    part: &'static str,
-    /// Whether it makes the node unready.
-    unready: bool,
-    problem: &'a str,
-}
-
-/// `GET /metrics`, `GET /healthz` and `GET /readyz`.
-pub fn router(health: Arc<Health>, metrics: Metrics) -> Router {
-    Router::new()
-        .route("/metrics", get(measured))
-        // Every thread is watched: when one ends, so does the process. Who answers here is alive.
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .with_state(Port { health, metrics })
+/// `GET /metrics`, `/livez`, `/healthz` and `/readyz`. `token`: what opens the text of problems.
+pub fn router(health: Arc<Health>, metrics: Metrics, token: SharedSecret) -> Router {
+    let registry = HealthRegistry::default();
+    health.register(&registry);
+    Router::new().route("/metrics", get(measured)).with_state(Port { health, metrics }).merge(registry.router(token))
 }
 
 async fn measured(State(port): State<Port>) -> Response {
@@ -48,17 +37,4 @@ async fn measured(State(port): State<Port>) -> Response {
         port.metrics.troubles(part, port.health.of(part).len());
     }
     ([(header::CONTENT_TYPE, OPEN_METRICS)], port.metrics.text()).into_response()
-}
-
-/// 200 when the node can be relied on; in any case what is wrong, a JSON object a line.
-async fn ready(State(port): State<Port>) -> Response {
-    let status = if port.health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let all = port.health.all();
-    let line = |(part, problem): &(Part, String)| {
-        let trouble = Trouble { part: part.as_str(), unready: part.makes_unready(), problem };
-        // Two texts and a flag: JSON refuses nothing of it.
-        serde_json::to_string(&trouble).unwrap_or_default() + "\n"
-    };
-    let body: String = all.iter().map(line).collect();
-    (status, [(header::CONTENT_TYPE, "application/jsonl")], body).into_response()
 }

@@ -5,14 +5,18 @@
 
 pub mod changes;
 
-use std::{pin::pin, sync::mpsc, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use netverdict_cluster::{Cluster, Layer, Source, Update};
 pub use netverdict_cluster::{ClusterState, PolicyObjects};
+use netverdict_service::{
+    queue::{QueueReceiver, QueueSender},
+    shutdown::Shutdown,
+};
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-use crate::{clock, stop::Stop};
+use crate::clock;
 
 /// Updates on their way from the sources, each a page of a list at most: a source waits when the queue is full.
 pub const UPDATES: usize = 16;
@@ -34,17 +38,17 @@ pub enum FollowError<E: std::error::Error + 'static> {
 pub fn follow<S: Source>(
     mut source: S,
     layer: Layer,
-    updates: &mpsc::SyncSender<(Layer, Update)>,
+    updates: &QueueSender<(Layer, Update)>,
     runtime: &Handle,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Result<(), FollowError<S::Error>> {
     runtime.block_on(async {
-        while !stop.is_set() {
+        while !stop.is_requested() {
             let mut next = pin!(source.next());
             let update = loop {
                 match tokio::time::timeout(STEP, &mut next).await {
                     Ok(update) => break update.map_err(FollowError::Failed)?,
-                    Err(_) if stop.is_set() => return Ok(()),
+                    Err(_) if stop.is_requested() => return Ok(()),
                     Err(_) => {}
                 }
             };
@@ -58,7 +62,7 @@ pub fn follow<S: Source>(
 
 /// Applies what the sources report, and sends the state that it leads to. Updates that wait already are applied first:
 /// only the newest state matters. Ends with the sources.
-pub fn merge(mut cluster: Cluster, updates: &mpsc::Receiver<(Layer, Update)>, states: &mpsc::Sender<ClusterState>) {
+pub fn merge(mut cluster: Cluster, updates: &QueueReceiver<(Layer, Update)>, states: &QueueSender<ClusterState>) {
     while let Ok((layer, update)) = updates.recv() {
         cluster.apply(layer, update);
         for (layer, update) in updates.try_iter().take(UPDATES) {

@@ -18,12 +18,16 @@ use netverdict_policy::{
     tables::{Owner, OwnerId},
 };
 use netverdict_probe::{BoundEndpoint, Discovered, Probe, Sighting};
+use netverdict_service::{
+    error_chain::chain,
+    queue::{QueueReceiver, QueueSender},
+    shutdown::Shutdown,
+};
 
 use tokio::sync::oneshot;
 
 use self::missing::Losses;
 use crate::{
-    cause::chain,
     clock,
     cluster::{ClusterState, changes::Changes},
     codes,
@@ -34,7 +38,6 @@ use crate::{
     metrics::{Metrics, signed},
     sequence::KernelCount,
     snapshots::Snapshots,
-    stop::Stop,
     write::FactLog,
 };
 
@@ -50,9 +53,9 @@ pub struct Control {
     pub session: Session,
     pub snapshots: Snapshots,
     pub changes: Changes,
-    pub states: mpsc::Receiver<ClusterState>,
-    pub sightings: mpsc::Receiver<Sighting>,
-    pub messages: mpsc::Sender<Message>,
+    pub states: QueueReceiver<ClusterState>,
+    pub sightings: QueueReceiver<Sighting>,
+    pub messages: QueueSender<Message>,
     pub facts: FactLog,
     pub health: Arc<Health>,
     pub metrics: Metrics,
@@ -64,7 +67,7 @@ pub struct Control {
 
 impl Control {
     /// Runs until told to stop. Enforcement stays as it is then.
-    pub fn run(self, stop: &Stop) {
+    pub fn run(self, stop: &Shutdown) {
         let Self {
             probe,
             session,
@@ -111,7 +114,7 @@ struct State {
     session: Session,
     snapshots: Snapshots,
     changes: Changes,
-    messages: mpsc::Sender<Message>,
+    messages: QueueSender<Message>,
     facts: FactLog,
     health: Arc<Health>,
     metrics: Metrics,
@@ -138,9 +141,9 @@ struct InForce {
 }
 
 impl State {
-    fn follow(&mut self, states: &mpsc::Receiver<ClusterState>, sightings: &mpsc::Receiver<Sighting>, stop: &Stop) {
+    fn follow(&mut self, states: &QueueReceiver<ClusterState>, sightings: &QueueReceiver<Sighting>, stop: &Shutdown) {
         let (mut counted, mut measured) = (Instant::now(), Instant::now());
-        while !stop.is_set() {
+        while !stop.is_requested() {
             match states.recv_timeout(STEP) {
                 // Only the newest counts.
                 Ok(state) => self.want(states.try_iter().last().unwrap_or(state)),
@@ -170,7 +173,7 @@ impl State {
             }
             if counted.elapsed() >= COUNT {
                 counted = Instant::now();
-                self.count();
+                self.count(false);
             }
             if measured.elapsed() >= MEASURE {
                 measured = Instant::now();
@@ -182,7 +185,7 @@ impl State {
     /// What the kernel has counted, for the last time: the rings are drained against it.
     fn end(mut self) {
         self.tell_staleness(true);
-        self.count();
+        self.count(true);
         self.probe.shutdown();
     }
 
@@ -316,8 +319,8 @@ impl State {
         }
     }
 
-    /// What the kernel has counted until now, on its way to the account.
-    fn count(&mut self) {
+    /// Sends the kernel's counters to the drain. `wait`: for room in the queue.
+    fn count(&mut self, wait: bool) {
         let at = Instant::now();
         match self.probe.counters() {
             Ok(counters) => {
@@ -329,8 +332,12 @@ impl State {
                 self.tell_losses(&counters.losses);
                 self.metrics.flooded(counters.flooded);
                 let counts = counters.lanes.iter().filter(|lane| lane.seq > 0).map(count).collect();
-                // If nobody listens, whoever joins the drain says why.
-                let _ = self.messages.send(Message::Counters(at, counts));
+                let counts = Message::Counters(at, counts);
+                // Without room, the next counters replace these. If the drain has ended, its thread says why.
+                let _ = match wait {
+                    true => self.messages.send(counts).is_ok(),
+                    false => self.messages.try_send(counts).is_ok(),
+                };
             }
             Err(error) => tracing::warn!(error = %chain(&error), "kernel's counters cannot be read"),
         }

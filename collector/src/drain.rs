@@ -12,11 +12,14 @@ use std::{
 
 use netverdict_flowlog::row::GapCause;
 use netverdict_probe::RingReader;
+use netverdict_service::{
+    error_chain::chain,
+    queue::{QueueReceiver, QueueSender},
+};
 use tokio::sync::oneshot;
 
 use crate::{
     batch::{ForeignBatch, RingBatch},
-    cause::chain,
     clock, codes,
     health::{Health, Part},
     input::Input,
@@ -61,12 +64,12 @@ pub struct Delivery {
 /// What the thread is connected to.
 pub struct Channels {
     /// From the control thread. Its end is what ends this thread.
-    pub messages: mpsc::Receiver<Message>,
+    pub messages: QueueReceiver<Message>,
     /// From the receivers of other systems' logs.
-    pub deliveries: mpsc::Receiver<Delivery>,
-    pub pipeline: mpsc::SyncSender<Logged>,
+    pub deliveries: QueueReceiver<Delivery>,
+    pub pipeline: QueueSender<Logged>,
     /// Positions that the log may be released through.
-    pub released: mpsc::Receiver<WalPosition>,
+    pub released: QueueReceiver<WalPosition>,
 }
 
 pub struct Drain {
@@ -325,9 +328,7 @@ impl Drain {
 
     fn forward(&mut self, position: Option<WalPosition>, input: Input) -> Result<(), NobodyListens> {
         self.recorder.write(&input);
-        self.channels.pipeline.send((position, input)).map_err(|_| NobodyListens)?;
-        self.metrics.queue.inc();
-        Ok(())
+        self.channels.pipeline.send((position, input)).map_err(|_| NobodyListens)
     }
 
     fn offset(&mut self) -> i64 {

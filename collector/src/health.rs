@@ -1,13 +1,15 @@
-//! What is wrong just now, by part: read by `/readyz`, `/v1/status`, and the rows that tell of gaps.
+//! Present problems, by part: read by `/readyz`, `/v1/status`, and the rows that record gaps.
 //!
 //! A part replaces its own list; nothing here decides what to do about it.
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-/// A part of the collector that can be unwell. Also a label of a metric: a closed list.
+use netverdict_service::health::{Effect, HealthRegistry};
+
+/// A part of the collector that can have problems. Also a label of a metric: a closed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// Not everything has been started yet, or it is being stopped.
@@ -38,24 +40,32 @@ impl Part {
         }
     }
 
-    /// Whether trouble in it means that the node should not be relied on. A broken manifest keeps its last good
-    /// objects; a record that cannot be written is data being lost.
-    pub const fn makes_unready(self) -> bool {
+    /// Whether a problem means that the node should not be relied on. A broken manifest keeps its last good objects; a
+    /// record that cannot be written is data being lost.
+    pub const fn effect(self) -> Effect {
         match self {
-            Self::Start | Self::Publish | Self::Attach | Self::Log | Self::Store => true,
-            Self::Source => false,
+            Self::Start | Self::Publish | Self::Attach | Self::Log | Self::Store => Effect::Unready,
+            Self::Source => Effect::Warning,
         }
     }
 }
 
-/// The trouble of all parts.
+/// The problems of all parts.
 #[derive(Debug, Default)]
 pub struct Health {
     troubles: Mutex<BTreeMap<Part, Vec<String>>>,
 }
 
 impl Health {
-    /// Replaces what is wrong with a part; empty when all is well. Says whether that is another list than before.
+    /// Registers every part as a check.
+    pub fn register(self: &Arc<Self>, registry: &HealthRegistry) {
+        for part in Part::ALL {
+            let health = Arc::clone(self);
+            registry.register(part.as_str(), part.effect(), move || health.of(part));
+        }
+    }
+
+    /// Replaces the problems of a part; empty if all is well. Says whether the list has changed.
     pub fn set(&self, part: Part, troubles: Vec<String>) -> bool {
         let mut all = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         let before = if troubles.is_empty() { all.remove(&part) } else { all.insert(part, troubles.clone()) };
@@ -66,14 +76,14 @@ impl Health {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner).get(&part).cloned().unwrap_or_default()
     }
 
-    /// Everything that is wrong.
+    /// The problems of all parts.
     pub fn all(&self) -> Vec<(Part, String)> {
         let all = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().flat_map(|(part, troubles)| troubles.iter().map(|trouble| (*part, trouble.clone()))).collect()
     }
 
     pub fn is_ready(&self) -> bool {
-        !self.all().iter().any(|(part, _)| part.makes_unready())
+        !self.all().iter().any(|(part, _)| part.effect() == Effect::Unready)
     }
 }
 

@@ -18,7 +18,6 @@ pub mod admin;
 pub mod aggregate;
 pub mod attribute;
 pub mod batch;
-pub mod cause;
 pub mod clock;
 pub mod cluster;
 pub mod codes;
@@ -43,9 +42,7 @@ mod scene;
 pub mod sequence;
 pub mod serve;
 pub mod snapshots;
-pub mod stop;
 pub mod store;
-pub mod token;
 pub mod wal;
 pub mod write;
 

@@ -1,6 +1,6 @@
 //! `netverdict-collector`: reads its options and starts what they ask for.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -9,9 +9,16 @@ use netverdict_collector::{
     options::{Command, Options, ReplayOptions},
     replay,
 };
-use netverdict_service::telemetry::{ServiceIdentity, Telemetry, TelemetryOptions};
+use netverdict_service::{
+    shutdown::run_until_signal,
+    telemetry::{ServiceIdentity, Telemetry, TelemetryOptions},
+};
 
-const SERVICE: ServiceIdentity = ServiceIdentity { name: "netverdict-collector", version: env!("CARGO_PKG_VERSION"), quiet: "" };
+const SERVICE: ServiceIdentity =
+    ServiceIdentity { name: "netverdict-collector", version: env!("CARGO_PKG_VERSION"), quiet: "" };
+
+/// For blocking work that still runs when the daemon has ended.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// Keeps large buffers: rows come and go by the hundred thousand.
 #[global_allocator]
@@ -41,9 +48,11 @@ fn run(Options { command, run }: Options) -> anyhow::Result<()> {
     match command {
         None => {
             let telemetry = telemetry(&run.telemetry)?;
-            let result = runtime.block_on(daemon::run(run));
+            let result = runtime.block_on(run_until_signal(|shutdown| daemon::run(run, shutdown)));
             telemetry.stop();
-            result
+            // What still runs was given up: nothing waits for a start that was called off.
+            runtime.shutdown_timeout(LAST_MOMENT);
+            result.context("signals cannot be handled")?
         }
         Some(Command::Replay(options)) => {
             let telemetry = telemetry(&options.telemetry)?;

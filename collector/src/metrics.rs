@@ -1,4 +1,5 @@
-//! What is counted, for Prometheus. Labels come from closed lists: never an address, a pod or the text of an error.
+//! The collector's metrics, for Prometheus. Labels come from closed lists: never an address, a pod or the text of an
+//! error.
 
 use std::sync::{
     Arc,
@@ -10,6 +11,7 @@ use netverdict_flowlog::{
     row::{GapCause, LaneName, Row},
 };
 use netverdict_probe::MapOccupancy;
+use netverdict_service::{http_server::HttpServerMetrics, queue::QueueMetrics};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -57,7 +59,7 @@ pub struct PartLabel {
     part: &'static str,
 }
 
-/// All that the collector counts. Clones count together.
+/// All metrics of the collector. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -84,12 +86,13 @@ pub struct Metrics {
     pub policies: Gauge,
     pub pods: Gauge,
     pub publications: Counter,
-    /// From a change being seen in the cluster source to its being in force.
+    /// From reading a change in the cluster source to its being in force.
     pub publish_seconds: Histogram,
     pub log_bytes: Gauge,
     pub rotations: Counter,
     pub rotate_seconds: Histogram,
-    pub queue: Gauge,
+    pub queues: QueueMetrics,
+    pub http: HttpServerMetrics,
     clock_offset: Gauge<f64, AtomicU64>,
 }
 
@@ -125,7 +128,8 @@ impl Default for Metrics {
             log_bytes: Gauge::default(),
             rotations: Counter::default(),
             rotate_seconds: seconds(),
-            queue: Gauge::default(),
+            queues: QueueMetrics::default(),
+            http: HttpServerMetrics::default(),
             clock_offset: Gauge::default(),
         };
         metrics.register();
@@ -140,8 +144,8 @@ impl Metrics {
         r.register("events", "Events read from the rings", self.events.clone());
         r.register("batches", "Batches read from the rings", self.batches.clone());
         r.register_with_unit("batch", "Bytes read from the rings", Unit::Bytes, self.bytes.clone());
-        r.register("repeated_events", "Events that were on record already", self.repeated.clone());
-        r.register("unreadable_events", "Events that could not be read, by what was wrong", self.unreadable.clone());
+        r.register("repeated_events", "Events that were already on record", self.repeated.clone());
+        r.register("unreadable_events", "Events that could not be read, by cause", self.unreadable.clone());
         r.register(
             "foreign_reports",
             "Reports of other systems: recorded, repeated (on record already), or empty (without traffic, so without row)",
@@ -157,31 +161,32 @@ impl Metrics {
         r.register("lost_events", "Events known to be lost, by cause", self.lost.clone());
         r.register(
             "flooded_drops",
-            "Frames dropped that were not addressed to the pod: no flows of its, so no rows",
+            "Dropped frames that were not addressed to the pod, such as flooded unicast: not its flows, so no rows",
             self.flooded.clone(),
         );
         r.register("failures", "Failed attempts, by part", self.failures.clone());
-        r.register("troubles", "What is wrong just now, by part; readyz says what", self.troubles.clone());
+        r.register("troubles", "Present problems, by part; /readyz names them", self.troubles.clone());
         r.register_with_unit("ring_used", "Bytes waiting in a ring", Unit::Bytes, self.ring_used.clone());
         r.register_with_unit("ring_size", "Size of a ring", Unit::Bytes, self.ring_size.clone());
         r.register("endpoints", "Interfaces with programs attached", self.endpoints.clone());
         r.register("snapshot_number", "Number of the policy snapshot in force", self.snapshot.clone());
         r.register("policies", "Policies in the snapshot in force", self.policies.clone());
         r.register("pods", "Pods in the snapshot in force", self.pods.clone());
-        r.register("publications", "Changes that came into force", self.publications.clone());
+        r.register("publications", "Policy snapshots that came into force", self.publications.clone());
         r.register_with_unit(
             "publish_delay",
-            "From a change being seen to its being in force",
+            "Time from reading a change to its being in force",
             Unit::Seconds,
             self.publish_seconds.clone(),
         );
         r.register_with_unit("log", "Bytes in the write-ahead log", Unit::Bytes, self.log_bytes.clone());
         r.register("rotations", "Commits of rows to files", self.rotations.clone());
         r.register_with_unit("rotation", "Time that a commit took", Unit::Seconds, self.rotate_seconds.clone());
-        r.register("queued_inputs", "Inputs between the log and the pipeline", self.queue.clone());
+        self.queues.register(r);
+        self.http.register(r);
         r.register_with_unit(
             "clock_offset",
-            "What is added to a time since boot",
+            "Distance of the wall clock from the time since boot",
             Unit::Seconds,
             self.clock_offset.clone(),
         );
@@ -258,7 +263,7 @@ impl Metrics {
         self.deliveries.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// As the kernel counts them, which may forget some.
+    /// The kernel's total. It may restart at 0, so the counter keeps the highest.
     pub fn flooded(&self, total: u64) {
         self.flooded.inner().fetch_max(total, Ordering::Relaxed);
     }
@@ -291,7 +296,7 @@ impl Metrics {
     }
 }
 
-/// For a gauge; beyond 2⁶³ nothing here counts.
+/// As gauges have it; more than 2⁶³ is cut off.
 pub fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -1,21 +1,17 @@
 //! A recorded file through the same pipeline into the same files, without kernel or cluster.
 
-use std::{
-    path::Path,
-    sync::{Arc, mpsc},
-};
+use std::{path::Path, sync::Arc};
 
+use netverdict_service::{error_chain::chain, queue::QueueSender, shutdown::Shutdown};
 use thiserror::Error;
 
 use crate::{
-    cause::chain,
     health::Health,
     input::Input,
     metrics::Metrics,
     pipeline::{Checkpoint, Pipeline},
     receive::ring,
     recording::{Recording, RecordingError},
-    stop::Stop,
     store::{Store, StoreError, StoreOptions},
     wal::WalPosition,
     write::{WriteError, Writer},
@@ -75,8 +71,7 @@ pub fn replay(
     let pipeline = Pipeline::new(window_ns, checkpoint);
     let metrics = Metrics::default();
     let mut writer =
-        Writer::new(pipeline, Arc::new(store), None, Arc::new(Health::default()), metrics, Stop::default());
-    let (released, _nobody) = mpsc::channel();
+        Writer::new(pipeline, Arc::new(store), None, Arc::new(Health::default()), metrics, Shutdown::default());
     let (mut inputs, mut events, mut whole) = (0_u64, 0_u64, true);
     for input in recording {
         let input = match input {
@@ -97,7 +92,7 @@ pub fn replay(
         }
         writer.hand_over_if_many()?;
     }
-    writer.finish(&released)?;
+    writer.finish(&QueueSender::disconnected())?;
     Ok(Replayed { inputs, events, whole })
 }
 

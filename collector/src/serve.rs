@@ -1,13 +1,13 @@
-//! The rows port: rows that are in no file yet, and how the collector is. For the query service; asks for the token.
+//! The rows port: rows that are in no file yet, and the collector's state. For the query service; asks for the token.
 
 use std::sync::Arc;
 
 use arrow::{array::RecordBatch, error::ArrowError, ipc::writer::StreamWriter};
 use axum::{
     Json, Router,
-    extract::{Query, Request, State},
+    extract::{Query, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
-    middleware::{self, Next},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -16,17 +16,20 @@ use netverdict_flowlog::{
     Table,
     answer::{CollectorStatus, ErrorAnswer},
 };
+use netverdict_service::{
+    bearer::{self, BearerError, BearerGuard},
+    error_chain::chain,
+    secret::SharedSecret,
+};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use crate::{
-    cause::chain,
     clock,
     health::{Health, Part},
     input::Session,
     metrics::Metrics,
     store::{Store, StoreError},
-    token::Token,
 };
 
 /// Answers that are made at once: each holds its rows twice.
@@ -34,14 +37,14 @@ const AT_ONCE: usize = 4;
 /// Rows of one message of a stream.
 const MESSAGE_ROWS: usize = 65_536;
 
-/// What the port serves.
+/// The parts of the collector that the port reads.
 #[derive(Clone)]
 pub struct Served {
     pub store: Arc<Store>,
     pub session: Session,
     pub health: Arc<Health>,
     pub metrics: Metrics,
-    pub token: Token,
+    pub token: SharedSecret,
 }
 
 #[derive(Clone)]
@@ -52,6 +55,7 @@ struct Port {
 
 /// `GET /v1/rows` and `GET /v1/status`.
 pub fn router(served: Served) -> Router {
+    let guard = BearerGuard::new(served.token.clone(), unauthorized);
     let port = Port { served: Arc::new(served), places: Arc::new(Semaphore::new(AT_ONCE)) };
     Router::new()
         .route("/v1/rows", get(rows))
@@ -59,19 +63,13 @@ pub fn router(served: Served) -> Router {
         .fallback(|| async {
             refusal(StatusCode::NOT_FOUND, "bad-request", "no such path", "ask for /v1/rows or /v1/status")
         })
-        .layer(middleware::from_fn_with_state(port.clone(), authorized))
+        .layer(middleware::from_fn_with_state(guard, bearer::require))
         .with_state(port)
 }
 
-async fn authorized(State(port): State<Port>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if given.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|token| port.served.token.is(token)) {
-        return next.run(request).await;
-    }
-    let remedy = "send the content of the collector's token file as `Authorization: Bearer …`";
-    let mut answer = refusal(StatusCode::UNAUTHORIZED, "unauthorized", "the token is missing or another", remedy);
-    answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    answer
+fn unauthorized(error: BearerError) -> Response {
+    let remedy = "send the content of the collector's token file as `Authorization: Bearer TOKEN`";
+    refusal(StatusCode::UNAUTHORIZED, "unauthorized", &error.to_string(), remedy)
 }
 
 #[derive(Debug, Deserialize)]

@@ -16,6 +16,11 @@ use netverdict_flowlog::row::{CollectorState, Row};
 use thiserror::Error;
 
 pub use self::facts::{FactLog, append_rows};
+use netverdict_service::{
+    queue::{QueueReceiver, QueueSender},
+    shutdown::Shutdown,
+};
+
 use crate::{
     clock,
     drain::Logged,
@@ -24,7 +29,6 @@ use crate::{
     metrics::Metrics,
     pipeline::Pipeline,
     snapshots::Snapshots,
-    stop::Stop,
     store::{Store, StoreError},
     wal::{WalError, WalPosition},
 };
@@ -55,7 +59,7 @@ pub struct Writer {
     pub health: Arc<Health>,
     pub metrics: Metrics,
     /// Set when the collector is to end.
-    pub stop: Stop,
+    pub stop: Shutdown,
     rows: Vec<Row>,
     through: Option<WalPosition>,
     /// Position that the store's newest checkpoint belongs to.
@@ -73,7 +77,7 @@ impl Writer {
         snapshots: Option<Snapshots>,
         health: Arc<Health>,
         metrics: Metrics,
-        stop: Stop,
+        stop: Shutdown,
     ) -> Self {
         Self {
             pipeline,
@@ -97,14 +101,13 @@ impl Writer {
     /// The rows cannot be accounted for.
     pub fn run(
         mut self,
-        inputs: &mpsc::Receiver<Logged>,
-        released: &mpsc::Sender<WalPosition>,
+        inputs: &QueueReceiver<Logged>,
+        released: &QueueSender<WalPosition>,
     ) -> Result<Self, WriteError> {
         let mut heartbeat = Instant::now();
         loop {
             match inputs.recv_timeout(HAND_OVER) {
                 Ok((position, input)) => {
-                    self.metrics.queue.dec();
                     let starts = matches!(input, Input::Session(_));
                     self.take(position, input);
                     if starts {

@@ -4,7 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, SystemTime},
 };
@@ -17,9 +17,7 @@ use netverdict_collector::{
     pipeline::{Checkpoint, Pipeline},
     receive::goldmane::listener::{self, Listener},
     recording::SharedRecorder,
-    stop::Stop,
     store::{Store, StoreOptions},
-    token::Token,
     wal::{FsyncPolicy, Wal},
     write::Writer,
 };
@@ -29,6 +27,11 @@ use netverdict_flowlog::{
     row::{EndpointKind, FlowRow, GapCause, GapRow, Method, ModeName, Receiver, Row},
 };
 use netverdict_policy::{Confidence, Reason, Role, Verdict};
+use netverdict_service::{
+    queue::QueueSender,
+    secret::{SecretFile, SharedSecret},
+    shutdown::Shutdown,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -41,13 +44,13 @@ struct Collector {
     url: String,
     client: reqwest::Client,
     metrics: Metrics,
-    messages: mpsc::Sender<Message>,
+    messages: QueueSender<Message>,
     threads: (JoinHandle<()>, JoinHandle<()>),
     server: tokio::task::JoinHandle<()>,
 }
 
 impl Collector {
-    async fn start(root: &Path, token: Option<Token>) -> Self {
+    async fn start(root: &Path, token: Option<SharedSecret>) -> Self {
         let (data, state) = (root.join("data"), root.join("state"));
         let mut options = StoreOptions::new(&data, &state, "c", "n", BOOT);
         // Files only when it stops: what a crash leaves is in the log alone.
@@ -58,13 +61,13 @@ impl Collector {
             committed.checkpoint.map_or_else(Checkpoint::default, |text| serde_json::from_str(&text).unwrap());
         let (health, metrics) = (Arc::new(Health::default()), Metrics::default());
         let pipeline = Pipeline::new(WINDOW_NS, checkpoint);
-        let mut writer = Writer::new(pipeline, Arc::new(store), None, health.clone(), metrics.clone(), Stop::default());
+        let mut writer = Writer::new(pipeline, Arc::new(store), None, health.clone(), metrics.clone(), Shutdown::new());
         writer.replay(replay, |_| Vec::new()).unwrap();
 
-        let (messages, received) = mpsc::channel();
-        let (pipeline, inputs) = mpsc::sync_channel(8);
-        let (release, released) = mpsc::channel();
-        let (deliveries, delivered) = listener::deliveries();
+        let (messages, received) = metrics.queues.bounded("drain_messages", 8);
+        let (pipeline, inputs) = metrics.queues.bounded("pipeline_inputs", 8);
+        let (release, released) = metrics.queues.bounded("log_releases", 8);
+        let (deliveries, delivered) = listener::deliveries(&metrics.queues);
         let session =
             Session { node: "n".into(), boot_id: BOOT.into(), mode: ModeName::Observe, fresh: false, time_ns: 1 };
         messages.send(Message::Input(Box::new(Input::Session(session)))).unwrap();
@@ -247,7 +250,7 @@ async fn row_claims_no_more_than_calico_said() {
 async fn what_is_not_taken_is_not_acknowledged() {
     let root = TempDir::new().unwrap();
     let file = root.path().join("token");
-    let token = Token::load_or_create(&file).unwrap();
+    let token = SharedSecret::load_or_create(SecretFile::new(&file, "--goldmane-token-file")).unwrap();
     let collector = Collector::start(root.path(), Some(token)).await;
     let (line, secret) = (denial(1).to_string(), fs::read_to_string(&file).unwrap());
     let status = async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();

@@ -12,21 +12,24 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Request, State},
-    http::{StatusCode, header},
+    extract::{DefaultBodyLimit, Request},
+    http::StatusCode,
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use netverdict_flowlog::answer::ErrorAnswer;
-use netverdict_service::telemetry::continue_trace;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use netverdict_service::{
+    bearer::{self, BearerGuard},
+    health::{Effect, HealthRegistry},
+    secret::SharedSecret,
+    telemetry::continue_trace,
+};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 use tracing::Span;
 
 pub use self::api::Api;
-use crate::{QueryError, guard::MAX_STATEMENT};
+use crate::{Executor, QueryError, guard::MAX_STATEMENT};
 
 /// How much longer than a statement a request may take: the answer has to be put together.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,10 +37,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// All routes.
 pub fn router(api: Arc<Api>) -> Router {
     let patience = api.statement_timeout + PATIENCE;
-    let open = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(status::ready))
-        .route("/metrics", get(status::metrics));
+    let open =
+        Router::new().route("/metrics", get(status::metrics)).merge(health(&api.executor).router(api.secret.clone()));
+    let refused = Arc::clone(api.executor.metrics());
+    let guard = BearerGuard::new(api.secret.clone(), move |error| {
+        refused.refused_login("http");
+        let answer = ErrorAnswer {
+            code: "unauthorized".into(),
+            message: error.to_string(),
+            remedy: "send `Authorization: Bearer` with the content of the file that --secret-file names".into(),
+        };
+        Json(answer).into_response()
+    });
     let closed = Router::new()
         .route("/v1/why", get(why::why))
         .route("/v1/flows", get(flows::flows))
@@ -51,10 +62,10 @@ pub fn router(api: Arc<Api>) -> Router {
             };
             (StatusCode::NOT_FOUND, Json(answer))
         })
-        .layer(from_fn_with_state(Arc::clone(&api), authorized));
+        .layer(from_fn_with_state(guard, bearer::require));
     open.merge(closed)
         .layer(DefaultBodyLimit::max(MAX_STATEMENT * 2))
-        .layer(from_fn(move |request, next| patient(patience, request, next)))
+        .layer(from_fn(move |request, next| in_patience(patience, request, next)))
         .layer(CatchPanicLayer::new())
         .layer(TraceLayer::new_for_http().make_span_with(span_of))
         .with_state(api)
@@ -74,35 +85,21 @@ fn span_of(request: &Request) -> Span {
     span
 }
 
-/// Serves until `stop`; requests that are being answered may end.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: CancellationToken) -> anyhow::Result<()> {
-    axum::serve(listener, router(api)).with_graceful_shutdown(stop.cancelled_owned()).await?;
-    Ok(())
+/// Ready means that the data directory can be listed.
+fn health(executor: &Executor) -> HealthRegistry {
+    let (health, executor) = (HealthRegistry::default(), executor.clone());
+    health.register_check("store", Effect::Unready, move || {
+        let executor = executor.clone();
+        async move {
+            let listed = executor.store().readable().await;
+            listed.err().map(|error| format!("the data directory cannot be listed: {error}")).into_iter().collect()
+        }
+    });
+    health
 }
 
 /// The last resort, for whatever is not stopped by the deadline of a statement.
-async fn patient(patience: Duration, request: Request, next: Next) -> Response {
+async fn in_patience(patience: Duration, request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(patience, next.run(request)).await;
     answered.unwrap_or_else(|_| QueryError::Timeout(patience).into_response())
-}
-
-async fn authorized(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().split_at_checked(7));
-    match token {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") && api.secret.is(token.trim_ascii()) => {
-            next.run(request).await
-        }
-        _ => {
-            api.executor.metrics().refused_login("http");
-            let answer = ErrorAnswer {
-                code: "unauthorized".into(),
-                message: "expected the service's secret as Bearer token".into(),
-                remedy: "send `Authorization: Bearer` with the content of the file that --secret-file names".into(),
-            };
-            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], Json(answer)).into_response()
-        }
-    }
 }

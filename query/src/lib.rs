@@ -22,7 +22,6 @@ pub mod options;
 pub mod postgres;
 pub mod question;
 pub mod records;
-pub mod secret;
 pub mod serve;
 pub mod session;
 pub mod state;

@@ -1,35 +1,22 @@
-//! The read service's process.
+//! The query service's process.
 
 use clap::Parser as _;
-use netverdict_query::{Options, serve};
-use netverdict_service::telemetry::{ServiceIdentity, Telemetry};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use netverdict_query::{Options, serve::Service};
+use netverdict_service::{
+    shutdown::run_until_signal,
+    telemetry::{ServiceIdentity, Telemetry},
+};
 
-const SERVICE: ServiceIdentity = ServiceIdentity { name: "netverdict-query", version: env!("CARGO_PKG_VERSION"), quiet: "datafusion_postgres=warn" };
+const SERVICE: ServiceIdentity =
+    ServiceIdentity { name: "netverdict-query", version: env!("CARGO_PKG_VERSION"), quiet: "datafusion_postgres=warn" };
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let telemetry = Telemetry::start(SERVICE, &options.telemetry)?;
     tracing::info!(?options, "starting");
-    let stop = CancellationToken::new();
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let told = stop.clone();
-    let listening = tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = told.cancelled() => {}
-        }
-        told.cancel();
-    });
-    let result = match serve::Service::start(&options, stop.clone()).await {
-        Ok(service) => service.run().await,
-        Err(error) => Err(error),
-    };
-    stop.cancel();
-    listening.await?;
+    let result =
+        run_until_signal(|shutdown| async move { Service::start(&options, shutdown).await?.run().await }).await;
     telemetry.stop();
-    result
+    result?
 }

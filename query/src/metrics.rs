@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use netverdict_service::http_server::HttpServerMetrics;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -52,6 +53,7 @@ pub struct Metrics {
     /// Files that cannot be read, each counted once.
     pub skipped_files: Counter,
     pub connections: Gauge,
+    pub http: HttpServerMetrics,
 }
 
 impl Default for Metrics {
@@ -68,6 +70,7 @@ impl Default for Metrics {
             refused_logins: Family::default(),
             skipped_files: Counter::default(),
             connections: Gauge::default(),
+            http: HttpServerMetrics::default(),
         };
         let Self {
             registry,
@@ -81,6 +84,7 @@ impl Default for Metrics {
             refused_logins,
             skipped_files,
             connections,
+            http,
         } = &mut metrics;
         registry.register("statements", "Statements that ended, by outcome", statements.clone());
         registry.register_with_unit(
@@ -99,13 +103,18 @@ impl Default for Metrics {
         registry.register("kept_states", "Policy states that are kept", kept_states.clone());
         registry.register_with_unit(
             "kept_states_memory",
-            "About the memory of the policy states that are kept",
+            "Approximate memory of the policy states in the cache",
             Unit::Bytes,
             kept_state_bytes.clone(),
         );
-        registry.register("refused_logins", "Wrong tokens and passwords", refused_logins.clone());
-        registry.register("skipped_files", "Files found unreadable", skipped_files.clone());
+        registry.register(
+            "refused_logins",
+            "Logins refused: wrong or missing tokens and passwords",
+            refused_logins.clone(),
+        );
+        registry.register("skipped_files", "Files that cannot be read", skipped_files.clone());
         registry.register("postgres_connections", "Open PostgreSQL connections", connections.clone());
+        http.register(registry);
         metrics
     }
 }

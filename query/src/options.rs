@@ -1,10 +1,12 @@
-//! What the service can be told: long flags, `NETVERDICT_` variables, defaults with their reasons. It reads no file and
+//! The query service's options: long flags, `NETVERDICT_` variables, defaults with their reasons. It reads no file and
 //! opens no socket.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser};
-use netverdict_service::telemetry::TelemetryOptions;
+use netverdict_service::{
+    endpoint_url::EndpointUrl, http_server::HttpLimitOptions, quantity::duration, telemetry::TelemetryOptions,
+};
 
 /// Answers which policy decided, over HTTP and the PostgreSQL protocol.
 ///
@@ -25,6 +27,8 @@ pub struct Options {
     #[command(flatten)]
     pub limits: LimitOptions,
     #[command(flatten)]
+    pub http_limits: HttpLimitOptions,
+    #[command(flatten)]
     pub telemetry: TelemetryOptions,
 }
 
@@ -32,14 +36,14 @@ pub struct Options {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Record")]
 pub struct DataOptions {
-    /// Directory of the record: `<table>/cluster=…/date=…/hour=…/*.parquet`. Made if it is not there.
+    /// Directory of the record: `<table>/cluster=…/date=…/hour=…/*.parquet`. Made if it does not exist.
     #[arg(long, env = "NETVERDICT_DATA_DIR", default_value = "/var/lib/netverdict/data", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Address of a collector's rows port, for instance `http://127.0.0.1:9471`; may be given more than once.
-    /// Without any, only what is in files can be seen: up to a minute late.
+    /// Address of a collector's rows port, for instance `http://127.0.0.1:9471`; may be given more than once. Without
+    /// any, rows are visible only once they are in files: up to a minute late.
     #[arg(long = "collector", env = "NETVERDICT_COLLECTORS", value_delimiter = ',', value_name = "URL")]
-    pub collectors: Vec<String>,
-    /// File with the token that collectors ask for. It is read at each request, so it may appear or change later.
+    pub collectors: Vec<EndpointUrl>,
+    /// File with the token of the collectors' rows ports. It is read at each request, so it may appear or change later.
     #[arg(
         long,
         env = "NETVERDICT_COLLECTOR_TOKEN_FILE",
@@ -47,23 +51,23 @@ pub struct DataOptions {
         value_name = "FILE"
     )]
     pub collector_token_file: PathBuf,
-    /// How long to wait for a collector. When it is over, the answer is given without its rows and says so.
+    /// How long to wait for a collector. After that the answer is given without its rows, and says so.
     #[arg(long, env = "NETVERDICT_COLLECTOR_TIMEOUT", default_value = "2s", value_parser = duration, value_name = "TIME")]
     pub collector_timeout: Duration,
 }
 
-/// Where it listens, and who may ask.
+/// Ports and their secret.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Listening")]
 pub struct ListenOptions {
-    /// HTTP address. Loopback by default: the record tells who talks to whom. Port 0 takes a free one.
+    /// HTTP address. Loopback by default: the record shows who talks to whom. Port 0 takes a free one.
     #[arg(long, env = "NETVERDICT_HTTP", default_value = "127.0.0.1:9480", value_name = "ADDRESS")]
     pub http: SocketAddr,
     /// PostgreSQL address. Port 0 takes a free one.
     #[arg(long, env = "NETVERDICT_POSTGRES", default_value = "127.0.0.1:9432", value_name = "ADDRESS")]
     pub postgres: SocketAddr,
     /// File with the secret: the Bearer token for HTTP and the password of user `netverdict` for PostgreSQL. Made with
-    /// a random secret and mode 0600 if it is not there; refused if others may read it.
+    /// a random secret and mode 0600 if it does not exist; refused if others may read it; read again when it changes.
     #[arg(
         long,
         env = "NETVERDICT_SECRET_FILE",
@@ -71,22 +75,28 @@ pub struct ListenOptions {
         value_name = "FILE"
     )]
     pub secret_file: PathBuf,
-    /// Certificate chain (PEM) for PostgreSQL. With it, clients without TLS are refused.
+    /// Certificate chain (PEM) for PostgreSQL. With it, clients without TLS are refused. Read again when it changes.
     #[arg(long, env = "NETVERDICT_TLS_CERT", requires = "tls_key", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// Private key (PEM) of the certificate.
+    /// Private key (PEM) of that certificate.
     #[arg(long, env = "NETVERDICT_TLS_KEY", requires = "tls_cert", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
+    /// Certificate chain (PEM) for HTTP, which then is HTTPS only. Read again when it changes.
+    #[arg(long, env = "NETVERDICT_HTTP_TLS_CERT", requires = "http_tls_key", value_name = "FILE")]
+    pub http_tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of that certificate.
+    #[arg(long, env = "NETVERDICT_HTTP_TLS_KEY", requires = "http_tls_cert", value_name = "FILE")]
+    pub http_tls_key: Option<PathBuf>,
     /// Listen on other than loopback addresses without TLS: passwords do not travel in clear (SCRAM), tokens and
     /// answers do. For pods behind a mesh or a TLS proxy.
     #[arg(long, env = "NETVERDICT_INSECURE")]
     pub insecure: bool,
-    /// Written once everything serves, as JSON: `{"http":"127.0.0.1:9480","postgres":"127.0.0.1:9432"}`.
+    /// File to write once both ports serve, as JSON: `{"http":"127.0.0.1:9480","postgres":"127.0.0.1:9432"}`.
     #[arg(long, env = "NETVERDICT_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
 }
 
-/// What one question may cost.
+/// Limits of statements and connections.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitOptions {
@@ -99,53 +109,28 @@ pub struct LimitOptions {
     /// Temporary files of all running statements together, in MiB.
     #[arg(long, env = "NETVERDICT_SPILL_LIMIT", default_value_t = 1024, value_name = "MIB")]
     pub spill_limit: u64,
-    /// Most rows of one HTTP answer; more are cut off and the answer says `truncated`.
+    /// Most rows of one HTTP answer; further rows are cut off and the answer says `truncated`.
     #[arg(long, env = "NETVERDICT_MAX_ROWS", default_value_t = 50_000, value_name = "ROWS")]
     pub max_rows: usize,
     /// Most pairs of rows that the joins of a statement may compare. A join without an equality that could be larger is
     /// refused before it starts; any other ends when it is.
     #[arg(long, env = "NETVERDICT_MAX_JOIN_PAIRS", default_value_t = 50_000_000, value_name = "PAIRS")]
     pub max_join_pairs: u64,
-    /// Threads that run statements; 0 is one for each processor. Sockets are served by others, so a heavy statement
-    /// keeps nobody from logging in.
+    /// Threads that run statements; 0 is one for each processor. Sockets are served by other threads, so a heavy
+    /// statement does not keep anybody from logging in.
     #[arg(long, env = "NETVERDICT_QUERY_THREADS", default_value_t = 0, value_name = "THREADS")]
     pub query_threads: usize,
-    /// Most policy states that are kept, so that the next question about a node reads only what changed since. One for
+    /// Most policy states in the cache, so that the next question about a node reads only what changed since. One for
     /// each node that people ask about, and some for older moments; 0 keeps none.
     #[arg(long, env = "NETVERDICT_KEPT_STATES", default_value_t = 16, value_name = "STATES")]
     pub kept_states: usize,
-    /// Memory for kept policy states, in MiB; those used least recently go first. A state of 10 000 pods takes about 10.
+    /// Memory for cached policy states, in MiB; the least recently used are evicted. A state of 10 000 pods takes about
+    /// 10.
     #[arg(long, env = "NETVERDICT_KEPT_STATES_MEMORY", default_value_t = 256, value_name = "MIB")]
     pub kept_states_memory: u64,
-    /// Most PostgreSQL connections at once.
+    /// Most open PostgreSQL connections.
     #[arg(long, env = "NETVERDICT_POSTGRES_MAX_CONNECTIONS", default_value_t = 100, value_name = "CONNECTIONS")]
     pub max_connections: usize,
-}
-
-/// A length of time as people write it: `500ms`, `2s`, `15m`, `2h`, `7d`; a bare number is seconds.
-///
-/// # Errors
-/// Says what was expected when the text is none.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let wrong = || format!("expected a time such as 500ms, 2s, 15m, 2h or 7d, found `{text}`");
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let milliseconds = match unit.trim() {
-        "ms" => 1,
-        "" | "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        "w" => 7 * 86_400_000,
-        _ => return Err(wrong()),
-    };
-    // A century is enough, and keeps sums of times far from overflow.
-    match number.checked_mul(milliseconds) {
-        Some(total) if total <= 100 * 366 * 86_400_000 => Ok(Duration::from_millis(total)),
-        _ => Err(format!("expected at most a hundred years, found `{text}`")),
-    }
 }
 
 #[cfg(test)]
@@ -159,12 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_as_people_write_them() {
-        for (text, milliseconds) in [("500ms", 500), ("2s", 2_000), ("15m", 900_000), ("2h", 7_200_000), ("3", 3_000)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for text in ["", "m", "-1s", "1.5h", "3 fortnights", "99999999999999999999d", "40000000000d"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
+    fn credentials_of_collectors_are_not_in_the_log_of_the_options() {
+        let arguments = ["netverdict-query", "--collector", "https://user:password@node-1:9471"];
+        let options = Options::try_parse_from(arguments).expect("options");
+        let logged = format!("{options:?}");
+        assert!(logged.contains("https://***@node-1:9471") && !logged.contains("password@"), "{logged}");
     }
 }

@@ -12,98 +12,59 @@ mod statements;
 mod warnings;
 
 use std::{
-    path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use datafusion_postgres::pgwire::{
-    api::{ConnectionManager, auth::sasl::scram::ScramAuth, cancel::DefaultCancelHandler},
-    tokio::{
-        TlsAcceptor,
-        tokio_rustls::rustls::{
-            self, ServerConfig,
-            crypto::ring,
-            pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-        },
-    },
+use datafusion_postgres::pgwire::api::{ConnectionManager, auth::sasl::scram::ScramAuth, cancel::DefaultCancelHandler};
+use netverdict_service::{
+    connection_limit::{ConnectionLimit, Permit},
+    error_chain::chain,
+    secret::SharedSecret,
+    shutdown::Shutdown,
+    tls::{Identity, ServerTls},
 };
-use tokio::{
-    net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, task::JoinSet};
 
 use self::{
     connection::Connection,
     login::{Login, User},
     statements::Statements,
 };
-use crate::{Executor, metrics::Metrics, secret::Secret};
+use crate::{Executor, metrics::Metrics};
 
 /// How long a client may take to log in. As PostgreSQL's `authentication_timeout`.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    #[error("--tls-cert {path}: no certificate can be read: {reason}")]
-    Certificate { path: PathBuf, reason: String },
-    #[error("--tls-key {path}: no private key can be read: {reason}")]
-    Key { path: PathBuf, reason: String },
-    #[error("certificate and key do not go together: {0}")]
-    Pair(#[from] rustls::Error),
-}
+/// Between lines about refused connections: an attacker must not fill the log.
+const REFUSALS_LOGGED: Duration = Duration::from_secs(10);
+/// After an `accept` that failed, for instance for want of file descriptors: others must close first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What proves the server to clients.
-pub struct Tls {
-    acceptor: TlsAcceptor,
-    /// For channel binding.
-    certificates: Vec<u8>,
-}
-
-impl Tls {
-    /// From PEM files.
-    ///
-    /// # Errors
-    /// When either cannot be read, or they do not go together.
-    pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let bad = |reason: String| TlsError::Certificate { path: certificate.into(), reason };
-        let certificates = std::fs::read(certificate).map_err(|error| bad(error.to_string()))?;
-        let chain = CertificateDer::pem_slice_iter(&certificates)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| bad(error.to_string()))?;
-        let key = PrivateKeyDer::from_pem_file(key)
-            .map_err(|error| TlsError::Key { path: key.into(), reason: error.to_string() })?;
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificates })
-    }
-}
-
-/// Serves until `stop`; then open connections are closed.
+/// Serves until the end is requested; then open connections are closed.
 ///
 /// # Errors
 /// When the certificate cannot be used for channel binding.
 pub async fn serve(
     listener: TcpListener,
     executor: Executor,
-    secret: &Secret,
-    tls: Option<Tls>,
+    secret: SharedSecret,
+    tls: Option<ServerTls>,
     max_connections: usize,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let metrics = Arc::clone(executor.metrics());
-    let user = Arc::new(User::new(secret)?);
+    let (password, mut generation) = secret.current();
+    let mut user = Arc::new(User::new(&password)?);
     let statements = Arc::new(Statements::new(executor));
     let manager = Arc::new(ConnectionManager::new());
-    let room = Arc::new(Semaphore::new(max_connections));
+    // One address may take all of them: Grafana and psql often come through one proxy.
+    let limit = ConnectionLimit::new(max_connections, max_connections);
     let mut connections = JoinSet::new();
+    let mut logged: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => break,
+            () = shutdown.requested() => break,
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "connection failed");
@@ -112,28 +73,39 @@ pub async fn serve(
             }
             accepted = listener.accept() => accepted,
         };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
-                // Out of file descriptors, for instance: others must close first.
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tracing::warn!(error = %chain(&error), "connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            tracing::warn!(limit = max_connections, "connection refused: too many");
-            continue;
+        let permit = match limit.admit(peer.ip()) {
+            Ok(permit) => permit,
+            Err(refused) => {
+                if logged.is_none_or(|at| at.elapsed() >= REFUSALS_LOGGED) {
+                    logged = Some(Instant::now());
+                    tracing::warn!(limit = max_connections, reason = %refused, "connection refused: too many");
+                }
+                continue;
+            }
         };
+        let (password, current) = secret.current();
+        if current != generation {
+            generation = current;
+            user = Arc::new(User::new(&password)?);
+        }
+        let identity = tls.as_ref().map(ServerTls::current);
         let place = Place::new(permit, Arc::clone(&metrics));
         // The state of a login is kept in its handler: one for each connection.
         let mut scram = ScramAuth::new(Arc::clone(&user) as _);
-        if let Some(tls) = &tls {
-            scram.configure_certificate(&tls.certificates)?;
+        if let Some(identity) = &identity {
+            scram.configure_certificate(&identity.certificate_pem)?;
         }
         let connection = Connection {
-            acceptor: tls.as_ref().map(|tls| tls.acceptor.clone()),
-            login: Arc::new(Login::new(scram, Arc::clone(&manager), tls.is_some())),
+            acceptor: identity.as_ref().map(Identity::acceptor),
+            login: Arc::new(Login::new(scram, Arc::clone(&manager), identity.is_some())),
             cancel: Arc::new(DefaultCancelHandler::new(Arc::clone(&manager))),
             statements: Arc::clone(&statements),
             metrics: Arc::clone(&metrics),
@@ -153,11 +125,11 @@ pub async fn serve(
 /// A connection's place among those that may be open at once. It is free again however the connection ends.
 struct Place {
     metrics: Arc<Metrics>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl Place {
-    fn new(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
+    fn new(permit: Permit, metrics: Arc<Metrics>) -> Self {
         metrics.connections.inc();
         Self { metrics, _permit: permit }
     }

@@ -4,8 +4,9 @@ use std::{fmt, net::IpAddr, time::Duration};
 
 use chrono::{DateTime, Utc};
 use netverdict_policy::{ObjectKey, model::Protocol};
+use netverdict_service::quantity::duration;
 
-use crate::{QueryError, options::duration};
+use crate::QueryError;
 
 /// An end of a flow, as a question names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

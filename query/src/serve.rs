@@ -1,12 +1,17 @@
-//! The service as a whole: parts made in order, served until told to stop, ended in order.
+//! The service as a whole: its parts are opened in order, served until the end is requested, and ended in order.
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chrono::Utc;
+use netverdict_service::{
+    http_server::{HttpLimits, HttpServer, bind},
+    secret::{SecretFile, SharedSecret},
+    shutdown::Shutdown,
+    task_group::TaskGroup,
+    tls::{self, ServerTls, TlsFiles},
+};
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     Executor,
@@ -14,48 +19,38 @@ use crate::{
     history::History,
     http::{self, Api},
     metrics::Metrics,
-    options::{ListenOptions, Options},
-    postgres::{self, Tls},
-    secret::Secret,
+    options::{DataOptions, LimitOptions, ListenOptions, Options},
+    postgres,
     tables::Store,
     threads::Threads,
     unflushed::Collectors,
 };
 
-/// How long requests may go on once the service is told to stop.
+/// How long requests may go on once the end is requested.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A service whose ports are bound.
 pub struct Service {
     pub http: SocketAddr,
     pub postgres: SocketAddr,
-    parts: JoinSet<anyhow::Result<()>>,
-    stop: CancellationToken,
+    tasks: TaskGroup,
+    shutdown: Shutdown,
 }
 
 impl Service {
     /// Binds both ports and begins to serve.
     ///
     /// # Errors
-    /// When an option cannot be used: a port is taken, a file cannot be read, an address would be open to others.
-    pub async fn start(options: &Options, stop: CancellationToken) -> anyhow::Result<Self> {
-        let Options { data, listen, limits, telemetry: _ } = options;
-        let ListenOptions { http, postgres, secret_file, tls_cert, tls_key, insecure, ready_file } = listen;
-        let tls = match (tls_cert, tls_key) {
-            (Some(certificate), Some(key)) => Some(Tls::load(certificate, key)?),
-            _ => None,
-        };
-        closed("--postgres", *postgres, tls.is_some() || *insecure)?;
-        closed("--http", *http, *insecure)?;
-        let secret = Secret::load_or_create(secret_file)?;
-        let metrics = Arc::new(Metrics::default());
-        let collectors = Arc::new(Collectors::new(data, Arc::clone(&metrics))?);
-        let store = Arc::new(Store::open(&data.data_dir, collectors, Arc::clone(&metrics))?);
-        let threads = Threads::start(limits.query_threads).context("no threads for statements")?;
-        let executor = Executor::new(store, threads, limits, metrics).await?;
+    /// An option cannot be used: a port is taken, a file cannot be read, an address would be open to others.
+    pub async fn start(options: &Options, shutdown: Shutdown) -> anyhow::Result<Self> {
+        let Options { data, listen, limits, http_limits, telemetry: _ } = options;
+        let ListenOptions { http, postgres, secret_file, ready_file, .. } = listen;
+        let certificates = Certificates::load(listen)?;
+        let secret = SharedSecret::load_or_create(SecretFile::new(secret_file, "--secret-file"))?;
+        let executor = executor(data, limits).await?;
 
-        let http = bind("--http", *http).await?;
-        let postgres = bind("--postgres", *postgres).await?;
+        let http = bind(*http, "--http").await?;
+        let postgres = bind(*postgres, "--postgres").await?;
         let (http_address, postgres_address) = (http.local_addr()?, postgres.local_addr()?);
         let api = Arc::new(Api {
             executor: executor.clone(),
@@ -66,76 +61,116 @@ impl Service {
             statement_timeout: limits.statement_timeout,
             started: Utc::now(),
         });
-        let mut parts = JoinSet::new();
-        parts.spawn(http::serve(http, api, stop.clone()));
-        let (max_connections, ended) = (limits.max_connections, stop.clone());
-        parts.spawn(async move { postgres::serve(postgres, executor, &secret, tls, max_connections, ended).await });
+        let server = HttpServer {
+            port: "http",
+            limits: HttpLimits { drain: GRACE, ..HttpLimits::from(http_limits) },
+            tls: certificates.http,
+            metrics: executor.metrics().http.clone(),
+        };
+        let mut tasks = TaskGroup::default();
+        let http_end = shutdown.clone();
+        tasks.spawn("HTTP port", async move {
+            server.serve(http, http::router(api), http_end).await;
+            Ok(())
+        });
+        let max_connections = limits.max_connections;
+        let postgres_end = shutdown.clone();
+        let certificate = certificates.postgres;
+        tasks.spawn("PostgreSQL port", async move {
+            postgres::serve(postgres, executor, secret, certificate, max_connections, postgres_end).await
+        });
         tracing::info!(http = %http_address, postgres = %postgres_address, "serving");
         if let Some(path) = ready_file {
             announce(path, http_address, postgres_address)
                 .with_context(|| format!("--ready-file {} cannot be written", path.display()))?;
         }
-        Ok(Self { http: http_address, postgres: postgres_address, parts, stop })
+        Ok(Self { http: http_address, postgres: postgres_address, tasks, shutdown })
     }
 
-    /// Serves until it is told to stop, or a part of it fails.
+    /// Serves until the end is requested, or a part fails.
     ///
     /// # Errors
     /// The reason of the part that failed.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        let mut result = Ok(());
-        loop {
-            let ended = tokio::select! {
-                ended = self.parts.join_next() => ended,
-                () = overdue(&self.stop) => {
-                    tracing::warn!("requests cut off");
-                    self.parts.shutdown().await;
-                    None
-                }
-            };
-            let Some(ended) = ended else { break };
-            let ended = ended.context("a part of the service died").and_then(|ended| ended);
-            if !self.stop.is_cancelled() && ended.is_ok() {
-                result = result.and(Err(anyhow::anyhow!("a part of the service ended by itself")));
+        let reason = tokio::select! {
+            () = self.shutdown.requested() => Ok(()),
+            Some((name, result)) = self.tasks.ended() => {
+                result.and_then(|()| bail!("{name} ended before its time"))
             }
-            result = result.and(ended);
-            self.stop.cancel();
-        }
+        };
+        self.shutdown.request();
+        // The ports keep the time themselves, and say which requests were cut off.
+        let joined = self.tasks.join(GRACE + Duration::from_secs(1)).await;
         tracing::info!("stopped");
-        result
+        reason.and(joined)
     }
 }
 
-/// Comes when the service was told to stop and has had its time for it.
-async fn overdue(stop: &CancellationToken) {
-    stop.cancelled().await;
-    tokio::time::sleep(GRACE).await;
+/// The statements' executor, with all that it reads from.
+async fn executor(data: &DataOptions, limits: &LimitOptions) -> anyhow::Result<Executor> {
+    let metrics = Arc::new(Metrics::default());
+    let collectors = Arc::new(Collectors::new(data, Arc::clone(&metrics))?);
+    let store = Arc::new(Store::open(&data.data_dir, collectors, Arc::clone(&metrics))?);
+    let threads = Threads::start(limits.query_threads).context("no threads for statements")?;
+    Ok(Executor::new(store, threads, limits, metrics).await?)
 }
 
-/// What the record tells is not for everyone who can reach an address.
-fn closed(option: &str, address: SocketAddr, allowed: bool) -> anyhow::Result<()> {
+/// The certificate of each port that has one.
+struct Certificates {
+    http: Option<ServerTls>,
+    postgres: Option<ServerTls>,
+}
+
+impl Certificates {
+    /// Refuses a port that others can reach without TLS: the record is not for everyone who can reach an address.
+    fn load(options: &ListenOptions) -> anyhow::Result<Self> {
+        let ListenOptions {
+            http,
+            postgres,
+            secret_file: _,
+            tls_cert,
+            tls_key,
+            http_tls_cert,
+            http_tls_key,
+            insecure,
+            ready_file: _,
+        } = options;
+        let postgres_tls = match (tls_cert, tls_key) {
+            (Some(certificate), Some(key)) => Some(ServerTls::load(TlsFiles {
+                certificate: certificate.clone(),
+                certificate_option: "--tls-cert",
+                key: key.clone(),
+                key_option: "--tls-key",
+                protocols: &[],
+            })?),
+            _ => None,
+        };
+        let http_tls = match (http_tls_cert, http_tls_key) {
+            (Some(certificate), Some(key)) => Some(ServerTls::load(TlsFiles {
+                certificate: certificate.clone(),
+                certificate_option: "--http-tls-cert",
+                key: key.clone(),
+                key_option: "--http-tls-key",
+                protocols: tls::HTTP,
+            })?),
+            _ => None,
+        };
+        let certificate = "give --tls-cert and --tls-key, or";
+        refuse_open_port("--postgres", *postgres, postgres_tls.is_some() || *insecure, certificate)?;
+        let certificate = "give --http-tls-cert and --http-tls-key, put a TLS proxy before a loopback address, or";
+        refuse_open_port("--http", *http, http_tls.is_some() || *insecure, certificate)?;
+        Ok(Self { http: http_tls, postgres: postgres_tls })
+    }
+}
+
+fn refuse_open_port(option: &str, address: SocketAddr, allowed: bool, remedy: &str) -> anyhow::Result<()> {
     if address.ip().is_loopback() || allowed {
         return Ok(());
     }
-    let remedy = match option {
-        "--postgres" => "give --tls-cert and --tls-key, or",
-        _ => "put a TLS proxy before a loopback address, or",
-    };
     bail!("{option} {address} is open to others without TLS: {remedy} say --insecure")
 }
 
-async fn bind(option: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            anyhow::anyhow!(
-                "{option} {address} is in use by another process: end it, or choose another port (0 takes a free one)"
-            )
-        }
-        _ => anyhow::Error::new(error).context(format!("{option} {address} cannot be listened on")),
-    })
-}
-
-/// Beside and renamed, so that a reader never sees half of it.
+/// Written beside and renamed, so that a reader never sees half of it.
 fn announce(path: &Path, http: SocketAddr, postgres: SocketAddr) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");

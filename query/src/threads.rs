@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// `Clone`, `Display`, `Drop` and `evaluate`, are not covered by its own protection.
 const STACK: usize = 64 << 20;
 
-/// The threads that statements run on. Dropping it does not wait for a statement that does not stop.
+/// The threads of statements. Dropping it does not wait for a statement that does not stop.
 #[derive(Debug)]
 pub struct Threads(Option<Runtime>);
 
@@ -26,7 +26,7 @@ impl Threads {
     /// `count` threads; 0 is one for each processor.
     ///
     /// # Errors
-    /// When the system gives none.
+    /// The system gives no threads.
     pub fn start(count: usize) -> std::io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
         if count > 0 {
@@ -57,7 +57,7 @@ impl Threads {
         }
     }
 
-    /// Begins work, once a thread takes it up.
+    /// Begins work as soon as a thread takes it.
     pub(crate) async fn begin(
         &self,
         work: impl Future<Output = ()> + Send + 'static,
@@ -89,7 +89,7 @@ impl Drop for Threads {
     }
 }
 
-/// What is being done on a statement's thread. Dropping it stops that: where it yields, and where it looks at the watch.
+/// Work on a statement's thread. Dropping it stops the work at its next yield or its next look at the watch.
 pub(crate) struct Work {
     task: AbortHandle,
     watch: Option<Arc<Watch>>,

@@ -14,6 +14,7 @@ use arrow::{array::RecordBatch, ipc::reader::StreamReader};
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
 use netverdict_flowlog::{Table, answer::CollectorStatus};
+use netverdict_service::endpoint_url::{BadEndpoint, EndpointUrl, without_credentials};
 use reqwest::{Client, Response, Url, header::HeaderMap};
 use tokio::runtime::Handle;
 
@@ -27,8 +28,10 @@ const MAX_ANSWER: usize = 256 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CollectorsError {
-    #[error("--collector: `{url}` is not a URL; expected for instance http://127.0.0.1:9471")]
-    Address { url: String },
+    #[error("--collector: {0}")]
+    Address(#[from] BadEndpoint),
+    #[error("--collector: `{0}` is no address that requests can be sent to")]
+    Url(EndpointUrl),
     #[error("the HTTP client cannot be set up: {0}")]
     Client(#[from] reqwest::Error),
 }
@@ -82,7 +85,7 @@ struct Cache {
 
 impl std::fmt::Debug for Collectors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Collectors").field("urls", &self.urls).finish_non_exhaustive()
+        f.debug_struct("Collectors").field("collectors", &self.urls.len()).finish_non_exhaustive()
     }
 }
 
@@ -93,9 +96,9 @@ impl Collectors {
     /// When a URL cannot be used.
     pub fn new(options: &DataOptions, metrics: Arc<Metrics>) -> Result<Self, CollectorsError> {
         let DataOptions { data_dir: _, collectors, collector_token_file, collector_timeout } = options;
-        let address = |url: &String| {
-            let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-            parsed.ok_or_else(|| CollectorsError::Address { url: url.clone() })
+        let address = |url: &EndpointUrl| {
+            let text = url.check("http://127.0.0.1:9471")?.reveal();
+            Url::parse(text).map_err(|_| CollectorsError::Url(url.clone()))
         };
         Ok(Self {
             urls: collectors.iter().map(address).collect::<Result<_, _>>()?,
@@ -126,7 +129,8 @@ impl Collectors {
             match rows.unwrap_or_else(|_| Err("the request's task failed".into())) {
                 Ok(rows) => answer.rows.push(UnflushedRows::clone(&rows)),
                 Err(problem) => answer.problems.push(format!(
-                    "collector {url} does not answer ({problem}): what it saw in the last minute may be missing"
+                    "collector {} does not answer ({problem}): what it saw in the last minute may be missing",
+                    without_credentials(url.as_str())
                 )),
             }
         }
@@ -209,7 +213,8 @@ impl Collectors {
         for (url, status) in self.statuses().await.iter() {
             match status {
                 Err(problem) => problems.push(format!(
-                    "collector {url} does not answer ({problem}): what it saw in the last minute may be missing"
+                    "collector {} does not answer ({problem}): what it saw in the last minute may be missing",
+                    without_credentials(url.as_str())
                 )),
                 Ok(status) => {
                     let node = &status.node;

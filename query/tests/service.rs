@@ -9,10 +9,10 @@ mod answers;
 mod collector;
 #[path = "service/committed.rs"]
 mod committed;
-#[path = "service/format_1.rs"]
-mod format_1;
 #[path = "service/depth.rs"]
 mod depth;
+#[path = "service/format_1.rs"]
+mod format_1;
 #[path = "service/limits.rs"]
 mod limits;
 #[path = "service/login.rs"]

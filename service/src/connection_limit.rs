@@ -1,4 +1,4 @@
-//! How many connections a port keeps, in all and from one address: so that one client cannot take every place.
+//! How many connections a port keeps, in all and from one address: so that one client cannot take all of them.
 
 use std::{
     collections::HashMap,
@@ -34,9 +34,9 @@ pub enum Refused {
     Address(usize),
 }
 
-/// The place of one connection, given back when it is dropped.
+/// The permission for one connection, given back when it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct Permit {
     open: Arc<Mutex<Open>>,
     address: IpAddr,
 }
@@ -49,7 +49,7 @@ impl ConnectionLimit {
 
     /// # Errors
     /// The limit that is reached.
-    pub fn admit(&self, address: IpAddr) -> Result<Place, Refused> {
+    pub fn admit(&self, address: IpAddr) -> Result<Permit, Refused> {
         let address = host(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.total >= self.most {
@@ -61,7 +61,7 @@ impl ConnectionLimit {
         }
         *of_address += 1;
         open.total += 1;
-        Ok(Place { open: Arc::clone(&self.open), address })
+        Ok(Permit { open: Arc::clone(&self.open), address })
     }
 
     /// Connections that are open now.
@@ -70,7 +70,7 @@ impl ConnectionLimit {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.total = open.total.saturating_sub(1);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_limited_and_come_back() {
+    fn connections_are_limited_and_permits_come_back() {
         let limit = ConnectionLimit::new(3, 2);
         let first = limit.admit(address("10.0.0.1")).unwrap();
         let second = limit.admit(address("::ffff:10.0.0.1")).unwrap();
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_host_that_changes_its_ipv6_address_is_one_host() {
         let limit = ConnectionLimit::new(9, 1);
-        let _place = limit.admit(address("2001:db8:0:1::1")).unwrap();
+        let _permit = limit.admit(address("2001:db8:0:1::1")).unwrap();
         assert_eq!(limit.admit(address("2001:db8:0:1:ffff::2")).unwrap_err(), Refused::Address(1));
         limit.admit(address("2001:db8:0:2::1")).unwrap();
     }

@@ -28,7 +28,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{MissedTickBehavior, interval},
 };
 use tower::ServiceExt as _;
@@ -43,7 +43,7 @@ pub use self::{
     metrics::HttpServerMetrics,
 };
 use crate::{
-    connection_limit::{ConnectionLimit, Place},
+    connection_limit::{ConnectionLimit, Permit},
     shutdown::Shutdown,
     tls::ServerTls,
 };
@@ -81,7 +81,10 @@ impl HttpServer {
         loop {
             let accepted = tokio::select! {
                 () = shutdown.requested() => break,
-                Some(_) = connections.join_next() => continue,
+                Some(ended) = connections.join_next() => {
+                    report_panic(port, ended);
+                    continue;
+                }
                 Some(_) = refusals.join_next() => continue,
                 accepted = listener.accept() => accepted,
             };
@@ -93,8 +96,8 @@ impl HttpServer {
                     continue;
                 }
             };
-            let place = match limit.admit(peer.ip()) {
-                Ok(place) => place,
+            let permit = match limit.admit(peer.ip()) {
+                Ok(permit) => permit,
                 Err(refused) => {
                     metrics.refused(refused);
                     if logged.is_none_or(|at| at.elapsed() >= REFUSALS_LOGGED) {
@@ -116,14 +119,27 @@ impl HttpServer {
                 router: router.clone(),
                 shutdown: shutdown.clone(),
             };
-            connections.spawn(connection.serve(stream, place));
+            connections.spawn(connection.serve(stream, permit));
         }
         drop(listener);
-        let all = async { while connections.join_next().await.is_some() {} };
+        let all = async {
+            while let Some(ended) = connections.join_next().await {
+                report_panic(port, ended);
+            }
+        };
         if tokio::time::timeout(limits.drain, all).await.is_err() {
             tracing::warn!(http.port = port, connections = connections.len(), "requests cut off: they took too long");
             connections.shutdown().await;
         }
+    }
+}
+
+/// A handler's panic ends its connection and nothing else.
+fn report_panic(port: &'static str, ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(http.port = port, %error, "a connection's handler panicked");
     }
 }
 
@@ -137,10 +153,10 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, place: Place) {
-        let _place = place;
+    async fn serve(self, stream: TcpStream, permit: Permit) {
+        let _permit = permit;
         let _open = self.metrics.opened();
-        // Answers are written whole: waiting for more to send only delays them.
+        // Answers are written whole: Nagle waits for more bytes and only delays them.
         let _ = stream.set_nodelay(true);
         let activity = Arc::new(Activity::default());
         let stream = WatchedStream::new(stream, Arc::clone(&activity));

@@ -33,3 +33,4 @@ pub mod task_group;
 pub mod telemetry;
 pub mod thread_group;
 pub mod tls;
+pub mod variable;

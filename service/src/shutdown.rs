@@ -46,9 +46,28 @@ impl Shutdown {
     }
 }
 
+/// Runs the work of a process; SIGTERM or SIGINT requests its end.
+///
+/// # Errors
+/// The signals cannot be handled.
+pub async fn run_until_signal<F: Future>(work: impl FnOnce(Shutdown) -> F) -> io::Result<F::Output> {
+    let (mut signals, shutdown) = (EndSignals::listen()?, Shutdown::new());
+    // Boxed: a service's whole start is a large future.
+    let mut work = Box::pin(work(shutdown.clone()));
+    loop {
+        tokio::select! {
+            result = &mut work => return Ok(result),
+            signal = signals.received() => {
+                tracing::info!(signal, "asked to stop");
+                shutdown.request();
+            }
+        }
+    }
+}
+
 /// The signals that ask a process to end: SIGTERM and SIGINT.
 #[derive(Debug)]
-pub struct EndSignals {
+struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
 }
@@ -58,12 +77,12 @@ impl EndSignals {
     ///
     /// # Errors
     /// The handlers cannot be set.
-    pub fn listen() -> io::Result<Self> {
+    fn listen() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// The name of the next signal.
-    pub async fn received(&mut self) -> &'static str {
+    async fn received(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -92,9 +111,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signal_is_received_instead_of_ending_the_process() {
-        let mut signals = EndSignals::listen().unwrap();
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
-        assert_eq!(signals.received().await, "SIGTERM");
+    async fn a_signal_requests_the_end_instead_of_ending_the_process() {
+        let ended = run_until_signal(|shutdown| async move {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+            shutdown.requested().await;
+            "ended in order"
+        });
+        assert_eq!(ended.await.unwrap(), "ended in order");
     }
 }

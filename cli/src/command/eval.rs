@@ -14,9 +14,9 @@ use netverdict_manifest::Finding;
 use netverdict_policy::{End, EvaluateError, Family, Snapshot, evaluate};
 
 use crate::{
+    endpoint::{Destination, Endpoint, namespace_name},
     exit::Exit,
     objects::{ObjectsOrigin, Sources},
-    place::{Destination, Place, namespace_name},
     runtime::block_on,
     structured::{json, yaml},
     terminal::Terminal,
@@ -37,8 +37,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     sources: Sources,
     /// Where the connection comes from: NAMESPACE/POD, POD, or an address
-    #[arg(long, value_name = "SOURCE", value_parser = Place::parse, requires = "to")]
-    from: Option<Place>,
+    #[arg(long, value_name = "SOURCE", value_parser = Endpoint::parse, requires = "to")]
+    from: Option<Endpoint>,
     /// Where it goes to: NAMESPACE/POD, POD, an address or [IPv6 address], then :PORT and /PROTOCOL
     #[arg(long, value_name = "DESTINATION[:PORT][/PROTOCOL]", value_parser = Destination::parse, requires = "from")]
     to: Option<Destination>,
@@ -111,7 +111,12 @@ pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow:
 }
 
 /// One flow, for people.
-async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &mut Terminal) -> anyhow::Result<Exit> {
+async fn one(
+    arguments: &Arguments,
+    from: &Endpoint,
+    to: &Destination,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Exit> {
     let given = arguments.sources.read(terminal).await?;
     let reading = netverdict_manifest::snapshot(&given.objects);
     // What is not enforced as written changes the answer; the rest is for `lint`.
@@ -122,7 +127,7 @@ async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &m
         terminal.warn(&finding.to_string());
     }
     let namespace = arguments.namespace.as_deref().or(given.namespace.as_deref()).unwrap_or("default");
-    let (source, destination) = (end(from, namespace), end(&to.place, namespace));
+    let (source, destination) = (end(from, namespace), end(&to.endpoint, namespace));
     let chosen = arguments.family.map(|family| match family {
         FamilyArgument::V4 => Family::V4,
         FamilyArgument::V6 => Family::V6,
@@ -140,10 +145,10 @@ async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &m
     Ok(if arguments.exit_status { Exit::of(evaluation.verdict) } else { Exit::Done })
 }
 
-fn end(place: &Place, namespace: &str) -> End {
-    match place {
-        Place::Address(address) => End::Address(*address),
-        Place::Pod { .. } => End::Pod(place.pod(namespace).unwrap_or_default()),
+fn end(endpoint: &Endpoint, namespace: &str) -> End {
+    match endpoint {
+        Endpoint::Address(address) => End::Address(*address),
+        Endpoint::Pod { .. } => End::Pod(endpoint.pod(namespace).unwrap_or_default()),
     }
 }
 

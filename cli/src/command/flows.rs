@@ -12,9 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::lines::Lines;
 use crate::{
+    endpoint::{Endpoint, namespace_name, parse_protocol, pod_name},
     exit::Exit,
     moment::Moment,
-    place::{Place, namespace_name, parse_protocol, pod_name},
     service::{Service, ServiceError, ServiceOptions},
     structured::{json, yaml},
     terminal::Terminal,
@@ -48,11 +48,11 @@ struct Filter {
     #[arg(long, value_name = "allowed|denied|unknown", value_parser = verdict)]
     verdict: Option<Verdict>,
     /// Only from this end: NAMESPACE/POD, or an address
-    #[arg(long, value_name = "END", value_parser = Place::parse)]
-    source: Option<Place>,
+    #[arg(long, value_name = "END", value_parser = Endpoint::parse)]
+    source: Option<Endpoint>,
     /// Only to this end: NAMESPACE/POD, or an address
-    #[arg(long, value_name = "END", value_parser = Place::parse)]
-    destination: Option<Place>,
+    #[arg(long, value_name = "END", value_parser = Endpoint::parse)]
+    destination: Option<Endpoint>,
     /// Only where an end is in this namespace
     #[arg(short, long, value_parser = namespace_name)]
     namespace: Option<String>,
@@ -101,7 +101,7 @@ fn verdict(text: &str) -> Result<Verdict, String> {
     Verdict::from_name(text).ok_or_else(|| format!("expected allowed, denied or unknown, found `{text}`"))
 }
 
-fn pod(text: &str) -> Result<String, crate::place::PlaceError> {
+fn pod(text: &str) -> Result<String, crate::endpoint::EndpointError> {
     match text.split_once('/') {
         Some((namespace, name)) => Ok(format!("{}/{}", namespace_name(namespace)?, pod_name(name)?)),
         None => pod_name(text),
@@ -141,7 +141,7 @@ impl Filter {
     fn parameters(&self, now: DateTime<Utc>) -> Vec<(&'static str, Option<String>)> {
         let Self { verdict, source, destination, namespace, pod, port, protocol, policy, since, limit } = self;
         let default_namespace = namespace.as_deref().unwrap_or("default");
-        let end = |place: &Option<Place>| place.as_ref().map(|place| place.text(default_namespace));
+        let end = |endpoint: &Option<Endpoint>| endpoint.as_ref().map(|endpoint| endpoint.text(default_namespace));
         vec![
             ("verdict", verdict.map(|verdict| verdict.to_string())),
             ("source", end(source)),

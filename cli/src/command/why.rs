@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use netverdict_flowlog::answer::WhyAnswer;
 
 use crate::{
+    endpoint::{Destination, Endpoint, namespace_name},
     exit::Exit,
     moment::Moment,
-    place::{Destination, Place, namespace_name},
     service::{Service, ServiceOptions},
     structured::{json, yaml},
     terminal::Terminal,
@@ -21,8 +21,8 @@ use crate::{
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     /// Where the connection comes from: NAMESPACE/POD, POD, or an address
-    #[arg(value_parser = Place::parse)]
-    source: Place,
+    #[arg(value_parser = Endpoint::parse)]
+    source: Endpoint,
     /// Where it goes to: NAMESPACE/POD, POD, an address or [IPv6 address], then :PORT and /PROTOCOL
     #[arg(value_name = "DESTINATION[:PORT][/PROTOCOL]", value_parser = Destination::parse)]
     destination: Destination,
@@ -93,7 +93,7 @@ fn parameters(arguments: &Arguments, now: DateTime<Utc>) -> [(&'static str, Opti
     let end = at.map_or(now, |moment| moment.resolve(now));
     [
         ("source", Some(source.text(namespace))),
-        ("destination", Some(destination.place.text(namespace))),
+        ("destination", Some(destination.endpoint.text(namespace))),
         ("port", destination.port.map(|port| port.to_string())),
         ("protocol", destination.protocol.map(|protocol| protocol.to_string())),
         ("since", since.map(|moment| time_text(moment, end))),

@@ -1,6 +1,7 @@
 use std::{collections::VecDeque, convert::Infallible, path::Path, thread};
 
 use netverdict_cluster::{Change, Generations, Scope};
+use netverdict_service::queue::QueueMetrics;
 
 use super::*;
 
@@ -39,7 +40,9 @@ fn states_begin_when_all_sources_are_in_sync_and_threads_end_when_told_to() {
     let mut cluster = Cluster::new(Generations::open(folder.path()).unwrap());
     let layers = [cluster.add_source("kubernetes"), cluster.add_source("manifests")];
     let scripts = [vec![pod("web"), Update::InSync], vec![pod("pg"), Update::InSync]];
-    let (stop, (updates, updated), (states, seen)) = (Stop::default(), mpsc::sync_channel(UPDATES), mpsc::channel());
+    let queues = QueueMetrics::default();
+    let (stop, (updates, updated), (states, seen)) =
+        (Shutdown::new(), queues.bounded("cluster_updates", UPDATES), queues.bounded("cluster_states", 4));
     thread::scope(|scope| {
         for (layer, script) in layers.into_iter().zip(scripts) {
             let (updates, stop, runtime) = (updates.clone(), &stop, runtime.handle());
@@ -49,7 +52,7 @@ fn states_begin_when_all_sources_are_in_sync_and_threads_end_when_told_to() {
         scope.spawn(move || merge(cluster, &updated, &states));
         let first = seen.recv_timeout(Duration::from_secs(30)).unwrap();
         assert_eq!(first.snapshot.pods.len(), 2);
-        stop.set();
+        stop.request();
     });
     assert!(seen.recv().is_err(), "the threads have ended");
 }

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use netverdict_probe::{Discovered, ProbeError, Sighting, bind};
+use netverdict_service::error_chain::chain;
 
 use super::{RETRY, State};
-use crate::{cause::chain, cluster::ClusterState, health::Part, input::Input, metrics::signed};
+use crate::{cluster::ClusterState, health::Part, input::Input, metrics::signed};
 
 impl State {
     pub(super) fn sight(&mut self, sighting: Sighting) {

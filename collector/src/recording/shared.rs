@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Recorder;
-use crate::{cause::chain, input::Input};
+use netverdict_service::error_chain::chain;
+
+use crate::input::Input;
 
 /// The recorded file, shared by all who have something for it. It ends at the first error.
 #[derive(Clone, Default)]

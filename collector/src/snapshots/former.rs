@@ -7,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use netverdict_service::error_chain::chain;
+
 use crate::{
-    cause::chain,
     meaning::SnapshotState,
     state::{self, StateError},
 };

@@ -1,11 +1,13 @@
 //! Rows into the store, and from there into files: when it is time, and what waits while it cannot be done.
 
-use std::{sync::mpsc, time::Instant};
+use std::time::Instant;
 
 use netverdict_flowlog::row::Row;
 
 use super::{MOST_ROWS, PAUSE, WriteError, Writer, facts::append_rows};
-use crate::{cause::chain, health::Part, metrics::signed, wal::WalPosition};
+use netverdict_service::{error_chain::chain, queue::QueueSender};
+
+use crate::{health::Part, metrics::signed, wal::WalPosition};
 
 impl Writer {
     /// Gives the rows made so far to the store.
@@ -52,22 +54,22 @@ impl Writer {
         }
         self.hand_over()?;
         // The log is released at the next commit.
-        let (nobody, _) = mpsc::channel();
+        let nobody = QueueSender::disconnected();
         self.commit_when_due(&nobody);
         Ok(())
     }
 
     /// Writes files when it is time, and waits while memory holds more rows than it is meant for: meanwhile the rings
     /// keep what comes, and count what they cannot keep.
-    pub(super) fn commit_when_due(&mut self, released: &mpsc::Sender<WalPosition>) {
+    pub(super) fn commit_when_due(&mut self, released: &QueueSender<WalPosition>) {
         self.commit_if_due(released);
-        while self.store.unflushed_rows() >= self.store.options().memtable_rows && !self.stop.is_set() {
+        while self.store.unflushed_rows() >= self.store.options().memtable_rows && !self.stop.is_requested() {
             std::thread::sleep(PAUSE);
             self.commit_if_due(released);
         }
     }
 
-    fn commit_if_due(&mut self, released: &mpsc::Sender<WalPosition>) {
+    fn commit_if_due(&mut self, released: &QueueSender<WalPosition>) {
         if self.store.due(Instant::now()) {
             // What is wrong is in health; it is tried again when it is due again.
             let _ = self.commit(released);
@@ -78,7 +80,7 @@ impl Writer {
     ///
     /// # Errors
     /// The rows cannot be accounted for.
-    pub fn finish(&mut self, released: &mpsc::Sender<WalPosition>) -> Result<(), WriteError> {
+    pub fn finish(&mut self, released: &QueueSender<WalPosition>) -> Result<(), WriteError> {
         self.pipeline.flush(&mut self.rows);
         self.hand_over()?;
         for attempt in 0.. {
@@ -94,7 +96,7 @@ impl Writer {
         Ok(())
     }
 
-    fn commit(&mut self, released: &mpsc::Sender<WalPosition>) -> Result<(), WriteError> {
+    fn commit(&mut self, released: &QueueSender<WalPosition>) -> Result<(), WriteError> {
         self.pipeline.flush(&mut self.rows);
         self.hand_over()?;
         let low_watermark = self.pipeline.low_watermark();
@@ -124,8 +126,9 @@ impl Writer {
             "segment written"
         );
         if let Some(through) = flushed.wal {
-            // If the drain has ended, the log is released at the next start.
-            let _ = released.send(through);
+            // Without room, the next position releases this part of the log as well; if the drain has ended, the next
+            // start does.
+            let _ = released.try_send(through);
         }
         // Events of revisions below the watermark of the commit before are in files now: their snapshots are needed no
         // more.

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use netverdict_flowlog::row::Row;
+use netverdict_service::error_chain::chain;
 
 use crate::{
-    cause::chain,
     health::Part,
     input::{Fact, Input},
     metrics::Metrics,

@@ -9,15 +9,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
+use netverdict_service::secret::SharedSecret;
 
-use crate::{Executor, QueryError, flows::Followers, history::History, secret::Secret};
+use crate::{Executor, QueryError, flows::Followers, history::History};
 
 /// The state that all requests share.
 pub struct Api {
     pub executor: Executor,
     pub history: History,
     pub followers: Followers,
-    pub secret: Secret,
+    pub secret: SharedSecret,
     pub max_rows: usize,
     pub statement_timeout: Duration,
     pub started: DateTime<Utc>,

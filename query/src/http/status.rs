@@ -1,29 +1,13 @@
-//! Health, metrics, and the state of the service and its collectors.
+//! Metrics, and the state of the service and of what it reads.
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
-};
+use axum::{Json, extract::State, http::header, response::IntoResponse};
 use netverdict_flowlog::FORMAT_VERSION;
+use netverdict_service::endpoint_url::without_credentials;
 use serde_json::{Value, json};
 
 use super::api::Api;
-
-/// 200 when the data directory can be listed.
-pub(super) async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    match api.executor.store().readable().await {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(error) => {
-            // This is answered without the secret, so the path is only logged.
-            tracing::warn!(%error, "the data directory cannot be listed");
-            (StatusCode::SERVICE_UNAVAILABLE, "the data directory cannot be listed: see the service's log\n".to_owned())
-        }
-    }
-}
 
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -38,8 +22,8 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
     let of_each: Vec<Value> = statuses
         .iter()
         .map(|(url, status)| match status {
-            Ok(status) => json!({ "url": url.as_str(), "status": status }),
-            Err(problem) => json!({ "url": url.as_str(), "problem": problem }),
+            Ok(status) => json!({ "url": without_credentials(url.as_str()), "status": status }),
+            Err(problem) => json!({ "url": without_credentials(url.as_str()), "problem": problem }),
         })
         .collect();
     let skipped: Vec<Value> =

@@ -24,13 +24,14 @@ use datafusion_postgres::pgwire::{
     messages::{PgWireBackendMessage, PgWireFrontendMessage, startup::PasswordMessageFamily},
 };
 use futures::Sink;
+use netverdict_service::secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{
     client_error::{fatal, protocol_violation},
     frame::{self, Socket},
 };
-use crate::{secret::Secret, session::DATABASE};
+use crate::session::DATABASE;
 
 /// Longest message before a login, in bytes: as much as pgwire takes for the first one. Those of SCRAM are shorter.
 const MAX_MESSAGE: usize = 10_000;

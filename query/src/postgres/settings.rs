@@ -22,9 +22,10 @@ use datafusion_postgres::{
     },
 };
 use futures::stream;
+use netverdict_service::quantity;
 
 use super::client_error::to_client;
-use crate::{Executor, QueryError, deadline::Deadline, options};
+use crate::{Executor, QueryError, deadline::Deadline};
 
 const TIMEOUT: &str = "statement_timeout";
 /// Where a connection's timeout is kept, in milliseconds.
@@ -64,8 +65,8 @@ fn set_timeout(metadata: &mut HashMap<String, String>, value: &str) -> PgWireRes
     let set = match text.as_str() {
         "" | "0" => None,
         text if text.eq_ignore_ascii_case("default") => None,
-        text if text.bytes().all(|byte| byte.is_ascii_digit()) => Some(options::duration(&format!("{text}ms"))),
-        text => Some(options::duration(text)),
+        text if text.bytes().all(|byte| byte.is_ascii_digit()) => Some(quantity::duration(&format!("{text}ms"))),
+        text => Some(quantity::duration(text)),
     };
     match set.transpose() {
         Ok(None) => metadata.remove(KEY),

@@ -25,9 +25,9 @@ use netverdict_policy::{
     model::{Pod, Protocol},
 };
 use netverdict_query::{Options, serve::Service};
+use netverdict_service::shutdown::Shutdown;
 use serde_json::Value;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::collector::Collector;
 
@@ -393,7 +393,7 @@ pub(crate) struct Served {
     pub(crate) http: String,
     pub(crate) postgres: std::net::SocketAddr,
     client: reqwest::Client,
-    stop: CancellationToken,
+    stop: Shutdown,
     ended: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -410,7 +410,7 @@ impl Served {
         arguments.extend(["--collector".into(), world.collector.url(), "--collector-token-file".into(), text(&token)]);
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let options = Options::try_parse_from(arguments)?;
-        let stop = CancellationToken::new();
+        let stop = Shutdown::new();
         let service = Service::start(&options, stop.clone()).await?;
         let (http, postgres) = (format!("http://{}", service.http), service.postgres);
         let ended = tokio::spawn(service.run());
@@ -464,7 +464,7 @@ impl Served {
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        self.stop.cancel();
+        self.stop.request();
         self.ended.await?
     }
 }

@@ -4,10 +4,7 @@
 //! window. It reads no line: what is in a body is the pipeline's business. Bounds: bytes of a body, bodies at once, and
 //! time for reading and logging one.
 
-use std::{
-    sync::{Arc, mpsc},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -18,9 +15,15 @@ use axum::{
     routing::post,
 };
 use netverdict_flowlog::{answer::ErrorAnswer, row::Receiver};
+use netverdict_service::{
+    bearer,
+    error_chain::chain,
+    queue::{QueueMetrics, QueueReceiver, QueueSender},
+    secret::SharedSecret,
+};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::{batch::ForeignBatch, cause::chain, clock, drain::Delivery, metrics::Metrics, token::Token};
+use crate::{batch::ForeignBatch, clock, drain::Delivery, metrics::Metrics};
 
 /// Where the emitter posts to.
 pub const PATH: &str = "/v1/goldmane";
@@ -41,8 +44,8 @@ const LOGGING: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct Listener {
     /// `None`: nobody is asked for a token.
-    pub token: Option<Token>,
-    pub deliveries: mpsc::SyncSender<Delivery>,
+    pub token: Option<SharedSecret>,
+    pub deliveries: QueueSender<Delivery>,
     pub metrics: Metrics,
 }
 
@@ -62,8 +65,8 @@ struct Refusal {
 }
 
 /// Deliveries that may wait for the log: as many as bodies may be in memory.
-pub fn deliveries() -> (mpsc::SyncSender<Delivery>, mpsc::Receiver<Delivery>) {
-    mpsc::sync_channel(AT_ONCE)
+pub fn deliveries(queues: &QueueMetrics) -> (QueueSender<Delivery>, QueueReceiver<Delivery>) {
+    queues.bounded("deliveries", AT_ONCE)
 }
 
 pub fn router(listener: Listener) -> Router {
@@ -125,18 +128,14 @@ async fn delivered(port: &Port, request: Request) -> Result<(), Refusal> {
     }
 }
 
-fn authorize(token: Option<&Token>, headers: &HeaderMap) -> Result<(), Refusal> {
+fn authorize(token: Option<&SharedSecret>, headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(token) = token else { return Ok(()) };
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match given.and_then(|value| value.strip_prefix("Bearer ")) {
-        Some(given) if token.is(given) => Ok(()),
-        _ => Err(Refusal {
-            status: StatusCode::UNAUTHORIZED,
-            code: "unauthorized",
-            message: "the token is missing or another".to_owned(),
-            remedy: "send the content of --goldmane-token-file as `Authorization: Bearer …`",
-        }),
-    }
+    bearer::check(headers, token).map_err(|error| Refusal {
+        status: StatusCode::UNAUTHORIZED,
+        code: "unauthorized",
+        message: error.to_string(),
+        remedy: "send the content of --goldmane-token-file as `Authorization: Bearer TOKEN`",
+    })
 }
 
 async fn read(request: Request) -> Result<Bytes, Refusal> {

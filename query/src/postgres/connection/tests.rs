@@ -6,9 +6,9 @@ use tokio::{
 };
 
 use super::*;
-use crate::{
-    Executor, Options, postgres::login::User, secret::Secret, tables::Store, threads::Threads, unflushed::Collectors,
-};
+use netverdict_service::secret::SecretFile;
+
+use crate::{Executor, Options, postgres::login::User, tables::Store, threads::Threads, unflushed::Collectors};
 
 /// The whole time of a test: far more than the connection is given.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,7 +22,7 @@ async fn connection(folder: &std::path::Path, login_timeout: Duration) -> Connec
     let store = Arc::new(Store::open(&data, collectors, Arc::clone(&metrics)).expect("a store"));
     let threads = Threads::start(1).expect("threads");
     let executor = Executor::new(store, threads, &options.limits, Arc::clone(&metrics)).await.expect("an executor");
-    let secret = Secret::load_or_create(&folder.join("secret")).expect("a secret");
+    let secret = SecretFile::new(folder.join("secret"), "--secret-file").load_or_create().expect("a secret");
     let manager = Arc::new(ConnectionManager::new());
     let scram = ScramAuth::new(Arc::new(User::new(&secret).expect("a user")));
     Connection {

@@ -1,33 +1,33 @@
-//! The ends of a connection as people type them: `ns/pod`, `pod`, `10.0.0.7`, `[2001:db8::1]:443/tcp`.
+//! The endpoints of a connection as arguments: `ns/pod`, `pod`, `10.0.0.7`, `[2001:db8::1]:443/tcp`.
 //!
-//! It knows no cluster: whether the pod exists is for others to say.
+//! It reads no cluster: it cannot say whether the pod exists.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use netverdict_policy::{ObjectKey, model::Protocol};
 use thiserror::Error;
 
-/// One end.
+/// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Endpoint {
     Pod {
-        /// `None`: the one of `--namespace`.
+        /// `None`: the namespace of `--namespace`.
         namespace: Option<String>,
         name: String,
     },
     Address(IpAddr),
 }
 
-/// Where a connection goes to.
+/// The destination of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Destination {
-    pub(crate) place: Place,
+    pub(crate) endpoint: Endpoint,
     pub(crate) port: Option<u16>,
     pub(crate) protocol: Option<Protocol>,
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
-pub(crate) enum PlaceError {
+pub(crate) enum EndpointError {
     #[error("expected NAMESPACE/POD, POD or an address, found `{0}`")]
     Shape(String),
     #[error(
@@ -44,12 +44,12 @@ pub(crate) enum PlaceError {
     NoPorts(Protocol, u16),
 }
 
-impl Place {
+impl Endpoint {
     /// For clap.
-    pub(crate) fn parse(text: &str) -> Result<Self, PlaceError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, EndpointError> {
         let unbracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         if let Some(inner) = unbracketed {
-            return inner.parse().map(Self::Address).map_err(|_| PlaceError::Brackets(text.to_owned()));
+            return inner.parse().map(Self::Address).map_err(|_| EndpointError::Brackets(text.to_owned()));
         }
         if let Ok(address) = text.parse() {
             return Ok(Self::Address(address));
@@ -58,7 +58,7 @@ impl Place {
         match parts[..] {
             [name] => Ok(Self::Pod { namespace: None, name: pod_name(name)? }),
             [namespace, name] => Ok(Self::Pod { namespace: Some(namespace_name(namespace)?), name: pod_name(name)? }),
-            _ => Err(PlaceError::Shape(text.to_owned())),
+            _ => Err(EndpointError::Shape(text.to_owned())),
         }
     }
 
@@ -83,89 +83,89 @@ impl Place {
 
 impl Destination {
     /// For clap.
-    pub(crate) fn parse(text: &str) -> Result<Self, PlaceError> {
-        let (place, port, protocol) = split(text)?;
-        // The place first: what is wrong with it is what a person wants to be told.
-        let place = Place::parse(place)?;
+    pub(crate) fn parse(text: &str) -> Result<Self, EndpointError> {
+        let (endpoint, port, protocol) = split(text)?;
+        // The endpoint first: an error in it is the one that people want to read.
+        let endpoint = Endpoint::parse(endpoint)?;
         let port = port.map(parse_port).transpose()?;
         let protocol = protocol.map(parse_protocol).transpose()?;
         match (protocol, port) {
-            (Some(protocol), Some(port)) if !protocol.has_ports() => Err(PlaceError::NoPorts(protocol, port)),
-            _ => Ok(Self { place, port, protocol }),
+            (Some(protocol), Some(port)) if !protocol.has_ports() => Err(EndpointError::NoPorts(protocol, port)),
+            _ => Ok(Self { endpoint, port, protocol }),
         }
     }
 }
 
-/// Cuts `place[:port][/protocol]`. A slash may belong to the place as well: before a port it does, and `a/b` alone is
-/// a namespace and a pod.
-fn split(text: &str) -> Result<(&str, Option<&str>, Option<&str>), PlaceError> {
+/// Cuts `endpoint[:port][/protocol]`. A slash may also be part of the endpoint: before a port it is, and `a/b` alone is a
+/// namespace and a pod.
+fn split(text: &str) -> Result<(&str, Option<&str>, Option<&str>), EndpointError> {
     if text.starts_with('[') {
-        let end = text.find(']').ok_or_else(|| PlaceError::Brackets(text.to_owned()))? + 1;
-        let (place, rest) = text.split_at(end);
+        let end = text.find(']').ok_or_else(|| EndpointError::Brackets(text.to_owned()))? + 1;
+        let (endpoint, rest) = text.split_at(end);
         let (port, protocol) = match rest.split_once('/') {
             Some((port, protocol)) => (port, Some(protocol)),
             None => (rest, None),
         };
         return match port.strip_prefix(':') {
-            Some(port) => Ok((place, Some(port), protocol)),
-            None if port.is_empty() => Ok((place, None, protocol)),
-            None => Err(PlaceError::Brackets(text.to_owned())),
+            Some(port) => Ok((endpoint, Some(port), protocol)),
+            None if port.is_empty() => Ok((endpoint, None, protocol)),
+            None => Err(EndpointError::Brackets(text.to_owned())),
         };
     }
     if text.parse::<IpAddr>().is_ok() {
         return Ok((text, None, None));
     }
-    if let Some((place, rest)) = text.split_once(':').filter(|(_, rest)| !rest.contains(':')) {
+    if let Some((endpoint, rest)) = text.split_once(':').filter(|(_, rest)| !rest.contains(':')) {
         return Ok(match rest.split_once('/') {
-            Some((port, protocol)) => (place, Some(port), Some(protocol)),
-            None => (place, Some(rest), None),
+            Some((port, protocol)) => (endpoint, Some(port), Some(protocol)),
+            None => (endpoint, Some(rest), None),
         });
     }
     match text.rsplit_once('/') {
-        Some((place, protocol)) if place.contains('/') || place.parse::<IpAddr>().is_ok() => {
-            Ok((place, None, Some(protocol)))
+        Some((endpoint, protocol)) if endpoint.contains('/') || endpoint.parse::<IpAddr>().is_ok() => {
+            Ok((endpoint, None, Some(protocol)))
         }
-        _ if text.contains(':') => Err(PlaceError::Brackets(text.to_owned())),
+        _ if text.contains(':') => Err(EndpointError::Brackets(text.to_owned())),
         _ => Ok((text, None, None)),
     }
 }
 
-fn parse_port(text: &str) -> Result<u16, PlaceError> {
+fn parse_port(text: &str) -> Result<u16, EndpointError> {
     match u16::from_str(text) {
         Ok(port) if port > 0 => Ok(port),
-        _ => Err(PlaceError::Port(text.to_owned())),
+        _ => Err(EndpointError::Port(text.to_owned())),
     }
 }
 
 /// By name in any case, or by IP protocol number.
-pub(crate) fn parse_protocol(text: &str) -> Result<Protocol, PlaceError> {
+pub(crate) fn parse_protocol(text: &str) -> Result<Protocol, EndpointError> {
     match text.to_ascii_lowercase().as_str() {
         "tcp" => Ok(Protocol::TCP),
         "udp" => Ok(Protocol::UDP),
         "sctp" => Ok(Protocol::SCTP),
         "icmp" => Ok(Protocol::ICMP),
         "icmpv6" => Ok(Protocol::ICMPV6),
-        number => number.parse().map(Protocol).map_err(|_| PlaceError::Protocol(text.to_owned())),
+        number => number.parse().map(Protocol).map_err(|_| EndpointError::Protocol(text.to_owned())),
     }
 }
 
 /// For clap: a namespace by itself.
-pub(crate) fn namespace_name(text: &str) -> Result<String, PlaceError> {
+pub(crate) fn namespace_name(text: &str) -> Result<String, EndpointError> {
     let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if is_name(text, 63, label) {
         Ok(text.to_owned())
     } else {
-        Err(PlaceError::Name(text.to_owned(), "namespace", " and -", 63))
+        Err(EndpointError::Name(text.to_owned(), "namespace", " and -", 63))
     }
 }
 
 /// For clap: a pod by itself.
-pub(crate) fn pod_name(text: &str) -> Result<String, PlaceError> {
+pub(crate) fn pod_name(text: &str) -> Result<String, EndpointError> {
     let subdomain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if is_name(text, 253, subdomain) {
         Ok(text.to_owned())
     } else {
-        Err(PlaceError::Name(text.to_owned(), "pod", ", - and .", 253))
+        Err(EndpointError::Name(text.to_owned(), "pod", ", - and .", 253))
     }
 }
 
@@ -176,9 +176,9 @@ fn is_name(text: &str, longest: usize, allowed: impl Fn(char) -> bool) -> bool {
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.place, self.port) {
-            (Place::Address(IpAddr::V6(address)), Some(_)) => write!(f, "[{address}]")?,
-            (place, _) => f.write_str(&place.text("default"))?,
+        match (&self.endpoint, self.port) {
+            (Endpoint::Address(IpAddr::V6(address)), Some(_)) => write!(f, "[{address}]")?,
+            (endpoint, _) => f.write_str(&endpoint.text("default"))?,
         }
         if let Some(port) = self.port {
             write!(f, ":{port}")?;
@@ -191,9 +191,9 @@ impl fmt::Display for Destination {
 mod tests {
     use super::*;
 
-    fn check(text: &str, place: &str, port: Option<u16>, protocol: Option<Protocol>) {
+    fn check(text: &str, endpoint: &str, port: Option<u16>, protocol: Option<Protocol>) {
         let destination = Destination::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-        assert_eq!(destination.place.text("default"), place, "{text}");
+        assert_eq!(destination.endpoint.text("default"), endpoint, "{text}");
         assert_eq!((destination.port, destination.protocol), (port, protocol), "{text}");
     }
 
