@@ -1,4 +1,4 @@
-//! What the tool can be asked, one module a command.
+//! The command line: one module for each command.
 
 mod completion;
 mod eval;
@@ -8,9 +8,9 @@ mod probe;
 mod sql;
 mod why;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{exit::Exit, program::Program, terminal::Terminal};
+use crate::{exit::Exit, program::Program, runtime::block_on, terminal::Terminal};
 
 /// Which network policy decided, as it stood at that moment
 #[derive(Parser, Debug)]
@@ -51,25 +51,49 @@ pub(crate) fn execute(cli: Cli, program: &Program, terminal: &mut Terminal) -> a
         Command::Eval(arguments) => eval::execute(&arguments, terminal),
         Command::Lint(arguments) => block_on(lint::execute(&arguments, terminal)),
         Command::Probe(arguments) => probe::execute(&arguments, terminal),
-        Command::Completion(arguments) => completion::execute(&arguments, program, terminal),
+        Command::Completion(arguments) => {
+            completion::execute(&arguments, &mut command_line(program), program.file, terminal)
+        }
     }
 }
 
-/// One thread is enough for one question at a time.
-fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+/// The command line, with a program's name in its usage and examples.
+pub(crate) fn command_line(program: &Program) -> clap::Command {
+    let command = Cli::command().name(program.shown).bin_name(program.shown);
+    with_examples_of(program, command)
 }
 
-/// As JSON for programs: indented, with its line's end.
-fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(value)? + "\n")
-}
-
-fn yaml(value: &impl serde::Serialize) -> anyhow::Result<String> {
-    // Through a JSON value, so that both spell everything alike.
-    let mut text = serde_saphyr::to_string(&serde_json::to_value(value)?)?;
-    if !text.ends_with('\n') {
-        text.push('\n');
+/// Examples are written with `{program}`: clap knows the name only in the usage line.
+fn with_examples_of(program: &Program, mut command: clap::Command) -> clap::Command {
+    if let Some(text) = command.get_after_help() {
+        let text = text.to_string().replace("{program}", program.shown);
+        command = command.after_help(text);
     }
-    Ok(text)
+    command.mut_subcommands(|inner| with_examples_of(program, inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        for program in [Program::NETVERDICT, Program::KUBECTL_PLUGIN] {
+            command_line(&program).debug_assert();
+        }
+    }
+
+    #[test]
+    fn help_names_the_program_as_it_was_called() {
+        for (program, usage, example) in [
+            (Program::NETVERDICT, "Usage: netverdict why ", "netverdict why shop/web db/pg:5432"),
+            (Program::KUBECTL_PLUGIN, "Usage: kubectl verdict why ", "kubectl verdict why shop/web db/pg:5432"),
+        ] {
+            let error = command_line(&program).try_get_matches_from([program.file, "why", "--help"]).unwrap_err();
+            let help = error.to_string();
+            assert!(help.contains(usage), "{help}");
+            assert!(help.contains(example), "{help}");
+            assert!(!help.contains("{program}"), "{help}");
+        }
+    }
 }

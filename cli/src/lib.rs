@@ -1,6 +1,6 @@
-//! The command-line tool: asks the query service, evaluates and lints manifests, looks at the probe of this node.
+//! The command-line tool: queries the query service, evaluates and lints manifests, shows the probe of this node.
 //!
-//! It decides nothing itself: verdicts come from the engine or from the record. Answers go to standard output, warnings
+//! Verdicts come from the engine or from the record, never from the tool. Answers go to standard output, warnings
 //! and errors to standard error.
 
 mod cluster;
@@ -11,9 +11,12 @@ mod moment;
 mod objects;
 mod place;
 mod program;
+mod runtime;
 mod service;
+mod structured;
 mod table;
 mod terminal;
+mod wording;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -28,8 +31,9 @@ use crate::{
 
 /// Reads the arguments, does what they ask, and gives the process's exit code: see [`Exit`].
 pub fn run(program: &Program, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let parsed =
-        program.command().try_get_matches_from(arguments).and_then(|matches| command::Cli::from_arg_matches(&matches));
+    let parsed = command::command_line(program)
+        .try_get_matches_from(arguments)
+        .and_then(|matches| command::Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,15 +1,20 @@
 //! The objects that a command works on: manifests, what a cluster holds, or manifests laid over a cluster.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use netverdict_cluster::{Change, Fault, Layer, Layers, Scope};
 use netverdict_manifest::{Finding, Object};
 
 use crate::{
-    cluster::{ClusterOptions, Holdings},
+    cluster::ClusterOptions,
     manifests::{self, Manifests},
     terminal::Terminal,
 };
+
+const CLUSTER: Layer = Layer(0);
+/// Over the cluster: what is about to be applied replaces what is there.
+const MANIFESTS: Layer = Layer(1);
 
 /// Where objects come from: what is named; where nothing is, the cluster that kubectl would ask.
 #[derive(Args, Debug)]
@@ -64,25 +69,34 @@ impl Sources {
                 Ok(Objects { objects, findings, origin: ObjectsOrigin::Manifests, namespace: None })
             }
             files => {
-                let holdings = self.cluster.read(&mut |text| terminal.progress(text)).await;
+                let mut layers = Layers::default();
+                let read = self.cluster.read(&mut layers, CLUSTER, &mut |text| terminal.progress(text)).await;
                 terminal.end_progress();
-                Ok(lay_over(files, holdings?))
+                Ok(lay_over(files, layers, read?))
             }
         }
     }
 }
 
-fn lay_over(files: Option<Manifests>, cluster: Holdings) -> Objects {
-    let Holdings { mut objects, mut findings, namespace } = cluster;
+/// `namespace`: of the cluster's context.
+fn lay_over(files: Option<Manifests>, mut layers: Layers, namespace: String) -> Objects {
+    let mut findings: Vec<Finding> = layers.faults().filter_map(finding).collect();
     let origin = match files {
         None => ObjectsOrigin::Cluster,
         Some(files) => {
-            let replaced: BTreeSet<_> = files.objects.iter().map(Object::identity).collect();
-            objects.retain(|object| !replaced.contains(&object.identity()));
-            objects.extend(files.objects);
+            // All files are one scope: the order in which they were named decides which of two objects counts.
+            layers.apply(MANIFESTS, Change::replace(&Scope::File(Path::new("-f").into()), files.objects));
             findings.extend(files.findings);
             ObjectsOrigin::ManifestsOverCluster
         }
     };
-    Objects { objects, findings, origin, namespace: Some(namespace) }
+    Objects { objects: layers.into_objects(), findings, origin, namespace: Some(namespace) }
+}
+
+/// Objects of an API are refused one by one, each with a finding.
+fn finding(fault: &Fault) -> Option<Finding> {
+    match fault {
+        Fault::Refused(finding) => Some((**finding).clone()),
+        Fault::Unreadable(_) => None,
+    }
 }

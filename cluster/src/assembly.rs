@@ -1,11 +1,10 @@
-//! Objects of many texts → one snapshot, kept as they come and go: what an edit costs is what it edits.
+//! The objects of all sources, read into one snapshot and kept up to date: a change costs what it changes.
 //!
-//! It says what [`netverdict_manifest::snapshot`] would say of all objects in the order of their places, and reads only
-//! those anew that another one takes the place of.
+//! The snapshot is what [`netverdict_manifest::snapshot`] makes of all objects in the order of their origins; only
+//! objects that changed are read again.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -14,80 +13,43 @@ use netverdict_manifest::{Object, Reading, Severity, code, implied_namespace};
 use netverdict_policy::{Snapshot, model::PolicyKey};
 
 use crate::{
-    cluster::generations::Generations,
-    layered::{Edit, edits},
+    generations::Generations,
+    identity::ObjectIdentity,
+    layers::Layers,
+    source::{Change, Fault, Layer},
 };
 
 /// Policies as they were written.
-pub type Texts = BTreeMap<PolicyKey, Arc<Object>>;
+pub type PolicyObjects = BTreeMap<PolicyKey, Arc<Object>>;
 
 #[derive(Debug, Default)]
 pub struct Assembly {
-    texts: HashMap<Arc<Path>, Vec<Arc<Object>>>,
-    /// Who says what an object is, in order: the last one counts.
-    said: HashMap<Identity, BTreeMap<Place, Arc<Object>>>,
-    /// What counts now, as it was read.
-    read: HashMap<Identity, Read>,
+    layers: Layers,
+    /// The objects that count, as they were read.
+    read: HashMap<ObjectIdentity, ReadObject>,
     snapshot: Arc<Snapshot>,
-    policies: Arc<Texts>,
-    /// Pods and policies by namespace, and nodes by pod range: what they imply goes with the last of them.
+    policies: Arc<PolicyObjects>,
+    /// How many pods and policies are in a namespace, and how many nodes have a pod range: what they imply goes with the
+    /// last of them.
     namespaces: HashMap<String, usize>,
     ranges: HashMap<IpNet, usize>,
 }
 
-type Place = (Arc<Path>, usize);
-
-/// What [`Object::identity`] says, to keep.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Identity {
-    group: String,
-    kind: String,
-    namespace: String,
-    name: String,
-}
-
 #[derive(Debug)]
-struct Read {
+struct ReadObject {
     object: Arc<Object>,
     /// What it alone says.
-    said: Snapshot,
+    says: Snapshot,
     policies: Vec<Arc<Object>>,
     /// Findings of severity error.
-    faults: Vec<String>,
+    errors: Vec<String>,
 }
 
 impl Assembly {
-    /// Replaces all objects of a text.
-    pub fn replace(&mut self, text: &Path, objects: Vec<Object>, generations: &mut Generations) {
-        let path: Arc<Path> = self.texts.get_key_value(text).map_or_else(|| text.into(), |(path, _)| path.clone());
-        let before = self.texts.remove(text).unwrap_or_default();
-        let mut known: HashMap<Identity, Arc<Object>> = HashMap::new();
-        let mut touched = HashSet::new();
-        for (index, object) in before.into_iter().enumerate() {
-            let identity = Identity::of(&object);
-            if let Some(said) = self.said.get_mut(&identity) {
-                said.remove(&(path.clone(), index));
-            }
-            touched.insert(identity.clone());
-            known.insert(identity, object);
-        }
-        let mut now = Vec::with_capacity(objects.len());
-        for (index, object) in objects.into_iter().enumerate() {
-            let identity = Identity::of(&object);
-            // What says the same need not be read again.
-            let object = match known.get(&identity) {
-                Some(known) if says_the_same(known, &object) => known.clone(),
-                _ => Arc::new(object),
-            };
-            self.said.entry(identity.clone()).or_default().insert((path.clone(), index), object.clone());
-            touched.insert(identity);
-            now.push(object);
-        }
-        if !now.is_empty() {
-            self.texts.insert(path, now);
-        }
-        for identity in touched {
-            self.settle(identity, generations);
+    /// Applies changes of the source that is `layer`, all together.
+    pub fn apply(&mut self, layer: Layer, changes: Vec<Change>, generations: &mut Generations) {
+        for identity in self.layers.apply(layer, changes) {
+            self.update(identity, generations);
         }
     }
 
@@ -96,22 +58,25 @@ impl Assembly {
     }
 
     /// The policies of the snapshot as they were written.
-    pub fn policies(&self) -> Arc<Texts> {
+    pub fn policies(&self) -> Arc<PolicyObjects> {
         self.policies.clone()
     }
 
     /// Findings of severity error: what may be missing in the snapshot.
-    pub fn faults(&self) -> impl Iterator<Item = &String> {
-        self.read.values().flat_map(|read| &read.faults)
+    pub fn errors(&self) -> impl Iterator<Item = &String> {
+        self.read.values().flat_map(|read| &read.errors)
     }
 
-    /// Reads an object again if another text has the last word on it.
-    fn settle(&mut self, identity: Identity, generations: &mut Generations) {
-        let last = self.said.get(&identity).and_then(|said| said.last_key_value()).map(|(_, object)| object.clone());
-        let Some(object) = last else {
-            self.said.remove(&identity);
+    /// What the sources could not read.
+    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.layers.faults()
+    }
+
+    /// Reads an object again if another one counts now.
+    fn update(&mut self, identity: ObjectIdentity, generations: &mut Generations) {
+        let Some(object) = self.layers.get(&identity).cloned() else {
             if let Some(read) = self.read.remove(&identity) {
-                self.turn(read.said, read.policies, Reading::default());
+                self.replace(read.says, read.policies, Reading::default());
             }
             return;
         };
@@ -122,14 +87,14 @@ impl Assembly {
         generations.count(&mut counted);
         let reading = netverdict_manifest::snapshot(std::slice::from_ref(&counted));
         let errors = reading.findings.iter().filter(|finding| finding.severity == Severity::Error);
-        let faults = errors.map(ToString::to_string).collect();
-        let before = self.read.remove(&identity).map(|read| (read.said, read.policies)).unwrap_or_default();
-        let (said, policies) = self.turn(before.0, before.1, reading);
-        self.read.insert(identity, Read { object, said, policies, faults });
+        let errors = errors.map(ToString::to_string).collect();
+        let before = self.read.remove(&identity).map(|read| (read.says, read.policies)).unwrap_or_default();
+        let (says, policies) = self.replace(before.0, before.1, reading);
+        self.read.insert(identity, ReadObject { object, says, policies, errors });
     }
 
-    /// Puts what an object says now in the place of what it said before.
-    fn turn(
+    /// Replaces what an object said before by what it says now.
+    fn replace(
         &mut self,
         before: Snapshot,
         old_policies: Vec<Arc<Object>>,
@@ -141,11 +106,11 @@ impl Assembly {
             now.namespaces.clear();
         }
         let snapshot = Arc::make_mut(&mut self.snapshot);
-        take(&mut snapshot.pods, edits(before.pods.iter(), now.pods.iter(), Arc::ptr_eq));
-        take(&mut snapshot.nodes, edits(before.nodes.iter(), now.nodes.iter(), Arc::ptr_eq));
-        take(&mut snapshot.services, edits(before.services.iter(), now.services.iter(), Arc::ptr_eq));
-        take(&mut snapshot.policies, edits(before.policies.iter(), now.policies.iter(), Arc::ptr_eq));
-        take(&mut snapshot.namespaces, edits(before.namespaces.iter(), now.namespaces.iter(), Arc::ptr_eq));
+        replace_entries(&mut snapshot.pods, &before.pods, &now.pods);
+        replace_entries(&mut snapshot.nodes, &before.nodes, &now.nodes);
+        replace_entries(&mut snapshot.services, &before.services, &now.services);
+        replace_entries(&mut snapshot.policies, &before.policies, &now.policies);
+        replace_entries(&mut snapshot.namespaces, &before.namespaces, &now.namespaces);
         if !old_policies.is_empty() || !objects.is_empty() {
             let policies = Arc::make_mut(&mut self.policies);
             old_policies.iter().for_each(|object| _ = policies.remove(&key_of(object)));
@@ -175,9 +140,9 @@ impl Assembly {
             is_last(&mut self.namespaces, *name);
         }
         for name in of_before.into_iter().chain(namespaced(now)).chain(before.namespaces.keys()) {
-            let identity = Identity::of_namespace(name);
+            let identity = ObjectIdentity::of_namespace(name);
             let is_defined = now.namespaces.contains_key(name)
-                || self.read.get(&identity).is_some_and(|read| read.said.namespaces.contains_key(name));
+                || self.read.get(&identity).is_some_and(|read| read.says.namespaces.contains_key(name));
             match (is_defined, self.namespaces.contains_key(name)) {
                 (true, _) => {}
                 (false, true) if snapshot.namespaces.contains_key(name) => {}
@@ -190,22 +155,6 @@ impl Assembly {
     }
 }
 
-impl Identity {
-    fn of(object: &Object) -> Self {
-        let (group, kind, namespace, name) = object.identity();
-        Self { group: group.into(), kind: kind.into(), namespace: namespace.into(), name: name.into() }
-    }
-
-    fn of_namespace(name: &str) -> Self {
-        Self { group: String::new(), kind: "Namespace".into(), namespace: String::new(), name: name.to_owned() }
-    }
-}
-
-/// Where it stands is said in findings and beside policies, so it counts.
-fn says_the_same(a: &Object, b: &Object) -> bool {
-    a.origin == b.origin && a.value == b.value
-}
-
 fn key_of(object: &Object) -> PolicyKey {
     PolicyKey { kind: object.kind.clone(), namespace: object.namespace.clone(), name: object.name.clone() }
 }
@@ -215,16 +164,17 @@ fn namespaced(snapshot: &Snapshot) -> impl Iterator<Item = &String> {
     pods.chain(snapshot.policies.keys().map(|key| &key.namespace)).filter(|name| !name.is_empty())
 }
 
-fn take<K: Ord, V>(map: &mut BTreeMap<K, V>, edits: Vec<Edit<K, V>>) {
-    for (key, value) in edits {
-        match value {
-            Some(value) => _ = map.insert(key, value),
-            None => _ = map.remove(&key),
-        }
-    }
+/// Objects that one object said and no longer says are removed; each object says few.
+fn replace_entries<K: Ord + Clone, V>(
+    map: &mut BTreeMap<K, Arc<V>>,
+    before: &BTreeMap<K, Arc<V>>,
+    now: &BTreeMap<K, Arc<V>>,
+) {
+    before.keys().filter(|key| !now.contains_key(*key)).for_each(|key| _ = map.remove(key));
+    map.extend(now.iter().map(|(key, value)| (key.clone(), value.clone())));
 }
 
-/// Counts one less, and says whether none is left.
+/// Decrements a counter. Returns whether it reached zero.
 fn is_last<K: std::hash::Hash + Eq + ?Sized, Q: std::hash::Hash + Eq + std::borrow::Borrow<K>>(
     counts: &mut HashMap<Q, usize>,
     key: &K,

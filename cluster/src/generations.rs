@@ -1,15 +1,15 @@
-//! Generations for policies that have none, as those from files: how often their content has changed, over restarts.
+//! Generations of policies that have none, such as those from files: a counter of content changes that outlives restarts.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use netverdict_manifest::{KINDS, Object};
 use serde::{Deserialize, Serialize};
 
-use crate::state::{self, StateError};
+use crate::state_file::{self, StateError};
 
 const FILE: &str = "generations.json";
 
-/// Counts per object; an object that was deleted and comes back counts on.
+/// Counters per object; an object that was deleted and created again continues its counter.
 #[derive(Debug)]
 pub struct Generations {
     path: PathBuf,
@@ -28,11 +28,11 @@ impl Generations {
     /// The file in the state directory cannot be read.
     pub fn open(state_dir: &std::path::Path) -> Result<Self, StateError> {
         let path = state_dir.join(FILE);
-        Ok(Self { counts: state::load(&path)?.unwrap_or_default(), path, unsaved: false })
+        Ok(Self { counts: state_file::load(&path)?.unwrap_or_default(), path, unsaved: false })
     }
 
-    /// Fills in the generation of a policy that has none.
-    pub fn count(&mut self, object: &mut Object) {
+    /// Sets the generation of a policy that has none.
+    pub(crate) fn count(&mut self, object: &mut Object) {
         if object.generation != 0 || !KINDS.iter().any(|kind| kind.kind() == object.kind) {
             return;
         }
@@ -46,13 +46,13 @@ impl Generations {
         object.generation = count.generation;
     }
 
-    /// Keeps what was counted.
+    /// Writes the counters to disk.
     ///
     /// # Errors
-    /// The counts could not be kept: after a restart, a generation may be given twice.
-    pub fn save(&mut self) -> Result<(), StateError> {
+    /// They could not be written: after a restart, a generation may be given twice.
+    pub(crate) fn save(&mut self) -> Result<(), StateError> {
         if self.unsaved {
-            state::save(&self.path, &self.counts)?;
+            state_file::save(&self.path, &self.counts)?;
             self.unsaved = false;
         }
         Ok(())

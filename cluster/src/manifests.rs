@@ -1,11 +1,14 @@
-//! The cluster source that is a folder of files. Looked at again and again, since mounted ConfigMaps change by a swap of
-//! symbolic links that no watch follows well.
+//! The source that is a folder of manifest files. It is polled, since mounted ConfigMaps change by a swap of symbolic
+//! links that no file watch follows well.
 //!
 //! A file counts as a whole: if anything in it is refused, as an API server would refuse it, its last good objects
-//! stay, over a restart too. A file that is being written is waited for, so that half of one is never in force.
+//! stay, over a restart too. A file is read once it has not changed for a moment, so that no half-written file is in
+//! force.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    error::Error as StdError,
     fs, io,
     io::Read,
     os::unix::fs::MetadataExt,
@@ -19,9 +22,8 @@ use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    cause::chain,
-    cluster::{ClusterState, assembly::Assembly, generations::Generations},
-    state::{self, StateError},
+    source::{Change, Fault, Scope, Source, Update},
+    state_file::{self, StateError},
 };
 
 /// Largest file that is read; beyond what the manifest reader takes.
@@ -34,6 +36,7 @@ const MOST_LEVELS: usize = 16;
 const SETTLED: Duration = Duration::from_millis(100);
 /// A file that never rests is read all the same after this long.
 const PATIENCE: Duration = Duration::from_secs(3);
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 const GOOD_FOLDER: &str = "manifests";
 
 #[derive(Debug, Error)]
@@ -44,20 +47,21 @@ pub enum ManifestsError {
     State(#[from] StateError),
 }
 
-/// A folder of manifests, and what it said last.
+/// A folder of manifests, and what was read of it last.
 pub struct Manifests {
     folder: PathBuf,
+    /// Copies of the last good content of each file.
     good_folder: PathBuf,
-    generations: Generations,
+    interval: Duration,
     files: BTreeMap<PathBuf, Known>,
-    /// What the files say together: of each the last objects that were good as a whole, or what could be read if there
-    /// never were such.
-    assembly: Assembly,
-    /// What kept the folder itself from being read.
-    trouble: Option<String>,
-    /// Since when a change has been waited for.
+    /// Why the folder itself cannot be listed.
+    outage: Option<String>,
+    /// Since when a changed file has been waited for.
     waiting: Option<Instant>,
-    looked: bool,
+    /// Whether the folder was read as a whole once.
+    in_sync: bool,
+    /// Found, and not handed out yet.
+    updates: VecDeque<Update>,
 }
 
 /// Tells whether a file may have changed without reading it.
@@ -74,60 +78,83 @@ struct Known {
     stamp: Stamp,
     content: u128,
     /// What is wrong with the file as it is now.
-    troubles: Vec<String>,
+    faults: Vec<Fault>,
 }
 
-/// What a look at the folder finds.
+/// What a listing of the folder finds.
 enum Found {
     File(Stamp),
     Unreadable(io::Error),
 }
 
+impl Source for Manifests {
+    type Error = Infallible;
+
+    fn name(&self) -> &'static str {
+        "manifests"
+    }
+
+    async fn next(&mut self) -> Result<Option<Update>, Infallible> {
+        loop {
+            if let Some(update) = self.updates.pop_front() {
+                return Ok(Some(update));
+            }
+            if self.in_sync {
+                tokio::time::sleep(self.interval).await;
+            }
+            self.poll();
+        }
+    }
+}
+
 impl Manifests {
+    /// `interval`: between polls of the folder.
+    ///
     /// # Errors
     /// The folder cannot be listed, or the state directory not used.
-    pub fn open(folder: &Path, state_dir: &Path) -> Result<Self, ManifestsError> {
+    pub fn open(folder: &Path, state_dir: &Path, interval: Duration) -> Result<Self, ManifestsError> {
         fs::read_dir(folder).map_err(|source| ManifestsError::Folder { path: folder.into(), source })?;
         let good_folder = state_dir.join(GOOD_FOLDER);
-        state::make_folder(&good_folder)?;
+        state_file::make_private_folder(&good_folder)?;
         Ok(Self {
             folder: folder.into(),
             good_folder,
-            generations: Generations::open(state_dir)?,
+            interval: interval.max(LEAST_INTERVAL),
             files: BTreeMap::new(),
-            assembly: Assembly::default(),
-            trouble: None,
+            outage: None,
             waiting: None,
-            looked: false,
+            in_sync: false,
+            updates: VecDeque::new(),
         })
     }
 
-    /// Looks at the folder: the cluster as it is now, or `None` if it says what it said before. The first look always
-    /// says something, and waits for files that are being written.
-    pub fn look(&mut self) -> Option<ClusterState> {
-        let mut changed = self.look_once();
-        while !self.looked && self.waiting.is_some() {
+    /// Reads the files that have changed, and queues updates. The first time it waits for files that are being written,
+    /// and ends with [`Update::InSync`].
+    fn poll(&mut self) {
+        self.read_changed();
+        while !self.in_sync && self.waiting.is_some() {
             thread::sleep(SETTLED);
-            changed |= self.look_once();
+            self.read_changed();
         }
-        let first = !std::mem::replace(&mut self.looked, true);
-        (changed || first).then(|| self.state())
+        if !std::mem::replace(&mut self.in_sync, true) {
+            // A folder that can never be listed whole does not keep the rest from coming into force.
+            self.updates.push_back(Update::InSync);
+            let outage = self.outage.clone();
+            self.updates.extend(outage.map(|reason| Update::Stale { since_ns: now_ns(), reason }));
+        }
     }
 
-    /// Takes note of what has changed. Says whether anything has.
-    fn look_once(&mut self) -> bool {
+    fn read_changed(&mut self) {
         let mut found = BTreeMap::new();
         let listed = list(&self.folder, MOST_LEVELS, &mut found);
-        let trouble = listed.err().map(|error| format!("manifest folder {}: {error}", self.folder.display()));
-        let mut changed = self.trouble != trouble;
-        self.trouble = trouble;
+        self.note_outage(listed.err());
         let impatient = self.waiting.is_some_and(|since| since.elapsed() >= PATIENCE);
         let mut waits = false;
         for (path, found) in &found {
             let stamp = match found {
                 Found::File(stamp) => *stamp,
                 Found::Unreadable(error) => {
-                    changed |= self.cannot_read(path, error);
+                    self.cannot_read(path, error);
                     continue;
                 }
             };
@@ -139,99 +166,108 @@ impl Manifests {
                 continue;
             }
             match read(path) {
-                // Swapped or written while it was read: at the next look.
+                // Swapped or written while it was read: at the next poll.
                 Ok((read, _)) if read != stamp && !impatient => waits = true,
-                Ok((stamp, text)) => changed |= self.read(path, stamp, text),
-                Err(error) => changed |= self.cannot_read(path, &error),
+                Ok((stamp, text)) => self.take(path, stamp, &text),
+                Err(error) => self.cannot_read(path, &error),
             }
         }
         // Of a folder that could not be listed whole nothing is known to be gone. And a file that an editor is about to
         // put back is missing for a moment only.
         let gone: Vec<_> = self.files.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
-        if self.trouble.is_none() && !gone.is_empty() {
+        if self.outage.is_none() && !gone.is_empty() {
             if self.waiting.is_some_and(|since| since.elapsed() >= SETTLED) {
-                for path in gone {
-                    self.files.remove(&path);
-                    self.assembly.replace(&path, Vec::new(), &mut self.generations);
-                    if let Err(error) = state::remove(&self.good_file(&path)) {
-                        tracing::warn!(error = %chain(&error), "last good manifest not removed");
-                    }
-                    changed = true;
-                }
+                gone.iter().for_each(|path| self.remove(path));
             } else {
                 waits = true;
             }
         }
         self.waiting = if waits { self.waiting.or_else(|| Some(Instant::now())) } else { None };
-        changed
     }
 
-    /// Takes a file that was read. Says whether it says anything else than before.
-    fn read(&mut self, path: &Path, stamp: Stamp, text: Vec<u8>) -> bool {
-        let content = xxh3_128(&text);
+    fn note_outage(&mut self, error: Option<io::Error>) {
+        let outage = error.map(|error| format!("manifest folder {}: {error}", self.folder.display()));
+        if self.outage == outage {
+            return;
+        }
+        self.updates.push_back(match &outage {
+            Some(reason) => Update::Stale { since_ns: now_ns(), reason: reason.clone() },
+            None => Update::InSync,
+        });
+        self.outage = outage;
+    }
+
+    /// Takes the content of a file, unless it is what it was.
+    fn take(&mut self, path: &Path, stamp: Stamp, text: &[u8]) {
+        let content = xxh3_128(text);
         if let Some(known) = self.files.get_mut(path)
             && known.content == content
         {
             known.stamp = stamp;
-            return false;
+            return;
         }
         let name = self.name_of(path);
-        let (mut objects, troubles) = objects_of(&text, &name);
-        if troubles.is_empty() {
-            if let Err(error) = state::replace(&self.good_file(path), &text) {
-                tracing::warn!(error = %chain(&error), "last good manifest not kept");
+        let (mut objects, faults) = objects_of(text, &name);
+        if faults.is_empty() {
+            if let Err(error) = state_file::replace(&self.good_file(path), text) {
+                tracing::warn!(error = &error as &dyn StdError, "last good manifest not kept");
             }
         } else {
-            tracing::warn!(file = %name, troubles = ?troubles, "manifest refused; its last good objects stay");
+            let shown: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            tracing::warn!(file = %name, faults = ?shown, "manifest refused; its last good objects stay");
             objects = self.last_good(path, &name).unwrap_or(objects);
         }
-        self.assembly.replace(path, objects, &mut self.generations);
-        self.files.insert(path.into(), Known { stamp, content, troubles });
-        true
+        let scope = scope_of(path);
+        let mut changes = Change::replace(&scope, objects);
+        changes.push(Change::Fault(scope, None, faults.clone()));
+        self.updates.push_back(Update::Changes(changes));
+        self.files.insert(path.into(), Known { stamp, content, faults });
     }
 
-    /// Takes note that a file cannot be read; what it said last stays.
-    fn cannot_read(&mut self, path: &Path, error: &io::Error) -> bool {
+    /// Reports that a file cannot be read; its last good objects stay.
+    fn cannot_read(&mut self, path: &Path, error: &io::Error) {
         let name = self.name_of(path);
-        let troubles = vec![format!("{name} cannot be read: {error}")];
+        let text = format!("{name} cannot be read: {error}");
         let known = self.files.get(path);
-        if known.is_some_and(|known| known.troubles == troubles) {
-            return false;
+        if known.is_some_and(|known| matches!(&known.faults[..], [Fault::Unreadable(known)] if *known == text)) {
+            return;
         }
         tracing::warn!(file = %name, %error, "manifest cannot be read; its last good objects stay");
-        if known.is_none()
-            && let Some(objects) = self.last_good(path, &name)
-        {
-            self.assembly.replace(path, objects, &mut self.generations);
-        }
+        let scope = scope_of(path);
+        let last_good = if known.is_none() { self.last_good(path, &name) } else { None };
+        let mut changes = last_good.map_or_else(Vec::new, |objects| Change::replace(&scope, objects));
+        let faults = vec![Fault::Unreadable(text)];
+        changes.push(Change::Fault(scope, None, faults.clone()));
+        self.updates.push_back(Update::Changes(changes));
         let stamp = Stamp { device: 0, inode: 0, length: 0, modified: (0, 0) };
-        self.files.insert(path.into(), Known { stamp, content: 0, troubles });
-        true
+        self.files.insert(path.into(), Known { stamp, content: 0, faults });
     }
 
-    /// What the file said when it was last good, in this run or an earlier one.
+    fn remove(&mut self, path: &Path) {
+        self.files.remove(path);
+        let scope = scope_of(path);
+        let mut changes = Change::replace(&scope, Vec::new());
+        changes.push(Change::Fault(scope, None, Vec::new()));
+        self.updates.push_back(Update::Changes(changes));
+        if let Err(error) = state_file::remove(&self.good_file(path)) {
+            tracing::warn!(error = &error as &dyn StdError, "last good manifest not removed");
+        }
+    }
+
+    /// The file's objects when it was last good, in this run or an earlier one.
     fn last_good(&self, path: &Path, name: &str) -> Option<Vec<Object>> {
         let text = fs::read(self.good_file(path)).ok()?;
-        let (objects, troubles) = objects_of(&text, name);
-        troubles.is_empty().then_some(objects)
+        let (objects, faults) = objects_of(&text, name);
+        faults.is_empty().then_some(objects)
     }
 
     fn good_file(&self, path: &Path) -> PathBuf {
         self.good_folder.join(format!("{:032x}", xxh3_128(path.as_os_str().as_encoded_bytes())))
     }
 
-    /// As findings and the record name it: its path below the folder.
+    /// Its path below the folder, as findings and rows name it.
     fn name_of(&self, path: &Path) -> String {
         path.strip_prefix(&self.folder).unwrap_or(path).display().to_string()
-    }
-
-    fn state(&mut self) -> ClusterState {
-        let mut troubles: Vec<String> = self.trouble.iter().cloned().collect();
-        troubles.extend(self.files.values().flat_map(|known| known.troubles.iter().cloned()));
-        if let Err(error) = self.generations.save() {
-            troubles.push(chain(&error));
-        }
-        ClusterState::of(&self.assembly, troubles)
     }
 }
 
@@ -254,20 +290,27 @@ impl Stamp {
     }
 }
 
-/// The objects of a text, and why it is not good as a whole.
-fn objects_of(text: &[u8], name: &str) -> (Vec<Object>, Vec<String>) {
-    let text = String::from_utf8_lossy(text);
-    let (objects, findings) = netverdict_manifest::read(&text, name);
+/// The objects of a file, and why it is not good as a whole.
+fn objects_of(text: &[u8], name: &str) -> (Vec<Object>, Vec<Fault>) {
+    let (objects, findings) = netverdict_manifest::read_bytes(text, name);
     let broken =
-        |finding: &&Finding| [code::BROKEN_DOCUMENT, code::TOO_LARGE, code::INVALID_OBJECT].contains(&finding.code);
-    let mut troubles: Vec<String> = findings.iter().filter(broken).map(ToString::to_string).collect();
+        |finding: &Finding| [code::BROKEN_DOCUMENT, code::TOO_LARGE, code::INVALID_OBJECT].contains(&finding.code);
+    let mut refused: Vec<Finding> = findings.into_iter().filter(broken).collect();
     for object in &objects {
         if let (None, findings) = netverdict_manifest::policy(object) {
-            let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
-            troubles.extend(errors.map(ToString::to_string));
+            refused.extend(findings.into_iter().filter(|finding| finding.severity == Severity::Error));
         }
     }
-    (objects, troubles)
+    (objects, refused.into_iter().map(|finding| Fault::Refused(Box::new(finding))).collect())
+}
+
+fn scope_of(path: &Path) -> Scope {
+    Scope::File(path.into())
+}
+
+fn now_ns() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Lists manifests below a folder. Names that begin with a dot are left out: the folders of a mounted ConfigMap's old

@@ -1,7 +1,7 @@
 //! What is responsible for a verdict. Of our probe's: the decision behind its attribution id, or the kernel's own reason,
 //! and for a denial how near each isolating policy came to allowing it. Of another system's: what that system named.
 //!
-//! It asks the snapshot that decided, never the present one. An id that has lost its meaning is said to have. What
+//! It asks the snapshot that decided, never the present one. An id whose meaning is lost has reason `attribution_unknown`. What
 //! another system reports is recorded and never re-evaluated.
 
 use std::{

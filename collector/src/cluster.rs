@@ -1,70 +1,76 @@
-//! What the cluster says: objects from a source, made into a snapshot, again whenever they change.
+//! The cluster as the collector sees it: sources are followed, each in a thread of its own, and what they report is made
+//! into one state after another.
 //!
-//! A source never blocks on one bad object: what cannot be read is told as trouble, and its last good state counts on.
+//! A source never blocks on one bad object: what cannot be read is reported, and its last good state counts on.
 
-pub mod assembly;
 pub mod changes;
-pub mod generations;
-pub mod manifests;
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, mpsc},
-    time::{Duration, Instant},
-};
+use std::{pin::pin, sync::mpsc, time::Duration};
 
-use netverdict_policy::Snapshot;
+use netverdict_cluster::{Cluster, Layer, Source, Update};
+pub use netverdict_cluster::{ClusterState, PolicyObjects};
+use thiserror::Error;
+use tokio::runtime::Handle;
 
-use crate::{
-    clock,
-    cluster::{
-        assembly::{Assembly, Texts},
-        manifests::Manifests,
-    },
-    stop::Stop,
-};
+use crate::{clock, stop::Stop};
 
-/// The cluster at a moment.
-#[derive(Clone, Debug, Default)]
-pub struct ClusterState {
-    pub snapshot: Arc<Snapshot>,
-    /// The policies of the snapshot as they were written.
-    pub policies: Arc<Texts>,
-    /// What could not be read, each a line for people. Empty when all is well.
-    pub troubles: Vec<String>,
-    /// Findings of severity error: what may be missing in the snapshot.
-    pub errors: u64,
-    /// When it was read, in nanoseconds since 1970.
-    pub seen_ns: i64,
+/// Updates on their way from the sources, each a page of a list at most: a source waits when the queue is full.
+pub const UPDATES: usize = 16;
+/// Between looks at the stop switch.
+const STEP: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Error)]
+pub enum FollowError<E: std::error::Error + 'static> {
+    #[error("cluster source failed")]
+    Failed(#[source] E),
+    #[error("cluster source ended: expected one that is followed for ever")]
+    Ended,
 }
 
-impl ClusterState {
-    /// What the objects say. `troubles`: what the source itself could not read.
-    pub fn of(assembly: &Assembly, troubles: Vec<String>) -> Self {
-        let errors = troubles.len() as u64 + assembly.faults().count() as u64;
-        // What a source refused and the snapshot refuses again is one trouble.
-        let all: BTreeSet<String> = troubles.into_iter().chain(assembly.faults().cloned()).collect();
-        Self {
-            snapshot: assembly.snapshot(),
-            policies: assembly.policies(),
-            troubles: all.into_iter().collect(),
-            errors,
-            seen_ns: clock::now_ns(),
+/// Hands on what a source reports, until told to stop or nobody listens any more.
+///
+/// # Errors
+/// The source ended by itself.
+pub fn follow<S: Source>(
+    mut source: S,
+    layer: Layer,
+    updates: &mpsc::SyncSender<(Layer, Update)>,
+    runtime: &Handle,
+    stop: &Stop,
+) -> Result<(), FollowError<S::Error>> {
+    runtime.block_on(async {
+        while !stop.is_set() {
+            let mut next = pin!(source.next());
+            let update = loop {
+                match tokio::time::timeout(STEP, &mut next).await {
+                    Ok(update) => break update.map_err(FollowError::Failed)?,
+                    Err(_) if stop.is_set() => return Ok(()),
+                    Err(_) => {}
+                }
+            };
+            if updates.send((layer, update.ok_or(FollowError::Ended)?)).is_err() {
+                return Ok(());
+            }
         }
-    }
+        Ok(())
+    })
 }
 
-/// Looks at the manifests until told to stop, and sends what has changed. Ends when nobody listens any more.
-pub fn follow(mut manifests: Manifests, interval: Duration, states: &mpsc::Sender<ClusterState>, stop: &Stop) {
-    loop {
-        let began = Instant::now();
-        if let Some(state) = manifests.look()
+/// Applies what the sources report, and sends the state that it leads to. Updates that wait already are applied first:
+/// only the newest state matters. Ends with the sources.
+pub fn merge(mut cluster: Cluster, updates: &mpsc::Receiver<(Layer, Update)>, states: &mpsc::Sender<ClusterState>) {
+    while let Ok((layer, update)) = updates.recv() {
+        cluster.apply(layer, update);
+        for (layer, update) in updates.try_iter().take(UPDATES) {
+            cluster.apply(layer, update);
+        }
+        if let Some(state) = cluster.state(clock::now_ns())
             && states.send(state).is_err()
         {
             return;
         }
-        if stop.wait(interval.saturating_sub(began.elapsed()).max(Duration::from_millis(10))) {
-            return;
-        }
     }
 }
+
+#[cfg(test)]
+mod tests;

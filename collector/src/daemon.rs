@@ -16,10 +16,12 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use axum::Router;
+use netverdict_cluster::{Cluster, Generations, Source as _, manifests::Manifests};
 use netverdict_flowlog::row::{ModeName, Row, SettingRow};
 use netverdict_probe::{Probe, Sighting, Watch};
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::{mpsc::UnboundedReceiver, oneshot},
     task::{JoinSet, spawn_blocking},
@@ -30,15 +32,15 @@ pub use self::translate::store_options;
 use self::{crew::Crew, explain::Explain};
 use crate::{
     admin, clock,
-    cluster::{self, changes::Changes, manifests::Manifests},
+    cluster::{self, changes::Changes},
     control::Control,
-    drain::{Channels, Drain, Message},
+    drain::{Channels, Delivery, Drain, Message},
     health::{Health, Part},
     input::{Input, Session},
     metrics::Metrics,
     options::{self, ListenOptions, ReceiverOptions, RunOptions},
     pipeline::{Checkpoint, Pipeline},
-    receive::{Delivery, goldmane::listener as goldmane},
+    receive::goldmane::listener as goldmane,
     recording::{Recorder, SharedRecorder},
     serve::{self, Served},
     snapshots::Snapshots,
@@ -146,7 +148,7 @@ impl Ports {
 struct Opened {
     listen: ListenOptions,
     manifests: Manifests,
-    manifest_interval: Duration,
+    generations: Generations,
     discover_interval: Duration,
     kept: Snapshots,
     changes: Changes,
@@ -179,7 +181,8 @@ impl Opened {
         state::make_folder(state_dir)?;
         let token = Token::load_or_create(&listen.token_file.clone().unwrap_or_else(|| state_dir.join(TOKEN_FILE)))?;
         let goldmane_token = receivers.goldmane_token_file.as_deref().map(Token::load_or_create).transpose()?;
-        let manifests = Manifests::open(&source.manifests, state_dir)?;
+        let manifests = Manifests::open(&source.manifests, state_dir, source.manifest_interval)?;
+        let generations = Generations::open(state_dir)?;
         let boot_id: Arc<str> = clock::boot_id().context("the kernel does not say which boot this is")?.into();
         let node: Arc<str> = node.into();
         let nothing_written = !data_dir.join("policies").is_dir();
@@ -239,7 +242,7 @@ impl Opened {
         Ok(Self {
             listen,
             manifests,
-            manifest_interval: source.manifest_interval,
+            generations,
             discover_interval,
             kept,
             changes,
@@ -258,7 +261,7 @@ impl Opened {
         })
     }
 
-    /// Starts the threads. They end one after the other, as the channels between them close: cluster and control when
+    /// Starts the threads. They end one after the other, as the channels between them close: sources and control when
     /// told to stop, then the drain, then the writer, whose last word the drain waits for.
     fn start(
         self,
@@ -267,7 +270,7 @@ impl Opened {
         deliveries: mpsc::Receiver<Delivery>,
         started: oneshot::Sender<()>,
     ) -> anyhow::Result<()> {
-        let Self { manifests, manifest_interval, mut probe, explain, session, writer, stop, .. } = self;
+        let Self { manifests, generations, mut probe, explain, session, writer, stop, .. } = self;
         let rings = probe.rings()?;
         let recorder = SharedRecorder::new(self.recorder);
         let (state_sender, states) = mpsc::channel();
@@ -278,9 +281,15 @@ impl Opened {
         for input in [Input::Session(session.clone())].into_iter().chain(known) {
             message_sender.send(Message::Input(Box::new(input))).map_err(|_| anyhow!("nobody takes inputs"))?;
         }
-        let source_stop = stop.clone();
+        let mut sources = Cluster::new(generations);
+        let layer = sources.add_source(manifests.name());
+        let (update_sender, updates) = mpsc::sync_channel(cluster::UPDATES);
+        let (runtime, source_stop) = (Handle::current(), stop.clone());
+        crew.start("manifests", move || {
+            cluster::follow(manifests, layer, &update_sender, &runtime, &source_stop).map_err(Into::into)
+        })?;
         crew.start("cluster", move || {
-            cluster::follow(manifests, manifest_interval, &state_sender, &source_stop);
+            cluster::merge(sources, &updates, &state_sender);
             Ok(())
         })?;
         let control = Control {
@@ -340,7 +349,7 @@ async fn wait(
                     if let Some(goldmane) = goldmane {
                         json["goldmane"] = goldmane.to_string().into();
                     }
-                    state::save(path, &json)?;
+                    state::save_for_others(path, &json)?;
                 }
             }
         }

@@ -29,6 +29,8 @@ pub struct Dedup {
     /// Hashes of records that could not be read, oldest first: they have no window.
     damaged: VecDeque<(Receiver, u128)>,
     keys: usize,
+    /// End of the newest window.
+    newest: BTreeMap<Receiver, i64>,
 }
 
 impl Dedup {
@@ -37,7 +39,7 @@ impl Dedup {
         let inserted = self.windows.entry((receiver, cursor.window)).or_default().insert(cursor.key);
         if inserted {
             self.keys += 1;
-            self.forget(receiver);
+            self.forget(receiver, cursor.window.end);
         }
         inserted
     }
@@ -54,17 +56,17 @@ impl Dedup {
         true
     }
 
-    fn forget(&mut self, receiver: Receiver) {
-        let of_receiver = |(known, _): &&(Receiver, Window)| *known == receiver;
-        let newest = self.windows.keys().filter(of_receiver).map(|(_, window)| window.end).max().unwrap_or(0);
-        let oldest = newest.saturating_sub(REMEMBERED);
-        while let Some(entry) = self.windows.first_entry() {
-            let (known, window) = *entry.key();
-            let expired = known == receiver && window.end < oldest;
-            if !(expired || self.keys > MOST_KEYS && window.end < newest) {
+    fn forget(&mut self, receiver: Receiver, end: i64) {
+        let newest = self.newest.entry(receiver).or_insert(end);
+        *newest = end.max(*newest);
+        let (newest, oldest) = (*newest, newest.saturating_sub(REMEMBERED));
+        let first = (receiver, Window { start: i64::MIN, end: i64::MIN });
+        while let Some((&(known, window), _)) = self.windows.range(first..).next() {
+            let is_superfluous = window.end < oldest || self.keys > MOST_KEYS && window.end < newest;
+            if known != receiver || !is_superfluous {
                 break;
             }
-            self.keys -= entry.remove().len();
+            self.keys -= self.windows.remove(&(known, window)).map_or(0, |keys| keys.len());
         }
     }
 }
@@ -81,7 +83,7 @@ struct Stored {
 
 impl From<Dedup> for Vec<Stored> {
     fn from(dedup: Dedup) -> Self {
-        let Dedup { windows, damaged, keys: _ } = dedup;
+        let Dedup { windows, damaged, keys: _, newest: _ } = dedup;
         let stored = |((receiver, window), keys): ((Receiver, Window), BTreeSet<u128>)| Stored {
             receiver,
             window: Some(window),
@@ -107,6 +109,8 @@ impl From<Vec<Stored>> for Dedup {
                 Some(window) => {
                     let keys: BTreeSet<u128> = keys.collect();
                     dedup.keys += keys.len();
+                    let newest = dedup.newest.entry(receiver).or_insert(window.end);
+                    *newest = window.end.max(*newest);
                     dedup.windows.insert((receiver, window), keys);
                 }
                 None => dedup.damaged.extend(keys.map(|hash| (receiver, hash))),

@@ -12,15 +12,15 @@ use std::{
 
 use netverdict_flowlog::row::GapCause;
 use netverdict_probe::RingReader;
+use tokio::sync::oneshot;
 
 use crate::{
-    batch::RingBatch,
+    batch::{ForeignBatch, RingBatch},
     cause::chain,
     clock, codes,
     health::{Health, Part},
     input::Input,
     metrics::{Metrics, signed},
-    receive::Delivery,
     recording::SharedRecorder,
     sequence::KernelCount,
     wal::{LogRecord, Wal, WalError, WalPosition},
@@ -48,6 +48,15 @@ pub enum Message {
 
 /// An input on its way to the pipeline, with how far the log is with it.
 pub type Logged = (Option<WalPosition>, Input);
+
+/// What another system sent, on its way to the write-ahead log.
+#[derive(Debug)]
+pub struct Delivery {
+    /// In order; each becomes one record of the log.
+    pub batches: Vec<ForeignBatch>,
+    /// Answered once all of it is in the log, durably: only then may the sender get its acknowledgement.
+    pub logged: oneshot::Sender<Result<(), WalError>>,
+}
 
 /// What the thread is connected to.
 pub struct Channels {
@@ -124,7 +133,7 @@ impl Drain {
         let result = self.follow();
         let Self { mut wal, channels, recorder, .. } = self;
         let Channels { messages: _, deliveries, pipeline, released } = channels;
-        // Whoever waits for an acknowledgement is told that there is none.
+        // Whoever waits for an acknowledgement gets an error.
         drop(deliveries);
         drop(pipeline);
         // The pipeline commits what it has; what it then releases can go.

@@ -164,7 +164,7 @@ impl Enricher {
             return row.clone();
         }
         let row = Arc::new(build(state.map(|state| &**state), &key, owner.map(|owner| &**owner)));
-        // Without its snapshot a row is a makeshift: the next event may know more.
+        // Without its snapshot a row is incomplete and not cached: for the next event the snapshot may be known.
         if state.is_some() {
             if self.cache.len() >= MOST_CACHED {
                 self.cache.clear();
@@ -205,18 +205,18 @@ fn disagrees(
     catalogue: &Catalogue,
     state: Option<&Arc<SnapshotState>>,
     newest: Option<&Arc<SnapshotState>>,
-    believed: OwnerId,
+    kernel_owner: OwnerId,
     address: IpAddr,
 ) -> bool {
     if address.is_unspecified() {
         return false;
     }
     let Some(state) = state else { return true };
-    if state.owner_id(address) != believed {
+    if state.owner_id(address) != kernel_owner {
         return true;
     }
     newest.is_some_and(|newest| {
-        newest.number != state.number && newest.owner_of(address) != catalogue.owner(believed).map(|owner| &**owner)
+        newest.number != state.number && newest.owner_of(address) != catalogue.owner(kernel_owner).map(|owner| &**owner)
     })
 }
 

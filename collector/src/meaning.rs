@@ -1,6 +1,6 @@
 //! What the kernel's numbers mean: attribution ids, owner ids, and the snapshot behind a revision.
 //!
-//! It only remembers what it is told, and forgets a snapshot once every event that it judged has been read. An id
+//! It only stores what it is given, and forgets a snapshot once every event that it decided has been read. An id
 //! that it does not know has lost its meaning: nothing is guessed in its place.
 
 mod state;
@@ -88,7 +88,7 @@ impl Catalogue {
     }
 
     /// The snapshot that a revision is. A revision beyond all that are known is the announced one: the kernel commits
-    /// before it can be told that it has.
+    /// before its commit is known here.
     pub fn snapshot(&self, revision: u64) -> Option<&Arc<SnapshotState>> {
         match self.revisions.get(&revision) {
             Some(state) => Some(state),

@@ -26,6 +26,22 @@ pub struct Observation {
     pub decider: Decider,
 }
 
+/// What becomes of one record of another system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForeignRecord {
+    Flow(Observation),
+    /// Nothing was seen in it: no row.
+    Empty,
+    Unreadable {
+        /// Of the record, by which it is recognised when it is sent again.
+        hash: u128,
+        /// Of the metric: a closed list.
+        label: &'static str,
+        /// For people: what was expected beside what was found.
+        detail: String,
+    },
+}
+
 /// Which source reported it, and at which position of that source's sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

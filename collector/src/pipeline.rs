@@ -8,7 +8,7 @@ mod row;
 
 use std::collections::BTreeMap;
 
-use netverdict_flowlog::row::{FlowRow, GapCause, GapRow, LaneName, Receiver, Row};
+use netverdict_flowlog::row::{FlowRow, GapCause, GapRow, LaneName, Row};
 use serde::{Deserialize, Serialize};
 
 use self::row::RowTemplate;
@@ -21,15 +21,15 @@ use crate::{
     enrich::Enricher,
     input::{Input, Session},
     meaning::Catalogue,
-    observation::{EventId, Observation, Origin},
-    receive::{goldmane, ring},
+    observation::{EventId, ForeignRecord, Observation, Origin},
+    receive::{self, ring},
     sequence::{self, Sequence},
 };
 
 /// Refusals that are kept for the log until they are asked for.
 const MOST_REFUSALS: usize = 16;
 
-/// What the pipeline has to be told again after a restart, to go on where it was.
+/// State that the pipeline needs after a restart to continue where it stopped.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     pub session: Option<Session>,
@@ -44,7 +44,7 @@ pub struct Checkpoint {
 pub struct Tally {
     /// By lane; those that could be read, repeats of the ring included.
     pub events: BTreeMap<&'static str, u64>,
-    /// By [`ring::Unreadable::label`] and [`goldmane::Unreadable::label`].
+    /// By [`ring::Unreadable::label`] or [`ForeignRecord::Unreadable`]'s.
     pub unreadable: BTreeMap<&'static str, u64>,
     /// Events that were on record already.
     pub repeated: u64,
@@ -134,7 +134,7 @@ impl Pipeline {
         self.append_gaps(rows);
     }
 
-    /// Gives out everything that is held back: after it, the rows account for every input taken so far.
+    /// Appends everything that is held back: afterwards the rows account for every input taken so far.
     pub fn flush(&mut self, rows: &mut Vec<Row>) {
         let mut flows = Vec::new();
         self.aggregate.flush(&mut flows);
@@ -240,7 +240,7 @@ impl Pipeline {
         let time = clock::at(batch.ingest_ns);
         match unreadable.event() {
             Some(event) => {
-                // The ring that it came from tells the lane better than a record that contradicts itself.
+                // A record that contradicts itself is not trusted: its lane is that of the ring it came from.
                 let event = EventId { lane: batch.lane, ..event };
                 if !self.sequence.see_unreadable(event, time, self.cause) {
                     self.tally.repeated += 1;
@@ -264,15 +264,10 @@ impl Pipeline {
         let Some(session) = &self.session else { return };
         let (template, node, boot_id) = (RowTemplate::new(session), session.node.clone(), session.boot_id.clone());
         let ForeignBatch { receiver, ingest_ns, bytes: _ } = batch;
-        let reports = match receiver {
-            Receiver::Goldmane => goldmane::observations(batch),
-            // Events of our own probe are no foreign batch: the decoder of the log refuses such a record.
-            Receiver::Ring => return,
-        };
         let mut lost = BTreeMap::<&'static str, (u64, String)>::new();
-        for report in reports {
-            match report {
-                goldmane::Line::Flow(observation) => {
+        for record in receive::foreign(batch) {
+            match record {
+                ForeignRecord::Flow(observation) => {
                     let Origin::Foreign { cursor, .. } = observation.origin else { continue };
                     if !self.dedup.insert(*receiver, cursor) {
                         self.tally.reports.repeated += 1;
@@ -282,15 +277,14 @@ impl Pipeline {
                     let row = self.row(&template, *ingest_ns, None, &observation);
                     rows.push(Row::Flow(Box::new(row)));
                 }
-                goldmane::Line::Empty => self.tally.reports.empty += 1,
-                goldmane::Line::Unreadable { hash, unreadable } => {
+                ForeignRecord::Empty => self.tally.reports.empty += 1,
+                ForeignRecord::Unreadable { hash, label, detail } => {
                     if !self.dedup.insert_damaged(*receiver, hash) {
                         self.tally.reports.repeated += 1;
                         continue;
                     }
-                    self.refused(unreadable.label(), &unreadable);
-                    let (count, _) = lost.entry(unreadable.label()).or_insert_with(|| (0, unreadable.to_string()));
-                    *count += 1;
+                    self.refused(label, &detail);
+                    lost.entry(label).or_insert_with(|| (0, detail)).0 += 1;
                 }
             }
         }

@@ -4,15 +4,15 @@
 pub mod goldmane;
 pub mod ring;
 
-use tokio::sync::oneshot;
+use netverdict_flowlog::row::Receiver;
 
-use crate::{batch::ForeignBatch, wal::WalError};
+use crate::{batch::ForeignBatch, observation::ForeignRecord};
 
-/// What another system sent, on its way to the write-ahead log.
-#[derive(Debug)]
-pub struct Delivery {
-    /// In order; each becomes one record of the log.
-    pub batches: Vec<ForeignBatch>,
-    /// Answered once all of it is in the log, durably: only then may the sender be told so.
-    pub logged: oneshot::Sender<Result<(), WalError>>,
+/// Reads what another system sent, by the receiver that it was sent to.
+pub fn foreign(batch: &ForeignBatch) -> Box<dyn Iterator<Item = ForeignRecord> + '_> {
+    match batch.receiver {
+        Receiver::Goldmane => Box::new(goldmane::records(batch)),
+        // No batch of another system says so: the decoder of the log refuses it.
+        Receiver::Ring => Box::new(std::iter::empty()),
+    }
 }

@@ -1,8 +1,8 @@
-//! The recorded file: all that reached the pipeline of a live collector, to be taken again elsewhere.
+//! The recorded file: every input of a live collector's pipeline, for replay elsewhere.
 //!
 //! Layout, little-endian: `NVRECORD`, version (`u32`), then frames: kind (`u8`), length (`u32`), CRC-32 of kind, length
 //! and payload (`u32`), payload. The first frame is a header. Inputs are JSON, except batches ([`crate::batch`]); those of
-//! other systems came with version 2. A file that was cut off ends at its last whole frame, and its reader is told so.
+//! other systems came with version 2. A file that was cut off ends at its last whole frame, and its reader gets an error there.
 
 mod shared;
 
@@ -230,7 +230,7 @@ fn frame(source: &mut impl Read, number: u64) -> Result<Option<(u8, Vec<u8>)>, R
     if length > MOST_BYTES {
         return Err(damaged("it says to be longer than any frame"));
     }
-    // Grows with what is really there: a length is not to be believed before its bytes were seen.
+    // Grows with the bytes that are read: a length that a damaged file states must not allocate memory.
     let mut payload = Vec::with_capacity(length.min(1 << 20));
     let read = source.take(length as u64).read_to_end(&mut payload).map_err(|_| damaged("it cannot be read"))?;
     if read != length {

@@ -101,7 +101,7 @@ pub fn replay(
     Ok(Replayed { inputs, events, whole })
 }
 
-/// Whether an input only says what others mean: the pipeline has to be told again after an interruption.
+/// Whether an input only explains others: after an interruption the pipeline needs it again.
 fn explains(input: &Input) -> bool {
     match input {
         Input::Meanings(_)

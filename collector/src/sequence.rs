@@ -164,7 +164,7 @@ impl Sequence {
         self.counts.iter().map(text).collect()
     }
 
-    /// When the last event was judged.
+    /// When the kernel decided the last event.
     pub fn last_time(&self) -> Option<DateTime<Utc>> {
         self.counts.iter().filter_map(|count| count.time).max()
     }

@@ -1,8 +1,8 @@
 //! Snapshots on disk, for as long as an event that one of them judged may still have to be read: in a ring, or in the
 //! write-ahead log after a crash.
 //!
-//! A log holds one state as a whole and those after it by what changed: what a change of the cluster costs is what it
-//! changes. A state is durable before it is published, and its files go when nothing in them is needed any more.
+//! A log holds one full state and then deltas, so that a change of the cluster costs what it changes. A state is durable
+//! before it is published, and its files are removed when nothing in them is needed any more.
 
 mod former;
 mod log;
@@ -27,11 +27,11 @@ use crate::{
 };
 
 const FOLDER: &str = "snapshots";
-/// Of the records. One that an earlier release would read wrongly gets another number: it is then not read at all.
+/// Version of the records. A layout that an earlier release would misread gets another number, so that it is not read.
 const LAYOUT: u8 = 1;
 const NUMBER_FILE: &str = "snapshot-number.json";
-/// Numbers that are set aside at once: so many are passed over at most, after the log was damaged.
-const SET_ASIDE: u64 = 100;
+/// Numbers that are reserved at once: at most so many are skipped after the log was damaged.
+const RESERVED: u64 = 100;
 
 #[derive(Debug, Error)]
 pub enum SnapshotsError {
@@ -39,7 +39,7 @@ pub enum SnapshotsError {
     Log(#[from] WalError),
     #[error(transparent)]
     File(#[from] StateError),
-    #[error("snapshot cannot be written down")]
+    #[error("snapshot cannot be written as JSON")]
     Content(#[from] serde_json::Error),
 }
 
@@ -53,19 +53,19 @@ pub struct Snapshots {
 struct Kept {
     chain: Chain,
     number_path: PathBuf,
-    /// Last number that was given out, and the highest that may be before the number file says so.
+    /// The last number that was given out, and the highest that is reserved.
     used: u64,
-    set_aside: u64,
-    /// What was kept last; the next one is kept as a difference from it.
+    reserved: u64,
+    /// The state that was kept last; the next one is kept as a difference from it.
     newest: SnapshotState,
-    /// Of earlier runs, and not forgotten since.
+    /// States of earlier runs that are still needed.
     found: Contents,
     former: Former,
     epochs: VecDeque<Epoch>,
 }
 
 impl Snapshots {
-    /// Opens the log with all that it holds. What cannot be read is told, and left out: its events lose their labels.
+    /// Opens the log and reads it. What cannot be read is logged and left out: its events lose their labels.
     ///
     /// # Errors
     /// The state directory cannot be used.
@@ -82,13 +82,13 @@ impl Snapshots {
             );
         }
         let number_path = state_dir.join(NUMBER_FILE);
-        let set_aside = state::load::<u64>(&number_path)?.unwrap_or(0);
+        let reserved = state::load::<u64>(&number_path)?.unwrap_or(0);
         let whole = found.damaged == 0 && found.lost == 0 && recovered.torn_bytes == 0 && found.highest > 0;
         let newest = found.states.last_key_value().map_or_else(SnapshotState::nothing, |(_, state)| state.clone());
-        // Of a log with holes nobody knows which numbers it named.
-        let used = if whole { found.highest } else { set_aside.max(found.highest).max(newest.number) };
+        // A log with holes may have had higher numbers.
+        let used = if whole { found.highest } else { reserved.max(found.highest).max(newest.number) };
         let epochs = std::mem::take(&mut found.epochs).into();
-        let kept = Kept { chain, number_path, used, set_aside, newest, found, former, epochs };
+        let kept = Kept { chain, number_path, used, reserved, newest, found, former, epochs };
         Ok(Self { kept: Arc::new(Mutex::new(kept)) })
     }
 
@@ -114,7 +114,7 @@ impl Snapshots {
         Ok(Arc::new(state))
     }
 
-    /// It came into force.
+    /// Notes that a state came into force.
     ///
     /// # Errors
     /// It cannot be noted. After a restart of the collector the probe knows the revision; after a reboot nobody does.
@@ -122,7 +122,7 @@ impl Snapshots {
         self.lock().note(&Record::Published { number, revision })
     }
 
-    /// It never will.
+    /// Notes that a state never will come into force.
     ///
     /// # Errors
     /// It cannot be noted.
@@ -130,7 +130,7 @@ impl Snapshots {
         self.lock().note(&Record::Abandoned { number })
     }
 
-    /// Nothing that a snapshot up to this one judged has to be read any more.
+    /// Drops the states up to this one: all events that they judged have been read.
     ///
     /// # Errors
     /// A file cannot be removed; it is tried again the next time.
@@ -146,23 +146,23 @@ impl Snapshots {
         Ok(kept.former.forget_through(number)?)
     }
 
-    /// Those of a boot that earlier runs kept and that came into force, the oldest first. `revisions`: (revision,
-    /// number) as the probe knows them of that boot, for those of which it is not noted.
+    /// The states of a boot that earlier runs kept and that came into force, the oldest first. `revisions`: (revision,
+    /// number) as the probe knows them of that boot, for states whose revision was not noted.
     pub fn found(&self, boot_id: &str, revisions: &[(u64, u64)]) -> Vec<Arc<SnapshotState>> {
         let Contents { states, abandoned, .. } = &self.lock().found;
         let of_boot = states.values().filter(|state| *state.boot_id == *boot_id && !abandoned.contains(&state.number));
         let in_force = of_boot.filter_map(|state| {
-            let told = || revisions.iter().find(|(_, number)| *number == state.number).map(|(revision, _)| *revision);
+            let known = || revisions.iter().find(|(_, number)| *number == state.number).map(|(revision, _)| *revision);
             // One that never came into force has judged nothing.
             let mut state = state.clone();
-            state.revision = Some(state.revision).filter(|revision| *revision > 0).or_else(told)?;
+            state.revision = Some(state.revision).filter(|revision| *revision > 0).or_else(known)?;
             Some(Arc::new(state))
         });
         in_force.collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        // Nothing in here is half changed: what was written is taken on last.
+        // Memory is changed after the file, and never by half.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -170,9 +170,9 @@ impl Snapshots {
 impl Kept {
     fn next_number(&mut self) -> Result<u64, StateError> {
         let next = self.used + 1;
-        if next > self.set_aside {
-            state::save_durably(&self.number_path, &(next + SET_ASIDE))?;
-            self.set_aside = next + SET_ASIDE;
+        if next > self.reserved {
+            state::save_durably(&self.number_path, &(next + RESERVED))?;
+            self.reserved = next + RESERVED;
         }
         self.used = next;
         Ok(next)
@@ -215,8 +215,8 @@ fn record_of(state: &SnapshotState, from: Option<u64>, difference: Difference) -
     serde_json::to_vec(&Record::State { number, from, boot_id, seen_ns, difference: Box::new(difference) })
 }
 
-/// What the ids of a boot's snapshots mean, found out anew: attribution ids are made of what they stand for, owners are
-/// kept with the snapshots. For events of an earlier boot, of which the probe remembers nothing.
+/// The meanings of the ids of a boot's snapshots, compiled again: attribution ids are hashes of what they stand for, and
+/// owners are kept with the snapshots. For events of an earlier boot, of which the probe knows nothing.
 pub fn recompile(states: &[Arc<SnapshotState>], node: &str) -> Meanings {
     let mut compiler = Compiler::new(node, IdFloor::default());
     let mut owners = BTreeMap::new();

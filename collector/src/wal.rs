@@ -98,7 +98,7 @@ impl Wal {
     }
 
     /// The same, and makes everything appended so far durable, whatever the policy: for what its sender forgets once it
-    /// is told that it is safe.
+    /// has its acknowledgement.
     pub fn append_durably(&mut self, record: &LogRecord) -> Result<WalPosition, WalError> {
         let Encoded { head, bytes } = record.encode();
         self.log.append_durably(&[&head, bytes])

@@ -1,4 +1,4 @@
-//! Arrow values as JSON: for clients that cannot take nested columns, and for our own typed reading of small results.
+//! Arrow values as JSON: for clients without nested columns, and to read small results into our own types.
 
 use std::sync::Arc;
 
@@ -97,7 +97,7 @@ pub fn json_rows(batch: &RecordBatch) -> Result<Vec<Vec<Value>>, ArrowError> {
         }
         bytes.clear();
         encoder.encode(row, &mut bytes);
-        // What JSON has no number for (NaN, infinity) the encoder writes bare.
+        // The encoder writes NaN and infinity without quotes, which is not JSON.
         serde_json::from_slice(&bytes)
             .or_else(|_| Ok(Value::String(String::from_utf8_lossy(&bytes).trim_matches('"').to_owned())))
     };

@@ -1,10 +1,14 @@
-//! What can go wrong with a question, told to the one who asked: whose fault it is, what was found, and what to do.
+//! Errors of a question: who has to act (the client or the operator), what was found, and the remedy.
+//!
+//! `Display` is for the log. Clients get [`QueryError::answer`]: of errors that the client cannot mend it tells an id
+//! only, under which the log has the details. They may name files, hosts and internals of the service.
 
 use std::time::Duration;
 
 use arrow::error::ArrowError;
-use datafusion::{common::SchemaError, error::DataFusionError};
+use datafusion::{error::DataFusionError, sql::sqlparser::parser::ParserError};
 use netverdict_flowlog::answer::ErrorAnswer;
+use ring::rand::{SecureRandom, SystemRandom};
 
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
@@ -19,6 +23,9 @@ pub enum QueryError {
     /// The statement is understood, and not allowed.
     #[error("{message}")]
     RefusedSql { message: String, remedy: &'static str },
+    /// The statement is so long or so deep that parsing or planning it could exhaust a stack.
+    #[error("{message}")]
+    TooComplex { message: String, remedy: &'static str },
     #[error("it did not end within {0:?}")]
     Timeout(Duration),
     /// All threads for statements are taken by others.
@@ -34,6 +41,7 @@ pub enum QueryError {
     Internal(String),
 }
 
+pub(crate) const NEST_LESS: &str = "name the inner parts with `with name as (…)`";
 pub(crate) const READ_ONLY: &str = "the record can only be read: use select, with, explain or show";
 
 impl QueryError {
@@ -43,20 +51,21 @@ impl QueryError {
             Self::BadRequest { .. } => "bad-request",
             Self::UnknownPod { .. } => "unknown-pod",
             Self::BadSql(_) => "bad-sql",
-            Self::RefusedSql { .. } | Self::Resources(_) => "refused-sql",
+            Self::RefusedSql { .. } | Self::TooComplex { .. } | Self::Resources(_) => "refused-sql",
             Self::Timeout(_) => "timeout",
             Self::Busy(_) => "busy",
             Self::Unreadable(_) | Self::Internal(_) => "internal",
         }
     }
 
-    /// Of PostgreSQL.
+    /// PostgreSQL's code for the condition.
     pub fn sqlstate(&self) -> &'static str {
         match self {
             Self::BadRequest { .. } | Self::UnknownPod { .. } => "22023",
             Self::BadSql(message) if message.contains("not found") => "42P01",
             Self::BadSql(_) => "42601",
             Self::RefusedSql { .. } => "42501",
+            Self::TooComplex { .. } => "54001",
             Self::Timeout(_) => "57014",
             Self::Busy(_) => "53300",
             Self::Resources(_) => "53200",
@@ -73,17 +82,51 @@ impl QueryError {
                 "see what there is with `select table_name from information_schema.tables`"
             }
             Self::BadSql(_) => "",
-            Self::RefusedSql { remedy, .. } => remedy,
+            Self::RefusedSql { remedy, .. } | Self::TooComplex { remedy, .. } => remedy,
             Self::Timeout(_) => "ask about less time (a condition on `time`, --since), or raise --statement-timeout",
             Self::Busy(_) => "ask again when others are done, or give the service more with --query-threads",
             Self::Resources(_) => "narrow it with a condition on `time`, or raise --memory-limit and --spill-limit",
-            Self::Unreadable(_) => "ask again; if it stays, see the service's log",
-            Self::Internal(_) => "see the service's log",
+            Self::Unreadable(_) => "ask again; if it stays, look up the id in the service's log",
+            Self::Internal(_) => "look up the id in the service's log",
         }
     }
 
+    /// The error as a client may read it. The details of an error of the service itself are logged, and the answer
+    /// carries an id to find them.
     pub fn answer(&self) -> ErrorAnswer {
-        ErrorAnswer { code: self.code().into(), message: self.to_string(), remedy: self.remedy().into() }
+        let message = match self {
+            Self::Unreadable(_) => format!("files or rows could not be read (error {})", self.log()),
+            Self::Internal(_) => format!("the service failed (error {})", self.log()),
+            other => other.to_string(),
+        };
+        ErrorAnswer { code: self.code().into(), message, remedy: self.remedy().into() }
+    }
+
+    /// The parser's own limit. Brackets are limited before it (`guard::check`); subqueries take several of its levels.
+    fn nested() -> Self {
+        Self::TooComplex {
+            message: "the statement's brackets and subqueries are nested more than the parser's 50 levels deep".into(),
+            remedy: NEST_LESS,
+        }
+    }
+
+    /// Logs the error; returns the id that it is logged under.
+    fn log(&self) -> String {
+        let mut bytes = [0; 4];
+        // Without random numbers the id is zero: the log still has the details.
+        let _ = SystemRandom::new().fill(&mut bytes);
+        let id = format!("{:08x}", u32::from_ne_bytes(bytes));
+        tracing::error!(error.id = %id, error = %self, "question failed");
+        id
+    }
+}
+
+impl From<ParserError> for QueryError {
+    fn from(error: ParserError) -> Self {
+        match error {
+            ParserError::RecursionLimitExceeded => Self::nested(),
+            other => Self::BadSql(other.to_string()),
+        }
     }
 }
 
@@ -94,13 +137,11 @@ impl From<DataFusionError> for QueryError {
             DataFusionError::NotImplemented(message) if message.starts_with("Unsupported SQL statement") => {
                 Self::RefusedSql { message: text, remedy: READ_ONLY }
             }
-            DataFusionError::SQL(..) | DataFusionError::Plan(_) | DataFusionError::NotImplemented(_) => {
-                Self::BadSql(text)
-            }
-            DataFusionError::SchemaError(schema, _) => match **schema {
-                SchemaError::FieldNotFound { .. } => Self::BadSql(text),
-                _ => Self::BadSql(text),
-            },
+            DataFusionError::SQL(error, _) if matches!(**error, ParserError::RecursionLimitExceeded) => Self::nested(),
+            DataFusionError::SQL(..)
+            | DataFusionError::Plan(_)
+            | DataFusionError::NotImplemented(_)
+            | DataFusionError::SchemaError(..) => Self::BadSql(text),
             DataFusionError::ResourcesExhausted(_) => Self::Resources(text),
             DataFusionError::ParquetError(_)
             | DataFusionError::ObjectStore(_)

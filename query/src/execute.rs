@@ -1,8 +1,9 @@
-//! Runs statements: on threads of their own, read-only, with a deadline, a memory limit and a stream of rows at the
-//! end. It knows nothing of who asks or how answers are spelled.
+//! Parses, plans and runs statements, read-only, with a deadline and a memory limit; gives a stream of rows. Independent
+//! of the protocol that the statement came with.
 //!
-//! Nobody waits without end: a statement that is not taken up by a thread in time is refused, and one that is ends at
-//! its deadline (`watch`).
+//! All of it happens on statement threads (`threads`): their stacks are large enough for what recurses, and a heavy
+//! statement does not keep sockets waiting. A statement that no thread takes up in time is refused, and a running one is
+//! stopped at its deadline (`watch`).
 
 use std::{
     sync::Arc,
@@ -28,24 +29,17 @@ use tokio::{
 
 use crate::{
     cells,
+    deadline::Deadline,
     error::QueryError,
     functions, guard,
     metrics::Metrics,
     notes::Notes,
     options::LimitOptions,
     session,
-    state::States,
     tables::{ChosenFiles, Segment, Store},
     threads::{Threads, Work},
     watch::{self, Watch},
 };
-
-/// The time that a statement has.
-#[derive(Clone, Copy, Debug)]
-pub struct Limit {
-    pub(crate) deadline: tokio::time::Instant,
-    pub(crate) timeout: Duration,
-}
 
 /// Runs statements. Cheap to clone.
 #[derive(Clone)]
@@ -53,18 +47,16 @@ pub struct Executor {
     context: SessionContext,
     threads: Arc<Threads>,
     store: Arc<Store>,
-    states: Arc<States>,
     metrics: Arc<Metrics>,
     statement_timeout: Duration,
     max_join_pairs: u64,
 }
 
-/// What a running statement gives: the rows, batch by batch. Dropping it stops the statement.
+/// The rows of a running statement, batch by batch. Dropping it stops the statement.
 pub struct Rows {
     pub schema: SchemaRef,
     receiver: mpsc::Receiver<Message>,
-    deadline: tokio::time::Instant,
-    timeout: Duration,
+    deadline: Deadline,
     metrics: Arc<Metrics>,
     _work: Work,
 }
@@ -72,22 +64,22 @@ pub struct Rows {
 enum Message {
     Batch(RecordBatch),
     Failed(QueryError),
-    /// Told apart from a statement that died.
+    /// Without it the statement's thread panicked.
     End,
 }
 
 impl Rows {
     /// The next rows; `None` after the last.
     pub async fn next(&mut self) -> Option<Result<RecordBatch, QueryError>> {
-        match timeout_at(self.deadline, self.receiver.recv()).await {
+        match timeout_at(self.deadline.at, self.receiver.recv()).await {
             Ok(Some(Message::Batch(batch))) => {
                 self.metrics.rows(batch.num_rows());
                 Some(Ok(batch))
             }
             Ok(Some(Message::Failed(error))) => Some(Err(error)),
             Ok(Some(Message::End)) => None,
-            Ok(None) => Some(Err(QueryError::Internal("the statement died before its end".into()))),
-            Err(_) => Some(Err(QueryError::Timeout(self.timeout))),
+            Ok(None) => Some(Err(QueryError::Internal("the statement's thread panicked before the last rows".into()))),
+            Err(_) => Some(Err(QueryError::Timeout(self.deadline.timeout))),
         }
     }
 
@@ -127,7 +119,6 @@ impl Executor {
             context,
             threads: Arc::new(threads),
             store,
-            states: Arc::new(States::new(limits, Arc::clone(&metrics))),
             metrics,
             statement_timeout: limits.statement_timeout,
             max_join_pairs: limits.max_join_pairs,
@@ -138,96 +129,117 @@ impl Executor {
         &self.store
     }
 
-    /// Policy states that were asked for before.
-    pub(crate) fn states(&self) -> &States {
-        &self.states
-    }
-
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// The session that all statements start from: for what only looks up names.
+    /// The session that all statements start from.
     pub(crate) fn context(&self) -> &SessionContext {
         &self.context
     }
 
-    /// The time that a statement has from now on; the service's own limit holds besides.
-    pub fn limit(&self, timeout: Option<Duration>) -> Limit {
-        let timeout = timeout.map_or(self.statement_timeout, |timeout| timeout.min(self.statement_timeout));
-        Limit { deadline: tokio::time::Instant::now() + timeout, timeout }
+    /// The time that a statement has from now on: `timeout`, or the service's own limit where that is shorter.
+    pub fn deadline(&self, timeout: Option<Duration>) -> Deadline {
+        Deadline::after(timeout.map_or(self.statement_timeout, |timeout| timeout.min(self.statement_timeout)))
     }
 
-    /// Plans one read-only statement.
+    /// Plans one read-only statement of a client.
     ///
     /// # Errors
-    /// When it cannot be understood or is not allowed.
-    pub async fn plan(&self, text: &str, limit: Limit) -> Result<LogicalPlan, QueryError> {
+    /// When it is too long or too deep, cannot be understood, or is not allowed.
+    pub async fn plan(&self, text: &str, deadline: Deadline) -> Result<LogicalPlan, QueryError> {
+        let context = self.context.clone();
+        self.parse(text, deadline, move |text| async move { plan(&context, guard::single_statement(&text)?).await })
+            .await
+    }
+
+    /// Checks a client's text against the limits of `guard`, then does `work` with it, which parses it. Both happen on a
+    /// statement's thread.
+    ///
+    /// # Errors
+    /// When a limit is exceeded, no thread is free in time, or `work` fails.
+    pub(crate) async fn parse<T, F>(
+        &self,
+        text: &str,
+        deadline: Deadline,
+        work: impl FnOnce(String) -> F + Send + 'static,
+    ) -> Result<T, QueryError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, QueryError>> + Send,
+    {
         let started = Instant::now();
-        let statement = guard::single_statement(text);
-        self.metrics.refused(&statement, started.elapsed());
-        self.plan_statement(statement?, limit).await
+        // Before it is copied.
+        let result = match guard::check_length(text) {
+            Err(error) => Err(error),
+            Ok(()) => {
+                let text = text.to_owned();
+                let work = async move {
+                    guard::check(&text)?;
+                    work(text).await
+                };
+                self.threads.run(work, deadline).await.and_then(|result| result)
+            }
+        };
+        result.inspect_err(|error| self.metrics.failed(error, started.elapsed()))
     }
 
     /// Plans a parsed statement.
     ///
     /// # Errors
     /// As [`Self::plan`].
-    pub async fn plan_statement(&self, statement: Statement, limit: Limit) -> Result<LogicalPlan, QueryError> {
-        let started = Instant::now();
+    pub(crate) async fn plan_statement(
+        &self,
+        statement: Statement,
+        deadline: Deadline,
+    ) -> Result<LogicalPlan, QueryError> {
         let context = self.context.clone();
-        let (done, planned) = oneshot::channel();
-        let plan = async move {
-            let plan = async {
-                let plan = context.state().statement_to_plan(statement).await?;
-                guard::read_only(&plan)?;
-                Ok(plan)
-            };
-            // Whoever asked may have gone.
-            let _ = done.send(plan.await);
-        };
-        let result = async {
-            let _work = self.threads.begin(plan, limit, None).await?;
-            match timeout_at(limit.deadline, planned).await {
-                Ok(Ok(planned)) => planned,
-                Ok(Err(_)) => Err(QueryError::Internal("the statement died while it was planned".into())),
-                Err(_) => Err(QueryError::Timeout(limit.timeout)),
-            }
-        };
-        let result = result.await;
-        self.metrics.refused(&result, started.elapsed());
-        result
+        self.work(async move { plan(&context, statement).await }, deadline).await
+    }
+
+    /// Does work on a statement's thread, where the stack is large enough for whatever recurses through a plan.
+    ///
+    /// # Errors
+    /// When no thread is free in time, or the work fails.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, QueryError>> + Send + 'static,
+        deadline: Deadline,
+    ) -> Result<T, QueryError> {
+        let started = Instant::now();
+        let result = self.threads.run(work, deadline).await.and_then(|result| result);
+        result.inspect_err(|error| self.metrics.failed(error, started.elapsed()))
     }
 
     /// Runs a plan until its first rows.
     ///
     /// # Errors
     /// When it cannot run, is refused, or fails before its first rows.
-    pub async fn run(&self, plan: LogicalPlan, limit: Limit, notes: Arc<Notes>) -> Result<Rows, QueryError> {
+    pub async fn run(&self, plan: LogicalPlan, deadline: Deadline, notes: Arc<Notes>) -> Result<Rows, QueryError> {
         let started = Instant::now();
-        let result = self.start(plan, limit, notes).await;
+        let result = self.start(plan, deadline, notes).await;
         self.metrics.statement(&result, started.elapsed());
         result
     }
 
-    async fn start(&self, plan: LogicalPlan, limit: Limit, notes: Arc<Notes>) -> Result<Rows, QueryError> {
-        let Limit { deadline, timeout } = limit;
+    async fn start(&self, plan: LogicalPlan, deadline: Deadline, notes: Arc<Notes>) -> Result<Rows, QueryError> {
         let (sender, receiver) = mpsc::channel(2);
         let (ready, started) = oneshot::channel();
-        let watch = Watch::new(deadline.into_std(), timeout, self.max_join_pairs);
+        let watch = Watch::new(deadline.at.into_std(), deadline.timeout, self.max_join_pairs);
         let run = Run { executor: self.clone(), plan, notes, watch: Arc::clone(&watch) };
-        let work = self.threads.begin(run.drive(ready, sender), limit, Some(watch)).await?;
-        match timeout_at(deadline, started).await {
+        let work = self.threads.begin(run.drive(ready, sender), deadline, Some(watch)).await?;
+        match timeout_at(deadline.at, started).await {
             Ok(Ok(schema)) => {
                 let metrics = Arc::clone(&self.metrics);
-                Ok(Rows { schema: schema?, receiver, deadline, timeout, metrics, _work: work })
+                Ok(Rows { schema: schema?, receiver, deadline, metrics, _work: work })
             }
-            Ok(Err(_)) => Err(QueryError::Internal("the statement died before its first rows".into())),
-            Err(_) => Err(QueryError::Timeout(timeout)),
+            Ok(Err(_)) => Err(QueryError::Internal("the statement's thread panicked before its first rows".into())),
+            Err(_) => Err(QueryError::Timeout(deadline.timeout)),
         }
     }
 
-    /// Plans, runs and collects at most `max_rows` rows; says whether there were more.
+    /// Plans and runs a statement of the service itself, and collects at most `max_rows` rows; says whether there were
+    /// more. Texts of clients stand in it only as quoted values, so it needs no check.
     ///
     /// # Errors
     /// As [`Self::plan`] and [`Self::run`].
@@ -237,9 +249,11 @@ impl Executor {
         max_rows: usize,
         notes: &Arc<Notes>,
     ) -> Result<(Vec<RecordBatch>, bool), QueryError> {
-        let limit = self.limit(None);
-        let plan = self.plan(text, limit).await?;
-        self.run(plan, limit, Arc::clone(notes)).await?.collect(max_rows).await
+        let deadline = self.deadline(None);
+        let (context, text) = (self.context.clone(), text.to_owned());
+        let planned = async move { plan(&context, guard::single_statement(&text)?).await };
+        let plan = self.work(planned, deadline).await?;
+        self.run(plan, deadline, Arc::clone(notes)).await?.collect(max_rows).await
     }
 
     /// Rows of files that were chosen beforehand, as far as a condition holds for them.
@@ -255,7 +269,7 @@ impl Executor {
     ) -> Result<Rows, QueryError> {
         let files = provider_as_source(Arc::new(ChosenFiles::new(table, Arc::clone(&self.store), segments)));
         let plan = LogicalPlanBuilder::scan(table.name(), files, None)?.filter(condition)?.build()?;
-        self.run(plan, self.limit(None), Arc::clone(notes)).await
+        self.run(plan, self.deadline(None), Arc::clone(notes)).await
     }
 
     /// A session whose scans write into `notes`.
@@ -264,6 +278,14 @@ impl Executor {
         let config = state.config().clone().with_extension(Arc::clone(notes));
         SessionContext::new_with_state(SessionStateBuilder::new_from_existing(state).with_config(config).build())
     }
+}
+
+/// Plans a statement that only reads. To be called on a statement's thread.
+pub(crate) async fn plan(context: &SessionContext, statement: Statement) -> Result<LogicalPlan, QueryError> {
+    let plan = context.state().statement_to_plan(statement).await?;
+    guard::read_only(&plan)?;
+    guard::bounded_types(&plan)?;
+    Ok(plan)
 }
 
 /// One statement on its way.

@@ -1,45 +1,44 @@
-//! `GET /v1/flows`: records by filters, the newest first asked and the oldest first told, and going on from there.
-//!
-//! Who follows gets each record once, also those that arrive late: what a follower has seen of the last minute is
-//! remembered here, for a few minutes, and found again by the cursor.
+//! `GET /v1/flows`: flow records by filter, queried newest first and returned oldest first. An answer has a cursor, with
+//! which the next question gets what is new since (`followers`).
+
+mod followers;
+mod line;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
-use chrono::{DateTime, Utc};
-use netverdict_flowlog::{
-    Table,
-    answer::{FlowLine, FlowsAnswer},
-    row::{EndpointKind, EndpointRow, FlowRow},
-};
-use netverdict_policy::{Reference, Verdict, model::Protocol};
-use ring::rand::{SecureRandom, SystemRandom};
+use chrono::{DateTime, TimeDelta, Utc};
+use netverdict_flowlog::{Table, answer::FlowsAnswer, row::FlowRow};
+use netverdict_policy::{Verdict, model::Protocol};
 use serde::Deserialize;
 
+pub use followers::Followers;
+
+use self::{followers::Cursor, line::line};
 use crate::{
-    Executor, QueryError, gaps,
+    Executor, QueryError, cells,
+    dedup_window::{Arrival, LATE},
+    flow_condition::{end_condition, namespace_condition, pod_condition, policy_condition, port_condition},
+    gaps,
     notes::Notes,
-    question::{self, Asked},
-    records::{self, literal, of_kind, quoted},
+    question,
+    records::{self, literal, of_kind},
     tables::Window,
 };
 
 const USUAL: Duration = Duration::from_secs(15 * 60);
 const USUAL_LIMIT: usize = 200;
 const MAX_LIMIT: usize = 10_000;
-/// How late a record may come and still be told to a follower, in seconds.
-const LATE: i64 = 60;
-/// How long the wait between an event and its record may be for a follower to see it, in seconds.
+/// Longest time, in seconds, between an event and its record for a follower to get it.
 const SLOW: i64 = 600;
-/// Followers that are remembered, and for how long.
-const MAX_FOLLOWERS: usize = 64;
-const FORGOTTEN: Duration = Duration::from_secs(300);
+/// Most records of the last minute in which a follower's new ones are looked for: the newest.
+const MAX_ARRIVALS: usize = 2 * MAX_LIMIT;
 
-/// As they stand in the address. Empty is any.
+/// The parameters of the URL. Empty means any.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Parameters {
@@ -48,59 +47,23 @@ pub struct Parameters {
     /// `namespace/pod` or an address.
     pub source: String,
     pub destination: String,
-    /// Of either end.
+    /// The namespace of either end.
     pub namespace: String,
-    /// Of either end, as `pod` or `namespace/pod`.
+    /// The pod at either end, as `pod` or `namespace/pod`.
     pub pod: String,
     /// Destination port.
     pub port: Option<u16>,
     pub protocol: String,
-    /// That decided, as `name` or `namespace/name`.
+    /// A policy that decided, as `name` or `namespace/name`.
     pub policy: String,
-    /// A length of time before the end (15m), or a time.
+    /// Begin of the time: a length of time before its end (15m), or a time.
     pub since: String,
-    /// The end: a time; now if empty. `until` says the same.
+    /// End of the time; now if empty. `until` means the same.
     pub at: String,
     pub until: String,
     pub limit: Option<usize>,
-    /// A cursor, to go on from.
+    /// The cursor of the last answer, to go on from.
     pub after: String,
-}
-
-/// What followers have been told.
-#[derive(Debug, Default)]
-pub struct Followers(Mutex<HashMap<u64, Follower>>);
-
-/// What one follower has been told of the last minute.
-#[derive(Debug)]
-struct Follower {
-    used: Instant,
-    /// What arrived until then was there before it began to follow.
-    begun: DateTime<Utc>,
-    seen: HashSet<u64>,
-}
-
-/// Where a follower is: the newest record's time of arrival in microseconds, and who it is.
-struct Cursor {
-    arrived: DateTime<Utc>,
-    follower: u64,
-}
-
-impl Cursor {
-    fn parse(text: &str) -> Result<Self, QueryError> {
-        let parsed = text.split_once('-').and_then(|(arrived, follower)| {
-            let arrived = DateTime::from_timestamp_micros(arrived.parse().ok()?)?;
-            Some(Self { arrived, follower: u64::from_str_radix(follower, 16).ok()? })
-        });
-        parsed.ok_or_else(|| QueryError::BadRequest {
-            message: "after is no cursor".into(),
-            remedy: "give back the cursor of the last answer as it was".into(),
-        })
-    }
-
-    fn text(&self) -> String {
-        format!("{}-{:016x}", self.arrived.timestamp_micros(), self.follower)
-    }
 }
 
 /// Records that fit, oldest first.
@@ -116,199 +79,153 @@ pub async fn answer(
     let limit = parameters.limit.unwrap_or(USUAL_LIMIT).clamp(1, MAX_LIMIT);
     let until = if parameters.until.is_empty() { &parameters.at } else { &parameters.until };
     let (mut from, to) = question::range(&parameters.since, until, USUAL, now)?;
-    let mut conditions = conditions(parameters)?;
-    let cursor = (!parameters.after.is_empty()).then(|| Cursor::parse(&parameters.after)).transpose()?;
-    let order = match &cursor {
-        Some(cursor) => {
-            from = cursor.arrived - chrono::Duration::seconds(SLOW);
-            let late = cursor.arrived - chrono::Duration::seconds(LATE);
-            conditions.push(format!("ingest_time >= {}", literal(late)));
-            "ingest_time DESC, time DESC"
-        }
-        None => "time DESC, seq DESC NULLS LAST",
-    };
-    conditions.push(format!("time >= {} AND time <= {}", literal(from), literal(to)));
-    // What a follower has seen already is among the newest, too.
-    let fetched = if cursor.is_some() { MAX_LIMIT * 2 } else { limit + 1 };
+    let conditions = conditions(parameters)?;
     let notes = Arc::new(Notes::default());
-    let tail = format!("ORDER BY {order} LIMIT {fetched}");
-    let rows = records::rows(executor, Table::Flows, &conditions.join(" AND "), &tail, &notes).await?;
-    let mut rows: Vec<FlowRow> = of_kind!(rows, Flow);
-    // Who goes on from a cursor gets the rest with the next answer.
-    let truncated = cursor.is_none() && rows.len() > limit;
-    if truncated {
-        rows.truncate(limit);
-    }
-    rows.reverse();
-    let (rows, cursor) = followers.unseen(rows, cursor, limit, now);
+    let (rows, truncated, cursor) = if parameters.after.is_empty() {
+        let condition = within(&conditions, from, to);
+        let (rows, truncated) = newest(executor, &condition, limit, &notes).await?;
+        let given: Vec<Arrival> = rows.iter().map(arrival_of).collect();
+        (rows, truncated, followers.begin(&given, now))
+    } else {
+        let cursor = Cursor::parse(&parameters.after)?;
+        from = cursor.newest - TimeDelta::seconds(SLOW);
+        let condition = within(&conditions, from, to);
+        let arrivals = arrivals(executor, &condition, cursor, &notes).await?;
+        let (new, cursor) = followers.take_new(cursor, arrivals, limit);
+        // What does not fit comes with the next answer.
+        (whole(executor, &condition, &new, &notes).await?, false, cursor)
+    };
     let gaps = gaps::touching(executor, Window::between(from, to), &notes).await?;
     let stale = gaps::stale(executor, &notes).await;
     Ok(FlowsAnswer { flows: rows.iter().map(line).collect(), truncated, gaps, stale, cursor: cursor.text() })
 }
 
-impl Followers {
-    /// The rows that the follower has not been told, oldest first and at most `limit`; and where that leaves it.
-    fn unseen(
-        &self,
-        rows: Vec<FlowRow>,
-        cursor: Option<Cursor>,
-        limit: usize,
-        now: DateTime<Utc>,
-    ) -> (Vec<FlowRow>, Cursor) {
-        let mut followers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        followers.retain(|_, follower| follower.used.elapsed() < FORGOTTEN);
-        if followers.len() >= MAX_FOLLOWERS
-            && let Some(oldest) =
-                followers.iter().max_by_key(|(_, follower)| follower.used.elapsed()).map(|(id, _)| *id)
-        {
-            followers.remove(&oldest);
-        }
-        // A first answer is told as it is; of a follower that is forgotten only the newest moment is known.
-        let first = cursor.is_none();
-        let mut cursor =
-            cursor.unwrap_or_else(|| Cursor { arrived: now - chrono::Duration::seconds(LATE), follower: random() });
-        let known = followers.remove(&cursor.follower).map(|follower| (Some(follower.begun), follower.seen));
-        let (begun, mut seen) = known.unwrap_or_else(|| ((!first).then_some(cursor.arrived), HashSet::new()));
-        let mut new: Vec<FlowRow> = rows
-            .into_iter()
-            .filter(|row| !seen.contains(&identity(row)) && begun.is_none_or(|begun| row.ingest_time > begun))
-            .collect();
-        new.truncate(limit);
-        cursor.arrived = new.iter().map(|row| row.ingest_time).fold(cursor.arrived, DateTime::max);
-        seen.extend(new.iter().map(identity));
-        if seen.len() > 4 * MAX_LIMIT {
-            // So many in a minute that no follower can read them: begin again from the newest.
-            seen = new.iter().map(identity).collect();
-        }
-        let begun = begun.unwrap_or(cursor.arrived);
-        followers.insert(cursor.follower, Follower { used: Instant::now(), begun, seen });
-        (new, cursor)
+/// The newest rows, oldest first, and whether there are more than `limit`.
+async fn newest(
+    executor: &Executor,
+    condition: &str,
+    limit: usize,
+    notes: &Arc<Notes>,
+) -> Result<(Vec<FlowRow>, bool), QueryError> {
+    let tail = format!("ORDER BY time DESC, seq DESC LIMIT {}", limit + 1);
+    let mut rows = of_kind!(records::rows(executor, Table::Flows, condition, &tail, notes).await?, Flow);
+    let truncated = rows.len() > limit;
+    rows.truncate(limit);
+    rows.reverse();
+    Ok((rows, truncated))
+}
+
+/// What identifies a record.
+#[derive(Deserialize, Hash)]
+struct Key {
+    node: String,
+    boot_id: String,
+    receiver: String,
+    /// These three are null for records of other systems,
+    lane: Option<String>,
+    cpu: Option<u32>,
+    seq: Option<u64>,
+    /// and this for records of our own probe.
+    cursor: Option<String>,
+    record_type: String,
+}
+
+impl Key {
+    fn id(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
     }
 }
 
-fn identity(row: &FlowRow) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let FlowRow { node, boot_id, receiver, lane, cpu, seq, cursor, record_type, .. } = row;
-    (node, boot_id, receiver, lane, cpu, seq, cursor, record_type).hash(&mut hasher);
-    hasher.finish()
+fn arrival_of(row: &FlowRow) -> Arrival {
+    let key = Key {
+        node: row.node.to_string(),
+        boot_id: row.boot_id.to_string(),
+        receiver: row.receiver.as_str().into(),
+        lane: row.lane.map(|lane| lane.as_str().into()),
+        cpu: row.cpu,
+        seq: row.seq,
+        cursor: row.cursor.as_deref().map(Into::into),
+        record_type: row.record_type.as_str().into(),
+    };
+    Arrival { id: key.id(), time: row.ingest_time }
 }
 
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // Without randomness followers only share what they have seen.
-    let _ = SystemRandom::new().fill(&mut bytes);
-    u64::from_ne_bytes(bytes)
+/// The arrivals in a follower's window, oldest first. Only the columns that identify a record are read: nearly all of
+/// these records the follower has.
+async fn arrivals(
+    executor: &Executor,
+    condition: &str,
+    cursor: Cursor,
+    notes: &Arc<Notes>,
+) -> Result<Vec<Arrival>, QueryError> {
+    #[derive(Deserialize)]
+    struct Found {
+        #[serde(flatten)]
+        key: Key,
+        ingest_time: DateTime<Utc>,
+    }
+    let text = format!(
+        "SELECT node, boot_id, receiver, lane, cpu, seq, cursor, record_type, ingest_time FROM record.flows \
+         WHERE {condition} AND ingest_time >= {} ORDER BY ingest_time DESC, time DESC LIMIT {MAX_ARRIVALS}",
+        literal(cursor.newest - TimeDelta::seconds(LATE))
+    );
+    let (batches, _) = executor.query(&text, MAX_ARRIVALS, notes).await?;
+    let found: Vec<Found> = cells::typed_rows(&batches)?;
+    Ok(found.iter().rev().map(|found| Arrival { id: found.key.id(), time: found.ingest_time }).collect())
 }
 
+/// The whole rows of these arrivals, in their order.
+async fn whole(
+    executor: &Executor,
+    condition: &str,
+    arrivals: &[Arrival],
+    notes: &Arc<Notes>,
+) -> Result<Vec<FlowRow>, QueryError> {
+    let times = || arrivals.iter().map(|arrival| arrival.time);
+    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(Vec::new()) };
+    let condition = format!("{condition} AND ingest_time >= {} AND ingest_time <= {}", literal(first), literal(last));
+    let rows = of_kind!(records::rows(executor, Table::Flows, &condition, "", notes).await?, Flow);
+    let mut rows: HashMap<u64, FlowRow> = rows.into_iter().map(|row| (arrival_of(&row).id, row)).collect();
+    Ok(arrivals.iter().filter_map(|arrival| rows.remove(&arrival.id)).collect())
+}
+
+fn within(conditions: &[String], from: DateTime<Utc>, to: DateTime<Utc>) -> String {
+    let time = format!("time >= {} AND time <= {}", literal(from), literal(to));
+    [conditions, &[time]].concat().join(" AND ")
+}
+
+/// The filters as conditions in SQL.
 fn conditions(parameters: &Parameters) -> Result<Vec<String>, QueryError> {
     let bad = |message: String, remedy: &str| QueryError::BadRequest { message, remedy: remedy.into() };
-    let mut conditions = vec!["true".to_owned()];
-    if !parameters.verdict.is_empty() {
-        let Some(verdict) = Verdict::from_name(&parameters.verdict) else {
-            return Err(bad(format!("verdict is `{}`", parameters.verdict), "expected allowed, denied or unknown"));
+    let Parameters { verdict, source, destination, namespace, pod, port, protocol, policy, .. } = parameters;
+    let mut conditions = Vec::new();
+    if !verdict.is_empty() {
+        let Some(verdict) = Verdict::from_name(verdict) else {
+            return Err(bad(format!("verdict is `{verdict}`"), "expected allowed, denied or unknown"));
         };
         conditions.push(format!("verdict = '{verdict}'"));
     }
-    for (side, text) in [("source", &parameters.source), ("destination", &parameters.destination)] {
+    for (side, text) in [("source", source), ("destination", destination)] {
         if !text.is_empty() {
             conditions.push(end_condition(side, &question::end(side, text)?));
         }
     }
-    if !parameters.namespace.is_empty() {
-        let namespace = quoted(&parameters.namespace);
-        conditions.push(format!("(source_namespace = {namespace} OR destination_namespace = {namespace})"));
+    if !namespace.is_empty() {
+        conditions.push(namespace_condition(namespace));
     }
-    if !parameters.pod.is_empty() {
-        let of = |side: &str| match parameters.pod.split_once('/') {
-            Some((namespace, pod)) => {
-                format!("({side}_namespace = {} AND {side}_pod = {})", quoted(namespace), quoted(pod))
-            }
-            None => format!("{side}_pod = {}", quoted(&parameters.pod)),
-        };
-        conditions.push(format!("({} OR {})", of("source"), of("destination")));
+    if !pod.is_empty() {
+        conditions.push(pod_condition(pod));
     }
-    if let Some(port) = parameters.port {
-        conditions.push(port_condition(port));
-    }
-    if let Some(Protocol(protocol)) = question::protocol(&parameters.protocol)? {
+    conditions.extend(port.map(port_condition));
+    if let Some(Protocol(protocol)) = question::protocol(protocol)? {
         conditions.push(format!("protocol = {protocol}"));
     }
-    if !parameters.policy.is_empty() {
-        let policy = &parameters.policy;
-        if !policy.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-./".contains(&byte)) {
-            return Err(bad(format!("policy is `{policy}`"), "expected policy as name or namespace/name"));
-        }
-        let names = "concat(', ', policy_names(decided_by), ',')";
-        // A bare name is of any namespace, or of none.
-        let before: &[&str] = if policy.contains('/') { &[", "] } else { &["/", ", "] };
-        let forms = before.iter().flat_map(|before| [format!("{before}{policy},"), format!("{before}{policy}#")]);
-        let forms: Vec<String> = forms.map(|form| format!("{names} LIKE {}", quoted(&format!("%{form}%")))).collect();
-        conditions.push(format!("({})", forms.join(" OR ")));
+    if !policy.is_empty() {
+        let condition = policy_condition(policy);
+        let expected = || bad(format!("policy is `{policy}`"), "expected policy as name or namespace/name");
+        conditions.push(condition.ok_or_else(expected)?);
     }
     Ok(conditions)
-}
-
-/// Where an end of a flow is the one asked about: by name as of then, or by address, also before translation.
-pub(crate) fn end_condition(side: &str, end: &Asked) -> String {
-    match end {
-        Asked::Pod(key) => {
-            format!("{side}_namespace = {} AND {side}_pod = {}", quoted(&key.namespace), quoted(&key.name))
-        }
-        Asked::Address(address) => {
-            let other = if side == "source" { "translated_source_ip" } else { "original_destination_ip" };
-            format!("({side}_ip = '{address}' OR {other} = '{address}')")
-        }
-    }
-}
-
-/// After or before translation.
-pub(crate) fn port_condition(port: u16) -> String {
-    format!("(destination_port = {port} OR original_destination_port = {port})")
-}
-
-fn line(row: &FlowRow) -> FlowLine {
-    let deciders = row.attribution.iter().flat_map(|attribution| attribution.decision.decided_by());
-    FlowLine {
-        time: row.time,
-        node: row.node.to_string(),
-        verdict: row.verdict.to_string(),
-        verdict_if_enforced: row.verdict_if_enforced.map(|verdict| verdict.to_string()),
-        disposition: row.disposition.as_str().into(),
-        direction: row.direction.as_str().into(),
-        reason: row.reason.to_string(),
-        source: end_name(&row.source, &row.source_ip.to_string()),
-        source_ip: row.source_ip.to_string(),
-        source_port: Some(row.source_port).filter(|port| *port != 0),
-        destination: end_name(&row.destination, &row.destination_ip.to_string()),
-        destination_ip: row.destination_ip.to_string(),
-        destination_port: Some(row.destination_port).filter(|port| *port != 0),
-        protocol: Protocol(row.protocol).to_string(),
-        decided_by: deciders.map(reference_name).collect(),
-        near_miss: row
-            .near_misses
-            .iter()
-            .map(|miss| {
-                let rule = miss.rule_index.map(|index| format!("#{index}")).unwrap_or_default();
-                let key = netverdict_policy::ObjectKey::new(&miss.policy.namespace, &miss.policy.name);
-                format!("{key}{rule}: {}", miss.detail)
-            })
-            .collect(),
-        count: i64::try_from(row.count).unwrap_or(i64::MAX),
-    }
-}
-
-/// `db/default-deny`, `db/allow-api#0`.
-fn reference_name(reference: &Reference) -> String {
-    let key = netverdict_policy::ObjectKey::new(&reference.policy.namespace, &reference.policy.name);
-    reference.rule_index.map_or_else(|| key.to_string(), |index| format!("{key}#{index}"))
-}
-
-/// `namespace/pod`, `node/name`, or the address.
-pub(crate) fn end_name(end: &EndpointRow, address: &str) -> String {
-    match end.kind {
-        EndpointKind::Pod if !end.pod.is_empty() => format!("{}/{}", end.namespace, end.pod),
-        EndpointKind::Node if !end.node.is_empty() => format!("node/{}", end.node),
-        EndpointKind::Service if !end.service.is_empty() => format!("service/{}", end.service),
-        _ => address.to_owned(),
-    }
 }

@@ -1,4 +1,4 @@
-//! What an answer over a time cannot know: gaps in the record that touch it, and what is not up to date.
+//! Gaps in the record that overlap the time of an answer, and reasons why the answer may be out of date.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
 /// Gaps in one answer at most: the newest.
 const MAX_GAPS: usize = 200;
 
-/// The newest gaps that have a moment in common with the window, oldest first.
+/// The newest gaps that overlap the window, oldest first.
 ///
 /// # Errors
 /// When the table cannot be read.
@@ -33,7 +33,7 @@ pub async fn touching(executor: &Executor, window: Window, notes: &Arc<Notes>) -
     Ok(gaps)
 }
 
-/// Why an answer may be out of date: what turned up while it was made, and what collectors say of themselves.
+/// Reasons why an answer may be out of date: found while it was made, and reported by the collectors.
 pub(crate) async fn stale(executor: &Executor, notes: &Notes) -> Vec<String> {
     let mut stale = notes.reasons();
     stale.extend(executor.store().collectors().problems().await);

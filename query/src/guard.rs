@@ -1,12 +1,15 @@
-//! What a statement may do: read, within limits. Statements are checked when they are planned, and joins again when it
-//! is known how they would run.
+//! What a statement may do: read, within limits. Its text is checked before it is parsed (`text`), the statement when it
+//! is planned, and its joins once the physical plan is known.
 //!
-//! A join without an equality compares every pair of rows, so how many there will be can be told beforehand: it is
-//! refused when they could be more than `--max-join-pairs`. The rows of each side are estimated from the files' footers
-//! as the most that could come, before any condition. What other joins compare is counted while they run (`watch`).
+//! A join without an equality compares every pair of rows, so the number of pairs is known beforehand: the join is
+//! refused when there could be more than `--max-join-pairs`. The rows of each side are estimated from the files' footers
+//! as an upper bound, before any condition. The pairs that other joins compare are counted while they run (`watch`).
+
+mod text;
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::{
     common::stats::Precision,
     execution::context::SQLOptions,
@@ -24,22 +27,20 @@ use datafusion::{
     },
 };
 
+pub use text::{MAX_STATEMENT, check, check_length};
+
 use crate::error::{QueryError, READ_ONLY};
 
-/// Longest text of a statement, in bytes.
-pub const MAX_STATEMENT: usize = 256 * 1024;
+/// Most levels of a column's type. Our own have four.
+const MAX_TYPE_DEPTH: usize = 64;
 /// Rows that are assumed of what is no file: catalogs and generated rows.
 const ASSUMED_ROWS: u64 = 10_000;
 
-/// The one statement in a text.
+/// The one statement in a text, which has been checked or is the service's own.
 ///
 /// # Errors
 /// When there is none, more than one, or it cannot be parsed.
-pub fn single_statement(text: &str) -> Result<Statement, QueryError> {
-    if text.len() > MAX_STATEMENT {
-        let message = format!("expected a statement of at most {MAX_STATEMENT} bytes, found {}", text.len());
-        return Err(QueryError::RefusedSql { message, remedy: "ask in parts" });
-    }
+pub(crate) fn single_statement(text: &str) -> Result<Statement, QueryError> {
     let mut statements = DFParserBuilder::new(text)
         .with_dialect(&PostgreSqlDialect {})
         .build()
@@ -68,6 +69,49 @@ pub fn read_only(plan: &LogicalPlan) -> Result<(), QueryError> {
             message: error.strip_backtrace().replace("Error during planning: ", ""),
             remedy: READ_ONLY,
         })
+}
+
+/// Refuses columns whose types are nested too deeply. Many steps that are each within the limits of a text can make one
+/// (`with a as (select array[x] as x), b as (select array[x] as x from a), …`), and whoever encodes the rows recurses through
+/// it, on threads with small stacks.
+///
+/// # Errors
+/// When a column's type has more than [`MAX_TYPE_DEPTH`] levels.
+pub fn bounded_types(plan: &LogicalPlan) -> Result<(), QueryError> {
+    for field in plan.schema().fields() {
+        let mut depth = 0;
+        let mut level = vec![field.data_type()];
+        while !level.is_empty() {
+            depth += 1;
+            if depth > MAX_TYPE_DEPTH {
+                return Err(QueryError::TooComplex {
+                    message: format!(
+                        "expected types of at most {MAX_TYPE_DEPTH} levels, found more in column {}",
+                        field.name().chars().take(100).collect::<String>()
+                    ),
+                    remedy: "select parts of the value, or its text",
+                });
+            }
+            level = level.into_iter().flat_map(inner_types).collect();
+        }
+    }
+    Ok(())
+}
+
+fn inner_types(data_type: &DataType) -> Vec<&DataType> {
+    match data_type {
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => vec![item.data_type()],
+        DataType::Struct(fields) => fields.iter().map(|field| field.data_type()).collect(),
+        DataType::Union(fields, _) => fields.iter().map(|(_, field)| field.data_type()).collect(),
+        DataType::Dictionary(key, value) => vec![key, value],
+        DataType::RunEndEncoded(ends, values) => vec![ends.data_type(), values.data_type()],
+        _ => Vec::new(),
+    }
 }
 
 /// Refuses joins that are too large from the start.

@@ -1,7 +1,8 @@
-//! The HTTP API. It turns parameters into questions and answers into JSON; what the answers are is decided elsewhere.
+//! The HTTP API: parameters into questions, answers into JSON. The answers themselves are made elsewhere.
 //!
-//! Everything but health and metrics asks for the secret as Bearer token. Every error is an `ErrorAnswer`.
+//! All paths but health and metrics need the secret as Bearer token. Every error is an `ErrorAnswer`.
 
+mod api;
 mod flows;
 mod sql;
 mod status;
@@ -11,13 +12,12 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Query, Request, State, rejection::QueryRejection},
+    extract::{DefaultBodyLimit, Request, State},
     http::{StatusCode, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use chrono::{DateTime, Utc};
 use netverdict_flowlog::answer::ErrorAnswer;
 use netverdict_service::telemetry::continue_trace;
 use tokio::net::TcpListener;
@@ -25,20 +25,11 @@ use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 use tracing::Span;
 
-use crate::{Executor, QueryError, flows::Followers, guard::MAX_STATEMENT, secret::Secret};
+pub use self::api::Api;
+use crate::{QueryError, guard::MAX_STATEMENT};
 
-/// What is added to the longest statement before a request is given up as a whole: its answer is put together.
+/// How much longer than a statement a request may take: the answer has to be put together.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What all requests share.
-pub struct Api {
-    pub executor: Executor,
-    pub followers: Followers,
-    pub secret: Secret,
-    pub max_rows: usize,
-    pub statement_timeout: Duration,
-    pub started: DateTime<Utc>,
-}
 
 /// All routes.
 pub fn router(api: Arc<Api>) -> Router {
@@ -92,18 +83,10 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: CancellationToken
     Ok(())
 }
 
-/// The last resort: what takes longer is no question of a statement.
+/// The last resort, for whatever is not stopped by the deadline of a statement.
 async fn patient(patience: Duration, request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(patience, next.run(request)).await;
     answered.unwrap_or_else(|_| QueryError::Timeout(patience).into_response())
-}
-
-impl Api {
-    /// A question may ask several statements, and has the time of one.
-    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
-        let timeout = self.statement_timeout;
-        tokio::time::timeout(timeout, answer).await.unwrap_or(Err(QueryError::Timeout(timeout)))
-    }
 }
 
 async fn authorized(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
@@ -122,31 +105,4 @@ async fn authorized(State(api): State<Arc<Api>>, request: Request, next: Next) -
             (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], Json(answer)).into_response()
         }
     }
-}
-
-impl IntoResponse for QueryError {
-    fn into_response(self) -> Response {
-        let status = match &self {
-            Self::BadRequest { .. } | Self::BadSql(_) => StatusCode::BAD_REQUEST,
-            Self::UnknownPod { .. } => StatusCode::NOT_FOUND,
-            Self::RefusedSql { .. } => StatusCode::FORBIDDEN,
-            Self::Resources(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Unreadable(_) | Self::Internal(_) => {
-                tracing::error!(error = %self, "request failed");
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
-        };
-        (status, Json(self.answer())).into_response()
-    }
-}
-
-/// The parameters, or what is wrong with them.
-fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, QueryError> {
-    query.map(|Query(parameters)| parameters).map_err(|rejection| {
-        let text = rejection.body_text();
-        let message = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text).to_owned();
-        QueryError::BadRequest { message, remedy: String::new() }
-    })
 }

@@ -1,18 +1,22 @@
 //! The read service: which policy decided, over HTTP and the PostgreSQL protocol.
 //!
-//! It reads what collectors wrote into files and what they have not written yet, and changes nothing. It never talks to
-//! a cluster or a kernel and needs no privilege.
+//! It reads the collectors' files, and from the collectors the rows that are not in files yet. It changes nothing, talks to
+//! no cluster and no kernel, and needs no privilege.
 
 pub mod cells;
+pub mod deadline;
+mod dedup_window;
 pub mod error;
 pub mod execute;
+mod flow_condition;
 pub mod flows;
-pub mod fresh;
 mod functions;
 pub mod gaps;
 pub mod guard;
+pub mod history;
 pub mod http;
 pub mod metrics;
+mod names;
 pub mod notes;
 pub mod options;
 pub mod postgres;
@@ -24,6 +28,7 @@ pub mod session;
 pub mod state;
 pub mod tables;
 pub mod threads;
+pub mod unflushed;
 mod views;
 mod watch;
 pub mod why;

@@ -1,4 +1,4 @@
-//! What the service counts about itself, for Prometheus. Labels come from closed lists only.
+//! The metrics of the service, for Prometheus. Labels come from closed lists only.
 
 use std::time::Duration;
 
@@ -27,14 +27,14 @@ struct Protocol {
     protocol: &'static str,
 }
 
-/// How a policy state came about.
+/// How a policy state was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Came {
-    /// It was kept.
+    /// From the cache.
     Kept,
-    /// From one that was kept, and what came since.
+    /// From a cached state and the changes since.
     Extended,
-    /// From all that is on record.
+    /// From the record alone.
     Read,
 }
 
@@ -44,7 +44,7 @@ pub struct Metrics {
     statements: Family<Outcome, Counter>,
     seconds: Histogram,
     rows: Counter,
-    fresh: Family<Outcome, Counter>,
+    unflushed: Family<Outcome, Counter>,
     states: Family<Outcome, Counter>,
     kept_states: Gauge,
     kept_state_bytes: Gauge,
@@ -61,7 +61,7 @@ impl Default for Metrics {
             statements: Family::default(),
             seconds: Histogram::new(exponential_buckets(0.001, 2.5, 13)),
             rows: Counter::default(),
-            fresh: Family::default(),
+            unflushed: Family::default(),
             states: Family::default(),
             kept_states: Gauge::default(),
             kept_state_bytes: Gauge::default(),
@@ -74,7 +74,7 @@ impl Default for Metrics {
             statements,
             seconds,
             rows,
-            fresh,
+            unflushed,
             states,
             kept_states,
             kept_state_bytes,
@@ -90,7 +90,11 @@ impl Default for Metrics {
             seconds.clone(),
         );
         registry.register("rows", "Rows that left the executor", rows.clone());
-        registry.register("fresh_requests", "Requests to collectors for rows not yet in files", fresh.clone());
+        registry.register(
+            "unflushed_requests",
+            "Requests to collectors for rows that are not in files yet",
+            unflushed.clone(),
+        );
         registry.register("states", "Policy states asked for: hit, extended by what came since, miss", states.clone());
         registry.register("kept_states", "Policy states that are kept", kept_states.clone());
         registry.register_with_unit(
@@ -107,25 +111,27 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// A statement that ran, or failed to.
     pub(crate) fn statement<T>(&self, result: &Result<T, QueryError>, took: Duration) {
-        let outcome = result.as_ref().err().map_or("ok", QueryError::code);
-        self.statements.get_or_create(&Outcome { outcome }).inc();
-        self.seconds.observe(took.as_secs_f64());
+        self.count(result.as_ref().err().map_or("ok", QueryError::code), took);
     }
 
-    /// A statement that may end before it runs.
-    pub(crate) fn refused<T>(&self, result: &Result<T, QueryError>, took: Duration) {
-        if result.is_err() {
-            self.statement(result, took);
-        }
+    /// A statement that failed before it ran.
+    pub(crate) fn failed(&self, error: &QueryError, took: Duration) {
+        self.count(error.code(), took);
+    }
+
+    fn count(&self, outcome: &'static str, took: Duration) {
+        self.statements.get_or_create(&Outcome { outcome }).inc();
+        self.seconds.observe(took.as_secs_f64());
     }
 
     pub(crate) fn rows(&self, rows: usize) {
         self.rows.inc_by(rows as u64);
     }
 
-    pub(crate) fn fresh(&self, ok: bool) {
-        self.fresh.get_or_create(&Outcome { outcome: if ok { "ok" } else { "failed" } }).inc();
+    pub(crate) fn unflushed(&self, ok: bool) {
+        self.unflushed.get_or_create(&Outcome { outcome: if ok { "ok" } else { "failed" } }).inc();
     }
 
     pub(crate) fn state(&self, came: Came) {

@@ -1,5 +1,5 @@
-//! What turns up while one question is answered and belongs to the answer: why it may be out of date, which time it
-//! reached over, which files it read. Tables write here as they are scanned; the session carries it to them.
+//! Facts that are found while a question is answered and belong into the answer: why it may be out of date, the time that
+//! was scanned, the files that were read. Table scans write them here; the session carries the notes to the scans.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,12 +37,12 @@ impl Notes {
         self.with(|inner| inner.files.insert(file.location.to_string(), file.clone()));
     }
 
-    /// Sorted, each once.
+    /// The reasons, sorted, without duplicates.
     pub fn reasons(&self) -> Vec<String> {
         self.with(|inner| inner.stale.iter().cloned().collect())
     }
 
-    /// All that was scanned; `None` if no table with times was.
+    /// The union of all scanned windows; `None` if no table with times was scanned.
     pub fn window(&self) -> Option<Window> {
         self.with(|inner| inner.window)
     }

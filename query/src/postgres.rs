@@ -1,25 +1,26 @@
-//! The PostgreSQL wire protocol: psql, Grafana and whatever else speaks it. Logging in is in `login`, statements are in
-//! `session`; this file accepts connections and ends them.
+//! The PostgreSQL wire protocol: psql, Grafana and whatever else speaks it. This file accepts connections and ends them;
+//! each is served by a `Connection`.
 
+mod client_error;
+mod connection;
+mod frame;
 mod login;
+mod prepare;
 mod session;
 mod settings;
+mod statements;
 mod warnings;
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use datafusion_postgres::pgwire::{
-    api::{
-        ConnectionManager, PgWireServerHandlers,
-        auth::{StartupHandler, sasl::scram::ScramAuth},
-        cancel::{CancelHandler, DefaultCancelHandler},
-        query::{ExtendedQueryHandler, SimpleQueryHandler},
-    },
+    api::{ConnectionManager, auth::sasl::scram::ScramAuth, cancel::DefaultCancelHandler},
     tokio::{
-        TlsAcceptor, process_socket,
+        TlsAcceptor,
         tokio_rustls::rustls::{
             self, ServerConfig,
             crypto::ring,
@@ -27,14 +28,22 @@ use datafusion_postgres::pgwire::{
         },
     },
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    connection::Connection,
     login::{Login, User},
-    session::{Session, Shared},
+    statements::Statements,
 };
-use crate::{Executor, secret::Secret};
+use crate::{Executor, metrics::Metrics, secret::Secret};
+
+/// How long a client may take to log in. As PostgreSQL's `authentication_timeout`.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -87,15 +96,20 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = Arc::clone(executor.metrics());
-    let user = Arc::new(User::new(secret, Arc::clone(&metrics))?);
-    let shared = Arc::new(Shared::new(executor));
+    let user = Arc::new(User::new(secret)?);
+    let statements = Arc::new(Statements::new(executor));
     let manager = Arc::new(ConnectionManager::new());
     let room = Arc::new(Semaphore::new(max_connections));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            Some(_) = connections.join_next() => continue,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "connection failed");
+                }
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         let socket = match accepted {
@@ -103,59 +117,54 @@ pub async fn serve(
             Err(error) => {
                 // Out of file descriptors, for instance: others must close first.
                 tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
             tracing::warn!(limit = max_connections, "connection refused: too many");
             continue;
         };
+        let place = Place::new(permit, Arc::clone(&metrics));
         // The state of a login is kept in its handler: one for each connection.
         let mut scram = ScramAuth::new(Arc::clone(&user) as _);
         if let Some(tls) = &tls {
             scram.configure_certificate(&tls.certificates)?;
         }
-        let handlers = Handlers {
+        let connection = Connection {
+            acceptor: tls.as_ref().map(|tls| tls.acceptor.clone()),
             login: Arc::new(Login::new(scram, Arc::clone(&manager), tls.is_some())),
-            session: Arc::new(Session::new(Arc::clone(&shared))),
             cancel: Arc::new(DefaultCancelHandler::new(Arc::clone(&manager))),
+            statements: Arc::clone(&statements),
+            metrics: Arc::clone(&metrics),
+            login_timeout: LOGIN_TIMEOUT,
         };
-        let acceptor = tls.as_ref().map(|tls| tls.acceptor.clone());
-        let metrics = Arc::clone(&metrics);
         connections.spawn(async move {
-            metrics.connections.inc();
-            if let Err(error) = process_socket(socket, acceptor, handlers).await {
+            let _place = place;
+            if let Err(error) = connection.serve(socket).await {
                 tracing::debug!(%error, "connection ended");
             }
-            metrics.connections.dec();
-            drop(place);
         });
     }
     connections.shutdown().await;
     Ok(())
 }
 
-struct Handlers {
-    login: Arc<Login>,
-    session: Arc<Session>,
-    cancel: Arc<DefaultCancelHandler>,
+/// A connection's place among those that may be open at once. It is free again however the connection ends.
+struct Place {
+    metrics: Arc<Metrics>,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl PgWireServerHandlers for Handlers {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        Arc::clone(&self.session)
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self { metrics, _permit: permit }
     }
+}
 
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        Arc::clone(&self.session)
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        Arc::clone(&self.login)
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        Arc::clone(&self.cancel)
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
     }
 }

@@ -1,4 +1,4 @@
-//! What people write in questions: times, ends, protocols. Parsing only.
+//! Parameters of questions: times, ends, protocols. Parsing only.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -7,7 +7,7 @@ use netverdict_policy::{ObjectKey, model::Protocol};
 
 use crate::{QueryError, options::duration};
 
-/// An end as it is asked about.
+/// An end of a flow, as a question names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     Pod(ObjectKey),
@@ -105,7 +105,7 @@ fn before(to: DateTime<Utc>, length: Duration) -> DateTime<Utc> {
 }
 
 fn time(name: &str, text: &str) -> Result<DateTime<Utc>, QueryError> {
-    // A plus in a query string arrives as a blank.
+    // In a query string a plus sign means a blank.
     let fixed = text.replace(' ', "+");
     DateTime::parse_from_rfc3339(&fixed)
         .or_else(|_| DateTime::parse_from_rfc3339(text))

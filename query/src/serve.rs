@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Executor,
     flows::Followers,
-    fresh::Collectors,
+    history::History,
     http::{self, Api},
     metrics::Metrics,
     options::{ListenOptions, Options},
@@ -19,6 +19,7 @@ use crate::{
     secret::Secret,
     tables::Store,
     threads::Threads,
+    unflushed::Collectors,
 };
 
 /// How long requests may go on once the service is told to stop.
@@ -58,6 +59,7 @@ impl Service {
         let (http_address, postgres_address) = (http.local_addr()?, postgres.local_addr()?);
         let api = Arc::new(Api {
             executor: executor.clone(),
+            history: History::new(executor.clone(), limits),
             followers: Followers::default(),
             secret: secret.clone(),
             max_rows: limits.max_rows,

@@ -25,7 +25,7 @@ use crate::{
     views,
 };
 
-/// The one database.
+/// The only database.
 pub const DATABASE: &str = "netverdict";
 const MIB: u64 = 1 << 20;
 
@@ -41,7 +41,7 @@ pub async fn build(store: &Arc<Store>, limits: &LimitOptions) -> Result<SessionC
         )))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::OsTmpDirectory))
         .with_max_temp_directory_size(limits.spill_limit.saturating_mul(MIB))
-        // We list files ourselves: a list that is kept would hide new ones.
+        // Files are listed for each scan: a cached list would hide new ones.
         .with_object_list_cache_limit(0)
         .build_arc()?;
     let objects: Arc<dyn ObjectStore> = Arc::clone(store.objects());
@@ -70,7 +70,7 @@ pub async fn build(store: &Arc<Store>, limits: &LimitOptions) -> Result<SessionC
     }
     setup_pg_catalog(&context, DATABASE, EmptyContextProvider)
         .map_err(|error| QueryError::Internal(error.to_string()))?;
-    // Again: the catalog brings some of these with other meanings.
+    // Again: `setup_pg_catalog` has replaced some of them.
     functions::register(&context);
     Ok(context)
 }

@@ -22,7 +22,7 @@ use netverdict_policy::{ObjectKey, Snapshot, model::PolicyKey};
 
 pub use self::kept::States;
 use self::{fold::Fold, fresh::Fresh, kept::Wanted, logs::FreshLogs};
-use crate::{Executor, QueryError, notes::Notes};
+use crate::{QueryError, history::History, notes::Notes};
 
 /// Unreadable objects that are named in one answer.
 const MOST_PROBLEMS: usize = 10;
@@ -55,26 +55,27 @@ pub struct State {
 /// # Errors
 /// When the change logs cannot be read.
 pub async fn rebuild(
-    executor: &Executor,
+    history: &History,
     node: Option<&str>,
     moment: Moment,
     notes: &Arc<Notes>,
 ) -> Result<Option<State>, QueryError> {
+    let executor = history.executor();
     // What belongs to a number is there no later than the number.
     let heads = Fresh::of(executor, Table::Snapshots, None, notes).await?;
     let Some(head) = heads::find(executor, node, moment, &heads, notes).await? else { return Ok(None) };
     let fresh = FreshLogs::after(executor, &heads, notes).await?;
-    of_head(executor, &head, moment == Moment::Newest, &fresh, notes).await.map(Some)
+    of_head(history, &head, moment == Moment::Newest, &fresh, notes).await.map(Some)
 }
 
 async fn of_head(
-    executor: &Executor,
+    history: &History,
     head: &SnapshotRow,
     newest: bool,
     fresh: &FreshLogs,
     notes: &Arc<Notes>,
 ) -> Result<State, QueryError> {
-    let fold = executor.states().fold(executor, &Wanted { head, newest }, fresh, notes).await?;
+    let fold = history.states().fold(history.executor(), &Wanted { head, newest }, fresh, notes).await?;
     let mut state = State {
         snapshot: Snapshot { audit_all: head.audit_all, ..fold.snapshot() },
         number: head.snapshot,

@@ -34,7 +34,7 @@ pub use files::Store;
 pub(crate) use files::{FileId, Listing, Segment};
 pub use window::Window;
 
-use crate::{fresh::FreshAnswer, notes::Notes};
+use crate::{notes::Notes, unflushed::UnflushedAnswer};
 
 /// The column whose hour names a row's folder.
 pub(crate) const fn time_column(table: Table) -> &'static str {
@@ -107,7 +107,7 @@ impl TableProvider for RecordTable {
         if has_gaps(self.table) {
             notes.scanned(window);
         }
-        let FreshAnswer { rows, problems } = self.store.collectors().rows(self.table, window).await;
+        let UnflushedAnswer { rows, problems } = self.store.collectors().rows(self.table, window).await;
         for problem in problems {
             notes.stale(problem);
         }

@@ -9,10 +9,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{error::QueryError, execute::Limit, watch::Watch};
+use crate::{deadline::Deadline, error::QueryError, watch::Watch};
 
-/// How long a statement may wait for a thread: those that run then do not yield.
+/// How long a statement may wait for a thread: if none is free for so long, the statements that run do not yield.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Stack of each thread, in bytes; only what is touched takes memory. Enough for a statement at the limits of `guard`
+/// in a debug build, measured by `tests/service/depth.rs`: some recursions of the parser, and most of DataFusion's
+/// `Clone`, `Display`, `Drop` and `evaluate`, are not covered by its own protection.
+const STACK: usize = 64 << 20;
 
 /// The threads that statements run on. Dropping it does not wait for a statement that does not stop.
 #[derive(Debug)]
@@ -28,15 +32,36 @@ impl Threads {
         if count > 0 {
             builder.worker_threads(count);
         }
-        // DataFusion's recursion through plans and views is deep in debug builds.
-        Ok(Self(Some(builder.thread_name("statement").thread_stack_size(8 << 20).enable_all().build()?)))
+        Ok(Self(Some(builder.thread_name("statement").thread_stack_size(STACK).enable_all().build()?)))
+    }
+
+    /// The result of work that is done on one of the threads.
+    ///
+    /// # Errors
+    /// When no thread is free in time, or the work takes longer than there is time.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+        deadline: Deadline,
+    ) -> Result<T, QueryError> {
+        let (done, result) = oneshot::channel();
+        let work = async move {
+            // Nobody waits any more: the result is not needed.
+            let _ = done.send(work.await);
+        };
+        let _work = self.begin(work, deadline, None).await?;
+        match timeout_at(deadline.at, result).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(_)) => Err(QueryError::Internal("the statement's thread panicked".into())),
+            Err(_) => Err(QueryError::Timeout(deadline.timeout)),
+        }
     }
 
     /// Begins work, once a thread takes it up.
     pub(crate) async fn begin(
         &self,
         work: impl Future<Output = ()> + Send + 'static,
-        limit: Limit,
+        deadline: Deadline,
         watch: Option<Arc<Watch>>,
     ) -> Result<Work, QueryError> {
         let (begins, begun) = oneshot::channel();
@@ -45,9 +70,9 @@ impl Threads {
             work.await;
         });
         let work = Work { task: task.abort_handle(), watch };
-        match timeout_at(limit.deadline.min(Instant::now() + PATIENCE), begun).await {
+        match timeout_at(deadline.at.min(Instant::now() + PATIENCE), begun).await {
             Ok(_) => Ok(work),
-            Err(_) => Err(QueryError::Busy(PATIENCE.min(limit.timeout))),
+            Err(_) => Err(QueryError::Busy(PATIENCE.min(deadline.timeout))),
         }
     }
 

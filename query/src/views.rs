@@ -1,11 +1,11 @@
-//! The views that people see, over the tables as they are on disk. They add what is not stored: when a state began and
-//! ended, ids of flows, attributions as names.
+//! The views that people query, over the tables on disk. They add columns that are not stored: begin and end of a state,
+//! flow ids, attributions as names.
 
 use netverdict_flowlog::{Table, schema::hive_fields};
 
 use crate::tables::file_schema;
 
-/// A view's name and its text, in the order in which they can be made.
+/// Names and texts of the views. A view comes after those that it uses.
 pub(crate) fn definitions() -> Vec<(String, String)> {
     let mut views = vec![("flows".to_owned(), flows())];
     for table in Table::ALL {
@@ -22,7 +22,7 @@ pub(crate) fn definitions() -> Vec<(String, String)> {
     views
 }
 
-/// What names the object of a change log; `None` for other tables.
+/// The columns that identify an object in a change log; `None` for other tables.
 fn key(table: Table) -> Option<&'static str> {
     match table {
         Table::Policies => Some("api_version, kind, namespace, name"),
@@ -41,8 +41,8 @@ fn flows() -> String {
 }
 
 /// States of a change log: each lasts until the next change of the same object on the same node. Within one snapshot a
-/// deletion comes before what replaces it. `valid_to` is null for what is still so. What is put again with its first
-/// time, as after a boot, is no new state.
+/// deletion comes before the object that replaces it. `valid_to` is null for a state that still holds. An object that is
+/// put again with its first time, as after a boot, begins no new state.
 fn states(table: Table, key: &str) -> String {
     let schema = file_schema(table);
     let own =

@@ -1,9 +1,9 @@
-//! Stops statements: at their deadline, when nobody waits for them any more, and when their joins compare more pairs of
-//! rows than they may.
+//! Stops statements: at their deadline, when their client has gone, and when their joins compare more pairs of rows than
+//! allowed.
 //!
-//! A task can only be cancelled where it yields, and a join may work for minutes without: from two batches of input it
-//! makes thousands, and where a condition drops them all it does not even give one out. So every join is given a
-//! condition that looks at the watch for each batch of pairs, and its rows pass a stream that looks and yields.
+//! A task can be cancelled only where it yields, and a join may run for minutes without yielding: it makes thousands of
+//! batches from two, and emits none if its condition drops all rows. So every join gets an extra condition that checks the
+//! watch for each batch of pairs, and its output goes through a stream that checks and yields.
 
 use std::{
     fmt,
@@ -42,7 +42,7 @@ use futures::{Stream, StreamExt as _};
 
 use crate::error::QueryError;
 
-/// Over one statement. Whoever waits for it and whatever works for it share it.
+/// The watch of one statement, shared by its client and its operators.
 #[derive(Debug)]
 pub(crate) struct Watch {
     deadline: Instant,
@@ -58,7 +58,7 @@ pub(crate) struct Watch {
 enum Stopped {
     Deadline,
     Pairs,
-    /// Nobody waits for it.
+    /// Its client has gone.
     Abandoned,
 }
 
@@ -68,12 +68,12 @@ impl Watch {
         Arc::new(Self { deadline, timeout, pairs, max_pairs, abandoned, stopped })
     }
 
-    /// Whoever waited has gone.
+    /// The client has gone.
     pub(crate) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
     }
 
-    /// Why the statement was stopped, if it was: what came of that is no error of its own.
+    /// Why the statement was stopped, if it was. It takes the place of the error that the stop led to.
     pub(crate) fn reason(&self) -> Option<QueryError> {
         Some(match self.stopped.get()? {
             Stopped::Deadline | Stopped::Abandoned => QueryError::Timeout(self.timeout),
@@ -84,7 +84,7 @@ impl Watch {
         })
     }
 
-    /// Looks whether to go on after so many more pairs.
+    /// Counts pairs; an error if the statement has to stop.
     fn check(&self, pairs: usize) -> Result<()> {
         let all = self.pairs.fetch_add(pairs as u64, Ordering::Relaxed).saturating_add(pairs as u64);
         let found = if all > self.max_pairs {
@@ -106,10 +106,10 @@ impl Watch {
     }
 }
 
-/// The same plan, stopped where it would not stop by itself.
+/// The same plan, with checks where an operator may run long without yielding.
 ///
 /// # Errors
-/// When a part of the plan cannot be put together again.
+/// When the plan cannot be rebuilt.
 pub(crate) fn watched(plan: Arc<dyn ExecutionPlan>, watch: &Arc<Watch>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|plan| {
         let Some((input, counts)) = with_condition(&plan, watch)? else { return Ok(Transformed::no(plan)) };
@@ -118,8 +118,8 @@ pub(crate) fn watched(plan: Arc<dyn ExecutionPlan>, watch: &Arc<Watch>) -> Resul
     .map(|transformed| transformed.data)
 }
 
-/// A plan that can make much of little; and whether its pairs are to be counted by the rows that it gives, for no
-/// condition sees them.
+/// Whether an operator can emit many rows for few; and whether its pairs are counted by its output, because it has no
+/// condition.
 fn with_condition(plan: &Arc<dyn ExecutionPlan>, watch: &Arc<Watch>) -> Result<Option<(Arc<dyn ExecutionPlan>, bool)>> {
     if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
         let condition = condition(join.filter(), watch);
@@ -143,7 +143,7 @@ fn with_condition(plan: &Arc<dyn ExecutionPlan>, watch: &Arc<Watch>) -> Result<O
     Ok(None)
 }
 
-/// A join's condition, looking at the watch whenever it is asked.
+/// A join's condition that checks the watch each time it is evaluated.
 fn condition(filter: Option<&JoinFilter>, watch: &Arc<Watch>) -> JoinFilter {
     let (inner, columns, schema) = match filter {
         Some(filter) => {
@@ -154,7 +154,7 @@ fn condition(filter: Option<&JoinFilter>, watch: &Arc<Watch>) -> JoinFilter {
     JoinFilter::new(Arc::new(Condition { inner, watch: Arc::clone(watch) }), columns, schema)
 }
 
-/// An expression that looks at the watch.
+/// An expression that checks the watch.
 #[derive(Debug)]
 struct Condition {
     inner: Arc<dyn PhysicalExpr>,
@@ -213,12 +213,12 @@ impl PhysicalExpr for Condition {
     }
 }
 
-/// A plan whose rows pass by the watch.
+/// An operator that checks the watch for each batch of its input.
 #[derive(Debug)]
 struct Watched {
     input: Arc<dyn ExecutionPlan>,
     watch: Arc<Watch>,
-    /// Each row that it gives is a pair.
+    /// Each output row counts as a pair.
     counts: bool,
 }
 

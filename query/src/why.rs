@@ -1,116 +1,57 @@
-//! Why two ends cannot talk, or can: the newest attempt on record between them, judged at both ends; where none is on
-//! record, what the stored policies say of one.
+//! Why two ends cannot talk, or can: the newest attempt on record between them, with the verdicts at both ends; where
+//! none is on record, what the stored policies say.
 
+mod asked;
 mod attempt;
-mod blame;
-mod judged;
+mod decider;
+mod evaluated;
+mod flow;
 mod known;
 mod sentence;
 mod totals;
+mod verdict;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::answer::{WhyAnswer, WhyEnd, WhyPoint};
-use netverdict_policy::{End, Flow, ObjectKey, Verdict, evaluate::Family, model::Protocol};
-use serde::Deserialize;
+use netverdict_policy::{End, Flow, ObjectKey, model::Protocol};
 
+pub use self::asked::{Parameters, Question};
 use self::{
     attempt::Attempt,
-    judged::{Judged, Path},
-    sentence::Beside,
+    evaluated::Evaluated,
+    sentence::SentenceContext,
+    verdict::{PathVerdict, SOURCE_EGRESS, verdict},
 };
 use crate::{
-    Executor, QueryError, gaps,
+    QueryError, gaps,
+    history::History,
     notes::Notes,
-    question::{self, Asked},
-    state::{self, Moment, State},
+    state::{self, Moment},
     tables::Window,
 };
 
-const USUAL: Duration = Duration::from_secs(15 * 60);
-/// Who asks may have a clock that is ahead.
-const AHEAD: Duration = Duration::from_secs(60);
-
-/// As they stand in the address.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Parameters {
-    /// `namespace/pod` or an address.
-    pub source: String,
-    pub destination: String,
-    /// Destination port; any if not given.
-    pub port: Option<u16>,
-    /// Name or number; any if empty.
-    pub protocol: String,
-    /// A length of time before the end (15m), or a time.
-    pub since: String,
-    /// The end of the time asked about; now if empty.
-    pub at: String,
-}
-
-/// A question that can be answered.
-#[derive(Clone, Debug)]
-pub struct Question {
-    pub source: Asked,
-    pub destination: Asked,
-    pub port: Option<u16>,
-    pub protocol: Option<Protocol>,
-    pub from: DateTime<Utc>,
-    pub to: DateTime<Utc>,
-    pub now: DateTime<Utc>,
-}
-
-impl Question {
-    /// # Errors
-    /// Says which parameter is not as expected.
-    pub fn of(parameters: &Parameters, now: DateTime<Utc>) -> Result<Self, QueryError> {
-        let Parameters { source, destination, port, protocol, since, at } = parameters;
-        let (from, to) = question::range(since, at, USUAL, now)?;
-        if to > now + AHEAD {
-            return Err(QueryError::BadRequest {
-                message: format!("the time asked about, {}, has not come yet", to.format("%Y-%m-%d %H:%M:%S UTC")),
-                remedy: "leave at out to ask about now".into(),
-            });
-        }
-        let protocol = question::protocol(protocol)?;
-        if let (Some(port), Some(protocol)) = (port, protocol.filter(|protocol| !protocol.has_ports())) {
-            return Err(QueryError::BadRequest {
-                message: format!("port {port} is asked about with {protocol}, which has none"),
-                remedy: "leave the port out, or ask about tcp, udp or sctp".into(),
-            });
-        }
-        Ok(Self {
-            source: question::end("source", source)?,
-            destination: question::end("destination", destination)?,
-            port: port.filter(|port| *port != 0),
-            protocol,
-            from,
-            to,
-            now,
-        })
-    }
-}
-
-/// Answers.
+/// The answer to a question.
 ///
 /// # Errors
 /// When an end is not known, or the record cannot be read.
-pub async fn answer(executor: &Executor, question: &Question) -> Result<WhyAnswer, QueryError> {
+pub async fn answer(history: &History, question: &Question) -> Result<WhyAnswer, QueryError> {
+    let executor = history.executor();
     let notes = Arc::new(Notes::default());
     let seen = attempt::find(executor, question, &notes).await?;
     let parts = match &seen {
-        Some(attempt) => on_record(executor, attempt, &notes).await?,
-        None => on_paper(executor, question, &notes).await?,
+        Some(attempt) => on_record(history, attempt, &notes).await?,
+        None => from_policies(history, question, &notes).await?,
     };
     let Parts { mut points, mut source, mut destination, port, protocol, assumption, newest } = parts;
     for end in [&mut source, &mut destination] {
         end.deleted = newest.gone.iter().find(|(pod, _)| pod.to_string() == end.name).map(|(_, time)| *time);
     }
-    blame::complete(executor, &mut points, &notes).await?;
+    decider::complete(executor, &mut points, &notes).await?;
     let verdict = verdict(&points);
     let mut gaps = gaps::touching(executor, Window::between(question.from, question.to), &notes).await?;
-    // What is missing of another pod is no part of this answer; what names no endpoint may be of these.
+    // A gap of another pod does not concern this answer; one without an endpoint may.
     gaps.retain(|gap| gap.endpoint.is_empty() || gap.endpoint == source.name || gap.endpoint == destination.name);
     let stale = gaps::stale(executor, &notes).await;
     let mut answer = WhyAnswer {
@@ -128,61 +69,51 @@ pub async fn answer(executor: &Executor, question: &Question) -> Result<WhyAnswe
         from: question.from,
         to: question.to,
     };
-    let beside = Beside {
+    let context = SentenceContext {
         assumption,
         denied_before: seen.as_ref().and_then(|attempt| attempt.denied_before(verdict)),
         family: seen.as_ref().map(Attempt::family),
         newest: newest.path,
     };
-    answer.sentence = sentence::sentence(&answer, question.now, &beside);
+    answer.sentence = sentence::sentence(&answer, question.now, &context);
     Ok(answer)
 }
 
-/// What an answer is put together from.
+/// The parts of an answer that come from the record, or else from the policies.
 struct Parts {
     points: Vec<WhyPoint>,
     source: WhyEnd,
     destination: WhyEnd,
     port: Option<u16>,
     protocol: Option<Protocol>,
-    /// What was assumed because it was not asked, for people; empty where nothing was.
+    /// The assumption made where the question leaves the port open, as text; empty where there is none.
     assumption: String,
     newest: Newest,
 }
 
-/// What the newest state says.
+/// The newest policy state's verdict.
 #[derive(Default)]
 struct Newest {
-    /// Of the connection as a whole; `None` where it cannot be evaluated.
-    path: Option<Path>,
-    /// Pods of the connection that it does not have, and when they went.
+    /// Of the whole connection; `None` where it cannot be evaluated.
+    path: Option<PathVerdict>,
+    /// Pods of the connection that are deleted in it, and when they were.
     gone: Vec<(ObjectKey, DateTime<Utc>)>,
 }
 
-/// The first denying point's verdict, else unknown where any point is, else allowed. What a packet never reached does
-/// not count.
-fn verdict(points: &[WhyPoint]) -> Verdict {
-    let verdicts = || points.iter().filter(|point| !point.hypothetical).map(|point| point.verdict);
-    [Verdict::Denied, Verdict::Unknown]
-        .into_iter()
-        .find(|verdict| verdicts().any(|found| found == *verdict))
-        .unwrap_or(Verdict::Allowed)
-}
-
-async fn on_record(executor: &Executor, attempt: &Attempt, notes: &Arc<Notes>) -> Result<Parts, QueryError> {
+async fn on_record(history: &History, attempt: &Attempt, notes: &Arc<Notes>) -> Result<Parts, QueryError> {
     let flow = attempt.flow();
     let mut points: Vec<WhyPoint> = attempt.points();
-    // The ends of which no packet is on record are judged by the state that judged the others.
+    // An end without a record is evaluated by the policy state that decided at the other.
     if !attempt.missing_points().is_empty() {
         let moment = match attempt.snapshot() {
             0 => Moment::At(attempt.time()),
             number => Moment::Number(number),
         };
-        if let Some(then) = state::rebuild(executor, Some(attempt.node()), moment, notes).await? {
-            if let Ok(judged) = Judged::of(&then, &flow) {
+        if let Some(then) = state::rebuild(history, Some(attempt.node()), moment, notes).await? {
+            if let Ok(evaluated) = Evaluated::of(&then, &flow) {
                 let stopped = attempt.stopped_at_source();
                 for name in attempt.missing_points() {
-                    points.extend(judged.point(name, stopped));
+                    points.extend(evaluated.point(name, stopped));
                 }
             }
             for problem in then.problems {
@@ -190,8 +121,8 @@ async fn on_record(executor: &Executor, attempt: &Attempt, notes: &Arc<Notes>) -
             }
         }
     }
-    points.sort_by_key(|point| point.point != judged::SOURCE_EGRESS);
-    let newest = compare_with_newest(executor, Some(attempt.node()), &flow, &mut points, notes).await?;
+    points.sort_by_key(|point| point.point != SOURCE_EGRESS);
+    let newest = compare_with_newest(history, Some(attempt.node()), &flow, &mut points, notes).await?;
     let (source, destination) = attempt.ends();
     Ok(Parts {
         points,
@@ -204,19 +135,19 @@ async fn on_record(executor: &Executor, attempt: &Attempt, notes: &Arc<Notes>) -
     })
 }
 
-async fn on_paper(executor: &Executor, question: &Question, notes: &Arc<Notes>) -> Result<Parts, QueryError> {
-    let then = known::state_with(executor, &[&question.source, &question.destination], question.to, notes).await?;
-    let assumed = judged::assumed(&then, question);
-    let judged = Judged::of(&then, &assumed.flow)?;
-    let mut points = judged.points();
-    let newest = compare_with_newest(executor, None, &assumed.flow, &mut points, notes).await?;
+async fn from_policies(history: &History, question: &Question, notes: &Arc<Notes>) -> Result<Parts, QueryError> {
+    let then = known::state_with(history, &[&question.source, &question.destination], question.to, notes).await?;
+    let assumed = flow::assumed(&then, question);
+    let evaluated = Evaluated::of(&then, &assumed.flow)?;
+    let mut points = evaluated.points();
+    let newest = compare_with_newest(history, None, &assumed.flow, &mut points, notes).await?;
     for problem in &then.problems {
         notes.stale(problem.clone());
     }
     Ok(Parts {
         points,
-        source: judged::end(&then, &assumed.flow.source),
-        destination: judged::end(&then, &assumed.flow.destination),
+        source: evaluated::end(&then, &assumed.flow.source),
+        destination: evaluated::end(&then, &assumed.flow.destination),
         port: assumed.flow.port,
         protocol: Some(assumed.flow.protocol),
         assumption: assumed.text,
@@ -224,58 +155,30 @@ async fn on_paper(executor: &Executor, question: &Question, notes: &Arc<Notes>) 
     })
 }
 
-/// What the newest state says, also written into the points. Asked for after older states, it takes only what came since.
+/// The newest policy state's verdict, which is also written into the points. Rebuilt after an older state, it reads only
+/// the changes since.
 async fn compare_with_newest(
-    executor: &Executor,
+    history: &History,
     node: Option<&str>,
     flow: &Flow,
     points: &mut [WhyPoint],
     notes: &Arc<Notes>,
 ) -> Result<Newest, QueryError> {
-    let Some(newest) = state::rebuild(executor, node, Moment::Newest, notes).await? else {
+    let Some(newest) = state::rebuild(history, node, Moment::Newest, notes).await? else {
         return Ok(Newest::default());
     };
     let mut gone = Vec::new();
     for end in [&flow.source, &flow.destination] {
         if let End::Pod(pod) = end
             && !newest.snapshot.pods.contains_key(pod)
-            && let Some(time) = known::deleted(executor, &newest, pod, Utc::now(), notes).await?
+            && let Some(time) = known::deleted(history.executor(), &newest, pod, Utc::now(), notes).await?
         {
             gone.push((pod.clone(), time));
         }
     }
-    let path = Judged::of(&newest, flow).ok().map(|now| {
+    let path = Evaluated::of(&newest, flow).ok().map(|now| {
         points.iter_mut().for_each(|point| now.compare(point));
         now.path()
     });
     Ok(Newest { path, gone })
-}
-
-/// The engine's word for an end.
-fn engine_end(end: &Asked) -> End {
-    match end {
-        Asked::Pod(key) => End::Pod(key.clone()),
-        Asked::Address(address) => End::Address(*address),
-    }
-}
-
-/// A flow between two ends, of the family that both have: IPv4 if they have both.
-fn flow(state: &State, source: End, destination: End, protocol: Protocol, port: Option<u16>) -> Flow {
-    let families = |end: &End| -> Vec<Family> {
-        match end {
-            End::Address(address) => vec![Family::of(*address)],
-            End::Pod(key) => state
-                .snapshot
-                .pods
-                .get(key)
-                .map(|pod| pod.addresses.iter().map(|address| Family::of(*address)).collect())
-                .unwrap_or_default(),
-        }
-    };
-    let (ours, theirs) = (families(&source), families(&destination));
-    let family = match ours.contains(&Family::V6) && theirs.contains(&Family::V6) {
-        true if !(ours.contains(&Family::V4) && theirs.contains(&Family::V4)) => Family::V6,
-        _ => Family::V4,
-    };
-    Flow { source, destination, protocol, port, family }
 }

@@ -11,8 +11,12 @@ mod collector;
 mod committed;
 #[path = "service/format_1.rs"]
 mod format_1;
+#[path = "service/depth.rs"]
+mod depth;
 #[path = "service/limits.rs"]
 mod limits;
+#[path = "service/login.rs"]
+mod login;
 #[path = "service/postgres.rs"]
 mod postgres;
 #[path = "service/sql.rs"]

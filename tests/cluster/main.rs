@@ -3,6 +3,7 @@
 //! `NETVERDICT_KUBERNETES` names a folder with `kube-apiserver` and `etcd`; `cargo xtask test cluster` builds them.
 
 mod server;
+mod sources;
 
 use serde_json::{Value, json};
 

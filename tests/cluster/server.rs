@@ -10,7 +10,7 @@ use std::{
 
 use kube::{
     Api, Client, Config,
-    api::{DynamicObject, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     discovery::Discovery,
 };
@@ -101,6 +101,13 @@ impl Server {
         let served = |version: &String| self.runtime.block_on(self.client.list_api_group_resources(version)).is_ok();
         let all_served = || Ok(api_versions.iter().all(served));
         xtask::services::wait("the new kinds are served", PATIENCE, all_served).expect("in time");
+    }
+
+    pub(crate) fn delete_network_policy(&self, namespace: &str, name: &str) {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.k8s.io", "v1", "NetworkPolicy"));
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
+        let deleted = self.runtime.block_on(api.delete(name, &DeleteParams::default()));
+        deleted.unwrap_or_else(|error| panic!("{namespace}/{name} is not deleted: {error}"));
     }
 
     /// `netverdict` with this cluster's admin.

@@ -14,12 +14,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("netverdict-policy", &[]),
     ("netverdict-manifest", &["netverdict-policy"]),
     ("netverdict-flowlog", &["netverdict-policy"]),
+    ("netverdict-cluster", &["netverdict-manifest", "netverdict-policy"]),
     ("netverdict-service", &[]),
     ("netverdict-probe", &["netverdict-abi", "netverdict-policy"]),
     (
         "netverdict-collector",
         &[
             "netverdict-abi",
+            "netverdict-cluster",
             "netverdict-flowlog",
             "netverdict-manifest",
             "netverdict-policy",
@@ -28,14 +30,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("netverdict-query", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-service"]),
-    ("netverdict", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-probe"]),
+    (
+        "netverdict",
+        &["netverdict-cluster", "netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-probe"],
+    ),
 ];
 
 /// What must never be linked into a crate, by any path.
 const NEVER_LINKED: &[(&str, &[&str], &str)] = &[
     ("netverdict-policy", &["tokio", "kube", "arrow", "aya", "chrono"], "the engine is pure"),
+    ("netverdict-manifest", &["tokio", "kube", "arrow", "aya"], "it reads values, wherever they come from"),
+    ("netverdict-cluster", &["arrow", "aya", "datafusion"], "the command line and the collector both link it"),
     ("netverdict-collector", &["datafusion", "sqlparser", "pgwire"], "it runs privileged, so it stays small"),
-    ("netverdict-query", &["aya", "rtnetlink"], "it holds no privilege"),
+    ("netverdict-query", &["aya", "kube", "rtnetlink"], "it holds no privilege"),
     ("netverdict-service", &["arrow", "datafusion", "kube", "aya"], "it knows nothing of flows, SQL or Kubernetes"),
     ("xtask", &["arrow", "datafusion", "aya", "tokio"], "a fresh clone builds it first"),
 ];

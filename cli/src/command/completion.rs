@@ -1,9 +1,9 @@
-//! `completion SHELL`: what to load into a shell.
+//! `completion SHELL`: a script that makes a shell complete the tool's arguments.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use clap_complete::Shell;
 
-use crate::{exit::Exit, program::Program, terminal::Terminal};
+use crate::{exit::Exit, terminal::Terminal};
 
 /// Prints what makes a shell complete this tool's arguments
 #[derive(Args, Debug)]
@@ -28,14 +28,20 @@ enum Supported {
     Fish,
 }
 
-pub(crate) fn execute(arguments: &Arguments, program: &Program, terminal: &mut Terminal) -> anyhow::Result<Exit> {
+/// `command` is the whole command line, `file` the name of the program's file.
+pub(crate) fn execute(
+    arguments: &Arguments,
+    command: &mut Command,
+    file: &str,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Exit> {
     let shell = match arguments.shell {
         Supported::Bash => Shell::Bash,
         Supported::Zsh => Shell::Zsh,
         Supported::Fish => Shell::Fish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut program.command(), program.file, &mut script);
+    clap_complete::generate(shell, command, file, &mut script);
     terminal.print(&String::from_utf8(script)?)?;
     Ok(Exit::Done)
 }

@@ -3,6 +3,7 @@
 
 mod answer;
 mod batch;
+mod flow;
 mod walk;
 
 use std::path::PathBuf;
@@ -10,15 +11,14 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Arg, Args, ValueEnum};
 use netverdict_manifest::Finding;
-use netverdict_policy::{
-    End, EvaluateError, Family, Flow, Snapshot, evaluate, evaluate::usual_family, model::Protocol,
-};
+use netverdict_policy::{End, EvaluateError, Family, Snapshot, evaluate};
 
-use super::{block_on, json, yaml};
 use crate::{
     exit::Exit,
     objects::{ObjectsOrigin, Sources},
     place::{Destination, Place, namespace_name},
+    runtime::block_on,
+    structured::{json, yaml},
     terminal::Terminal,
 };
 
@@ -127,7 +127,7 @@ async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &m
         FamilyArgument::V4 => Family::V4,
         FamilyArgument::V6 => Family::V6,
     });
-    let flow = flow_between(&reading.snapshot, source, destination, to.protocol, to.port, chosen)?;
+    let flow = flow::flow_between(&reading.snapshot, source, destination, to.protocol, to.port, chosen)?;
     let evaluation =
         evaluate(&reading.snapshot, &flow).map_err(|error| with_remedy(error, &reading.snapshot, given.origin));
     let evaluation = evaluation.context("cannot evaluate the flow")?;
@@ -138,38 +138,6 @@ async fn one(arguments: &Arguments, from: &Place, to: &Destination, terminal: &m
     };
     terminal.print(&text)?;
     Ok(if arguments.exit_status { Exit::of(evaluation.verdict) } else { Exit::Done })
-}
-
-/// What is not given is what is usual: TCP, and the family that the ends have.
-fn flow_between(
-    snapshot: &Snapshot,
-    source: End,
-    destination: End,
-    protocol: Option<Protocol>,
-    port: Option<u16>,
-    family: Option<Family>,
-) -> anyhow::Result<Flow> {
-    let of_address = [&source, &destination].into_iter().find_map(|end| match end {
-        End::Address(address) => Some(Family::of(*address)),
-        End::Pod(_) => None,
-    });
-    let family = match (family, of_address) {
-        (Some(family), Some(found)) if family != found => {
-            anyhow::bail!(
-                "the family is {}, but an end has an {} address; leave the family out, or give addresses of it",
-                family.as_str(),
-                found.as_str()
-            )
-        }
-        (Some(family), _) => family,
-        (None, _) => usual_family(snapshot, [&source, &destination]),
-    };
-    let protocol = match (protocol.unwrap_or(Protocol::TCP), family) {
-        (Protocol::ICMP, Family::V6) => Protocol::ICMPV6,
-        (protocol, _) => protocol,
-    };
-    // A port of a protocol that has none means nothing, as in a record.
-    Ok(Flow { source, destination, protocol, port: port.filter(|_| protocol.has_ports()), family })
 }
 
 fn end(place: &Place, namespace: &str) -> End {

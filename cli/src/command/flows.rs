@@ -1,4 +1,4 @@
-//! `flows`: the records themselves, filtered, and followed as they come.
+//! `flows`: flow records by filter, once or as they arrive.
 
 mod lines;
 
@@ -7,27 +7,28 @@ use std::{collections::HashSet, time::Duration};
 use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use netverdict_flowlog::answer::{FlowsAnswer, Gap};
+use netverdict_policy::{Verdict, model::Protocol};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{json, why::time_text, yaml};
+use self::lines::Lines;
 use crate::{
     exit::Exit,
     moment::Moment,
     place::{Place, namespace_name, parse_protocol, pod_name},
     service::{Service, ServiceError, ServiceOptions},
+    structured::{json, yaml},
     terminal::Terminal,
+    wording::{gap_lines, time_text},
 };
-use lines::Lines;
-use netverdict_policy::{Verdict, model::Protocol};
 
-/// Lists recorded verdicts, newest last
+/// Lists flow records, newest last
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
-    /// Go on printing what comes, until Ctrl-C
+    /// Keep printing new records until Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// How to print; wide adds nodes, addresses and near misses. With --follow, json is one object a line
+    /// Output format; wide adds nodes, addresses and near misses. With --follow, json is one object per line
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     #[command(flatten)]
@@ -36,10 +37,10 @@ pub(crate) struct Arguments {
     service: ServiceOptions,
 }
 
-/// The service gives no more at once.
+/// Most records in one answer of the service.
 const MOST: i64 = 10_000;
 
-/// Which records are wanted: all that is given has to hold.
+/// Filters for records; all of them have to match.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Filters")]
 struct Filter {
@@ -64,13 +65,13 @@ struct Filter {
     /// Only this protocol: tcp, udp, sctp, icmp, icmpv6 or a number
     #[arg(long, value_parser = parse_protocol)]
     protocol: Option<Protocol>,
-    /// Only what this policy had a part in: NAMESPACE/NAME, or NAME
+    /// Only flows that this policy decided: NAMESPACE/NAME, or NAME
     #[arg(long)]
     policy: Option<String>,
-    /// Look back so far: a span like 15m, or a time [default: 15m]
+    /// Begin of the time: a span like 15m before now, or a time [default: 15m]
     #[arg(long, value_name = "SPAN|TIME", value_parser = Moment::parse)]
     since: Option<Moment>,
-    /// At most so many records, the newest: up to 10000 [default: 200]
+    /// Most records to print; the newest are taken. At most 10000 [default: 200]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST))]
     limit: Option<u32>,
 }
@@ -167,7 +168,7 @@ fn warn_stale(terminal: &mut Terminal, reason: &str) {
 }
 
 fn warn_gaps(terminal: &mut Terminal, gaps: &[Gap]) {
-    for line in super::why::gap_lines(gaps) {
+    for line in gap_lines(gaps) {
         terminal.warn(&format!("known to be missing: {line}"));
     }
 }
@@ -180,9 +181,9 @@ fn warn_cut(terminal: &mut Terminal, answer: &FlowsAnswer) {
     ));
 }
 
-/// How long to wait when there was nothing new: a verdict is to be read within two seconds.
+/// Pause after an answer without new records: a verdict must be shown within two seconds.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long to wait when the service did not answer.
+/// Pause after the service did not answer.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Resolves at Ctrl-C, and where the process is asked to end.
@@ -192,13 +193,13 @@ async fn asked_to_end() {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
         },
-        // Then SIGTERM does what it does by itself.
+        // Without a handler SIGTERM ends the process.
         Err(_) => _ = tokio::signal::ctrl_c().await,
     }
 }
 
-/// Prints what comes until Ctrl-C, or until nobody reads. A service that goes away is asked again; one that refuses
-/// is not.
+/// Prints new records until Ctrl-C, or until standard output is closed. If the service goes away it is asked again, but not
+/// if it refuses.
 async fn follow(
     service: &Service,
     mut parameters: Vec<(&'static str, Option<String>)>,
@@ -206,7 +207,7 @@ async fn follow(
     terminal: &mut Terminal,
 ) -> anyhow::Result<Exit> {
     let mut lines = Lines::new(output == Output::Wide, terminal.paint());
-    let mut told = HashSet::new();
+    let mut warned = HashSet::new();
     let mut interrupted = std::pin::pin!(asked_to_end());
     let mut away = false;
     loop {
@@ -219,10 +220,10 @@ async fn follow(
                 if std::mem::take(&mut away) {
                     terminal.warn("the query service is back");
                 }
-                for reason in answer.stale.iter().filter(|reason| told.insert((*reason).clone())) {
+                for reason in answer.stale.iter().filter(|reason| warned.insert((*reason).clone())) {
                     warn_stale(terminal, reason);
                 }
-                let new: Vec<Gap> = answer.gaps.iter().filter(|gap| told.insert(gap.to_string())).cloned().collect();
+                let new: Vec<Gap> = answer.gaps.iter().filter(|gap| warned.insert(gap.to_string())).cloned().collect();
                 warn_gaps(terminal, &new);
                 if answer.truncated {
                     warn_cut(terminal, &answer);
@@ -234,7 +235,7 @@ async fn follow(
                 };
                 terminal.print(&text)?;
                 let more = !answer.flows.is_empty();
-                // How far back and how many is said of the beginning only.
+                // Begin and limit hold for the first answer only.
                 parameters.retain(|(name, _)| !matches!(*name, "after" | "since" | "limit"));
                 parameters.push(("after", Some(answer.cursor)));
                 if more { Duration::ZERO } else { PAUSE }

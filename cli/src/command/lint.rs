@@ -3,10 +3,10 @@
 use clap::{Args, ValueEnum};
 use netverdict_manifest::{Finding, Origin, Severity};
 
-use super::{json, yaml};
 use crate::{
     exit::Exit,
     objects::{ObjectsOrigin, Sources},
+    structured::{json, yaml},
     terminal::{Paint, Terminal, plain},
 };
 

@@ -6,9 +6,9 @@ use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use netverdict_probe::{ProbeError, Status};
 
-use super::{json, yaml};
 use crate::{
     exit::Exit,
+    structured::{json, yaml},
     table::{Cell, Columns},
     terminal::{Paint, Terminal},
 };

@@ -1,4 +1,4 @@
-//! `sql QUERY`: one statement that reads, over every table of the record.
+//! `sql QUERY`: one read-only statement over the tables of the record.
 
 mod result;
 
@@ -8,20 +8,21 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use netverdict_flowlog::answer::{SqlAnswer, SqlQuestion};
 
-use super::json;
 use crate::{
     exit::Exit,
     service::{Service, ServiceOptions},
+    structured::json,
     terminal::Terminal,
+    wording::gap_lines,
 };
 
-/// Asks the record in SQL
+/// Queries the record in SQL
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     /// The statement; - reads it from standard input
     query: String,
-    /// How to print the rows
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     #[command(flatten)]
@@ -38,7 +39,7 @@ Examples:
   From a file, to a spreadsheet
     {program} sql - -o csv < report.sql > report.csv
 
-json prints a list of objects, one a row. Gaps in the time asked about are named on standard error.
+json prints a list of objects, one per row. Gaps in the time of the query are listed on standard error.
 Exit codes: 0 done, 1 it failed, 2 the arguments were not understood.";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -48,7 +49,7 @@ enum Output {
     Csv,
 }
 
-/// Longer statements are refused before they are read whole.
+/// Longest statement that is read from standard input. The service's own limit is lower, and its error names it.
 const MOST_QUERY_BYTES: u64 = 1 << 20;
 
 pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
@@ -70,7 +71,7 @@ pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> a
         bail!("the query is empty; write one statement, like \"select * from flows limit 10\"");
     }
     let service = Service::connect(&arguments.service)?;
-    // Always the same form: it alone carries gaps and warnings beside the rows.
+    // Whatever is printed: only JSON answers carry gaps and warnings beside the rows.
     let question = SqlQuestion { query, format: "json".to_owned() };
     let answer: SqlAnswer = service.post("/v1/sql", &question).await?;
     let text = match arguments.output {
@@ -82,7 +83,7 @@ pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> a
     for reason in &answer.stale {
         terminal.warn(&format!("the answer may be out of date: {reason}"));
     }
-    for line in super::why::gap_lines(&answer.gaps) {
+    for line in gap_lines(&answer.gaps) {
         terminal.warn(&format!("known to be missing: {line}"));
     }
     if answer.truncated {

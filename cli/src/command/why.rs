@@ -1,23 +1,22 @@
-//! `why SOURCE DESTINATION`: the recorded verdict for a connection, and who decided it.
+//! `why SOURCE DESTINATION`: the recorded verdict on a connection, and the policies that decided.
 
 mod explain;
 
-pub(super) use explain::{gap_lines, near_miss_detail, near_miss_name, reason_text};
-
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use netverdict_flowlog::answer::WhyAnswer;
 
-use super::{json, yaml};
 use crate::{
     exit::Exit,
     moment::Moment,
     place::{Destination, Place, namespace_name},
     service::{Service, ServiceOptions},
+    structured::{json, yaml},
     terminal::Terminal,
+    wording::time_text,
 };
 
-/// Says why a connection is allowed or denied: which policies decided, as they stood then
+/// Explains why a connection was allowed or denied: the policies that decided, as they were at that time
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -27,19 +26,19 @@ pub(crate) struct Arguments {
     /// Where it goes to: NAMESPACE/POD, POD, an address or [IPv6 address], then :PORT and /PROTOCOL
     #[arg(value_name = "DESTINATION[:PORT][/PROTOCOL]", value_parser = Destination::parse)]
     destination: Destination,
-    /// Namespace of pods that are named without one
+    /// Namespace of pods that are given without one
     #[arg(short, long, env = "NETVERDICT_NAMESPACE", default_value = "default", value_parser = namespace_name)]
     namespace: String,
-    /// Look back so far from then: a span like 15m, or a time [default: 15m]
+    /// Search from this time: a span like 15m before the end, or a time [default: 15m]
     #[arg(long, value_name = "SPAN|TIME", value_parser = Moment::parse)]
     since: Option<Moment>,
-    /// Ask about a moment in the past: a time, or a span like 2h for two hours ago
+    /// Search until this time in the past: a time, or a span like 2h for two hours ago [default: now]
     #[arg(long, value_name = "TIME|SPAN", value_parser = Moment::parse)]
     at: Option<Moment>,
-    /// How to print the answer; wide adds the text of each policy as it stood
+    /// Output format; wide adds the text of each policy, as it was at that time
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// Exit with 0 if allowed, 3 if denied, 4 if not known
+    /// Exit with 0 if allowed, 3 if denied, 4 if unknown
     #[arg(long)]
     exit_status: bool,
     #[command(flatten)]
@@ -90,7 +89,7 @@ pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> a
 
 fn parameters(arguments: &Arguments, now: DateTime<Utc>) -> [(&'static str, Option<String>); 6] {
     let Arguments { source, destination, namespace, since, at, output: _, exit_status: _, service: _ } = arguments;
-    // A span looks back from the moment that is asked about.
+    // A span of `--since` ends at the time of `--at`.
     let end = at.map_or(now, |moment| moment.resolve(now));
     [
         ("source", Some(source.text(namespace))),
@@ -100,9 +99,4 @@ fn parameters(arguments: &Arguments, now: DateTime<Utc>) -> [(&'static str, Opti
         ("since", since.map(|moment| time_text(moment, end))),
         ("at", at.map(|moment| time_text(moment, now))),
     ]
-}
-
-/// As the service reads times.
-pub(super) fn time_text(moment: Moment, now: DateTime<Utc>) -> String {
-    moment.resolve(now).to_rfc3339_opts(SecondsFormat::Micros, true)
 }

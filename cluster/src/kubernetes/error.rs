@@ -1,32 +1,25 @@
-//! Why a cluster could not be read, and what to do about it.
+//! Why a cluster cannot be read. The remedy depends on who asks, so it is not part of these messages.
 
 use std::error::Error;
 
 use kube::config::{InClusterError, KubeconfigError};
 use thiserror::Error;
 
-/// What a role needs so that its holders can ask us about a whole cluster.
-const RIGHTS: &str = "list on pods, namespaces, nodes, services and the network policies of all namespaces";
-
 #[derive(Debug, Error)]
-pub(crate) enum ClusterError {
-    #[error("no cluster to read: {0}\n  name manifests with -f, or a kubeconfig with --kubeconfig or KUBECONFIG")]
+pub enum ClusterError {
+    #[error("no cluster to read: {0}")]
     Kubeconfig(#[source] KubeconfigError),
-    #[error("no cluster to read: {0}\n  the pod's service account has to be mounted, or name manifests with -f")]
+    #[error("no cluster to read: {0}")]
     InCluster(#[source] InClusterError),
-    #[error("the kubeconfig has no context `{context}`\n  it has {known}")]
+    #[error("the kubeconfig has no context `{context}`; expected one of {known}")]
     UnknownContext { context: String, known: String },
-    #[error(
-        "the API server {server} refused our credentials\n  log in to the cluster again, or choose another one with --context"
-    )]
+    #[error("the API server {server} refused our credentials")]
     Credentials { server: String },
-    #[error("may not {doing}: {message}\n  ask for a role with {RIGHTS}, or name manifests with -f")]
+    #[error("may not {doing}: {message}")]
     Forbidden { doing: String, message: String },
     #[error("the API server {server} did not {doing}: {message}")]
     Refused { server: String, doing: String, message: String },
-    #[error(
-        "cannot reach the API server {server}: {reason}\n  is it the right cluster? `kubectl config get-contexts` lists them, --context chooses"
-    )]
+    #[error("cannot reach the API server {server}: {reason}")]
     Unreachable { server: String, reason: String },
     #[error("an object among {plural} cannot be read: {source}")]
     Object { plural: String, source: serde_json::Error },
@@ -49,7 +42,7 @@ impl ClusterError {
     }
 }
 
-/// The clients' errors are wrapped several times; the innermost says what happened.
+/// The client wraps its errors several times; the innermost says what happened.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

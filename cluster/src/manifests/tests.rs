@@ -1,4 +1,5 @@
 use super::*;
+use crate::{Cluster, ClusterState, Generations, Layer};
 
 const POLICY: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a, namespace: db}, spec: {podSelector: {}}}\n";
 
@@ -23,8 +24,30 @@ impl Folder {
         fs::rename(&beside, path).unwrap();
     }
 
-    fn open(&self) -> Manifests {
-        Manifests::open(&self.root.path().join("manifests"), &self.root.path().join("state")).unwrap()
+    fn open(&self) -> Followed {
+        let state = self.root.path().join("state");
+        let manifests = Manifests::open(&self.root.path().join("manifests"), &state, Duration::ZERO).unwrap();
+        let mut cluster = Cluster::new(Generations::open(&state).unwrap());
+        let layer = cluster.add_source(manifests.name());
+        Followed { manifests, cluster, layer }
+    }
+}
+
+/// A folder, and the cluster that it alone makes.
+struct Followed {
+    manifests: Manifests,
+    cluster: Cluster,
+    layer: Layer,
+}
+
+impl Followed {
+    /// Polls the folder: the cluster as it is now, or `None` if nothing was reported.
+    fn look(&mut self) -> Option<ClusterState> {
+        self.manifests.poll();
+        let updates: Vec<Update> = self.manifests.updates.drain(..).collect();
+        let reported = !updates.is_empty();
+        updates.into_iter().for_each(|update| self.cluster.apply(self.layer, update));
+        self.cluster.state(0).filter(|_| reported)
     }
 }
 
@@ -33,7 +56,7 @@ fn policies(state: &ClusterState) -> Vec<String> {
 }
 
 /// Looks until something is said.
-fn look(manifests: &mut Manifests) -> ClusterState {
+fn look(manifests: &mut Followed) -> ClusterState {
     let began = Instant::now();
     loop {
         if let Some(state) = manifests.look() {
@@ -135,5 +158,47 @@ fn folder_that_vanishes_leaves_everything_as_it_was() {
     let state = look(&mut manifests);
     assert_eq!(policies(&state), ["NetworkPolicy db/a"]);
     assert!(state.troubles[0].contains("manifest folder"), "{:?}", state.troubles);
-    assert!(Manifests::open(Path::new("/nowhere"), folder.root.path()).is_err());
+    assert_eq!(state.stale.iter().map(|stale| stale.source).collect::<Vec<_>>(), ["manifests"]);
+    fs::rename(folder.root.path().join("elsewhere"), folder.root.path().join("manifests")).unwrap();
+    let state = look(&mut manifests);
+    assert_eq!((policies(&state).len(), state.troubles.len(), state.stale.len()), (1, 0, 0));
+    assert!(Manifests::open(Path::new("/nowhere"), folder.root.path(), Duration::ZERO).is_err());
+}
+
+#[test]
+fn file_that_is_no_utf8_is_left_out_and_told_and_keeps_its_last_good_objects() {
+    let folder = Folder::new();
+    folder.write("a.yaml", POLICY);
+    let mut manifests = folder.open();
+    look(&mut manifests);
+    let path = folder.root.path().join("manifests/a.yaml");
+    // A name in Latin-1: with replaced characters it would be another object.
+    fs::write(&path, POLICY.replace("name: a", "name: caf\u{e9}").chars().map(|c| c as u8).collect::<Vec<u8>>())
+        .unwrap();
+    let state = look(&mut manifests);
+    assert_eq!(policies(&state), ["NetworkPolicy db/a"]);
+    assert!(state.troubles[0].contains("not UTF-8 from byte"), "{:?}", state.troubles);
+}
+
+#[test]
+fn copies_of_manifests_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    folder.write("secret.yaml", "{apiVersion: v1, kind: Secret, metadata: {name: a}, stringData: {password: hunter2}}");
+    look(&mut folder.open());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let kept = folder.root.path().join("state/manifests");
+    let copies: Vec<_> = fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!((mode(&kept), copies.iter().map(|copy| mode(copy)).collect::<Vec<_>>()), (0o700, vec![0o600]));
+}
+
+#[tokio::test]
+async fn source_reports_what_it_holds_then_that_it_is_in_sync_then_each_change() {
+    let folder = Folder::new();
+    folder.write("a.yaml", POLICY);
+    let mut manifests = folder.open().manifests;
+    assert!(matches!(manifests.next().await, Ok(Some(Update::Changes(changes))) if changes.len() == 3));
+    assert!(matches!(manifests.next().await, Ok(Some(Update::InSync))));
+    folder.write("b.yaml", &POLICY.replace("name: a", "name: b"));
+    assert!(matches!(manifests.next().await, Ok(Some(Update::Changes(_)))));
 }

@@ -1,7 +1,7 @@
-//! Snapshot after snapshot → rows of the change logs: what was put, what was deleted, when, and in which snapshot.
+//! Rows of the change logs from one snapshot to the next: what was put, what was deleted, when, and in which snapshot.
 //!
-//! What was told is kept in the state directory, so that a restart repeats nothing and a deletion that happened while
-//! the collector was down is told when it comes back. After another boot everything is put again with its first time.
+//! What was recorded is kept in the state directory, so that a restart repeats nothing, and a deletion that happened while
+//! the collector was down is recorded when it comes back. After another boot everything is put again with its first time.
 
 mod rows;
 
@@ -24,45 +24,45 @@ use xxhash_rust::xxh3::xxh3_128;
 use self::rows::describe;
 use crate::{
     clock,
-    cluster::{ClusterState, assembly::Texts},
+    cluster::{ClusterState, PolicyObjects},
     input::Fact,
-    layered::Edit,
+    persistent_map::Edit,
     state::{self, StateError},
     wal::{Chain, Frame, WalError},
 };
 
 const FOLDER: &str = "change-log";
-/// Where it all was, as a whole, before it was a log.
+/// Where an earlier release kept the same, as one file.
 const FORMER_FILE: &str = "change-log.json";
-/// Of the records. One that an earlier release would read wrongly gets another number: it is then not read at all.
+/// Version of the records. A layout that an earlier release would misread gets another number, so that it is not read.
 const LAYOUT: u8 = 1;
 
 #[derive(Debug, Error)]
 pub enum ChangesError {
-    #[error("what the change logs were told cannot be kept in the state directory")]
+    #[error("the state of the change logs cannot be kept in the state directory")]
     Log(#[from] WalError),
     #[error(transparent)]
     File(#[from] StateError),
-    #[error("what the change logs were told cannot be written down")]
+    #[error("the state of the change logs cannot be written as JSON")]
     Content(#[from] serde_json::Error),
 }
 
-/// What the change logs say of the present.
+/// The objects and decisions as the change logs have them.
 #[derive(Debug)]
 pub struct Changes {
     chain: Chain,
     former: PathBuf,
     node: Arc<str>,
     boot_id: Arc<str>,
-    told: Told,
-    /// What was told since the last save.
+    recorded: Recorded,
+    /// What was recorded since the last save.
     unsaved: Unsaved,
-    /// The cluster of the last call, to pass over what has not changed since.
-    seen: Option<(Arc<Snapshot>, Arc<Texts>)>,
+    /// The cluster of the last call, to skip what has not changed since.
+    seen: Option<(Arc<Snapshot>, Arc<PolicyObjects>)>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Told {
+struct Recorded {
     boot_id: String,
     attributions: BTreeSet<AttributionId>,
     /// By kind, namespace and name.
@@ -75,7 +75,7 @@ struct Unsaved {
     objects: BTreeSet<String>,
 }
 
-/// What was told, as a whole or since the record before.
+/// What was recorded: all of it, or since the record before.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     whole: bool,
@@ -86,27 +86,27 @@ struct Record {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry {
-    /// Of the row without its head.
+    /// Hash of the row without its head.
     content: String,
     since_ns: i64,
-    /// The row as a deletion has it: who it was, without what it held.
+    /// The row of its deletion: which object it was, without its content.
     deletion: Arc<Fact>,
 }
 
 impl Changes {
-    /// `anew`: nothing that was told before is on record any more.
+    /// `anew`: nothing that was recorded before is on record any more.
     ///
     /// # Errors
     /// The state directory cannot be used.
     pub fn open(state_dir: &Path, node: Arc<str>, boot_id: Arc<str>, anew: bool) -> Result<Self, ChangesError> {
         let (chain, links, _) = Chain::open(&state_dir.join(FOLDER), LAYOUT)?;
         let former = state_dir.join(FORMER_FILE);
-        let mut told = if anew { Told::default() } else { state::load(&former)?.unwrap_or_default() };
+        let mut recorded = if anew { Recorded::default() } else { state::load(&former)?.unwrap_or_default() };
         let mut damaged = 0;
         for frame in links {
             match frame? {
                 Frame::Payload(_, payload) => match serde_json::from_slice(&payload) {
-                    Ok(record) => told.take(record),
+                    Ok(record) => recorded.take(record),
                     Err(_) => damaged += payload.len() as u64,
                 },
                 Frame::Damaged(_, bytes) => damaged += bytes,
@@ -115,22 +115,22 @@ impl Changes {
         if damaged > 0 {
             tracing::error!(
                 damaged.bytes = damaged,
-                "what the change logs were told cannot all be read; some of it is told again, and deletions may be missing"
+                "state of the change logs cannot all be read; some rows are repeated, and deletions may be missing"
             );
         }
         if anew {
-            told = Told::default();
+            recorded = Recorded::default();
         }
-        if told.boot_id != *boot_id {
-            // A crash of the node may have taken with it what was told last.
-            told.attributions.clear();
+        if recorded.boot_id != *boot_id {
+            // A crash of the node may have lost the last rows.
+            recorded.attributions.clear();
         }
-        Ok(Self { chain, former, node, boot_id, told, unsaved: Unsaved::default(), seen: None })
+        Ok(Self { chain, former, node, boot_id, recorded, unsaved: Unsaved::default(), seen: None })
     }
 
-    /// Rows for everything in which the cluster differs from what was told.
+    /// Rows for everything in which the cluster differs from what was recorded.
     ///
-    /// `number`: of the snapshot. `time_ns`: when it came into force. `owner_id`: as the compiler gives them out; 0 for what it does not know.
+    /// `number`: of the snapshot. `time_ns`: when it came into force. `owner_id`: the compiler's; 0 for unknown owners.
     pub fn rows(
         &mut self,
         cluster: &ClusterState,
@@ -145,14 +145,14 @@ impl Changes {
             node: self.node.clone(),
             boot_id: self.boot_id.clone(),
         };
-        let again = std::mem::replace(&mut self.told.boot_id, self.boot_id.to_string()) != *self.boot_id;
+        let again = std::mem::replace(&mut self.recorded.boot_id, self.boot_id.to_string()) != *self.boot_id;
         let seen = self.seen.replace((cluster.snapshot.clone(), cluster.policies.clone()));
         let first = seen.is_none();
         let mut objects = describe(&seen.unwrap_or_default(), cluster, &head, owner_id);
         if first {
-            // What is gone since an earlier run is known by having been told.
+            // Objects that are gone since an earlier run: they were recorded.
             let there: BTreeSet<&String> = objects.iter().map(|(key, _)| key).collect();
-            let gone = self.told.objects.keys().filter(|key| !there.contains(key));
+            let gone = self.recorded.objects.keys().filter(|key| !there.contains(key));
             let gone: Vec<_> = gone.map(|key| (key.clone(), None)).collect();
             objects.extend(gone);
         }
@@ -166,10 +166,10 @@ impl Changes {
         facts
     }
 
-    /// The row for an object that is there, unless it was told.
+    /// The row for an object that exists, unless it was recorded.
     fn put(&mut self, key: String, mut fact: Fact, time_ns: i64, again: bool) -> Option<Fact> {
         let content = content_of(&fact);
-        let known = self.told.objects.get(&key).filter(|known| known.content == content);
+        let known = self.recorded.objects.get(&key).filter(|known| known.content == content);
         if known.is_some() && !again {
             return None;
         }
@@ -178,13 +178,13 @@ impl Changes {
             head.time = clock::at(since_ns);
         }
         self.unsaved.objects.insert(key.clone());
-        self.told.objects.insert(key, Entry { content, since_ns, deletion: Arc::new(emptied(fact.clone())) });
+        self.recorded.objects.insert(key, Entry { content, since_ns, deletion: Arc::new(emptied(fact.clone())) });
         Some(fact)
     }
 
-    /// The row for an object that is gone, if it was ever there.
+    /// The row for an object that is gone, if it was recorded.
     fn delete(&mut self, key: String, head: &ChangeHead) -> Option<Fact> {
-        let mut fact = Arc::unwrap_or_clone(self.told.objects.remove(&key)?.deletion);
+        let mut fact = Arc::unwrap_or_clone(self.recorded.objects.remove(&key)?.deletion);
         self.unsaved.objects.insert(key);
         if let Some(old) = fact.head_mut() {
             *old = ChangeHead { change: ChangeKind::Delete, ..head.clone() };
@@ -192,10 +192,11 @@ impl Changes {
         Some(fact)
     }
 
-    /// Rows for those of these attributions that were not told before.
+    /// Rows for those of these attributions that were not recorded before.
     pub fn attributions(&mut self, meanings: &[(AttributionId, Decision)], time_ns: i64) -> Vec<Fact> {
-        let Self { told, unsaved, .. } = self;
-        let new = meanings.iter().filter(|(id, _)| told.attributions.insert(*id) && unsaved.attributions.insert(*id));
+        let Self { recorded, unsaved, .. } = self;
+        let new =
+            meanings.iter().filter(|(id, _)| recorded.attributions.insert(*id) && unsaved.attributions.insert(*id));
         let row = |(id, decision): &(AttributionId, Decision)| AttributionRow {
             time: clock::at(time_ns),
             node: self.node.clone(),
@@ -204,16 +205,16 @@ impl Changes {
         new.map(|meaning| Fact::Attribution(Box::new(row(meaning)))).collect()
     }
 
-    /// Remembers what was told; to be called once the rows are safe.
+    /// Keeps what was recorded; to be called once the rows are safe.
     ///
     /// # Errors
-    /// It could not be written: a restart would tell again what was told.
+    /// It could not be written: a restart would repeat the rows.
     pub fn save(&mut self) -> Result<(), ChangesError> {
         if self.unsaved.attributions.is_empty() && self.unsaved.objects.is_empty() {
             return Ok(());
         }
         if self.chain.wants_whole() {
-            let Told { boot_id, attributions, objects } = &self.told;
+            let Recorded { boot_id, attributions, objects } = &self.recorded;
             let whole = Record {
                 whole: true,
                 boot_id: boot_id.clone(),
@@ -224,10 +225,10 @@ impl Changes {
             self.chain.release_before_whole()?;
             state::remove(&self.former)?;
         } else {
-            let entry = |key: &String| (key.clone(), self.told.objects.get(key).cloned());
+            let entry = |key: &String| (key.clone(), self.recorded.objects.get(key).cloned());
             let difference = Record {
                 whole: false,
-                boot_id: self.told.boot_id.clone(),
+                boot_id: self.recorded.boot_id.clone(),
                 attributions: self.unsaved.attributions.iter().copied().collect(),
                 objects: self.unsaved.objects.iter().map(entry).collect(),
             };
@@ -238,7 +239,7 @@ impl Changes {
     }
 }
 
-impl Told {
+impl Recorded {
     fn take(&mut self, record: Record) {
         let Record { whole, boot_id, attributions, objects } = record;
         if whole {
@@ -257,7 +258,7 @@ impl Told {
     }
 }
 
-/// Tells contents apart without keeping them: policies can be long.
+/// A hash, to compare contents without keeping them: policies can be long.
 fn content_of(fact: &Fact) -> String {
     let mut fact = fact.clone();
     if let Some(head) = fact.head_mut() {
@@ -265,7 +266,7 @@ fn content_of(fact: &Fact) -> String {
         let time = DateTime::<Utc>::UNIX_EPOCH;
         *head = ChangeHead { change: ChangeKind::Put, time, snapshot: 0, node: nothing.clone(), boot_id: nothing };
     }
-    // Owner ids are new after every restart, and say nothing of the object.
+    // Owner ids are new after every restart, and are no property of the object.
     if let Fact::Endpoint(row) = &mut fact {
         row.owner_id = 0;
     }

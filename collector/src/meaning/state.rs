@@ -1,4 +1,4 @@
-//! A snapshot with what the compiler made of its addresses, as it is kept until the events that it judged are read.
+//! A snapshot with what the compiler made of its addresses, as it is kept until the events that it decided are read.
 //!
 //! Hundreds of states are kept at once, and each differs from the one before in little: what is equal is shared.
 
@@ -16,7 +16,7 @@ use netverdict_policy::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::layered::{Edit, Layered};
+use crate::persistent_map::{Edit, PersistentMap};
 
 /// All that enriching and attributing an event of its revision needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,17 +50,17 @@ pub struct WholeState {
 
 #[derive(Clone, Debug, Default)]
 struct Content {
-    namespaces: Layered<String, Arc<Namespace>>,
-    pods: Layered<ObjectKey, Arc<Pod>>,
-    nodes: Layered<String, Arc<Node>>,
-    services: Layered<ObjectKey, Arc<Service>>,
-    policies: Layered<PolicyKey, Arc<Policy>>,
+    namespaces: PersistentMap<String, Arc<Namespace>>,
+    pods: PersistentMap<ObjectKey, Arc<Pod>>,
+    nodes: PersistentMap<String, Arc<Node>>,
+    services: PersistentMap<ObjectKey, Arc<Service>>,
+    policies: PersistentMap<PolicyKey, Arc<Policy>>,
     names: Arc<BTreeMap<String, BTreeSet<IpAddr>>>,
     pod_ranges: Arc<BTreeSet<IpNet>>,
     audit_all: bool,
-    addresses: Layered<IpAddr, PeerEntry>,
-    blocks: Layered<IpNet, PeerEntry>,
-    owners: Layered<OwnerId, Arc<Owner>>,
+    addresses: PersistentMap<IpAddr, PeerEntry>,
+    blocks: PersistentMap<IpNet, PeerEntry>,
+    owners: PersistentMap<OwnerId, Arc<Owner>>,
 }
 
 /// What leads from one state's content to another's.
@@ -125,7 +125,7 @@ impl SnapshotState {
             .find_map(|block| self.content.blocks.get(&block.trunc()).copied())
     }
 
-    /// Who has exactly this address, as the kernel was told.
+    /// Owner of exactly this address, as it was written to the kernel.
     pub fn owner_id(&self, address: IpAddr) -> OwnerId {
         self.content.addresses.get(&address).map_or(OwnerId::NOBODY, |entry| entry.owner)
     }

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use netverdict_abi::{Direction as AbiDirection, KernelReason, VerdictEvent, address::v4_mapped, event::flag};
-use netverdict_flowlog::row::{DropReason, EndpointKind};
-use netverdict_policy::{AttributionId, FailedDimension, ObjectKey, Verdict};
+use netverdict_flowlog::row::{DropReason, EndpointKind, RecordType};
+use netverdict_policy::{AttributionId, FailedDimension, ObjectKey, Reason, Verdict};
 
 use super::*;
 use crate::{

@@ -25,7 +25,8 @@ use self::policies::{Action, Trace};
 use crate::{
     batch::ForeignBatch,
     observation::{
-        ClaimedEnd, ClaimedEnds, Cursor, Decider, Ends, FlowTuple, Observation, Origin, Outcome, Report, Volume, Window,
+        ClaimedEnd, ClaimedEnds, Cursor, Decider, Ends, FlowTuple, ForeignRecord, Observation, Origin, Outcome, Report,
+        Volume, Window,
     },
 };
 
@@ -39,19 +40,6 @@ const LONGEST_WINDOW: i64 = 86_400;
 const NANOSECONDS: i64 = 1_000_000_000;
 /// Characters of an error text that are kept: it may quote the line.
 const MOST_DETAIL: usize = 200;
-
-/// What becomes of a line.
-#[derive(Debug)]
-pub enum Line {
-    Flow(Observation),
-    /// A flow without any traffic: older Calico exports a denial again and again with all statistics 0.
-    Empty,
-    /// `hash`: of the line, by which it is recognised when it is sent again.
-    Unreadable {
-        hash: u128,
-        unreadable: Unreadable,
-    },
-}
 
 /// Why a line was not read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -108,7 +96,7 @@ struct Flow<'a> {
     num_connections_live: u64,
 }
 
-/// What tells the flows of one window apart.
+/// Identifies a flow within its window.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 struct Key<'a> {
@@ -130,14 +118,19 @@ struct Key<'a> {
     policies: Option<&'a RawValue>,
 }
 
-/// Reads the lines of a batch.
-pub fn observations(batch: &ForeignBatch) -> impl Iterator<Item = Line> + '_ {
+/// Reads the lines of a batch. A flow without any traffic is empty: older Calico exports a denial again and again with
+/// all statistics 0.
+pub fn records(batch: &ForeignBatch) -> impl Iterator<Item = ForeignRecord> + '_ {
     let received = batch.ingest_ns.div_euclid(NANOSECONDS);
     let lines = batch.bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     lines.map(move |line| match read(line, received) {
-        Ok(Some(observation)) => Line::Flow(observation),
-        Ok(None) => Line::Empty,
-        Err(unreadable) => Line::Unreadable { hash: xxh3_128(line), unreadable },
+        Ok(Some(observation)) => ForeignRecord::Flow(observation),
+        Ok(None) => ForeignRecord::Empty,
+        Err(unreadable) => ForeignRecord::Unreadable {
+            hash: xxh3_128(line),
+            label: unreadable.label(),
+            detail: unreadable.to_string(),
+        },
     })
 }
 
@@ -211,8 +204,8 @@ fn window(flow: &Flow<'_>, received: i64) -> Result<Window, Unreadable> {
     near.then_some(Window { start, end }).ok_or(Unreadable::Window { start, end, received })
 }
 
-/// A hash of all that tells this flow from others of its window. Policies are hashed as they were understood: the order
-/// of JSON fields means nothing.
+/// Hash of everything that identifies a flow within its window. Policies are hashed as parsed, so the order of JSON
+/// fields does not matter.
 fn identity(key: &Key<'_>, trace: &Trace) -> serde_json::Result<u128> {
     serde_json::to_vec(&(key, trace)).map(|bytes| xxh3_128(&bytes))
 }

@@ -1,7 +1,7 @@
 //! Kept states as records of a log, and back.
 //!
-//! A state is written as what leads to it from another one, or from nothing; that a state came into force, or never
-//! will, is a record of its own.
+//! A state is written as a delta to another one, or to nothing. That it came into force, or never will, is a record of
+//! its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,7 +36,7 @@ pub(super) enum Record {
     },
 }
 
-/// States that follow one another from one that was written as a whole.
+/// A full state and the deltas after it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Epoch {
     pub(super) last_number: u64,
@@ -55,12 +55,12 @@ pub(super) struct Contents {
     pub(super) highest: u64,
     /// Bytes that cannot be read.
     pub(super) damaged: u64,
-    /// States that cannot be known, because what they are differences from cannot.
+    /// States that cannot be restored, because the state that they are deltas to cannot be read.
     pub(super) lost: u64,
 }
 
 impl Contents {
-    /// `states`: of what the log comes after.
+    /// `states`: those from before the log.
     pub(super) fn read(
         frames: impl Iterator<Item = Result<Frame, WalError>>,
         states: BTreeMap<u64, SnapshotState>,
@@ -115,7 +115,7 @@ impl Contents {
                     state.revision = revision;
                 }
             }
-            // It stays: the next one may be a difference from it.
+            // It is kept: the next one may be a delta to it.
             Record::Abandoned { number } => {
                 self.highest = self.highest.max(number);
                 self.abandoned.insert(number);

@@ -19,7 +19,10 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::*;
-use crate::wal::{FsyncPolicy, Replayed, Wal, WalRecord};
+use crate::{
+    batch::RingBatch,
+    wal::{FsyncPolicy, LogRecord, Replayed, Wal},
+};
 
 mod crash;
 mod disk;

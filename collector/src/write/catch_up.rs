@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Writer {
-    /// Takes again what the log holds beyond the last commit. `meanings`: what a boot's ids mean.
+    /// Replays what the log holds beyond the last commit. `meanings`: what a boot's ids mean.
     ///
     /// # Errors
     /// The log cannot be read, or the rows not be kept.
@@ -43,7 +43,7 @@ impl Writer {
         }
         self.take(None, Input::GapCause(GapCause::RingFull));
         self.hand_over()?;
-        tracing::info!(wal.records = records, "write-ahead log taken again");
+        tracing::info!(wal.records = records, "write-ahead log replayed");
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use netverdict_flowlog::flow_id;
 use netverdict_policy::model::Protocol;
 
-use super::{answer, columns, texts};
+use super::columns::{answer, columns, texts};
 
 /// `cidr_contains(ip, cidr)`: whether a block holds an address; null where either is none. An address alone is a
 /// block of one. Never true across families.

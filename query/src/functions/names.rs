@@ -10,11 +10,11 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
-use super::{columns, texts};
+use super::columns::{answer, columns, texts};
 use crate::cells;
 
-/// `policy_names(decided_by)`: `db/default-deny, db/allow-api#0`: who decided, with the rule where one did. Policies
-/// that only passed the flow on, or would have decided if they were enforced, are left out. Empty where none decided.
+/// `policy_names(decided_by)`: the policies that decided, with the rule if there is one: `db/default-deny,
+/// db/allow-api#0`. Without policies that passed the flow on or are only staged. Empty if none decided.
 pub(super) fn policy_names() -> ScalarUDF {
     ListText { name: "policy_names", line: policy_name, separator: ", ", signature: signature() }.into()
 }
@@ -121,7 +121,7 @@ impl ScalarUDFImpl for ListText {
                 })
             })
             .collect();
-        super::answer(lines)
+        answer(lines)
     }
 }
 

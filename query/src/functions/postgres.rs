@@ -1,4 +1,4 @@
-//! The functions that Grafana and psql ask PostgreSQL for and DataFusion lacks.
+//! PostgreSQL functions that Grafana and psql use and DataFusion lacks.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
-use super::{answer, columns, texts};
+use super::columns::{answer, columns, texts};
 
-/// The PostgreSQL that clients may take it for.
+/// The PostgreSQL version that clients are told.
 const SERVER_VERSION: &str = "16.6";
 const SERVER_VERSION_NUMBER: &str = "160006";
 
@@ -57,7 +57,7 @@ impl ScalarUDFImpl for CurrentSetting {
                 Some("default_transaction_read_only" | "transaction_read_only") => Some("on"),
                 Some("max_index_keys") => Some("32"),
                 None => None,
-                // The second argument says that null will do.
+                // With the second argument an unknown setting is null.
                 Some(_) if columns.len() > 1 => None,
                 Some(other) => return exec_err!("unrecognized configuration parameter \"{other}\""),
             });

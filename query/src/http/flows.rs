@@ -9,7 +9,7 @@ use axum::{
 use chrono::Utc;
 use netverdict_flowlog::answer::FlowsAnswer;
 
-use super::{Api, parameters};
+use super::api::{Api, parameters};
 use crate::{
     QueryError,
     flows::{self, Parameters},

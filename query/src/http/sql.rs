@@ -13,10 +13,10 @@ use axum::{
 use datafusion_postgres::arrow_pg::datatypes::into_pg_type;
 use netverdict_flowlog::answer::{Gap, SqlAnswer, SqlColumn, SqlQuestion};
 
-use super::Api;
+use super::api::Api;
 use crate::{QueryError, cells, execute::flat, gaps, notes::Notes};
 
-/// Most bytes of a header that carries gaps or reasons; what does not fit is counted there.
+/// Most bytes of a header with gaps or reasons. Another header has their number, also of those that do not fit.
 const MAX_HEADER: usize = 4096;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,10 +51,10 @@ pub(super) async fn sql(State(api): State<Arc<Api>>, headers: HeaderMap, body: B
     })?;
     let format = Format::of(&question, &headers)?;
     let notes = Arc::new(Notes::default());
-    let limit = api.executor.limit(None);
-    let plan = api.executor.plan(&question.query, limit).await?;
+    let deadline = api.executor.deadline(None);
+    let plan = api.executor.plan(&question.query, deadline).await?;
     let plan = if format == Format::Csv { flat(plan)? } else { plan };
-    let rows = api.executor.run(plan, limit, Arc::clone(&notes)).await?;
+    let rows = api.executor.run(plan, deadline, Arc::clone(&notes)).await?;
     let schema = Arc::clone(&rows.schema);
     let (batches, truncated) = rows.collect(api.max_rows).await?;
     let gaps = match notes.window() {
@@ -126,7 +126,7 @@ fn arrow_bytes(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, Q
     Ok(writer.into_inner()?)
 }
 
-/// What JSON says beside the rows, as headers.
+/// Gaps and reasons as headers: CSV and Arrow have no place for them.
 fn about(gaps: &[Gap], stale: &[String], truncated: bool) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut put = |name: &'static str, text: String| {

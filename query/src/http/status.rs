@@ -1,4 +1,4 @@
-//! Whether the service works, and what it reads from.
+//! Health, metrics, and the state of the service and its collectors.
 
 use std::sync::Arc;
 
@@ -11,13 +11,17 @@ use axum::{
 use netverdict_flowlog::FORMAT_VERSION;
 use serde_json::{Value, json};
 
-use super::Api;
+use super::api::Api;
 
 /// 200 when the data directory can be listed.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
     match api.executor.store().readable().await {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("the data directory cannot be listed: {error}\n")),
+        Err(error) => {
+            // This is answered without the secret, so the path is only logged.
+            tracing::warn!(%error, "the data directory cannot be listed");
+            (StatusCode::SERVICE_UNAVAILABLE, "the data directory cannot be listed: see the service's log\n".to_owned())
+        }
     }
 }
 
@@ -26,7 +30,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, content)], api.executor.metrics().text())
 }
 
-/// The service's own state, its collectors' and what it leaves out.
+/// The state of the service and its collectors, and the files that cannot be read.
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Value> {
     let store = api.executor.store();
     let collectors = store.collectors();

@@ -9,7 +9,7 @@ use axum::{
 use chrono::Utc;
 use netverdict_flowlog::answer::WhyAnswer;
 
-use super::{Api, parameters};
+use super::api::{Api, parameters};
 use crate::{
     QueryError,
     why::{Parameters, Question},
@@ -20,5 +20,5 @@ pub(super) async fn why(
     query: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<WhyAnswer>, QueryError> {
     let question = Question::of(&parameters(query)?, Utc::now())?;
-    Ok(Json(api.in_time(Box::pin(crate::why::answer(&api.executor, &question))).await?))
+    Ok(Json(api.in_time(Box::pin(crate::why::answer(&api.history, &question))).await?))
 }

@@ -1,33 +1,23 @@
-//! Statements of one connection, in the simple and the extended protocol. Everything that reads goes through the
-//! executor, with its guard and its deadline; what only concerns the session (`SET`, `SHOW`, `BEGIN`) is answered here.
+//! Statements of one connection, in the simple and the extended protocol. Statements that read go through the executor,
+//! with its guard and its deadline; those that only concern the session (`SET`, `SHOW`, `BEGIN`) are answered here.
 
-use std::{fmt::Debug, sync::Arc, time::Instant};
+use std::{fmt::Debug, sync::Arc};
 
-use arrow::datatypes::DataType;
 use async_trait::async_trait;
-use datafusion::{
-    common::ParamValues,
-    logical_expr::LogicalPlan,
-    prelude::SessionContext,
-    sql::{parser::Statement as Parsed, sqlparser::ast::Statement},
-};
+use datafusion::{logical_expr::LogicalPlan, prelude::SessionContext, sql::sqlparser::ast::Statement};
 use datafusion_postgres::{
-    DfSessionService, Parser, QueryHook,
-    arrow_pg::datatypes::{
-        arrow_schema_to_pg_fields, df::deserialize_parameters_with_server_types, encode_recordbatch,
-    },
-    datafusion_pg_catalog::sql::PostgresCompatibilityParser,
+    QueryHook,
+    arrow_pg::datatypes::{arrow_schema_to_pg_fields, encode_recordbatch},
     hooks::{HookClient, set_show::SetShowHook, transactions::TransactionStatementHook},
     pgwire::{
         api::{
-            ClientInfo, ClientPortalStore, Type,
+            ClientInfo, ClientPortalStore,
             portal::{Format, Portal},
             query::{ExtendedQueryHandler, SimpleQueryHandler},
             results::{QueryResponse, Response},
-            stmt::QueryParser,
             store::PortalStore,
         },
-        error::{ErrorInfo, PgWireError, PgWireResult},
+        error::{PgWireError, PgWireResult},
         messages::PgWireBackendMessage,
         types::format::FormatOptions,
     },
@@ -35,90 +25,64 @@ use datafusion_postgres::{
 use futures::{Sink, StreamExt, stream};
 
 use super::{
+    client_error::to_client,
+    login::LoggedIn,
+    prepare::{Prepared, Preparer, bind},
     settings::{self, Settings},
+    statements::Statements,
     warnings,
 };
-use crate::{
-    Executor, QueryError,
-    execute::{Rows, flat},
-    guard::MAX_STATEMENT,
-    notes::Notes,
-};
+use crate::{deadline::Deadline, execute::Rows, notes::Notes};
 
-/// Statements in one message of the simple protocol.
-const MAX_STATEMENTS: usize = 16;
-
-/// As the parser stores it: its text, and what came of it.
-type Prepared = (String, Option<(Statement, LogicalPlan)>);
-
-/// What all connections share.
-pub(super) struct Shared {
-    executor: Executor,
-    parser: PostgresCompatibilityParser,
-}
-
-impl Shared {
-    pub(super) fn new(executor: Executor) -> Self {
-        Self { executor, parser: PostgresCompatibilityParser::new() }
-    }
-}
-
-/// One connection's statements.
+/// The statements of a connection whose client has logged in.
 pub(super) struct Session {
-    shared: Arc<Shared>,
+    statements: Arc<Statements>,
     hooks: Vec<Arc<dyn QueryHook>>,
-    parser: Arc<Parser>,
+    /// A copy for the hooks: some of them set what a `SET` says, which must not reach other connections.
+    context: SessionContext,
+    preparer: Arc<Preparer>,
+    _logged_in: LoggedIn,
 }
 
 impl Session {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let own: Vec<Arc<dyn QueryHook>> = vec![
-            Arc::new(Settings(shared.executor.clone())),
+    pub(super) fn new(statements: Arc<Statements>, logged_in: LoggedIn) -> Self {
+        let hooks: Vec<Arc<dyn QueryHook>> = vec![
+            Arc::new(Settings(statements.executor.clone())),
             Arc::new(SetShowHook),
             Arc::new(TransactionStatementHook),
         ];
-        let mut all = own.clone();
-        all.push(Arc::new(Plan(shared.executor.clone())));
-        let context = Arc::new(shared.executor.context().clone());
-        let parser = DfSessionService::new_with_hooks(context, all).query_parser();
-        Self { shared, hooks: own, parser }
+        let context = SessionContext::new_with_state(statements.executor.context().state());
+        let preparer = Arc::new(Preparer::new(Arc::clone(&statements), hooks.clone(), context.clone()));
+        Self { statements, hooks, context, preparer, _logged_in: logged_in }
     }
 
-    /// The statements in a text. Those that cannot be taken apart are counted as one.
-    fn parse(&self, text: &str) -> PgWireResult<Vec<Statement>> {
-        let started = Instant::now();
-        let parsed = bounded(text).and_then(|()| {
-            let statements = self.shared.parser.parse(text).map_err(|error| QueryError::BadSql(error.to_string()))?;
-            match statements.len() {
-                0..=MAX_STATEMENTS => Ok(statements),
-                count => {
-                    let message = format!("expected at most {MAX_STATEMENTS} statements at once, found {count}");
-                    Err(QueryError::RefusedSql { message, remedy: "send them one by one" })
-                }
-            }
-        });
-        self.shared.executor.metrics().refused(&parsed, started.elapsed());
-        parsed.map_err(to_client)
-    }
-
-    /// Answers of statements that only concern the session; `None` for all others.
-    async fn aside(&self, statement: &Statement, client: &mut dyn HookClient) -> Option<PgWireResult<Response>> {
-        let context = self.shared.executor.context();
+    /// The answer of a statement that only concerns the session; `None` for all others.
+    async fn session_answer(
+        &self,
+        statement: &Statement,
+        client: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
         for hook in &self.hooks {
-            if let Some(response) = hook.handle_simple_query(statement, context, client).await {
+            if let Some(response) = hook.handle_simple_query(statement, &self.context, client).await {
                 return Some(response);
             }
         }
         None
     }
 
-    async fn run(&self, client: &mut dyn HookClient, plan: LogicalPlan, format: &Format) -> PgWireResult<Response> {
-        let limit = settings::limit(&self.shared.executor, client.metadata());
+    async fn run(
+        &self,
+        client: &mut dyn HookClient,
+        plan: LogicalPlan,
+        deadline: Deadline,
+        format: &Format,
+    ) -> PgWireResult<Response> {
+        let executor = &self.statements.executor;
         let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
         let fields = Arc::new(arrow_schema_to_pg_fields(plan.schema().as_arrow(), format, Some(options))?);
         let notes = Arc::new(Notes::default());
-        let rows = self.shared.executor.run(plan, limit, Arc::clone(&notes)).await.map_err(to_client)?;
-        warnings::tell(&self.shared.executor, &notes, limit, client).await?;
+        let rows = executor.run(plan, deadline, Arc::clone(&notes)).await.map_err(to_client)?;
+        warnings::send(executor, &notes, deadline, client).await?;
         let encoded = Arc::clone(&fields);
         let batches = stream::unfold(rows, |mut rows: Rows| async { Some((rows.next().await?, rows)) });
         let rows = batches.flat_map(move |batch| match batch {
@@ -138,18 +102,20 @@ impl SimpleQueryHandler for Session {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let statements = self.parse(text)?;
+        let deadline = |client: &C| settings::deadline(&self.statements.executor, client.metadata());
+        let statements = self.statements.parse(text, deadline(client)).await.map_err(to_client)?;
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
         }
         let mut responses = Vec::with_capacity(statements.len());
         for statement in statements {
-            if let Some(response) = self.aside(&statement, client).await {
+            if let Some(response) = self.session_answer(&statement, client).await {
                 responses.push(response?);
                 continue;
             }
-            let plan = planned(&self.shared.executor, &statement, client).await?;
-            responses.push(self.run(client, plan, &Format::UnifiedText).await?);
+            let deadline = deadline(client);
+            let plan = self.statements.plan(statement, deadline).await.map_err(to_client)?;
+            responses.push(self.run(client, plan, deadline, &Format::UnifiedText).await?);
         }
         Ok(responses)
     }
@@ -157,97 +123,31 @@ impl SimpleQueryHandler for Session {
 
 #[async_trait]
 impl ExtendedQueryHandler for Session {
-    type Statement = Prepared;
-    type QueryParser = Parser;
+    type Statement = Arc<Prepared>;
+    type QueryParser = Preparer;
 
-    fn query_parser(&self) -> Arc<Parser> {
-        Arc::clone(&self.parser)
+    fn query_parser(&self) -> Arc<Preparer> {
+        Arc::clone(&self.preparer)
     }
 
-    async fn do_query<C>(&self, client: &mut C, portal: &Portal<Prepared>, _max_rows: usize) -> PgWireResult<Response>
+    async fn do_query<C>(
+        &self,
+        client: &mut C,
+        portal: &Portal<Arc<Prepared>>,
+        _max_rows: usize,
+    ) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::PortalStore: PortalStore<Statement = Arc<Prepared>>,
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let prepared = &portal.statement.statement;
-        let (_, Some((statement, plan))) = prepared else { return Ok(Response::EmptyQuery) };
-        if let Some(response) = self.aside(statement, client).await {
+        if let Some(response) = self.session_answer(&portal.statement.statement.statement, client).await {
             return response;
         }
-        let plan = bind(plan, portal, &self.parser.get_parameter_types(prepared)?)?;
-        self.run(client, plan, &portal.result_column_format).await
-    }
-}
-
-/// The plan with its parameters' values.
-fn bind(plan: &LogicalPlan, portal: &Portal<Prepared>, wire: &[Type]) -> PgWireResult<LogicalPlan> {
-    let planning = |error: datafusion::error::DataFusionError| to_client(error.into());
-    let mut types: Vec<(String, Option<DataType>)> =
-        plan.get_parameter_types().map_err(planning)?.into_iter().collect();
-    types.sort_by_key(|(name, _)| name.trim_start_matches('$').parse().unwrap_or(u32::MAX));
-    let types: Vec<Option<&DataType>> = types.iter().map(|(_, data_type)| data_type.as_ref()).collect();
-    let wire: Vec<Option<&Type>> = wire.iter().map(Some).collect();
-    let values: ParamValues = deserialize_parameters_with_server_types(portal, &types, &wire)?;
-    plan.clone().replace_params_with_values(&values).map_err(planning)
-}
-
-async fn planned<C: ClientInfo + ?Sized>(
-    executor: &Executor,
-    statement: &Statement,
-    client: &C,
-) -> PgWireResult<LogicalPlan> {
-    let limit = settings::limit(executor, client.metadata());
-    let plan = executor.plan_statement(Parsed::Statement(Box::new(statement.clone())), limit).await;
-    plan.and_then(flat).map_err(to_client)
-}
-
-fn bounded(text: &str) -> Result<(), QueryError> {
-    if text.len() <= MAX_STATEMENT {
-        return Ok(());
-    }
-    let message = format!("expected a statement of at most {MAX_STATEMENT} bytes, found {}", text.len());
-    Err(QueryError::RefusedSql { message, remedy: "ask in parts" })
-}
-
-pub(super) fn to_client(error: QueryError) -> PgWireError {
-    let mut info = ErrorInfo::new("ERROR".into(), error.sqlstate().into(), error.to_string());
-    info.hint = Some(error.remedy().to_owned()).filter(|remedy| !remedy.is_empty());
-    PgWireError::UserError(Box::new(info))
-}
-
-/// Plans what the extended protocol prepares, as the executor would.
-struct Plan(Executor);
-
-#[async_trait]
-impl QueryHook for Plan {
-    async fn handle_simple_query(
-        &self,
-        _: &Statement,
-        _: &SessionContext,
-        _: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
-        None
-    }
-
-    async fn handle_extended_parse_query(
-        &self,
-        statement: &Statement,
-        _: &SessionContext,
-        client: &(dyn ClientInfo + Send + Sync),
-    ) -> Option<PgWireResult<LogicalPlan>> {
-        Some(planned(&self.0, statement, client).await)
-    }
-
-    async fn handle_extended_query(
-        &self,
-        _: &Statement,
-        _: &LogicalPlan,
-        _: &ParamValues,
-        _: &SessionContext,
-        _: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
-        None
+        let executor = &self.statements.executor;
+        let deadline = settings::deadline(executor, client.metadata());
+        let plan = bind(executor, portal, deadline).await?;
+        self.run(client, plan, deadline, &portal.result_column_format).await
     }
 }

@@ -1,4 +1,4 @@
-//! What an answer cannot know, said to clients as warnings: psql shows them, and none is a row.
+//! Gaps and stale data as PostgreSQL warnings beside the rows: psql shows them.
 
 use std::sync::Arc;
 
@@ -13,26 +13,26 @@ use netverdict_flowlog::answer::merged;
 
 use tokio::time::{Instant, timeout};
 
-use crate::{Executor, execute::Limit, gaps, notes::Notes, tables::Window};
+use crate::{Executor, deadline::Deadline, gaps, notes::Notes, tables::Window};
 
-/// Gaps that are told one by one: the newest.
-const TOLD: usize = 5;
+/// Gaps that get a warning each: the newest. The others are counted.
+const MAX_GAPS: usize = 5;
 /// `warning`, of PostgreSQL.
 const STATE: &str = "01000";
 
-/// Says what is missing or out of date in what a statement reads. It is known once its first rows are. The rows come
-/// first: it takes no more than half of the time that is left for them.
-pub(super) async fn tell(
+/// Warns of gaps and stale data in the time that a statement reads, which is known once its first rows are. The rows have
+/// priority: looking for gaps takes at most half of the time that is left.
+pub(super) async fn send(
     executor: &Executor,
     notes: &Arc<Notes>,
-    limit: Limit,
+    deadline: Deadline,
     client: &mut dyn HookClient,
 ) -> PgWireResult<()> {
-    // What has no times has no gaps either.
+    // No table with times was read.
     let Some(window) = notes.window() else { return Ok(()) };
-    let left = limit.deadline.saturating_duration_since(Instant::now()) / 2;
+    let left = deadline.at.saturating_duration_since(Instant::now()) / 2;
     let found = timeout(left, find(executor, window, notes)).await;
-    let late = || vec![("there was no time to tell what is missing".to_owned(), "select * from gaps")];
+    let late = || vec![("there was no time left to look for gaps".to_owned(), "select * from gaps")];
     for (message, hint) in found.unwrap_or_else(|_| late()) {
         let mut info = ErrorInfo::new("WARNING".into(), STATE.into(), message);
         info.hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
@@ -50,13 +50,16 @@ async fn find(executor: &Executor, window: Window, notes: &Arc<Notes>) -> Vec<(S
     match gaps::touching(executor, window, notes).await {
         Ok(gaps) => {
             let gaps = merged(&gaps);
-            let more = gaps.len().saturating_sub(TOLD);
+            let more = gaps.len().saturating_sub(MAX_GAPS);
             if more > 0 {
                 warnings.push((format!("{more} older gaps touch this time"), "select * from gaps"));
             }
             warnings.extend(gaps.iter().skip(more).map(|gap| (format!("known to be missing: {gap}"), "")));
         }
-        Err(error) => warnings.push((format!("what is missing cannot be told: {error}"), "")),
+        Err(error) => {
+            let reason = error.answer().message;
+            warnings.push((format!("the gaps of this time are not known: {reason}"), "select * from gaps"));
+        }
     }
     warnings
 }

@@ -6,10 +6,10 @@ use netverdict_flowlog::{Table, row::Row};
 
 use crate::{
     Executor, QueryError,
-    fresh::{Boundary, FreshAnswer},
     notes::Notes,
     records,
     tables::Window,
+    unflushed::{Boundary, UnflushedAnswer},
 };
 
 /// Of one table. Files have to be listed after it was asked for, and without those behind a boundary.
@@ -30,7 +30,7 @@ impl Fresh {
         notes: &Arc<Notes>,
     ) -> Result<Self, QueryError> {
         let now = Instant::now();
-        let FreshAnswer { rows: answers, problems } =
+        let UnflushedAnswer { rows: answers, problems } =
             executor.store().collectors().rows_since(table, Window::default(), since).await;
         for problem in problems {
             notes.stale(problem);

@@ -17,7 +17,7 @@ use netverdict_flowlog::{
 use tempfile::TempDir;
 
 use super::{fold::Changes, *};
-use crate::{Options, fresh::Collectors, metrics::Metrics, tables::Store, threads::Threads};
+use crate::{Executor, Options, metrics::Metrics, tables::Store, threads::Threads, unflushed::Collectors};
 
 const BOOT: &str = "7f9c24e5-2f0d-4b6e-9c55-0f6f3a1a2b3c";
 
@@ -72,17 +72,17 @@ fn snapshot(node: &str, number: u64, pods: u64) -> Row {
     }))
 }
 
-/// A data directory, and an executor over it without any collector.
+/// A data directory, and the policy states in it. There is no collector.
 struct Record {
     folder: TempDir,
-    executor: Executor,
+    history: History,
 }
 
 impl Record {
     async fn new(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let executor = executor(folder.path(), options).await;
-        Self { folder, executor }
+        let history = history(folder.path(), options).await;
+        Self { folder, history }
     }
 
     fn write(&self, node: &str, segment: u64, rows: &[Row]) -> Vec<PathBuf> {
@@ -111,7 +111,7 @@ impl Record {
     }
 
     async fn at(&self, node: Option<&str>, moment: Moment) -> Option<State> {
-        rebuild(&self.executor, node, moment, &Arc::default()).await.expect("a state can be read")
+        rebuild(&self.history, node, moment, &Arc::default()).await.expect("a state can be read")
     }
 
     async fn newest(&self) -> State {
@@ -120,12 +120,12 @@ impl Record {
 
     /// By one who keeps nothing.
     async fn anew(&self, node: Option<&str>, moment: Moment) -> Vec<String> {
-        let executor = executor(self.folder.path(), &["--kept-states", "0"]).await;
-        pods(&rebuild(&executor, node, moment, &Arc::default()).await.expect("read").expect("a state"))
+        let history = history(self.folder.path(), &["--kept-states", "0"]).await;
+        pods(&rebuild(&history, node, moment, &Arc::default()).await.expect("read").expect("a state"))
     }
 
     fn metric(&self, name: &str) -> u64 {
-        let text = self.executor.metrics().text();
+        let text = self.history.executor().metrics().text();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         line.unwrap_or_default()
     }
@@ -137,14 +137,15 @@ impl Record {
     }
 }
 
-async fn executor(data: &Path, more: &[&str]) -> Executor {
+async fn history(data: &Path, more: &[&str]) -> History {
     let arguments = ["query", "--data-dir", data.to_str().expect("UTF-8")];
     let options = Options::try_parse_from(arguments.iter().chain(more)).expect("options");
     let metrics = Arc::new(Metrics::default());
     let collectors = Arc::new(Collectors::new(&options.data, Arc::clone(&metrics)).expect("a client"));
     let store = Store::open(data, collectors, Arc::clone(&metrics)).expect("a store");
     let threads = Threads::start(2).expect("threads");
-    Executor::new(Arc::new(store), threads, &options.limits, metrics).await.expect("an executor")
+    let executor = Executor::new(Arc::new(store), threads, &options.limits, metrics).await.expect("an executor");
+    History::new(executor, &options.limits)
 }
 
 /// `pod-1=2`: the pod, and the state that changed it last.
@@ -215,7 +216,7 @@ async fn damaged_files_cost_what_they_said_and_are_told() {
     fs::write(&third, bytes).expect("written");
     for _ in 0..2 {
         let notes = Arc::new(Notes::default());
-        let state = rebuild(&record.executor, None, Moment::Newest, &notes).await.expect("read").expect("a state");
+        let state = rebuild(&record.history, None, Moment::Newest, &notes).await.expect("read").expect("a state");
         assert_eq!((state.number, pods(&state)), (3, vec!["pod-1=2".into(), "pod-2=2".into()]));
         assert!(state.problems[0].contains("had 3 pods, 2 are on record"), "{:?}", state.problems);
         assert!(notes.reasons().iter().any(|reason| reason.contains("cannot be read and is left out")), "{notes:?}");

@@ -24,9 +24,9 @@ use parquet::{arrow::arrow_reader::ParquetRecordBatchReaderBuilder, file::metada
 
 use super::{Window, committed::Manifests, footer::Contents};
 use crate::{
-    fresh::{Boundary, Collectors},
     metrics::Metrics,
     notes::Notes,
+    unflushed::{Boundary, Collectors},
 };
 
 /// Footers that are read at once.

@@ -1,5 +1,4 @@
-//! The newest attempt on record between two ends: the records of its flow at either end, and what else is on record
-//! between them.
+//! The newest attempt on record between two ends: its records at both ends, and totals of all other records between them.
 
 use std::sync::Arc;
 
@@ -16,32 +15,34 @@ use netverdict_policy::{
 };
 
 use super::{
-    Question, blame,
+    asked::Question,
+    decider::decider,
     totals::{DeniedBefore, Totals},
 };
 use crate::{
     Executor, QueryError, cells,
-    flows::{end_condition, end_name, port_condition},
+    flow_condition::{end_condition, port_condition},
+    names::end_name,
     notes::Notes,
     records::{self, literal, of_kind},
 };
 
-/// Seconds within which records of a source port at two nodes are of one attempt, where its destination was translated
-/// in between.
+/// Seconds within which records of one source port at two nodes belong to one attempt, although its destination was
+/// translated in between.
 const TOGETHER: i64 = 10;
-/// Protocols, families, directions, verdicts and dispositions together: more cannot be.
+/// Upper bound of the combinations of protocol, family, direction, verdict and disposition.
 const MOST_TOTALS: usize = 10_000;
 
 pub(super) struct Attempt {
     /// The newest record of it.
     newest: FlowRow,
-    /// At either end, the newest; at least one is there.
+    /// The newest record at each end; at least one is there.
     egress: Option<FlowRow>,
     ingress: Option<FlowRow>,
     totals: Totals,
 }
 
-/// The newest attempt of the protocol that is asked about. Where none is named, that is TCP if there is any.
+/// The newest attempt over the protocol of the question. Where it names none, TCP attempts are preferred.
 pub(super) async fn find(
     executor: &Executor,
     question: &Question,
@@ -77,8 +78,8 @@ fn ours() -> String {
     format!("method <> '{}'", Method::Reported.as_str())
 }
 
-/// The newest record where a condition holds. A close tells the verdict of its beginning: it counts only where that is
-/// not on record.
+/// The newest record where a condition holds. The record of a connection's end repeats the verdict of its begin, so it is
+/// taken only where the begin is not on record.
 async fn last(executor: &Executor, condition: &str, notes: &Arc<Notes>) -> Result<Option<FlowRow>, QueryError> {
     let tail = format!(
         "ORDER BY CASE WHEN record_type = '{}' THEN 1 ELSE 0 END, last_time DESC, time DESC, seq DESC NULLS LAST LIMIT 1",
@@ -88,8 +89,8 @@ async fn last(executor: &Executor, condition: &str, notes: &Arc<Notes>) -> Resul
     Ok(rows.pop())
 }
 
-/// The newest record of the same connection at the other end: of the same 5-tuple; or of the same source port at about
-/// the same time with a Service's address at one end, which was translated before the other.
+/// The newest record of the same connection at the other end: with the same 5-tuple; or with the same source port at about
+/// the same time, where one end has the Service's address and the other the translated one.
 async fn other_end(
     executor: &Executor,
     question: &Question,
@@ -156,12 +157,12 @@ impl Attempt {
         self.newest.time
     }
 
-    /// Number of the state that judged; 0 where it is not known.
+    /// The policy state that decided; 0 where it is not known.
     pub(super) fn snapshot(&self) -> u64 {
         self.newest.snapshot
     }
 
-    /// As the destination's end saw it, if it did.
+    /// The destination's record, or else the newest.
     fn furthest(&self) -> &FlowRow {
         self.ingress.as_ref().unwrap_or(&self.newest)
     }
@@ -179,7 +180,7 @@ impl Attempt {
         Protocol(self.newest.protocol)
     }
 
-    /// Who the ends are, for judging again.
+    /// The flow, to be evaluated again.
     pub(super) fn flow(&self) -> Flow {
         let row = self.furthest();
         let end = |end: &EndpointRow, address| match end.kind {
@@ -200,12 +201,12 @@ impl Attempt {
         (end(&row.source, row.source_ip.to_string()), end(&row.destination, row.destination_ip.to_string()))
     }
 
-    /// Whether the source's end dropped it, so that nothing came to the destination.
+    /// The source's node dropped it, so nothing reached the destination.
     pub(super) fn stopped_at_source(&self) -> bool {
         self.ingress.is_none() && self.egress.as_ref().is_some_and(|row| row.disposition == DispositionName::Dropped)
     }
 
-    /// Ends that are pods and of which nothing is on record.
+    /// Ends that are pods and have no record.
     pub(super) fn missing_points(&self) -> Vec<PointName> {
         let row = self.furthest();
         let mut missing = Vec::new();
@@ -240,9 +241,9 @@ impl Attempt {
             method: row.method.as_str().into(),
             confidence: row.confidence.as_str().into(),
             mode: row.mode.as_str().into(),
-            decided_by: deciders(|decision| decision.decided_by().map(blame::decider).collect()),
-            passed: deciders(|decision| decision.passed().map(blame::decider).collect()),
-            staged: deciders(|decision| decision.staged().map(blame::decider).collect()),
+            decided_by: deciders(|decision| decision.decided_by().map(decider).collect()),
+            passed: deciders(|decision| decision.passed().map(decider).collect()),
+            staged: deciders(|decision| decision.staged().map(decider).collect()),
             near_misses: row.near_misses.to_vec(),
             snapshot: row.snapshot,
             attribution_id: row.attribution_id.0.cast_signed(),
@@ -257,12 +258,12 @@ impl Attempt {
         }
     }
 
-    /// Denials of the same kind before the newest attempt, if that was none.
+    /// Denials of the same kind before the newest attempt, if that was not denied.
     pub(super) fn denied_before(&self, verdict: Verdict) -> Option<DeniedBefore> {
         if verdict == Verdict::Denied { None } else { self.totals.denied_before(&self.newest) }
     }
 
-    /// What was seen over other protocols and families, where that came out otherwise.
+    /// Other protocols and families whose verdict was another one.
     pub(super) fn otherwise(&self, verdict: Verdict) -> Vec<WhyOtherwise> {
         self.totals.otherwise(&self.newest, verdict)
     }

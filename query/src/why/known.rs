@@ -1,4 +1,4 @@
-//! Whether a pod that is asked about was ever there, which one may be meant if not, and when it last was.
+//! Pods of a question that are not in the policy state: when they were deleted, or which similar names there are.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,26 +11,28 @@ use netverdict_policy::ObjectKey;
 
 use crate::{
     Executor, QueryError, cells,
+    history::History,
     notes::Notes,
     question::Asked,
     records::{self, literal, of_kind, quoted},
     state::{self, Moment, State},
 };
 
-/// Names that are suggested.
+/// Most names in a suggestion.
 const SUGGESTIONS: usize = 3;
-/// Names that are compared.
+/// Most names that are compared with the unknown one.
 const MAX_NAMES: usize = 100_000;
 
-/// The state in force at a time; or, where a pod was gone by then, the last one that had it. Refuses pods that are
-/// nowhere on record.
+/// The policy state in force at a time; or, if a pod was deleted by then, the last state that had it. An error for pods
+/// that are not on record.
 pub(super) async fn state_with(
-    executor: &Executor,
+    history: &History,
     ends: &[&Asked],
     to: DateTime<Utc>,
     notes: &Arc<Notes>,
 ) -> Result<State, QueryError> {
-    let state = state::rebuild(executor, None, Moment::At(to), notes).await?;
+    let executor = history.executor();
+    let state = state::rebuild(history, None, Moment::At(to), notes).await?;
     if state.is_none()
         && let Some(first) = first(executor, "record.snapshots WHERE true", notes).await?
     {
@@ -63,14 +65,14 @@ pub(super) async fn state_with(
     };
     match last {
         None => Ok(state),
-        Some(number) => {
-            let moment = Moment::Number(number.saturating_sub(1));
-            Ok(state::rebuild(executor, Some(&state.node), moment, notes).await?.unwrap_or(state))
+        Some(snapshot) => {
+            let moment = Moment::Number(snapshot.saturating_sub(1));
+            Ok(state::rebuild(history, Some(&state.node), moment, notes).await?.unwrap_or(state))
         }
     }
 }
 
-/// When a pod went that the newest state does not have. `None`: it was on another node's record only.
+/// When a pod that is not in the newest state was deleted. `None`: it is only on another node's record.
 pub(super) async fn deleted(
     executor: &Executor,
     newest: &State,
@@ -84,8 +86,8 @@ pub(super) async fn deleted(
     Ok(last_deletion(&changes(executor, pod, now, notes).await?, Some(newest)).map(|(_, time)| time))
 }
 
-/// The number of the state in which a pod was no longer there, and when, by all that is on record of it. `None`: it was on
-/// another node's record only. Refuses a pod that is nowhere.
+/// Snapshot and time of a pod's deletion, from all its changes on record. `None`: it is only on another node's record. An
+/// error for a pod that is not on record.
 async fn gone_long(
     executor: &Executor,
     key: &ObjectKey,
@@ -110,14 +112,14 @@ async fn gone_long(
     Ok(last_deletion(&changes, state))
 }
 
-/// By the record of the node of a state.
+/// The last deletion on the record of a state's node.
 fn last_deletion(changes: &[EndpointChangeRow], state: Option<&State>) -> Option<(u64, DateTime<Utc>)> {
     let of_node = |row: &&EndpointChangeRow| state.is_some_and(|state| *row.head.node == *state.node);
     let deletions = changes.iter().filter(|row| row.head.change == ChangeKind::Delete).filter(of_node);
     deletions.map(|row| (row.head.snapshot, row.head.time)).max()
 }
 
-/// The first time in a table, as far as a condition holds.
+/// The first time in a table, where a condition holds.
 async fn first(executor: &Executor, rows: &str, notes: &Arc<Notes>) -> Result<Option<DateTime<Utc>>, QueryError> {
     #[derive(serde::Deserialize)]
     struct First {
@@ -177,7 +179,7 @@ fn remedy(key: &ObjectKey, names: &BTreeSet<ObjectKey>) -> String {
     }
 }
 
-/// The same name elsewhere, names that begin alike (a pod of the same workload), and names that differ little.
+/// Similar names, best first: the same name elsewhere, a common beginning (a pod of the same workload), a small distance.
 fn nearest<'a>(key: &ObjectKey, names: &'a BTreeSet<ObjectKey>) -> Vec<&'a ObjectKey> {
     let distance = |other: &ObjectKey| {
         let name = match other.name == key.name {
@@ -185,7 +187,7 @@ fn nearest<'a>(key: &ObjectKey, names: &'a BTreeSet<ObjectKey>) -> Vec<&'a Objec
             false if other.name.starts_with(&key.name) || key.name.starts_with(&other.name) => 1,
             false => edits(&key.name, &other.name),
         };
-        // Another namespace is one mistake, however it is spelled.
+        // Another namespace counts as one mistake, however different it is.
         (name + edits(&key.namespace, &other.namespace).min(2), other.name.len())
     };
     let mut near: Vec<&ObjectKey> = names.iter().collect();

@@ -1,4 +1,4 @@
-//! An answer in one sentence. It only words what the answer holds.
+//! An answer as one sentence.
 
 #[cfg(test)]
 mod tests;
@@ -11,25 +11,25 @@ use netverdict_flowlog::{
 use netverdict_policy::{NearMiss, ObjectKey, Reason, Role, Verdict};
 
 use super::{
-    judged::{Path, SOURCE_EGRESS},
     totals::DeniedBefore,
+    verdict::{PathVerdict, SOURCE_EGRESS},
 };
 
-/// What the sentence tells and the answer does not hold.
+/// Facts for the sentence that are not in the answer.
 #[derive(Default)]
-pub(super) struct Beside {
-    /// What was assumed because it was not asked; empty where nothing was.
+pub(super) struct SentenceContext {
+    /// The assumption made where the question leaves the port open; empty where there is none.
     pub assumption: String,
     pub denied_before: Option<DeniedBefore>,
-    /// Of the attempt on record: 4 or 6.
+    /// IP family of the attempt on record: 4 or 6.
     pub family: Option<u8>,
-    /// What the newest state says of the connection as a whole.
-    pub newest: Option<Path>,
+    /// The newest policy state's verdict on the whole connection.
+    pub newest: Option<PathVerdict>,
 }
 
 /// The sentence for an answer that is otherwise complete.
-pub(super) fn sentence(answer: &WhyAnswer, now: DateTime<Utc>, beside: &Beside) -> String {
-    let Beside { assumption, denied_before, family, newest } = beside;
+pub(super) fn sentence(answer: &WhyAnswer, now: DateTime<Utc>, context: &SentenceContext) -> String {
+    let SentenceContext { assumption, denied_before, family, newest } = context;
     let on_record = answer.points.iter().any(|point| point.last_seen.is_some());
     let mut text = String::new();
     if !on_record {
@@ -67,7 +67,7 @@ pub(super) fn sentence(answer: &WhyAnswer, now: DateTime<Utc>, beside: &Beside) 
     }
     if let Some(other) = answer.points.iter().find(|point| point.hypothetical && point.verdict == Verdict::Denied) {
         let verb = match newest {
-            // It was told of that end already.
+            // The sentence has named that point already.
             Some(path) if path.verdict == Verdict::Denied && path.point == other.point => None,
             Some(path) if path.verdict == Verdict::Allowed => Some("would have denied"),
             _ => Some("would deny"),
@@ -134,7 +134,7 @@ fn denied(answer: &WhyAnswer, point: &WhyPoint) -> String {
     text
 }
 
-/// What was seen over other protocols and families.
+/// Other protocols and families whose verdict was another one.
 fn otherwise(answer: &WhyAnswer, family: Option<u8>, now: DateTime<Utc>) -> String {
     let each = answer.otherwise.iter().map(|other| {
         let over = match (other.protocol == answer.protocol, Some(other.family) == family) {
@@ -151,7 +151,7 @@ fn otherwise(answer: &WhyAnswer, family: Option<u8>, now: DateTime<Utc>) -> Stri
     each.collect()
 }
 
-/// Which pods are no longer there.
+/// Pods that were deleted since.
 fn deleted(answer: &WhyAnswer, on_record: bool, now: DateTime<Utc>) -> String {
     let mut text = String::new();
     for end in [&answer.source, &answer.destination] {
@@ -167,8 +167,8 @@ fn deleted(answer: &WhyAnswer, on_record: bool, now: DateTime<Utc>) -> String {
     text
 }
 
-/// When it was, what has become of the policies, and what they would say now.
-fn aftermath(point: &WhyPoint, now: DateTime<Utc>, newest: Option<&Path>) -> String {
+/// When it was, whether the policies were changed or deleted since, and their verdict now.
+fn aftermath(point: &WhyPoint, now: DateTime<Utc>, newest: Option<&PathVerdict>) -> String {
     let mut text = seen(point, now);
     for (since, verb) in [(Since::Deleted, "deleted"), (Since::Changed, "changed")] {
         let mut such: Vec<String> =
@@ -178,7 +178,7 @@ fn aftermath(point: &WhyPoint, now: DateTime<Utc>, newest: Option<&Path>) -> Str
             text += &format!("; {} {verb} since", joined(&such, if such.len() == 1 { "was" } else { "were" }));
         }
     }
-    // Policies did not drop it, so they do not tell what would become of it now.
+    // It was not dropped by policy, so policies cannot tell whether it would be dropped now.
     if matches!(point.reason, Reason::SpoofedSource | Reason::OtherDrop) {
         return text;
     }
@@ -196,12 +196,12 @@ fn aftermath(point: &WhyPoint, now: DateTime<Utc>, newest: Option<&Path>) -> Str
     text
 }
 
-/// `, by db/allow-api rule 0`; nothing for nobody.
+/// `, by db/allow-api rule 0`; empty without deciders.
 fn by(deciders: &[Decider]) -> String {
     if deciders.is_empty() { String::new() } else { format!(", by {}", names(deciders)) }
 }
 
-fn allowed(answer: &WhyAnswer, now: DateTime<Utc>, newest: Option<&Path>) -> String {
+fn allowed(answer: &WhyAnswer, now: DateTime<Utc>, newest: Option<&PathVerdict>) -> String {
     let real = || answer.points.iter().filter(|point| !point.hypothetical);
     let mut deciders: Vec<String> = real().flat_map(|point| &point.decided_by).map(name).collect();
     deciders.dedup();
@@ -251,8 +251,8 @@ fn unknown_because(point: &WhyPoint) -> String {
     }
 }
 
-/// The rule that came furthest of those policies that deny: what is staged has near misses too, and repairing it opens
-/// nothing. None where no policy has a rule.
+/// The nearest miss among the rules of the policies that deny. Staged policies have near misses, too, but changing them
+/// would allow nothing. `None` where no denying policy has a rule.
 fn nearest(point: &WhyPoint) -> Option<&NearMiss> {
     let decides = |miss: &NearMiss| {
         let key = &miss.policy;

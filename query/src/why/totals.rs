@@ -1,5 +1,5 @@
-//! All that is on record between two ends, counted: by protocol, family, direction, verdict and what became of the packet.
-//! What is counted together is told together, so nothing of it is mixed.
+//! Numbers of all records between two ends: by protocol, family, direction, verdict and disposition. An answer never adds
+//! up groups that differ in one of them.
 
 use std::collections::BTreeSet;
 
@@ -19,14 +19,14 @@ pub(super) struct Total {
     direction: String,
     verdict: String,
     disposition: String,
-    /// Ends of connections, of which the beginning is counted already, if it is on record.
+    /// Records of connections' ends. Where the begin is on record, it is counted already.
     closes: bool,
     events: u64,
     first: DateTime<Utc>,
     last: DateTime<Utc>,
 }
 
-/// Events that are told together.
+/// Events of one group.
 pub(super) struct Count {
     pub events: u64,
     pub first: DateTime<Utc>,
@@ -44,7 +44,7 @@ impl Totals {
         self.0.iter().any(|total| total.protocol == number)
     }
 
-    /// Events like that of a row, at the same end.
+    /// The group of a row: same verdict and disposition, at the same end.
     pub(super) fn of(&self, row: &FlowRow) -> Count {
         let alike = |total: &&Total| {
             (total.protocol, total.family) == (row.protocol, row.family)
@@ -72,7 +72,7 @@ impl Totals {
     pub(super) fn otherwise(&self, row: &FlowRow, verdict: Verdict) -> Vec<WhyOtherwise> {
         let kinds: BTreeSet<(u8, u8)> = self.0.iter().map(|total| (total.protocol, total.family)).collect();
         let others = kinds.into_iter().filter(|kind| *kind != (row.protocol, row.family));
-        let told = others.filter_map(|(protocol, family)| {
+        let others = others.filter_map(|(protocol, family)| {
             let newest = self.newest(protocol, family)?;
             let alike = || self.of_kind(protocol, family).filter(|total| total.is(newest));
             let last_seen = alike().map(|total| total.last).max()?;
@@ -81,17 +81,19 @@ impl Totals {
             let count = DIRECTIONS.map(|direction| at(direction).sum::<u64>()).into_iter().max()?;
             Some(WhyOtherwise { protocol: Protocol(protocol).to_string(), family, verdict: newest, count, last_seen })
         });
-        told.filter(|other| other.verdict != verdict).collect()
+        others.filter(|other| other.verdict != verdict).collect()
     }
 
-    /// What both ends together said last.
+    /// The newest verdict of both ends together.
     fn newest(&self, protocol: u8, family: u8) -> Option<Verdict> {
         let at = |direction: &str| {
             let there = self.of_kind(protocol, family).filter(|total| total.direction == direction);
             Verdict::from_name(&there.max_by_key(|total| total.last)?.verdict)
         };
-        let said = DIRECTIONS.map(at);
-        [Verdict::Denied, Verdict::Unknown, Verdict::Allowed].into_iter().find(|verdict| said.contains(&Some(*verdict)))
+        let verdicts = DIRECTIONS.map(at);
+        [Verdict::Denied, Verdict::Unknown, Verdict::Allowed]
+            .into_iter()
+            .find(|verdict| verdicts.contains(&Some(*verdict)))
     }
 
     fn of_kind(&self, protocol: u8, family: u8) -> impl Iterator<Item = &Total> {

@@ -173,7 +173,7 @@ async fn a_scan_from_one_socket_does_not_load_it_all() {
     for port in 1..1_000_u16 {
         rows.extend(flows(one.clone(), |row| {
             row.destination_port = port;
-            row.seq += 2 * u64::from(port);
+            row.seq = row.seq.map(|seq| seq + 2 * u64::from(port));
         }));
     }
     world.write(2, &rows);

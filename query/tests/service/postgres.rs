@@ -236,3 +236,33 @@ async fn statements_that_fail_before_they_run_are_counted() {
         assert!(metrics.contains(&line), "{line}: {metrics}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_connection_sets_does_not_reach_others() {
+    let world = World::new().await;
+    let served = world.serve().await;
+    let client = connect(&served, "netverdict", SECRET, "netverdict").await.expect("a login");
+    let other = connect(&served, "netverdict", SECRET, "netverdict").await.expect("a login");
+    let hour = "select extract(hour from timestamptz '2026-01-01T00:00:00Z')";
+    let before = text(&other, hour).await;
+    for set in [
+        "set timezone = 'Asia/Tokyo'",
+        "set timezone to 'Asia/Tokyo'",
+        "set session timezone = 'Asia/Tokyo'",
+        "set time zone 'Asia/Tokyo'",
+        "set local time zone 'Asia/Tokyo'",
+        "set local timezone = 'Asia/Tokyo'",
+        "set search_path to public, pg_catalog",
+    ] {
+        assert_eq!(text(&client, set).await, Ok(Vec::new()), "{set}");
+        assert_eq!(text(&other, hour).await, before, "after {set}");
+        assert_eq!(text(&other, "show time zone").await, Ok(vec!["UTC".into()]), "after {set}");
+        assert_eq!(served.sql(hour).await.0, 200);
+    }
+    let refused = text(&client, "set application_name = 1 + 1").await.expect_err("an expression");
+    assert!(refused.starts_with("22023"), "{refused}");
+    let refused = text(&client, "set session authorization postgres").await.expect_err("a refusal");
+    assert!(refused.starts_with("42501"), "{refused}");
+    let two = client.prepare("select 1; select 2").await.err().expect("a refusal");
+    assert_eq!(two.code().map(|code| code.code().to_owned()).as_deref(), Some("42501"), "{two}");
+}

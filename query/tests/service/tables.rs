@@ -67,6 +67,7 @@ async fn rows_of_another_system_have_a_cursor_and_no_lane() {
     let reported: Vec<Row> = reported.collect();
     rows.extend(reported);
     world.write(2, &rows);
+    world.collector.next_segment();
     let served = world.serve().await;
     let (status, body) = served
         .sql("select receiver, lane, cpu, seq, cursor, method from flows where receiver <> 'ring' order by cursor")

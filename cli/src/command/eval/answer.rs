@@ -4,7 +4,7 @@ use netverdict_manifest::Finding;
 use netverdict_policy::{Confidence, Evaluation, NearMiss, Point, Reason, Reference, Verdict};
 use serde::Serialize;
 
-use crate::command::why::reason_text;
+use crate::wording::reason_text;
 
 /// One flow's verdict.
 #[derive(Debug, Serialize)]

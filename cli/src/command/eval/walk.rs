@@ -9,8 +9,8 @@ use netverdict_policy::{
 };
 
 use crate::{
-    command::why::{near_miss_detail, near_miss_name, reason_text},
     terminal::{Paint, plain},
+    wording::{near_miss_detail, near_miss_name, reason_text},
 };
 
 const TIERS: [Tier; 3] = [Tier::Admin, Tier::NetworkPolicy, Tier::Baseline];

@@ -56,7 +56,7 @@ pub(super) fn csv(answer: &SqlAnswer) -> String {
     text
 }
 
-/// One object a row; of columns that share a name, the second is called `name_2`.
+/// One object per row; of columns with the same name, the second is called `name_2`.
 pub(super) fn objects(answer: &SqlAnswer) -> Vec<Map<String, Value>> {
     let mut seen = HashMap::<&str, usize>::new();
     let names: Vec<_> = answer

@@ -1,14 +1,15 @@
-//! An answer of `why` for people: the sentence, then what it rests on. Pure: the time is an argument.
+//! An answer of `why` as text: the sentence, then the facts behind it. Pure: the time is an argument.
 
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
-use netverdict_flowlog::answer::{Decider, Gap, Since, WhyAnswer, WhyEnd, WhyPoint, merged};
-use netverdict_policy::{NearMiss, Reason};
+use netverdict_flowlog::answer::{Decider, Since, WhyAnswer, WhyEnd, WhyPoint};
+use netverdict_policy::NearMiss;
 
 use crate::{
     moment::{ago, stamp},
     terminal::{Paint, plain, plain_lines},
+    wording::{gap_lines, near_miss_detail, near_miss_name, reason_text},
 };
 
 /// Several lines, ending with a newline.
@@ -34,7 +35,7 @@ fn end(end: &WhyEnd) -> String {
     if end.kind != "pod" {
         let _ = write!(text, " ({})", plain(&end.kind));
     }
-    // An end that is only an address has nothing to add.
+    // An end without a name is its address already.
     for address in end.addresses.iter().filter(|address| **address != end.name) {
         let _ = write!(text, "  {}", plain(address));
     }
@@ -101,7 +102,7 @@ fn explain_point(text: &mut String, point: &WhyPoint, wide: bool, now: DateTime<
     }
 }
 
-/// A packet that was dropped before any policy was asked.
+/// A packet that was dropped before policies were evaluated.
 fn explain_not_policy(text: &mut String, point: &WhyPoint, now: DateTime<Utc>, paint: Paint) {
     let reason = paint.yellow(&plain(&point.drop_reason));
     let _ = writeln!(text, "{}: dropped as {reason}, not by policy", point_name(&point.point));
@@ -112,34 +113,7 @@ fn point_name(point: &str) -> String {
     plain(point).replace('-', " ")
 }
 
-/// The closed list of reasons, as people say them.
-pub(in crate::command) fn reason_text(reason: Reason) -> &'static str {
-    match reason {
-        Reason::NoPolicy => "no policy selects it in this direction",
-        Reason::RuleMatch => "a rule allows it",
-        Reason::ExplicitAccept => "an admin rule accepts it",
-        Reason::BaselineAccept => "a baseline rule accepts it",
-        Reason::NodeLocalExempt => "traffic of the pod's own node is exempt",
-        Reason::Reply => "a reply to an allowed connection",
-        Reason::Related => "an ICMP error about an allowed connection",
-        Reason::SelfTraffic => "a pod may always reach itself",
-        Reason::EstablishedStale => "the connection is older than the policy that would deny it",
-        Reason::Midstream => "the connection is older than the probe",
-        Reason::IsolatedNoMatch => "isolated, and no rule matches",
-        Reason::ExplicitDeny => "an admin rule denies it",
-        Reason::BaselineDeny => "a baseline rule denies it",
-        Reason::FailClosed => "a rule that could not be read whole denies everything",
-        Reason::SpoofedSource => "the source address is not the pod's own",
-        Reason::PolicyNotReady => "the policies of this pod were not in force yet",
-        Reason::OtherDrop => "not a policy's decision",
-        Reason::ServiceNotResolved => "a Service's address, whose backend is not known here",
-        Reason::UnknownEndpoint => "an end is not known",
-        Reason::AttributionUnknown => "who decided is lost",
-        Reason::UnknownPod => "an address of a pod range that no pod is known to own",
-    }
-}
-
-/// Kind, name, rule, and what has become of it since.
+/// Kind, name, rule, and whether the policy was changed or deleted since.
 fn decider_line(decider: &Decider) -> String {
     let mut line = format!("{} ", decider.kind);
     if !decider.namespace.is_empty() {
@@ -170,20 +144,6 @@ fn decider_line(decider: &Decider) -> String {
 fn near_miss_line(near: &NearMiss) -> String {
     let name = near_miss_name(near);
     plain(&format!("{name}: {}", near_miss_detail(near))).into_owned()
-}
-
-/// `db/allow-api rule 0`.
-pub(in crate::command) fn near_miss_name(near: &NearMiss) -> String {
-    let name = match near.policy.namespace.as_str() {
-        "" => near.policy.name.clone(),
-        namespace => format!("{namespace}/{}", near.policy.name),
-    };
-    near.rule_index.map_or(name.clone(), |index| format!("{name} rule {index}"))
-}
-
-/// What it failed in, in the engine's words or else by the dimension.
-pub(in crate::command) fn near_miss_detail(near: &NearMiss) -> String {
-    if near.detail.is_empty() { near.failed.as_str().replace('_', " ") } else { near.detail.clone() }
 }
 
 fn seen(point: &WhyPoint, now: DateTime<Utc>) -> String {
@@ -231,11 +191,6 @@ fn policy_text(text: &mut String, decider: &Decider, paint: Paint) {
     for line in plain_lines(&decider.text).lines() {
         let _ = writeln!(text, "    {line}");
     }
-}
-
-/// One line a gap; those that say the same are told once.
-pub(in crate::command) fn gap_lines(gaps: &[Gap]) -> Vec<String> {
-    merged(gaps).iter().map(|gap| plain(&gap.to_string()).into_owned()).collect()
 }
 
 #[cfg(test)]

@@ -13,15 +13,15 @@ use netverdict_policy::{
 };
 
 use crate::{
-    cluster::{ClusterState, assembly::Texts},
+    cluster::{ClusterState, PolicyObjects},
     input::Fact,
-    layered::{Edit, edits},
+    persistent_map::{Edit, edits},
 };
 
-/// Everything in which the cluster differs from what was seen of it: a row for what is there, by a key that is the
-/// object's own.
+/// Everything in which the cluster differs from what was last seen of it: a row for each object that exists, by the
+/// object's own key.
 pub(super) fn describe(
-    (seen, texts): &(Arc<Snapshot>, Arc<Texts>),
+    (seen, texts): &(Arc<Snapshot>, Arc<PolicyObjects>),
     cluster: &ClusterState,
     head: &ChangeHead,
     owner_id: impl Fn(&Owner) -> OwnerId,

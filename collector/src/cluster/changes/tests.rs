@@ -1,5 +1,6 @@
+use netverdict_cluster::{Change, Cluster, Generations, Scope, Update};
+
 use super::*;
-use crate::cluster::{assembly::Assembly, generations::Generations};
 
 const POD: &str = "{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u, labels: {app: web}}, spec: {nodeName: 'n'}, status: {phase: Running}}";
 const POLICY: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a, namespace: shop}, spec: {podSelector: {}}}";
@@ -11,10 +12,13 @@ fn cluster(texts: &[&str]) -> ClusterState {
 fn cluster_of(text: &str) -> ClusterState {
     let (objects, findings) = netverdict_manifest::read(text, "a.yaml");
     assert!(findings.is_empty(), "{findings:?}");
-    let mut assembly = Assembly::default();
     let folder = tempfile::tempdir().unwrap();
-    assembly.replace(Path::new("a.yaml"), objects, &mut Generations::open(folder.path()).unwrap());
-    ClusterState::of(&assembly, Vec::new())
+    let mut cluster = Cluster::new(Generations::open(folder.path()).unwrap());
+    let layer = cluster.add_source("manifests");
+    let scope = Scope::File(Path::new("a.yaml").into());
+    cluster.apply(layer, Update::Changes(Change::replace(&scope, objects)));
+    cluster.apply(layer, Update::InSync);
+    cluster.state(0).unwrap()
 }
 
 struct Log(tempfile::TempDir);
@@ -26,7 +30,7 @@ impl Log {
 }
 
 /// (change, name, seconds), sorted.
-fn told(changes: &mut Changes, cluster: &ClusterState, second: i64) -> Vec<(ChangeKind, String, i64)> {
+fn recorded(changes: &mut Changes, cluster: &ClusterState, second: i64) -> Vec<(ChangeKind, String, i64)> {
     let facts = changes.rows(cluster, 1, second * 1_000_000_000, |_| OwnerId(4));
     changes.save().unwrap();
     let mut said: Vec<_> = facts
@@ -48,23 +52,23 @@ fn told(changes: &mut Changes, cluster: &ClusterState, second: i64) -> Vec<(Chan
 }
 
 #[test]
-fn changes_are_told_once_and_deletions_by_name() {
+fn changes_are_recorded_once_and_deletions_by_name() {
     let log = Log(tempfile::tempdir().unwrap());
     let mut changes = log.open("b", false);
     let put = |name: &str, at| (ChangeKind::Put, name.to_owned(), at);
     let both = cluster(&[POD, POLICY]);
-    assert_eq!(told(&mut changes, &both, 1), [put("a", 1), put("shop", 1), put("web", 1)]);
-    assert_eq!(told(&mut changes, &both, 2), []);
+    assert_eq!(recorded(&mut changes, &both, 1), [put("a", 1), put("shop", 1), put("web", 1)]);
+    assert_eq!(recorded(&mut changes, &both, 2), []);
     let relabelled = cluster(&[&POD.replace("app: web", "app: api"), POLICY]);
-    assert_eq!(told(&mut changes, &relabelled, 3), [put("web", 3)]);
+    assert_eq!(recorded(&mut changes, &relabelled, 3), [put("web", 3)]);
     // Down while the policy is deleted.
     let mut changes = log.open("b", false);
     let pod = cluster(&[&POD.replace("app: web", "app: api")]);
-    assert_eq!(told(&mut changes, &pod, 4), [(ChangeKind::Delete, "a".to_owned(), 4)]);
-    assert_eq!(told(&mut log.open("b", false), &pod, 5), []);
-    // After a crash of the node all is told again, as of when it began.
-    assert_eq!(told(&mut log.open("c", false), &pod, 6), [put("shop", 1), put("web", 3)]);
-    assert_eq!(told(&mut log.open("c", true), &pod, 7), [put("shop", 7), put("web", 7)]);
+    assert_eq!(recorded(&mut changes, &pod, 4), [(ChangeKind::Delete, "a".to_owned(), 4)]);
+    assert_eq!(recorded(&mut log.open("b", false), &pod, 5), []);
+    // After a crash of the node all rows are repeated, with their first times.
+    assert_eq!(recorded(&mut log.open("c", false), &pod, 6), [put("shop", 1), put("web", 3)]);
+    assert_eq!(recorded(&mut log.open("c", true), &pod, 7), [put("shop", 7), put("web", 7)]);
 }
 
 #[test]
@@ -119,7 +123,7 @@ fn tear(before: &BTreeMap<PathBuf, Vec<u8>>, folder: &Path, written: usize) {
 #[derive(Clone, Copy, Debug)]
 enum Ending {
     Saved,
-    /// The rows are safe, and what was to be remembered of them is not.
+    /// The rows are safe, and the state is not.
     Killed,
     /// The same; and so much of it was written.
     Torn(usize),
@@ -144,7 +148,7 @@ fn ending() -> impl proptest::strategy::Strategy<Value = Ending> {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { cases: 32, ..Default::default() })]
     #[test]
-    fn whatever_dies_the_change_logs_come_to_say_what_the_cluster_says(
+    fn change_logs_agree_with_the_cluster_after_every_crash(
         steps in proptest::collection::vec(
             (proptest::collection::btree_map(0_u8..8, 1_u16..4, 0..8), ending()),
             1..14,
@@ -154,8 +158,8 @@ proptest::proptest! {
         let folder = log.0.path().join(FOLDER);
         let (mut changes, mut boot) = (log.open("b", false), 0);
         let mut present = Present::new();
-        // What was told last before a collector died that could not note it: if the object is as it was before when the
-        // next one starts, nobody knows that it was told otherwise.
+        // What was recorded last before a collector died that could not note it: if the object is as it was before when the
+        // next one starts, nobody knows that it was recorded otherwise.
         let mut unremembered = BTreeSet::new();
         for (objects, ending) in steps {
             let texts: Vec<String> = objects.iter().map(|(name, content)| match name % 4 {
@@ -201,23 +205,23 @@ proptest::proptest! {
 }
 
 #[test]
-fn what_was_told_before_there_was_a_log_counts() {
+fn state_of_the_release_before_the_log_counts() {
     let log = Log(tempfile::tempdir().unwrap());
     let mut changes = log.open("b", false);
-    let _ = told(&mut changes, &cluster(&[POD, POLICY]), 1);
+    let _ = recorded(&mut changes, &cluster(&[POD, POLICY]), 1);
     let former = log.0.path().join(FORMER_FILE);
-    let Told { boot_id, attributions, objects } = &changes.told;
+    let Recorded { boot_id, attributions, objects } = &changes.recorded;
     let text = serde_json::json!({"boot_id": boot_id, "attributions": attributions, "objects": objects}).to_string();
     std::fs::remove_dir_all(log.0.path().join(FOLDER)).unwrap();
     std::fs::write(&former, text).unwrap();
     let expected = [(ChangeKind::Delete, "a".to_owned(), 2)];
-    assert_eq!(told(&mut log.open("b", false), &cluster(&[POD]), 2), expected);
+    assert_eq!(recorded(&mut log.open("b", false), &cluster(&[POD]), 2), expected);
     assert!(!former.exists(), "the log says it now");
-    assert_eq!(told(&mut log.open("b", false), &cluster(&[POD]), 3), []);
+    assert_eq!(recorded(&mut log.open("b", false), &cluster(&[POD]), 3), []);
 }
 
 #[test]
-fn log_of_what_was_told_does_not_grow_without_end() {
+fn log_of_recorded_objects_does_not_grow_without_end() {
     let log = Log(tempfile::tempdir().unwrap());
     let mut changes = log.open("b", false);
     let note = "x".repeat(60);

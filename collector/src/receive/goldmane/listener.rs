@@ -20,7 +20,7 @@ use axum::{
 use netverdict_flowlog::{answer::ErrorAnswer, row::Receiver};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::{batch::ForeignBatch, cause::chain, clock, metrics::Metrics, receive::Delivery, token::Token};
+use crate::{batch::ForeignBatch, cause::chain, clock, drain::Delivery, metrics::Metrics, token::Token};
 
 /// Where the emitter posts to.
 pub const PATH: &str = "/v1/goldmane";

@@ -194,7 +194,8 @@ impl Hit {
     }
 }
 
-/// A kind as Calico and Kubernetes write it. Calico's own NetworkPolicy is told apart from that of Kubernetes.
+/// A kind as Calico and Kubernetes write it. Calico's own NetworkPolicy has a name of its own, for Kubernetes
+/// has a kind NetworkPolicy too.
 fn kind(number: i64) -> String {
     match number {
         1 => "CalicoNetworkPolicy",

@@ -43,12 +43,12 @@ fn with_policies(enforced: Value, action: i64) -> Value {
     })
 }
 
-fn lines(body: &[u8]) -> Vec<Line> {
+fn lines(body: &[u8]) -> Vec<ForeignRecord> {
     let batch = ForeignBatch { receiver: Receiver::Goldmane, ingest_ns: RECEIVED * NANOSECONDS, bytes: body.to_vec() };
-    observations(&batch).collect()
+    records(&batch).collect()
 }
 
-fn line(flow: &Value) -> Line {
+fn line(flow: &Value) -> ForeignRecord {
     let mut lines = lines(flow.to_string().as_bytes());
     assert_eq!(lines.len(), 1);
     lines.remove(0)
@@ -56,7 +56,7 @@ fn line(flow: &Value) -> Line {
 
 fn observed(flow: &Value) -> Observation {
     match line(flow) {
-        Line::Flow(observation) => observation,
+        ForeignRecord::Flow(observation) => observation,
         other => panic!("no observation: {other:?}"),
     }
 }
@@ -69,9 +69,9 @@ fn decision(flow: &Value) -> netverdict_policy::Decision {
 }
 
 fn refused(flow: &Value) -> Unreadable {
-    match line(flow) {
-        Line::Unreadable { unreadable, .. } => unreadable,
-        other => panic!("not refused: {other:?}"),
+    match read(flow.to_string().as_bytes(), RECEIVED) {
+        Err(unreadable) => unreadable,
+        Ok(read) => panic!("not refused: {read:?}"),
     }
 }
 
@@ -212,7 +212,7 @@ fn action_that_is_not_the_last_policys_is_ambiguous() {
 #[test]
 fn policies_are_kept_verbatim() {
     let text = r#"{"Key":{"proto":"17","reporter":1,"action":1,"policies":{ "enforced_policies" : [] }},"start_time":1786000000,"end_time":1786000300,"bytes_out":9}"#;
-    let Some(Line::Flow(observation)) = lines(text.as_bytes()).pop() else { panic!("not read") };
+    let Some(ForeignRecord::Flow(observation)) = lines(text.as_bytes()).pop() else { panic!("not read") };
     let Decider::Reported(report) = &observation.decider else { panic!("not ours") };
     assert_eq!(&*report.verbatim, r#"{ "enforced_policies" : [] }"#);
     assert_eq!(report.decision.reason, Reason::AttributionUnknown, "allowed, and no policy is named");
@@ -227,7 +227,7 @@ fn flow_without_traffic_is_no_row() {
             flow.as_object_mut().unwrap().remove(statistic);
         }
     });
-    assert!(matches!(line(&empty), Line::Empty));
+    assert!(matches!(line(&empty), ForeignRecord::Empty));
 }
 
 #[test]
@@ -259,9 +259,9 @@ fn bad_lines_are_refused_alone_with_their_cause() {
     let labels: Vec<_> = found
         .iter()
         .map(|line| match line {
-            Line::Flow(_) => "flow",
-            Line::Empty => "empty",
-            Line::Unreadable { unreadable, .. } => unreadable.label(),
+            ForeignRecord::Flow(_) => "flow",
+            ForeignRecord::Empty => "empty",
+            ForeignRecord::Unreadable { label, .. } => label,
         })
         .collect();
     assert_eq!(labels, ["flow", "json", "json", "key", "length", "flow", "json"]);
@@ -299,10 +299,10 @@ fn window_must_be_near_its_receipt() {
 #[test]
 fn deep_nesting_and_arbitrary_bytes_are_refused_without_a_panic() {
     let deep = format!("{{\"Key\":{{\"policies\":{}1{}}}}}", "[".repeat(100_000), "]".repeat(100_000));
-    assert!(matches!(lines(deep.as_bytes())[..], [Line::Unreadable { .. }]));
+    assert!(matches!(lines(deep.as_bytes())[..], [ForeignRecord::Unreadable { .. }]));
     let triggers = format!("{}{{}}{}", "{\"trigger\":".repeat(10_000), "}".repeat(10_000));
     let nested = format!("{{\"Key\":{{\"policies\":{{\"enforced_policies\":[{triggers}]}}}}}}");
-    assert!(matches!(lines(nested.as_bytes())[..], [Line::Unreadable { .. }]));
+    assert!(matches!(lines(nested.as_bytes())[..], [ForeignRecord::Unreadable { .. }]));
     let good = flow().to_string().into_bytes();
     for at in 0..good.len() {
         for byte in [0, b'"', b'{', b'9', 0xff] {

@@ -58,12 +58,14 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A batch stands for three events.
-fn batch(number: u64) -> WalRecord<'static> {
-    WalRecord { lane: 0, ingest_time_ns: 0, clock_offset_ns: 0, bytes: number.to_le_bytes().to_vec().into() }
+fn batch(number: u64) -> LogRecord {
+    let bytes = number.to_le_bytes().to_vec();
+    LogRecord::Ring(RingBatch { lane: LaneName::Denied, ingest_ns: 0, offset_ns: 0, bytes })
 }
 
-fn rows_of(record: &WalRecord<'_>) -> Vec<Row> {
-    let number = u64::from_le_bytes((&*record.bytes).try_into().unwrap());
+fn rows_of(record: &LogRecord) -> Vec<Row> {
+    let LogRecord::Ring(batch) = record else { panic!("no batch: {record:?}") };
+    let number = u64::from_le_bytes(batch.bytes.as_slice().try_into().unwrap());
     (number * 3 - 2..=number * 3).map(flow).collect()
 }
 

@@ -84,7 +84,7 @@ impl Conclusion<'_> {
     pub(crate) fn with_staged(&self, staged: Option<&Self>) -> Decision {
         let &Self { verdict, reason, tier, confidence, .. } = self;
         let verdict_if_enforced = staged.map(|staged| staged.verdict);
-        let references = self.parts_with(staged).map(|part| part.to_reference()).collect();
+        let references = self.parts_with(staged).map(|part| part.reference()).collect();
         Decision { verdict, verdict_if_enforced, reason, tier, confidence, references }
     }
 
@@ -96,7 +96,7 @@ impl Conclusion<'_> {
 }
 
 impl PolicyPart<'_> {
-    fn to_reference(&self) -> Reference {
+    fn reference(&self) -> Reference {
         let &Self { role, policy, rule } = self;
         Reference {
             role,

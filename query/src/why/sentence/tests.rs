@@ -85,7 +85,7 @@ fn answer(verdict: Verdict, points: Vec<WhyPoint>) -> WhyAnswer {
 }
 
 fn check(answer: &WhyAnswer, expected: &str) {
-    assert_eq!(sentence(answer, now(), &Beside::default()), expected);
+    assert_eq!(sentence(answer, now(), &SentenceContext::default()), expected);
 }
 
 fn denied() -> WhyPoint {
@@ -115,7 +115,7 @@ fn a_denial_names_who_isolates_and_the_nearest_rule() {
 fn a_rule_of_a_staged_policy_is_never_the_nearest() {
     let mut point = denied();
     point.near_misses.push(miss("trial", Some(0), FailedDimension::Port, "port 80 is not 81"));
-    let text = sentence(&answer(Verdict::Denied, vec![point]), now(), &Beside::default());
+    let text = sentence(&answer(Verdict::Denied, vec![point]), now(), &SentenceContext::default());
     assert!(text.contains("; nearest: db/allow-api rule 0 — "), "{text}");
 }
 
@@ -187,7 +187,7 @@ fn without_a_packet_the_sentence_says_that_none_was_seen() {
         to: now(),
         detail: String::new(),
     }];
-    let text = sentence(&answer, now(), &Beside::default());
+    let text = sentence(&answer, now(), &SentenceContext::default());
     assert!(text.ends_with(
         "; a gap in the record touches this time; may be out of date: collector http://c does not answer (and 1 more)"
     ));
@@ -209,14 +209,17 @@ fn the_end_that_was_not_reached_is_told_apart() {
 fn denials_before_an_allowed_attempt_are_mentioned() {
     let point = point("destination-ingress", Verdict::Allowed, Reason::RuleMatch, vec![decider("allow-api", Some(0))]);
     let before = DeniedBefore { events: 4, last: now() - TimeDelta::minutes(5) };
-    let beside = Beside { denied_before: Some(before), ..Beside::default() };
+    let beside = SentenceContext { denied_before: Some(before), ..SentenceContext::default() };
     let text = sentence(&answer(Verdict::Allowed, vec![point]), now(), &beside);
     assert!(text.ends_with("; before that, 4 events were denied, the last 5 min ago"), "{text}");
 }
 
 /// What the newest state says.
-fn newest(verdict: Verdict, point: &str, decided_by: Vec<Decider>) -> Beside {
-    Beside { newest: Some(Path { verdict, point: point.into(), decided_by }), ..Beside::default() }
+fn newest(verdict: Verdict, point: &str, decided_by: Vec<Decider>) -> SentenceContext {
+    SentenceContext {
+        newest: Some(PathVerdict { verdict, point: point.into(), decided_by }),
+        ..SentenceContext::default()
+    }
 }
 
 #[test]
@@ -267,7 +270,7 @@ fn other_protocols_and_pods_that_are_gone_are_mentioned() {
     answer.otherwise = vec![other("TCP", 6, Verdict::Allowed), other("UDP", 4, Verdict::Allowed)];
     answer.otherwise.push(other("UDP", 6, Verdict::Unknown));
     answer.source.deleted = Some(now() - TimeDelta::minutes(5));
-    let beside = Beside { family: Some(4), ..Beside::default() };
+    let beside = SentenceContext { family: Some(4), ..SentenceContext::default() };
     let text = sentence(&answer, now(), &beside);
     assert!(
         text.ends_with(

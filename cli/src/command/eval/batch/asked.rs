@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use netverdict_policy::{End, Family, Flow, ObjectKey, Snapshot};
 use serde_json::{Map, Value};
 
-use super::super::flow_between;
-use crate::place::parse_protocol;
+use crate::{command::eval::flow::flow_between, place::parse_protocol};
 
 const FIELDS: [&str; 5] = ["source", "destination", "protocol", "port", "family"];
 const END_REMEDY: &str = "{\"pod\": \"namespace/name\"} or {\"ip\": \"...\"}";

@@ -1,6 +1,7 @@
-//! What a person reads.
+//! The text of an answer.
 
-use netverdict_policy::{FailedDimension, Verdict, model::PolicyKey};
+use netverdict_flowlog::answer::Gap;
+use netverdict_policy::{FailedDimension, Reason, Verdict, model::PolicyKey};
 
 use super::*;
 

@@ -1,6 +1,6 @@
-//! Rows that collectors have not yet written into files, fetched from them; and how the collectors are.
+//! Unflushed rows, which collectors serve before they are in a file; and the status of the collectors.
 //!
-//! A collector that does not answer costs its rows and a reason in the answer, never the answer.
+//! Without the answer of a collector its rows are missing, and the service's answer says so.
 
 use std::{
     collections::HashMap,
@@ -19,31 +19,31 @@ use tokio::runtime::Handle;
 
 use crate::{metrics::Metrics, options::DataOptions, tables::Window};
 
-/// For how long an answer of a collector is used again. Together with the collector's own delay this stays below the
-/// two seconds after which a verdict must be visible.
-const KEPT: Duration = Duration::from_millis(500);
-/// Largest answer of a collector, in bytes: far more than it may hold.
+/// How long an answer of a collector is cached. Together with the collector's own delay this is less than the two seconds
+/// after which a verdict must be visible.
+const CACHED: Duration = Duration::from_millis(500);
+/// Largest answer of a collector, in bytes: far more than its memtable.
 const MAX_ANSWER: usize = 256 << 20;
 
 #[derive(Debug, thiserror::Error)]
-pub enum FreshError {
-    #[error("--collector: `{url}` is no address; expected for instance http://127.0.0.1:9471")]
+pub enum CollectorsError {
+    #[error("--collector: `{url}` is not a URL; expected for instance http://127.0.0.1:9471")]
     Address { url: String },
-    #[error("no HTTP client can be made: {0}")]
+    #[error("the HTTP client cannot be set up: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// Rows of one collector that are in no file below its segment.
+/// Unflushed rows of one collector: those that are not in files of earlier segments.
 #[derive(Clone, Debug)]
-pub struct FreshRows {
+pub struct UnflushedRows {
     pub batches: Vec<RecordBatch>,
-    /// `None` when the collector did not say.
+    /// `None` if the collector did not send it.
     pub boundary: Option<Boundary>,
-    /// The collector was asked then, or later.
+    /// When the request began: the rows are at least as new.
     pub asked: Instant,
 }
 
-/// Files of this node and boot with this segment or a later one hold rows that the collector served already.
+/// Files of this node and boot with this segment or a later one repeat rows that the collector has served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boundary {
     pub node: String,
@@ -51,32 +51,32 @@ pub struct Boundary {
     pub segment: u64,
 }
 
-/// What all collectors gave.
+/// The rows of all collectors.
 #[derive(Clone, Debug, Default)]
-pub struct FreshAnswer {
-    pub rows: Vec<FreshRows>,
-    /// Why rows may be missing, for people.
+pub struct UnflushedAnswer {
+    pub rows: Vec<UnflushedRows>,
+    /// Reasons why rows may be missing, as text.
     pub problems: Vec<String>,
 }
 
-/// All collectors that the service knows of.
+/// The collectors of `--collector`.
 pub struct Collectors {
     urls: Vec<Url>,
     client: Client,
     token_file: PathBuf,
     timeout: Duration,
-    /// Sockets are served there, whatever statements do to their own threads.
+    /// The runtime that serves sockets: statement threads may be busy.
     network: Handle,
     metrics: Arc<Metrics>,
-    kept: Mutex<Kept>,
+    cache: Mutex<Cache>,
 }
 
-/// How each collector is, or why that is not known.
+/// The status of each collector, or why it is not known.
 pub type Statuses = Vec<(Url, Result<CollectorStatus, String>)>;
 
 #[derive(Default)]
-struct Kept {
-    rows: HashMap<(Url, Table, Window), Arc<FreshRows>>,
+struct Cache {
+    rows: HashMap<(Url, Table, Window), Arc<UnflushedRows>>,
     statuses: Option<(Instant, Arc<Statuses>)>,
 }
 
@@ -87,44 +87,44 @@ impl std::fmt::Debug for Collectors {
 }
 
 impl Collectors {
-    /// Asks nobody yet. Must be called where sockets may be used.
+    /// Sends nothing yet. Must be called on the runtime that serves sockets.
     ///
     /// # Errors
-    /// When an address is none.
-    pub fn new(options: &DataOptions, metrics: Arc<Metrics>) -> Result<Self, FreshError> {
+    /// When a URL cannot be used.
+    pub fn new(options: &DataOptions, metrics: Arc<Metrics>) -> Result<Self, CollectorsError> {
         let DataOptions { data_dir: _, collectors, collector_token_file, collector_timeout } = options;
         let address = |url: &String| {
             let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-            parsed.ok_or_else(|| FreshError::Address { url: url.clone() })
+            parsed.ok_or_else(|| CollectorsError::Address { url: url.clone() })
         };
         Ok(Self {
             urls: collectors.iter().map(address).collect::<Result<_, _>>()?,
-            // A proxy from the environment has no business between us and a node.
+            // Collectors are asked directly: a proxy of the environment is for other traffic.
             client: Client::builder().no_proxy().connect_timeout(*collector_timeout).build()?,
             token_file: collector_token_file.clone(),
             timeout: *collector_timeout,
             network: Handle::current(),
             metrics,
-            kept: Mutex::default(),
+            cache: Mutex::default(),
         })
     }
 
-    /// Rows of a table inside a window. Whoever adds files must list them after this, and leave out those behind a
-    /// boundary.
-    pub async fn rows(self: &Arc<Self>, table: Table, window: Window) -> FreshAnswer {
+    /// Unflushed rows of a table inside a window. To add the rows of files, list the files after this call, and leave out
+    /// those at or above a boundary.
+    pub async fn rows(self: &Arc<Self>, table: Table, window: Window) -> UnflushedAnswer {
         self.rows_since(table, window, None).await
     }
 
-    /// The same; with `since`, no collector's answer is older.
-    pub async fn rows_since(self: &Arc<Self>, table: Table, window: Window, since: Option<Instant>) -> FreshAnswer {
+    /// As [`Self::rows`]; no answer is older than `since`.
+    pub async fn rows_since(self: &Arc<Self>, table: Table, window: Window, since: Option<Instant>) -> UnflushedAnswer {
         let each = self.urls.iter().map(|url| {
             let (collectors, url) = (Arc::clone(self), url.clone());
             self.network.spawn(async move { collectors.rows_of(url, table, window, since).await })
         });
-        let mut answer = FreshAnswer::default();
+        let mut answer = UnflushedAnswer::default();
         for (url, rows) in self.urls.iter().zip(join_all(each).await) {
-            match rows.unwrap_or_else(|_| Err("the request died".into())) {
-                Ok(rows) => answer.rows.push(FreshRows::clone(&rows)),
+            match rows.unwrap_or_else(|_| Err("the request's task failed".into())) {
+                Ok(rows) => answer.rows.push(UnflushedRows::clone(&rows)),
                 Err(problem) => answer.problems.push(format!(
                     "collector {url} does not answer ({problem}): what it saw in the last minute may be missing"
                 )),
@@ -139,24 +139,24 @@ impl Collectors {
         table: Table,
         window: Window,
         since: Option<Instant>,
-    ) -> Result<Arc<FreshRows>, String> {
+    ) -> Result<Arc<UnflushedRows>, String> {
         let key = (url, table, window);
-        if let Some(rows) = self.kept().rows.get(&key)
-            && rows.asked.elapsed() < KEPT
+        if let Some(rows) = self.cache().rows.get(&key)
+            && rows.asked.elapsed() < CACHED
             && since.is_none_or(|since| rows.asked >= since)
         {
             return Ok(Arc::clone(rows));
         }
         let rows = self.fetch(&key.0, table, window).await;
-        self.metrics.fresh(rows.is_ok());
+        self.metrics.unflushed(rows.is_ok());
         let rows = Arc::new(rows?);
-        let mut kept = self.kept();
-        kept.rows.retain(|_, rows| rows.asked.elapsed() < KEPT);
-        kept.rows.insert(key, Arc::clone(&rows));
+        let mut cache = self.cache();
+        cache.rows.retain(|_, rows| rows.asked.elapsed() < CACHED);
+        cache.rows.insert(key, Arc::clone(&rows));
         Ok(rows)
     }
 
-    async fn fetch(&self, url: &Url, table: Table, window: Window) -> Result<FreshRows, String> {
+    async fn fetch(&self, url: &Url, table: Table, window: Window) -> Result<UnflushedRows, String> {
         let asked = Instant::now();
         let mut query = vec![("table", table.name().to_owned())];
         let bounds = [("from", window.from_time()), ("to", window.to_time())];
@@ -172,13 +172,13 @@ impl Collectors {
         let batches = StreamReader::try_new(Cursor::new(bytes), None)
             .and_then(Iterator::collect)
             .map_err(|error| format!("its rows cannot be read: {error}"))?;
-        Ok(FreshRows { batches, boundary, asked })
+        Ok(UnflushedRows { batches, boundary, asked })
     }
 
-    /// How each collector is, or why that is not known.
+    /// The status of each collector, or why it is not known.
     pub async fn statuses(self: &Arc<Self>) -> Arc<Statuses> {
-        if let Some((when, statuses)) = &self.kept().statuses
-            && when.elapsed() < KEPT
+        if let Some((when, statuses)) = &self.cache().statuses
+            && when.elapsed() < CACHED
         {
             return Arc::clone(statuses);
         }
@@ -186,10 +186,12 @@ impl Collectors {
             let (collectors, url) = (Arc::clone(self), url.clone());
             self.network.spawn(async move { collectors.status_of(&url).await })
         });
-        let statuses =
-            join_all(each).await.into_iter().map(|status| status.unwrap_or_else(|_| Err("the request died".into())));
+        let statuses = join_all(each)
+            .await
+            .into_iter()
+            .map(|status| status.unwrap_or_else(|_| Err("the request's task failed".into())));
         let statuses = Arc::new(self.urls.iter().cloned().zip(statuses).collect::<Vec<_>>());
-        self.kept().statuses = Some((Instant::now(), Arc::clone(&statuses)));
+        self.cache().statuses = Some((Instant::now(), Arc::clone(&statuses)));
         statuses
     }
 
@@ -201,7 +203,7 @@ impl Collectors {
         tokio::time::timeout(self.timeout, work).await.map_err(|_| format!("nothing within {:?}", self.timeout))?
     }
 
-    /// Why answers may be out of date, as the collectors tell it.
+    /// Reasons why answers may be out of date, as the collectors report them.
     pub async fn problems(self: &Arc<Self>) -> Vec<String> {
         let mut problems = Vec::new();
         for (url, status) in self.statuses().await.iter() {
@@ -233,7 +235,7 @@ impl Collectors {
         let mut url = url.clone();
         url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
         url.query_pairs_mut().extend_pairs(query);
-        // Read each time: the collector makes the file when it first starts, and may be given another.
+        // Read each time: the collector makes the file at its first start, and it may be replaced.
         let token = tokio::fs::read_to_string(&self.token_file)
             .await
             .map_err(|error| format!("token file {}: {error}", self.token_file.display()))?;
@@ -242,12 +244,12 @@ impl Collectors {
         if status.is_success() { Ok(response) } else { Err(format!("it answers {status}")) }
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The innermost reason: what reqwest says itself names only the address.
+/// The innermost cause: reqwest's own text has only the URL.
 fn reason(error: &reqwest::Error) -> String {
     let mut inner: &dyn std::error::Error = error;
     while let Some(source) = inner.source() {

@@ -1,4 +1,4 @@
-//! What a stored state says of a flow: at both ends, and beside what was recorded.
+//! A flow evaluated by a stored policy state, at both ends; and compared with what was recorded.
 
 use netverdict_flowlog::{
     answer::{Decider, WhyEnd, WhyPoint},
@@ -7,23 +7,23 @@ use netverdict_flowlog::{
 use netverdict_policy::{
     End, Evaluation, Flow, Verdict,
     evaluate::{EvaluateError, Point, PointName, evaluate},
-    model::Protocol,
 };
 
-use super::{Question, blame, engine_end, flow};
+use super::{
+    decider::decider,
+    verdict::{PathVerdict, SOURCE_EGRESS},
+};
 use crate::{QueryError, state::State};
 
-pub(super) const SOURCE_EGRESS: &str = PointName::SourceEgress.as_str();
-
-/// A flow judged by a state.
-pub(super) struct Judged<'a> {
+/// The evaluation of a flow.
+pub(super) struct Evaluated<'a> {
     state: &'a State,
     evaluation: Evaluation,
 }
 
-impl<'a> Judged<'a> {
+impl<'a> Evaluated<'a> {
     /// # Errors
-    /// When an end is not in the state, or it cannot be said who it is.
+    /// When an end is not in the state, or several pods claim its address.
     pub(super) fn of(state: &'a State, flow: &Flow) -> Result<Self, QueryError> {
         let evaluation = evaluate(&state.snapshot, flow).map_err(|error| match error {
             EvaluateError::UnknownPod(_) => QueryError::UnknownPod {
@@ -41,7 +41,7 @@ impl<'a> Judged<'a> {
         let stopped = false;
         let mut points: Vec<WhyPoint> =
             self.evaluation.points.iter().map(|point| self.as_answer(point, stopped)).collect();
-        // What a first end denies does not come to the second.
+        // A packet that is denied at the source does not reach the destination.
         let denied = points.first().is_some_and(|point| {
             point.point == SOURCE_EGRESS && point.verdict == Verdict::Denied && !self.audit_only()
         });
@@ -49,16 +49,16 @@ impl<'a> Judged<'a> {
         points
     }
 
-    /// One end; `None` when it is no pod that policies can select.
+    /// The verdict at one end; `None` where that is no pod that policies can select.
     pub(super) fn point(&self, name: PointName, hypothetical: bool) -> Option<WhyPoint> {
         let point = self.evaluation.points.iter().find(|point| point.name == name)?;
         Some(self.as_answer(point, hypothetical))
     }
 
-    /// Writes into a point what this state says of it.
+    /// Writes this state's verdict into a recorded point.
     pub(super) fn compare(&self, point: &mut WhyPoint) {
         let Some(now) = self.evaluation.points.iter().find(|now| now.name.as_str() == point.point) else { return };
-        let deciders: Vec<Decider> = now.decision.decided_by().map(blame::decider).collect();
+        let deciders: Vec<Decider> = now.decision.decided_by().map(decider).collect();
         point.now = Some(now.decision.verdict);
         let same = |a: &Decider, b: &Decider| a.uid == b.uid && a.rule_index == b.rule_index && a.role == b.role;
         let unchanged = now.decision.verdict == point.verdict
@@ -69,13 +69,9 @@ impl<'a> Judged<'a> {
         }
     }
 
-    /// What it says of the connection as a whole.
-    pub(super) fn path(&self) -> Path {
-        let points = self.points();
-        let verdict = super::verdict(&points);
-        let deciding = points.into_iter().find(|point| !point.hypothetical && point.verdict == verdict);
-        let (point, decided_by) = deciding.map(|point| (point.point, point.decided_by)).unwrap_or_default();
-        Path { verdict, point, decided_by }
+    /// The verdict on the whole connection.
+    pub(super) fn path(&self) -> PathVerdict {
+        PathVerdict::of(self.points())
     }
 
     fn audit_only(&self) -> bool {
@@ -94,9 +90,9 @@ impl<'a> Judged<'a> {
             method: Method::Evaluated.as_str().into(),
             confidence: decision.confidence.as_str().into(),
             mode: if self.audit_only() { ModeName::Audit.as_str().into() } else { String::new() },
-            decided_by: decision.decided_by().map(blame::decider).collect(),
-            passed: decision.passed().map(blame::decider).collect(),
-            staged: decision.staged().map(blame::decider).collect(),
+            decided_by: decision.decided_by().map(decider).collect(),
+            passed: decision.passed().map(decider).collect(),
+            staged: decision.staged().map(decider).collect(),
             near_misses: near_misses.clone(),
             snapshot: self.state.number,
             attribution_id: 0,
@@ -110,42 +106,6 @@ impl<'a> Judged<'a> {
             identity_window_open: false,
         }
     }
-}
-
-/// The verdict on a connection.
-#[derive(Clone, Debug)]
-pub(super) struct Path {
-    pub verdict: Verdict,
-    /// Which end says so; empty where none is a pod.
-    pub point: String,
-    pub decided_by: Vec<Decider>,
-}
-
-/// A flow that a question leaves partly open.
-pub(super) struct Assumed {
-    pub flow: Flow,
-    /// What was assumed, for people; empty where nothing was.
-    pub text: String,
-}
-
-/// The flow that a question asks about. Where it names no port, the destination's only declared one is taken, else any:
-/// then allowed means that all are.
-pub(super) fn assumed(state: &State, question: &Question) -> Assumed {
-    let (source, destination) = (engine_end(&question.source), engine_end(&question.destination));
-    let protocol = question.protocol.unwrap_or(Protocol::TCP);
-    if question.port.is_some() || !protocol.has_ports() {
-        return Assumed { flow: flow(state, source, destination, protocol, question.port), text: String::new() };
-    }
-    let declared = match &destination {
-        End::Pod(key) => state.snapshot.pods.get(key).map(|pod| pod.container_ports.as_slice()).unwrap_or_default(),
-        End::Address(_) => &[],
-    };
-    let mut fitting = declared.iter().filter(|port| question.protocol.is_none_or(|protocol| port.protocol == protocol));
-    if let (Some(port), None) = (fitting.next(), fitting.next()) {
-        let text = format!("for port {}/{}, the only one that it declares", port.port, port.protocol);
-        return Assumed { flow: flow(state, source, destination, port.protocol, Some(port.port)), text };
-    }
-    Assumed { flow: flow(state, source, destination, protocol, None), text: format!("for {protocol} on whatever port") }
 }
 
 /// An end as a state knows it.

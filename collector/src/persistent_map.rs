@@ -1,45 +1,46 @@
-//! Maps of which one state after another is kept: the next one costs what it changes, not what it holds.
+//! A persistent map: a shared base with a copy-on-write overlay. Old versions stay as they are, and a new one costs what it
+//! changes, not what it holds.
 //!
-//! A map is a ground that many states share, and a layer over it that is copied from state to state. A layer that has
-//! grown is pressed into a new ground: often enough that copying it stays cheap, seldom enough that grounds stay few.
+//! The overlay is copied from version to version. One that has grown is merged into a new base: often enough that copying
+//! the overlay stays cheap, seldom enough that there are few bases.
 
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
-/// A layer of a small map may have so many entries.
-const THIN: usize = 32;
+/// Entries that the overlay of a small map may have.
+const LEAST_OVERLAY: usize = 32;
 
-/// A key, and what it has now; `None` where it is no more.
+/// A key with its new value; `None` where it is removed.
 pub type Edit<K, V> = (K, Option<V>);
 
 #[derive(Clone, Debug)]
-pub struct Layered<K, V> {
-    ground: Arc<BTreeMap<K, V>>,
-    layer: Arc<BTreeMap<K, Option<V>>>,
+pub struct PersistentMap<K, V> {
+    base: Arc<BTreeMap<K, V>>,
+    overlay: Arc<BTreeMap<K, Option<V>>>,
 }
 
-impl<K, V> Default for Layered<K, V> {
+impl<K, V> Default for PersistentMap<K, V> {
     fn default() -> Self {
-        Self { ground: Arc::default(), layer: Arc::default() }
+        Self { base: Arc::default(), overlay: Arc::default() }
     }
 }
 
-impl<K, V> From<BTreeMap<K, V>> for Layered<K, V> {
-    fn from(ground: BTreeMap<K, V>) -> Self {
-        Self { ground: Arc::new(ground), layer: Arc::default() }
+impl<K, V> From<BTreeMap<K, V>> for PersistentMap<K, V> {
+    fn from(base: BTreeMap<K, V>) -> Self {
+        Self { base: Arc::new(base), overlay: Arc::default() }
     }
 }
 
-impl<K: Ord + Clone, V: Clone> Layered<K, V> {
+impl<K: Ord + Clone, V: Clone> PersistentMap<K, V> {
     pub fn get(&self, key: &K) -> Option<&V> {
-        match self.layer.get(key) {
+        match self.overlay.get(key) {
             Some(entry) => entry.as_ref(),
-            None => self.ground.get(key),
+            None => self.base.get(key),
         }
     }
 
     /// In order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        let (mut under, mut over) = (self.ground.iter().peekable(), self.layer.iter().peekable());
+        let (mut under, mut over) = (self.base.iter().peekable(), self.overlay.iter().peekable());
         std::iter::from_fn(move || {
             loop {
                 let order = match (under.peek(), over.peek()) {
@@ -61,32 +62,28 @@ impl<K: Ord + Clone, V: Clone> Layered<K, V> {
         })
     }
 
-    /// The map with these edits. What is not edited is shared.
+    /// A new version with these edits; everything else is shared.
     #[must_use]
     pub fn with(&self, edits: impl IntoIterator<Item = Edit<K, V>>) -> Self {
         let mut edits = edits.into_iter().peekable();
         if edits.peek().is_none() {
             return self.clone();
         }
-        let mut layer = (*self.layer).clone();
+        let mut overlay = (*self.overlay).clone();
         for (key, value) in edits {
-            if value.is_none() && !self.ground.contains_key(&key) {
-                layer.remove(&key);
+            if value.is_none() && !self.base.contains_key(&key) {
+                overlay.remove(&key);
             } else {
-                layer.insert(key, value);
+                overlay.insert(key, value);
             }
         }
-        let layered = Self { ground: self.ground.clone(), layer: Arc::new(layer) };
-        // A layer of n entries is copied n times while it grows to that, n² / 2 entries in all; a ground is copied once.
-        let thick = layered.ground.len().saturating_mul(2).isqrt().max(THIN);
-        if layered.layer.len() > thick {
-            layered.iter().map(cloned).collect::<BTreeMap<_, _>>().into()
-        } else {
-            layered
-        }
+        let map = Self { base: self.base.clone(), overlay: Arc::new(overlay) };
+        // An overlay of n entries is copied n times while it grows to that, n² / 2 entries in all; a base is copied once.
+        let most = map.base.len().saturating_mul(2).isqrt().max(LEAST_OVERLAY);
+        if map.overlay.len() > most { map.iter().map(cloned).collect::<BTreeMap<_, _>>().into() } else { map }
     }
 
-    /// What leads from here to other entries, which are in order of their keys.
+    /// The edits that lead from this map to other entries, which are in order of their keys.
     pub fn edits_to<'a>(&'a self, others: impl Iterator<Item = (&'a K, &'a V)>) -> Vec<Edit<K, V>>
     where
         K: 'a,
@@ -100,7 +97,7 @@ impl<K: Ord + Clone, V: Clone> Layered<K, V> {
     }
 }
 
-/// What leads from some entries to others. Both are in order of their keys.
+/// The edits that lead from some entries to others. Both are in order of their keys.
 pub fn edits<'a, K: Ord + Clone + 'a, V: Clone + 'a>(
     before: impl Iterator<Item = (&'a K, &'a V)>,
     after: impl Iterator<Item = (&'a K, &'a V)>,
@@ -138,12 +135,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn states_are_as_plain_maps_would_be_and_keep_to_themselves(
-            ground in prop::collection::btree_map(0_u8..200, any::<u8>(), 0..150),
+        fn versions_are_as_plain_maps_would_be_and_do_not_change_each_other(
+            base in prop::collection::btree_map(0_u8..200, any::<u8>(), 0..150),
             steps in prop::collection::vec(prop::collection::vec((0_u8..200, any::<Option<u8>>()), 0..40), 0..8),
         ) {
-            let mut plain = vec![ground.clone()];
-            let mut layered = vec![Layered::from(ground)];
+            let mut plain = vec![base.clone()];
+            let mut maps = vec![PersistentMap::from(base)];
             for step in &steps {
                 let mut next = plain[plain.len() - 1].clone();
                 for (key, value) in step {
@@ -152,26 +149,26 @@ mod tests {
                         None => _ = next.remove(key),
                     }
                 }
-                layered.push(layered[layered.len() - 1].with(step.iter().copied()));
+                maps.push(maps[maps.len() - 1].with(step.iter().copied()));
                 plain.push(next);
             }
             let first = &plain[0];
-            for (layered, plain) in layered.iter().zip(&plain) {
-                prop_assert_eq!(&layered.to_map(), plain);
+            for (map, plain) in maps.iter().zip(&plain) {
+                prop_assert_eq!(&map.to_map(), plain);
                 for key in 0..200 {
-                    prop_assert_eq!(layered.get(&key), plain.get(&key));
+                    prop_assert_eq!(map.get(&key), plain.get(&key));
                 }
-                let edits = layered.edits_to(first.iter());
-                prop_assert_eq!(&layered.with(edits).to_map(), first);
+                let edits = map.edits_to(first.iter());
+                prop_assert_eq!(&map.with(edits).to_map(), first);
             }
         }
     }
 
     #[test]
     fn change_of_one_entry_shares_the_others() {
-        let many = Layered::from((0..10_000).map(|n| (n, n)).collect::<BTreeMap<_, _>>());
+        let many = PersistentMap::from((0..10_000).map(|n| (n, n)).collect::<BTreeMap<_, _>>());
         let next = many.with([(7, None), (8, Some(1))]);
-        assert!(Arc::ptr_eq(&many.ground, &next.ground));
+        assert!(Arc::ptr_eq(&many.base, &next.base));
         assert_eq!((many.get(&7), next.get(&7), next.get(&8)), (Some(&7), None, Some(&1)));
     }
 }

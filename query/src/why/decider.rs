@@ -1,4 +1,4 @@
-//! Who decided, with the policy's text as it stood and what has become of it since.
+//! The policies that decided: their text at that time, and whether they were changed or deleted since.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     records::{self, of_kind, quoted_list},
 };
 
-/// Without its text, which [`complete`] looks up.
+/// A decider without its text, which [`complete`] looks up.
 pub(super) fn decider(reference: &Reference) -> Decider {
     Decider {
         kind: reference.policy.kind.clone(),
@@ -34,7 +34,7 @@ pub(super) fn decider(reference: &Reference) -> Decider {
     }
 }
 
-/// Looks up every decider's text and fate.
+/// Looks up the text of every decider, and whether it was changed or deleted since.
 pub(super) async fn complete(
     executor: &Executor,
     points: &mut [WhyPoint],
@@ -58,7 +58,7 @@ pub(super) async fn complete(
     let condition = format!("uid IN ({})", quoted_list(deciders.iter().map(|decider| decider.uid.as_str())));
     let mut log: Vec<PolicyRow> =
         of_kind!(records::rows(executor, Table::Policies, &condition, "", notes).await?, Policy);
-    // Numbers of one node mean nothing on another: over nodes, time orders.
+    // Snapshot numbers are per node, so changes of several nodes are ordered by time.
     log.sort_by_key(|row| (row.head.time, row.head.snapshot, row.head.change == ChangeKind::Put));
     for decider in &mut deciders {
         let of = |row: &&PolicyRow| row.uid == decider.uid;

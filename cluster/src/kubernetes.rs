@@ -1,0 +1,15 @@
+//! The Kubernetes API: how to reach it, and every object there that a verdict can depend on.
+//!
+//! All or nothing: without one of the kinds a verdict would be a guess, so what may not be listed is an error. A kind
+//! that the cluster does not serve has no objects there.
+
+mod connect;
+mod discover;
+mod error;
+mod list;
+
+pub use self::{
+    connect::{Access, Connection},
+    error::ClusterError,
+    list::ApiList,
+};

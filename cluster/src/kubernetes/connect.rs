@@ -1,0 +1,73 @@
+//! Which API server to ask, with which credentials: a kubeconfig, or the account of the pod that this runs in.
+
+use std::{path::PathBuf, time::Duration};
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use super::error::ClusterError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An API server itself gives up after a minute.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
+
+/// Which cluster to ask. Nothing: what kubectl would ask, or else the cluster of the pod that this runs in.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; `None` for its current one.
+    pub context: Option<String>,
+}
+
+/// A client of an API server. Nothing has been asked yet.
+#[derive(Clone)]
+pub struct Connection {
+    pub(super) client: Client,
+    /// URL of the server, for messages.
+    pub(super) server: String,
+    namespace: String,
+}
+
+impl Access {
+    /// # Errors
+    /// There is no cluster to ask, or its configuration cannot be used.
+    pub async fn connect(&self) -> Result<Connection, ClusterError> {
+        let mut config = self.config().await?;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        config.read_timeout = Some(ANSWER_TIMEOUT);
+        config.reset_reader_on_write = true;
+        let server = config.cluster_url.to_string();
+        let namespace = config.default_namespace.clone();
+        let client = Client::try_from(config).map_err(|source| ClusterError::asking(&server, "connect", source))?;
+        Ok(Connection { client, server, namespace })
+    }
+
+    async fn config(&self) -> Result<Config, ClusterError> {
+        let kubeconfig = match &self.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path).map_err(ClusterError::Kubeconfig)?,
+            None => match Kubeconfig::read() {
+                Ok(kubeconfig) => kubeconfig,
+                // A pod has an account instead, unless a context was asked for, which it has not.
+                Err(_) if self.context.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => {
+                    return Config::incluster().map_err(ClusterError::InCluster);
+                }
+                Err(source) => return Err(ClusterError::Kubeconfig(source)),
+            },
+        };
+        let known: Vec<&str> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
+        if let Some(context) = self.context.as_deref().filter(|context| !known.contains(context)) {
+            return Err(ClusterError::UnknownContext { context: context.to_owned(), known: known.join(", ") });
+        }
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(ClusterError::Kubeconfig)
+    }
+}
+
+impl Connection {
+    /// The namespace of the context: what a name without one means.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+}

@@ -1,0 +1,132 @@
+//! The objects of several sources, laid over one another: which of those that are the same object counts.
+//!
+//! Objects are kept by origin (layer, scope, key), and found by identity. It does not read what they say.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use netverdict_manifest::Object;
+
+use crate::{
+    identity::ObjectIdentity,
+    source::{Change, Fault, Key, Layer, Location, Scope},
+};
+
+#[derive(Debug, Default)]
+pub struct Layers {
+    scopes: BTreeMap<(Layer, Scope), BTreeMap<Key, Arc<Object>>>,
+    /// All objects of an identity by origin; the last one counts.
+    same: HashMap<ObjectIdentity, BTreeMap<Origin, Arc<Object>>>,
+    faults: BTreeMap<(Layer, Scope, Option<Key>), Vec<Fault>>,
+}
+
+/// Where an object comes from, in order of precedence.
+type Origin = (Layer, Location);
+
+impl Layers {
+    /// Applies changes of the source that is `layer`. Returns the identities that another object may now count for.
+    pub fn apply(&mut self, layer: Layer, changes: Vec<Change>) -> HashSet<ObjectIdentity> {
+        let mut touched = HashSet::new();
+        for change in changes {
+            match change {
+                Change::Put(location, object) => self.put(layer, location, object, &mut touched),
+                Change::Delete(location) => self.delete(layer, location, &mut touched),
+                Change::Retain(scope, keys) => {
+                    let held = self.scopes.get(&(layer, scope.clone()));
+                    let gone: Vec<Key> =
+                        held.into_iter().flat_map(BTreeMap::keys).filter(|key| !keys.contains(*key)).cloned().collect();
+                    for key in gone {
+                        self.delete(layer, Location::new(&scope, key), &mut touched);
+                    }
+                    self.faults.retain(|(of, within, key), _| {
+                        *of != layer || *within != scope || key.as_ref().is_none_or(|key| keys.contains(key))
+                    });
+                }
+                Change::Fault(scope, key, faults) if faults.is_empty() => _ = self.faults.remove(&(layer, scope, key)),
+                Change::Fault(scope, key, faults) => _ = self.faults.insert((layer, scope, key), faults),
+            }
+        }
+        touched
+    }
+
+    /// The object that counts.
+    pub fn get(&self, identity: &ObjectIdentity) -> Option<&Arc<Object>> {
+        self.same.get(identity)?.last_key_value().map(|(_, object)| object)
+    }
+
+    /// What could not be read, by source and scope.
+    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.faults.values().flatten()
+    }
+
+    /// All objects, in order of layer, scope and key, without those that a higher layer has too. Of an object that one
+    /// layer has twice both are there.
+    pub fn into_objects(self) -> Vec<Object> {
+        let Self { scopes, same, .. } = self;
+        let highest: HashMap<ObjectIdentity, Layer> = same
+            .into_iter()
+            .filter_map(|(identity, origins)| Some((identity, origins.last_key_value()?.0.0)))
+            .collect();
+        let all = scopes.into_iter().flat_map(|((layer, _), objects)| {
+            objects.into_values().map(move |object| (layer, Arc::unwrap_or_clone(object)))
+        });
+        let counting = all.filter(|(layer, object)| highest.get(&ObjectIdentity::of(object)) == Some(layer));
+        counting.map(|(_, object)| object).collect()
+    }
+
+    fn put(&mut self, layer: Layer, location: Location, object: Object, touched: &mut HashSet<ObjectIdentity>) {
+        let Location { scope, key } = location.clone();
+        self.faults.remove(&(layer, scope.clone(), Some(key.clone())));
+        let held = self.scopes.entry((layer, scope)).or_default();
+        // What says the same need not be read again.
+        if held.get(&key).is_some_and(|known| says_the_same(known, &object)) {
+            return;
+        }
+        let object = Arc::new(object);
+        let before = held.insert(key, object.clone());
+        let identity = ObjectIdentity::of(&object);
+        let origin = (layer, location);
+        if let Some(before) = before {
+            let former = ObjectIdentity::of(&before);
+            if former != identity {
+                self.forget(former, &origin, touched);
+            }
+        }
+        self.same.entry(identity.clone()).or_default().insert(origin, object);
+        touched.insert(identity);
+    }
+
+    fn delete(&mut self, layer: Layer, location: Location, touched: &mut HashSet<ObjectIdentity>) {
+        let Location { scope, key } = location.clone();
+        self.faults.remove(&(layer, scope.clone(), Some(key.clone())));
+        let scope = (layer, scope);
+        let Some(held) = self.scopes.get_mut(&scope) else { return };
+        let before = held.remove(&key);
+        if held.is_empty() {
+            self.scopes.remove(&scope);
+        }
+        if let Some(before) = before {
+            self.forget(ObjectIdentity::of(&before), &(layer, location), touched);
+        }
+    }
+
+    fn forget(&mut self, identity: ObjectIdentity, origin: &Origin, touched: &mut HashSet<ObjectIdentity>) {
+        if let Some(origins) = self.same.get_mut(&identity) {
+            origins.remove(origin);
+            if origins.is_empty() {
+                self.same.remove(&identity);
+            }
+        }
+        touched.insert(identity);
+    }
+}
+
+/// The origin is named in findings and in rows of policies, so it counts.
+fn says_the_same(a: &Object, b: &Object) -> bool {
+    a.origin == b.origin && a.value == b.value
+}
+
+#[cfg(test)]
+mod tests;
