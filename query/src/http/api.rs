@@ -12,6 +12,10 @@ use chrono::{DateTime, Utc};
 
 use crate::{Executor, QueryError, flows::Followers, history::History, secret::Secret};
 
+/// Longest body of a request, in bytes: room for a statement that is too long (`guard::MAX_STATEMENT`) and gets an answer
+/// that says so.
+pub(super) const MAX_BODY: usize = 1 << 20;
+
 /// The state that all requests share.
 pub struct Api {
     pub executor: Executor,
