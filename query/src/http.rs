@@ -29,7 +29,7 @@ use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 use tracing::Span;
 
 pub use self::api::Api;
-use crate::{Executor, QueryError, guard::MAX_STATEMENT};
+use crate::{Executor, QueryError};
 
 /// How much longer than a statement a request may take: the answer has to be put together.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,7 +64,7 @@ pub fn router(api: Arc<Api>) -> Router {
         })
         .layer(from_fn_with_state(guard, bearer::require));
     open.merge(closed)
-        .layer(DefaultBodyLimit::max(MAX_STATEMENT * 2))
+        .layer(DefaultBodyLimit::max(api::MAX_BODY))
         .layer(from_fn(move |request, next| in_patience(patience, request, next)))
         .layer(CatchPanicLayer::new())
         .layer(TraceLayer::new_for_http().make_span_with(span_of))

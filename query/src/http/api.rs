@@ -13,6 +13,10 @@ use netverdict_service::secret::SharedSecret;
 
 use crate::{Executor, QueryError, flows::Followers, history::History};
 
+/// Longest body of a request, in bytes: room for a statement that is too long (`guard::MAX_STATEMENT`) and gets an answer
+/// that says so.
+pub(super) const MAX_BODY: usize = 1 << 20;
+
 /// The state that all requests share.
 pub struct Api {
     pub executor: Executor,

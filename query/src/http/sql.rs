@@ -6,14 +6,14 @@ use arrow::{array::RecordBatch, csv, datatypes::SchemaRef, ipc::writer::StreamWr
 use axum::{
     Json,
     body::Bytes,
-    extract::State,
+    extract::{State, rejection::BytesRejection},
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use datafusion_postgres::arrow_pg::datatypes::into_pg_type;
 use netverdict_flowlog::answer::{Gap, SqlAnswer, SqlColumn, SqlQuestion};
 
-use super::api::Api;
+use super::api::{Api, MAX_BODY};
 use crate::{QueryError, cells, execute::flat, gaps, notes::Notes};
 
 /// Most bytes of a header with gaps or reasons. Another header has their number, also of those that do not fit.
@@ -44,7 +44,15 @@ impl Format {
     }
 }
 
-pub(super) async fn sql(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Result<Response, QueryError> {
+pub(super) async fn sql(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, QueryError> {
+    let body = body.map_err(|_| QueryError::TooComplex {
+        message: format!("expected a body of at most {MAX_BODY} bytes, found more"),
+        remedy: "ask in parts",
+    })?;
     let question: SqlQuestion = serde_json::from_slice(&body).map_err(|error| QueryError::BadRequest {
         message: format!("the body is not as expected: {error}"),
         remedy: r#"send for instance {"query": "select * from denials", "format": "json"}"#.into(),

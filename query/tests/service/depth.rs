@@ -137,7 +137,7 @@ async fn a_statement_at_the_limits_is_answered() {
     let sum = CHAINS[0].1(500);
     assert_eq!(served.value(&sum).await, json!(500));
     // Each step is small, and what they make together is not.
-    let step = |i: usize| format!("t{i} as (select array{}x{} as x from t{})", "[".repeat(20), "]".repeat(20), i - 1);
+    let step = |i: usize| format!("t{i} as (select array{}x{} as x from t{})", "[".repeat(14), "]".repeat(14), i - 1);
     let steps = (1..60).map(step).collect::<Vec<_>>().join(", ");
     let (status, message) =
         answered(&served, &format!("with t0 as (select 1 as x), {steps} select x from t59"), "types").await;
@@ -192,7 +192,7 @@ async fn deep_statements_are_answered_over_postgres() {
     let served = world.serve().await;
     let client = connect(&served, "netverdict", SECRET, "netverdict").await.expect("a login");
     let chains = CHAINS.into_iter().map(|kind| (kind, 240));
-    let others = NESTINGS.into_iter().map(|kind| (kind, 20)).chain(RELATIONS.into_iter().map(|kind| (kind, 20)));
+    let others = NESTINGS.into_iter().map(|kind| (kind, 10)).chain(RELATIONS.into_iter().map(|kind| (kind, 20)));
     for ((name, statement), levels) in chains.chain(others) {
         let statement = statement(levels);
         let simple = timeout(PATIENCE, text(&client, &statement)).await;
