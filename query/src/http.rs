@@ -22,7 +22,6 @@ use netverdict_flowlog::answer::ErrorAnswer;
 use netverdict_service::{
     bearer::{self, BearerGuard},
     health::{Effect, HealthRegistry},
-    secret::SharedSecret,
     telemetry::continue_trace,
 };
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};

@@ -243,7 +243,7 @@ fn a_segment_has_a_manifest_that_names_its_files_and_the_one_before() {
     assert_eq!(manifests[0].previous(), None);
     let flows = manifests[1].files().iter().find(|file| file.path.table() == Table::Flows).unwrap();
     let [counts] = &flows.lanes[..] else { panic!("one lane: {flows:?}") };
-    assert_eq!((flows.rows, counts.events, counts.first_seq, counts.last_seq), (2, 2, 40, 41));
+    assert_eq!((flows.rows, counts.events, counts.first_seq, counts.last_seq), (2, 2, Some(40), Some(41)));
 }
 
 #[test]

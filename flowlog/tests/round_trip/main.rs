@@ -2,7 +2,7 @@
 
 mod rows;
 
-use std::{fs, io::Write, path::Path};
+use std::{fs, path::Path};
 
 use arrow::array::{Array, RecordBatch};
 use netverdict_flowlog::{
@@ -259,21 +259,12 @@ fn samples_of_all_tables_are_written_for_other_readers() {
     }
 }
 
-/// Rough costs, printed with `--nocapture`; the bounds only catch something gone badly wrong in a debug build.
 #[test]
-fn a_row_costs_some_microseconds_and_some_tens_of_bytes() {
+fn a_row_takes_some_tens_of_bytes() {
     let dir = TempDir::new().unwrap();
     let count = 50_000;
-    let rows = rows::many_flows(count);
-    let begin = std::time::Instant::now();
-    let batches = columns::batches(Table::Flows, &rows).unwrap();
-    let built = begin.elapsed();
+    let batches = columns::batches(Table::Flows, &rows::many_flows(count)).unwrap();
     let written = file::write(dir.path(), &path(Table::Flows), &batches, &[]).unwrap();
-    let all = begin.elapsed();
-    let per_row = |time: std::time::Duration| time.as_nanos() / u128::from(count);
     let bytes = written.bytes / count;
-    let mut out = std::io::stdout();
-    writeln!(out, "{} ns a row to build, {} ns to write, {bytes} bytes", per_row(built), per_row(all - built)).unwrap();
     assert!(bytes < 100, "{bytes} bytes a row");
-    assert!(per_row(all) < 200_000, "{} ns a row", per_row(all));
 }
