@@ -20,138 +20,36 @@
 //! the journal's fsync, never for a flush.
 
 mod commit;
+mod error;
 mod flush;
 mod journal;
 mod memtable;
+mod options;
 mod retention;
+mod step;
 mod tally;
 mod unflushed;
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use netverdict_flowlog::{
-    columns::BatchError,
-    file::{FileError, is_disk_full},
-    manifest::ManifestError,
-    path::{ManifestPath, PathError, SegmentPath},
+    Table,
+    path::{Hour, SegmentPath},
     row::Row,
 };
-use thiserror::Error;
 
-use crate::wal::{WalError, WalPosition};
-use commit::Commit;
-use memtable::Memtable;
-
-/// How long rows wait for their file.
-const FLUSH_AFTER: Duration = Duration::from_secs(60);
-/// A row group: more would not make a file better.
-const FLUSH_ROWS: usize = 262_144;
-const FLUSH_BYTES: usize = 256 << 20;
-const MEMTABLE_ROWS: usize = 2 * FLUSH_ROWS;
-/// After a flush that failed the next one is due no sooner than this, doubled each time up to the longest.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-const RETRY_LONGEST: Duration = Duration::from_secs(60);
-
-#[derive(Clone, Debug)]
-pub struct StoreOptions {
-    /// Where the tables' files go. May be read by others at any time.
-    pub data_dir: PathBuf,
-    /// The commit record and the journal. Nobody else's.
-    pub state_dir: PathBuf,
-    pub cluster: String,
-    pub node: String,
-    /// A UUID in lower case.
-    pub boot_id: String,
-    pub flush_after: Duration,
-    /// A flush is due as soon as so many rows wait,
-    pub flush_rows: usize,
-    /// or rows that take so many bytes of memory (an estimate).
-    pub flush_bytes: usize,
-    /// Flow rows in memory at most, those that wait for a flush that fails included.
-    pub memtable_rows: usize,
-    /// Bytes that this node's files may take; `None`: no cap.
-    pub disk_cap: Option<u64>,
-}
-
-impl StoreOptions {
-    /// With the defaults for everything that has one.
-    pub fn new(
-        data_dir: impl Into<PathBuf>,
-        state_dir: impl Into<PathBuf>,
-        cluster: impl Into<String>,
-        node: impl Into<String>,
-        boot_id: impl Into<String>,
-    ) -> Self {
-        Self {
-            data_dir: data_dir.into(),
-            state_dir: state_dir.into(),
-            cluster: cluster.into(),
-            node: node.into(),
-            boot_id: boot_id.into(),
-            flush_after: FLUSH_AFTER,
-            flush_rows: FLUSH_ROWS,
-            flush_bytes: FLUSH_BYTES,
-            memtable_rows: MEMTABLE_ROWS,
-            disk_cap: None,
-        }
-    }
-}
-
-#[derive(Debug, Error)]
-pub enum StoreError {
-    #[error("{} is in use by another collector: stop that one, or give this one another state directory", path.display())]
-    InUse { path: PathBuf },
-    #[error("disk is full at {}: free space or lower the cap on disk use", path.display())]
-    DiskFull { path: PathBuf, source: io::Error },
-    #[error("{} could not be read or written", path.display())]
-    Io { path: PathBuf, source: io::Error },
-    #[error(
-        "commit record {} is {found}, expected one that this release wrote: restore it, or move it away to go on with rows of the last minute perhaps twice",
-        path.display()
-    )]
-    Commit { path: PathBuf, found: String },
-    #[error("a file of the segment could not be written")]
-    File(#[from] FileError),
-    #[error("rows could not be made columns")]
-    Batch(#[from] BatchError),
-    #[error("the journal of rows failed")]
-    Journal(#[source] WalError),
-    #[error("no file can be named after this cluster, node and boot")]
-    Path(#[from] PathError),
-    #[error("the node's newest manifest cannot be read, and without it its chain of segments would be broken")]
-    Manifest(#[from] ManifestError),
-}
-
-impl StoreError {
-    /// Whether more space would help.
-    pub fn is_disk_full(&self) -> bool {
-        match self {
-            Self::DiskFull { .. } => true,
-            Self::File(error) => error.is_disk_full(),
-            Self::Journal(error) => error.is_disk_full(),
-            Self::InUse { .. }
-            | Self::Io { .. }
-            | Self::Commit { .. }
-            | Self::Batch(_)
-            | Self::Path(_)
-            | Self::Manifest(_) => false,
-        }
-    }
-
-    fn io(path: &Path, source: io::Error) -> Self {
-        let path = path.to_owned();
-        match is_disk_full(&source) {
-            true => Self::DiskFull { path, source },
-            false => Self::Io { path, source },
-        }
-    }
-}
+use self::{
+    commit::Commit,
+    memtable::Memtable,
+    step::{Observer, Step, observe},
+};
+pub use self::{error::StoreError, memtable::Appended, options::StoreOptions};
+use crate::wal::WalPosition;
 
 /// Where a store that was opened goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -166,16 +64,6 @@ pub struct Committed {
     pub leftovers: usize,
     /// Rows that came back from the journal.
     pub recovered_rows: usize,
-}
-
-/// What an append did beside taking the rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Appended {
-    /// Flow rows that there was no room for. A gap `disk_full` stands for them.
-    pub dropped: usize,
-    /// Rows that could not be put into the journal: they are in memory only, and lost if the process dies before the
-    /// next flush.
-    pub unsafe_rows: usize,
 }
 
 /// What a flush did.
@@ -212,23 +100,6 @@ struct Writer {
     disk: u64,
 }
 
-/// Points in time at which a crash leaves something different behind; tests look in, and fail operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Cleaning,
-    Journalling,
-    Journalled,
-    Preparing,
-    Publishing,
-    Sealing,
-    Committing,
-    Committed,
-    Released,
-    Removing,
-}
-
-type Observer = Arc<dyn Fn(Step) -> io::Result<()> + Send + Sync>;
-
 impl Store {
     /// Opens the store: takes the lock on the state directory, removes what a crash left of a segment that was never
     /// committed, and takes back the rows of the journal. Then replay the write-ahead log from [`Committed::wal`].
@@ -238,7 +109,7 @@ impl Store {
 
     fn open_observed(options: StoreOptions, observer: Option<Observer>) -> Result<(Self, Committed), StoreError> {
         // Any hour will do: what matters is that the names are good.
-        options.path(netverdict_flowlog::Table::Flows, netverdict_flowlog::path::Hour::of(Default::default()), 0)?;
+        options.path(Table::Flows, Hour::of(Default::default()), 0)?;
         for dir in [&options.data_dir, &options.state_dir] {
             fs::create_dir_all(dir).map_err(|source| StoreError::io(dir, source))?;
         }
@@ -322,25 +193,6 @@ impl Store {
     fn step(&self, step: Step) -> Result<(), StoreError> {
         observe(self.observer.as_ref(), step, &self.options.data_dir)
     }
-}
-
-impl StoreOptions {
-    fn path(
-        &self,
-        table: netverdict_flowlog::Table,
-        hour: netverdict_flowlog::path::Hour,
-        segment: u64,
-    ) -> Result<SegmentPath, PathError> {
-        SegmentPath::new(table, &self.cluster, hour, &self.node, &self.boot_id, segment)
-    }
-
-    fn manifest_path(&self, segment: u64) -> Result<ManifestPath, PathError> {
-        ManifestPath::new(&self.cluster, &self.node, &self.boot_id, segment)
-    }
-}
-
-fn observe(observer: Option<&Observer>, step: Step, at: &Path) -> Result<(), StoreError> {
-    observer.map_or(Ok(()), |observer| observer(step)).map_err(|source| StoreError::io(at, source))
 }
 
 fn lock(state_dir: &Path) -> Result<File, StoreError> {

@@ -6,6 +6,7 @@ mod fresh;
 mod heads;
 mod kept;
 mod logs;
+mod moment;
 mod objects;
 #[cfg(test)]
 mod tests;
@@ -21,20 +22,12 @@ use netverdict_manifest::implied_namespace;
 use netverdict_policy::{ObjectKey, Snapshot, model::PolicyKey};
 
 pub use self::kept::States;
+pub use self::moment::Moment;
 use self::{fold::Fold, fresh::Fresh, kept::Wanted, logs::FreshLogs};
 use crate::{QueryError, history::History, notes::Notes};
 
 /// Unreadable objects that are named in one answer.
 const MOST_PROBLEMS: usize = 10;
-
-/// Which state is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    Newest,
-    At(DateTime<Utc>),
-    /// By its number.
-    Number(u64),
-}
 
 /// A state, and where it is from.
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::opening::Opened;
 use crate::{
     cluster,
-    control::Control,
+    control::{Control, Parts},
     drain::{Channels, Delivery, Drain, Message},
     input::Input,
     recording::SharedRecorder,
@@ -79,20 +79,17 @@ pub(super) fn start(
         cluster::merge(sources, &updates, &state_sender);
         Ok(())
     })?;
-    let control = Control {
+    let parts = Parts {
         probe,
         session,
         snapshots,
         changes,
-        states,
-        sightings,
         messages: message_sender,
         facts: FactLog { store, recorder: recorder.clone(), metrics: metrics.clone() },
         health: health.clone(),
         metrics: metrics.clone(),
-        bindings: explain.restored.bindings,
-        started,
     };
+    let control = Control { parts, states, sightings, bindings: explain.restored.bindings, started };
     let stop = shutdown.clone();
     threads.spawn("control", move || {
         control.run(&stop);

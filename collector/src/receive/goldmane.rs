@@ -7,6 +7,7 @@
 
 pub mod listener;
 mod policies;
+mod unreadable;
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +19,13 @@ use netverdict_flowlog::row::{DispositionName, EndpointKind, ModeName, Receiver}
 use netverdict_policy::{Direction, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
-use self::policies::{Action, Trace};
+pub use self::unreadable::{MAX_LINE_BYTES, Unreadable};
+use self::{
+    policies::{Action, Trace},
+    unreadable::MOST_DETAIL,
+};
 use crate::{
     batch::ForeignBatch,
     observation::{
@@ -30,50 +34,12 @@ use crate::{
     },
 };
 
-/// Longest line: a flow with some hundred policies has a few tens of KiB.
-pub const MAX_LINE_BYTES: usize = 256 << 10;
 /// Seconds that a window may lie ahead of its receipt: the clocks of two machines.
 const AHEAD: i64 = 3_600;
 /// Seconds that a window may lie back: its rows go into the files of their own hour, and hours must stay few.
 const BACK: i64 = 7 * 86_400;
 const LONGEST_WINDOW: i64 = 86_400;
 const NANOSECONDS: i64 = 1_000_000_000;
-/// Characters of an error text that are kept: it may quote the line.
-const MOST_DETAIL: usize = 200;
-
-/// Why a line was not read.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Unreadable {
-    #[error("line has {found} bytes, expected at most {MAX_LINE_BYTES}")]
-    Length { found: usize },
-    #[error("line is no flow in JSON: {found}")]
-    Json { found: String },
-    #[error("flow has no Key")]
-    Key,
-    #[error("flow field {field} holds {found}, which is not in its list")]
-    Code { field: &'static str, found: String },
-    #[error(
-        "window from {start} to {end} is not near its receipt at {received} (seconds since 1970): check the clocks"
-    )]
-    Window { start: i64, end: i64, received: i64 },
-}
-
-impl Unreadable {
-    /// Label of the metric: a closed list.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Length { .. } => "length",
-            Self::Json { .. } => "json",
-            Self::Key => "key",
-            Self::Code { .. } => "code",
-            Self::Window { .. } => "window",
-        }
-    }
-
-    fn code(field: &'static str, found: impl ToString) -> Self {
-        Self::Code { field, found: found.to_string().chars().take(MOST_DETAIL).collect() }
-    }
-}
 
 /// A flow as Calico writes it.
 #[derive(Debug, Default, Deserialize)]

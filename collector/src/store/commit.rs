@@ -10,7 +10,7 @@ use std::{
 use netverdict_flowlog::{file::sync_folder, manifest::Link};
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::error::StoreError;
 use crate::wal::WalPosition;
 
 const NAME: &str = "commit.json";

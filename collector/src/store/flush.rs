@@ -17,10 +17,12 @@ use netverdict_flowlog::{
 };
 
 use super::{
-    Flushed, Step, Store, StoreError, Writer,
+    Flushed, Store, Writer,
     commit::{Commit, Saved},
+    error::StoreError,
     memtable::Chunk,
     retention,
+    step::Step,
     tally::Tally,
 };
 

@@ -9,7 +9,7 @@ use arrow::ipc::{reader::StreamReader, writer::StreamWriter};
 use netverdict_flowlog::{Table, columns, path::SegmentPath, read, row::Row};
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::error::StoreError;
 use crate::wal::{Frame, FsyncPolicy, Log, WalError, WalPosition};
 
 const FOLDER: &str = "journal";

@@ -13,11 +13,22 @@ use netverdict_flowlog::{
     row::{AttributionValue, FlowRow, GapCause, GapRow, Row},
 };
 
-use super::{
-    Appended, RETRY_AFTER, RETRY_LONGEST, StoreError, StoreOptions, commit::Commit, journal::Journal, retention,
-    tally::Tally,
-};
+use super::{commit::Commit, error::StoreError, journal::Journal, options::StoreOptions, retention, tally::Tally};
 use crate::wal::WalPosition;
+
+/// After a flush that failed the next one is due no sooner than this, doubled each time up to the longest.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+/// What an append did beside taking the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Flow rows that there was no room for. A gap `disk_full` stands for them.
+    pub dropped: usize,
+    /// Rows that could not be put into the journal: they are in memory only, and lost if the process dies before the
+    /// next flush.
+    pub unsafe_rows: usize,
+}
 
 pub(super) struct Memtable {
     /// Number that the sealed rows have, or else those in `current` will have.

@@ -21,7 +21,7 @@ use netverdict_flowlog::{
     row::{GapCause, GapRow, Row},
 };
 
-use super::{Step, StoreError, StoreOptions, tally::Tally};
+use super::{error::StoreError, options::StoreOptions, step::Step, tally::Tally};
 
 /// Key of a file's metadata in format version 1, which had no manifests: its [`LaneCounts`] as JSON.
 const LANES: &str = "netverdict.lanes";

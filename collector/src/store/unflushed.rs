@@ -11,7 +11,7 @@ use netverdict_flowlog::{
     row::Row,
 };
 
-use super::{Store, StoreError};
+use super::{Store, error::StoreError};
 
 impl Store {
     /// Rows of a table whose time is in the range (both ends included; `None` is no end; a gap counts if any of it

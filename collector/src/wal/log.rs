@@ -5,6 +5,7 @@
 //! appended to a file that another process wrote. What cannot be read to the end of a file is counted, never guessed.
 
 mod frames;
+mod layout;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,23 +17,19 @@ use std::{
 use netverdict_flowlog::file::{is_disk_full, sync_folder};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::frames::{Frame, Frames};
+pub use self::layout::MAX_RECORD_BYTES;
+use self::{
+    frames::Reader,
+    layout::{HEADER_BYTES, MAGIC, checksum, number_of, path_of},
+};
 use super::WalError;
-use frames::Reader;
-pub(crate) use frames::{Frame, Frames};
 
 /// A file is closed once it holds this much; one frame may make it longer.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// Bytes of one payload at most; longer ones are refused, for a reader would not take them.
-pub const MAX_RECORD_BYTES: usize = 256 << 20;
-
 /// Memory that is kept from one record to the next.
 const MOST_BUFFER: usize = 4 << 20;
-
-const MAGIC: &[u8; 8] = b"NVLOG001";
-const HEADER_BYTES: usize = 16;
-const FRAME_BYTES: usize = 8;
-const EXTENSION: &str = "log";
 
 /// When what was appended is safe from a loss of power. From a crash of the process it is safe at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,25 +318,6 @@ fn frame(buffer: &mut Vec<u8>, parts: &[&[u8]]) {
     for part in parts {
         buffer.extend_from_slice(part);
     }
-}
-
-fn checksum(length: &[u8], parts: &[&[u8]]) -> u32 {
-    let mut sum = crc32fast::Hasher::new();
-    sum.update(length);
-    for part in parts {
-        sum.update(part);
-    }
-    sum.finalize()
-}
-
-fn path_of(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("{number:020}.{EXTENSION}"))
-}
-
-fn number_of(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?;
-    let number = name.strip_suffix(EXTENSION)?.strip_suffix('.')?.parse().ok()?;
-    (path_of(path.parent()?, number) == path).then_some(number)
 }
 
 impl WalError {

@@ -11,7 +11,7 @@ use netverdict_flowlog::{
     row::{Row, SnapshotRow},
 };
 
-use super::{Moment, fresh::Fresh};
+use super::{fresh::Fresh, moment::Moment};
 use crate::{
     Executor, QueryError,
     notes::Notes,

@@ -13,7 +13,7 @@ use datafusion::{
 };
 use netverdict_flowlog::Table;
 
-use super::{Segment, Store, scan, table_schema};
+use super::{files::Store, scan, schema::table_schema, segment::Segment};
 use crate::notes::Notes;
 
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use netverdict_flowlog::{
 };
 use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 
-use super::{Segment, files::left_out};
+use super::segment::{Segment, left_out};
 use crate::notes::Notes;
 
 /// Manifests that are fetched at once.

@@ -22,7 +22,12 @@ use netverdict_flowlog::{Table, path::SegmentPath};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path};
 use parquet::{arrow::arrow_reader::ParquetRecordBatchReaderBuilder, file::metadata::PageIndexPolicy};
 
-use super::{Window, committed::Manifests, footer::Contents};
+use super::{
+    committed::Manifests,
+    footer::Contents,
+    segment::{FileId, Listing, Segment, left_out},
+    window::Window,
+};
 use crate::{
     metrics::Metrics,
     notes::Notes,
@@ -54,9 +59,6 @@ pub struct Store {
     last_id: AtomicU64,
 }
 
-/// Names a file for as long as this process runs. Whatever takes a file's place has another.
-pub(crate) type FileId = u64;
-
 /// What is known of a file.
 #[derive(Clone, Debug)]
 struct Known {
@@ -84,24 +86,6 @@ enum State {
     Unreadable {
         reason: Arc<str>,
     },
-}
-
-/// A file to be read.
-#[derive(Clone, Debug)]
-pub(crate) struct Segment {
-    pub path: SegmentPath,
-    pub object: ObjectMeta,
-    pub id: FileId,
-    pub contents: Arc<Contents>,
-}
-
-/// The files of a table.
-#[derive(Debug, Default)]
-pub(crate) struct Listing {
-    /// To be read, oldest first.
-    pub segments: Vec<Segment>,
-    /// Those whose rows a collector has served already, as far as they were looked into before.
-    pub served: Vec<FileId>,
 }
 
 impl Store {
@@ -321,10 +305,6 @@ impl Store {
         all.insert(object.location.clone(), known.clone());
         known
     }
-}
-
-pub(super) fn left_out(notes: &Notes, path: &SegmentPath, reason: &str) {
-    notes.stale(format!("file {path} cannot be read and is left out: {reason}"));
 }
 
 /// Whether an hour's folder (`…/date=YYYY-MM-DD/hour=HH`) has a part in a window. What does not read as one is looked

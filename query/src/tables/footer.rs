@@ -13,6 +13,8 @@ use parquet::{
     schema::types::ColumnDescriptor,
 };
 
+use super::schema::time_column;
+
 /// The column with the number of a policy snapshot.
 const SNAPSHOT: &str = "snapshot";
 
@@ -40,7 +42,7 @@ impl Contents {
         let column = |name| written_name(table, footer, name);
         let whole = |number: &i64| u64::try_from(*number).unwrap_or_default();
         let numbers = integers(footer, column(SNAPSHOT), |_| true);
-        let times = integers(footer, column(super::time_column(table)), is_micros);
+        let times = integers(footer, column(time_column(table)), is_micros);
         Ok(Self {
             rows: usize::try_from(footer.file_metadata().num_rows()).unwrap_or_default(),
             numbers: numbers.map_or(0..=u64::MAX, |range| whole(range.start())..=whole(range.end())),

@@ -18,7 +18,12 @@ use datafusion::{
 };
 use netverdict_flowlog::{Table, schema::hive_fields};
 
-use super::{Store, file_schema, files::Segment, renamed::FileColumns, rows_only, table_schema};
+use super::{
+    files::Store,
+    renamed::FileColumns,
+    schema::{file_schema, rows_only, table_schema},
+    segment::Segment,
+};
 
 /// A scan of `segments`, which must not be empty.
 pub(super) fn files(

@@ -6,7 +6,7 @@ use netverdict_policy::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Unreadable;
+use super::unreadable::Unreadable;
 
 /// Index of the hit that stands for the end of a tier.
 const END_OF_TIER_INDEX: i64 = -1;

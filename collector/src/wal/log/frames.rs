@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{FRAME_BYTES, HEADER_BYTES, MAGIC, MAX_RECORD_BYTES, checksum, path_of};
+use super::layout::{FRAME_BYTES, HEADER_BYTES, MAGIC, MAX_RECORD_BYTES, checksum, path_of};
 use crate::wal::{WalError, WalPosition};
 
 /// What replay comes upon.

@@ -1,0 +1,112 @@
+//! State of the control thread: its parts, the publication in force, and the interfaces it knows.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use netverdict_flowlog::row::LaneName;
+use netverdict_policy::{Compiler, Snapshot};
+use netverdict_probe::{BoundEndpoint, Discovered, Probe};
+use netverdict_service::queue::QueueSender;
+use tokio::sync::oneshot;
+
+use crate::{
+    cluster::{ClusterState, changes::Changes},
+    drain::Message,
+    health::Health,
+    input::{Fact, Input, Session},
+    metrics::Metrics,
+    snapshots::Snapshots,
+    write::FactLog,
+};
+
+/// What the control thread works with.
+pub struct Parts {
+    pub probe: Probe,
+    pub session: Session,
+    pub snapshots: Snapshots,
+    pub changes: Changes,
+    pub messages: QueueSender<Message>,
+    pub facts: FactLog,
+    pub health: Arc<Health>,
+    pub metrics: Metrics,
+}
+
+pub(super) struct State {
+    pub(super) parts: Parts,
+    pub(super) publication: Publication,
+    pub(super) attachments: Attachments,
+    /// Taken when the start is complete.
+    pub(super) started: Option<oneshot::Sender<()>>,
+    /// Since when the source is stale, and until when that is on record.
+    pub(super) stale: Option<(Instant, SystemTime)>,
+    pub(super) losses: Losses,
+}
+
+/// Policy: the state wanted, and the one in force.
+#[derive(Default)]
+pub(super) struct Publication {
+    /// `None` after a failure: its tables no longer match the published ones.
+    pub(super) compiler: Option<Compiler>,
+    /// The newest state of the cluster.
+    pub(super) wanted: Option<Arc<ClusterState>>,
+    pub(super) in_force: Option<InForce>,
+    /// After a publication that failed.
+    pub(super) retry_at: Option<Instant>,
+}
+
+pub(super) struct InForce {
+    pub(super) number: u64,
+    pub(super) snapshot: Arc<Snapshot>,
+}
+
+/// Interfaces by index.
+pub(super) struct Attachments {
+    pub(super) sighted: BTreeMap<u32, Discovered>,
+    pub(super) attached: BTreeMap<u32, BoundEndpoint>,
+    /// An interface or a pod has changed.
+    pub(super) bind_again: bool,
+    /// After an attachment that failed.
+    pub(super) attach_at: Option<Instant>,
+}
+
+/// Events lost by interface and lane, as the kernel counts them: the counts on record, and since when.
+#[derive(Default)]
+pub(super) struct Losses {
+    pub(super) recorded: BTreeMap<(u32, LaneName), u64>,
+    pub(super) recorded_at: Option<SystemTime>,
+}
+
+impl State {
+    pub(super) fn new(
+        parts: Parts,
+        attached: impl IntoIterator<Item = BoundEndpoint>,
+        started: oneshot::Sender<()>,
+    ) -> Self {
+        Self {
+            parts,
+            publication: Publication::default(),
+            attachments: Attachments {
+                sighted: BTreeMap::new(),
+                attached: attached.into_iter().map(|bound| (bound.ifindex, bound)).collect(),
+                bind_again: true,
+                attach_at: None,
+            },
+            started: Some(started),
+            stale: None,
+            losses: Losses::default(),
+        }
+    }
+
+    /// Appends facts. Returns whether they are durable.
+    pub(super) fn append(&mut self, facts: Vec<Fact>) -> bool {
+        self.parts.facts.append(facts)
+    }
+
+    pub(super) fn send(&self, input: Input) {
+        // If the drain has ended, the thread that joins it says why.
+        let _ = self.parts.messages.send(Message::Input(Box::new(input)));
+    }
+}

@@ -1,0 +1,30 @@
+//! The bytes of a log's files, and their names: what the writer writes and the reader reads.
+
+use std::path::{Path, PathBuf};
+
+/// Bytes of one payload at most; longer ones are refused, for a reader would not take them.
+pub const MAX_RECORD_BYTES: usize = 256 << 20;
+
+pub(super) const MAGIC: &[u8; 8] = b"NVLOG001";
+pub(super) const HEADER_BYTES: usize = 16;
+pub(super) const FRAME_BYTES: usize = 8;
+const EXTENSION: &str = "log";
+
+pub(super) fn checksum(length: &[u8], parts: &[&[u8]]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(length);
+    for part in parts {
+        sum.update(part);
+    }
+    sum.finalize()
+}
+
+pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:020}.{EXTENSION}"))
+}
+
+pub(super) fn number_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    let number = name.strip_suffix(EXTENSION)?.strip_suffix('.')?.parse().ok()?;
+    (path_of(path.parent()?, number) == path).then_some(number)
+}
