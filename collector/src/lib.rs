@@ -37,10 +37,10 @@ pub mod pipeline;
 pub mod receive;
 pub mod recording;
 pub mod replay;
-#[cfg(test)]
-mod scene;
 pub mod sequence;
 pub mod serve;
+#[cfg(test)]
+mod simulated_node;
 pub mod snapshots;
 pub mod store;
 pub mod wal;

@@ -89,8 +89,8 @@ pub struct Metrics {
     /// From reading a change in the cluster source to its being in force.
     pub publish_seconds: Histogram,
     pub log_bytes: Gauge,
-    pub rotations: Counter,
-    pub rotate_seconds: Histogram,
+    pub flushes: Counter,
+    pub flush_seconds: Histogram,
     pub queues: QueueMetrics,
     pub http: HttpServerMetrics,
     clock_offset: Gauge<f64, AtomicU64>,
@@ -126,8 +126,8 @@ impl Default for Metrics {
             publications: Counter::default(),
             publish_seconds: seconds(),
             log_bytes: Gauge::default(),
-            rotations: Counter::default(),
-            rotate_seconds: seconds(),
+            flushes: Counter::default(),
+            flush_seconds: seconds(),
             queues: QueueMetrics::default(),
             http: HttpServerMetrics::default(),
             clock_offset: Gauge::default(),
@@ -180,8 +180,8 @@ impl Metrics {
             self.publish_seconds.clone(),
         );
         r.register_with_unit("log", "Bytes in the write-ahead log", Unit::Bytes, self.log_bytes.clone());
-        r.register("rotations", "Commits of rows to files", self.rotations.clone());
-        r.register_with_unit("rotation", "Time that a commit took", Unit::Seconds, self.rotate_seconds.clone());
+        r.register("flushes", "Flushes of rows to files", self.flushes.clone());
+        r.register_with_unit("flush", "Time that a flush took", Unit::Seconds, self.flush_seconds.clone());
         self.queues.register(r);
         self.http.register(r);
         r.register_with_unit(

@@ -154,11 +154,25 @@ pub struct StorageOptions {
     pub state_dir: PathBuf,
     /// How long rows are kept in memory before they are flushed to a file. A minute makes 1 440 files a day and table;
     /// the rows port serves unflushed rows at once.
-    #[arg(long, env = "NETVERDICT_ROTATE_AFTER", default_value = "60s", value_parser = duration, value_name = "TIME")]
-    pub rotate_after: Duration,
+    #[arg(
+        long,
+        alias = "rotate-after",
+        env = renamed("NETVERDICT_FLUSH_AFTER", "NETVERDICT_ROTATE_AFTER"),
+        default_value = "60s",
+        value_parser = duration,
+        value_name = "TIME"
+    )]
+    pub flush_after: Duration,
     /// Rows of one table that are flushed earlier: one row group.
-    #[arg(long, env = "NETVERDICT_ROTATE_ROWS", default_value_t = 262_144, value_parser = clap::value_parser!(u64).range(1..), value_name = "ROWS")]
-    pub rotate_rows: u64,
+    #[arg(
+        long,
+        alias = "rotate-rows",
+        env = renamed("NETVERDICT_FLUSH_ROWS", "NETVERDICT_ROTATE_ROWS"),
+        default_value_t = 262_144,
+        value_parser = clap::value_parser!(u64).range(1..),
+        value_name = "ROWS"
+    )]
+    pub flush_rows: u64,
     /// Most bytes of the data directory. Above it the oldest hours are removed, and a gap is recorded. 0 is no cap.
     #[arg(long, env = "NETVERDICT_DISK_CAP", default_value = "20GiB", value_parser = bytes, value_name = "BYTES")]
     pub disk_cap: u64,
@@ -256,7 +270,7 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
         lock_wait,
         discover_interval,
     } = probe;
-    let StorageOptions { data_dir, state_dir, rotate_after, rotate_rows, disk_cap, fsync, repeat_window } = storage;
+    let StorageOptions { data_dir, state_dir, flush_after, flush_rows, disk_cap, fsync, repeat_window } = storage;
     let ListenOptions { admin_address, rows_address, token_file, rows_tls_cert, rows_tls_key, ready_file } = listen;
     let HttpLimitOptions {
         http_max_connections,
@@ -285,8 +299,8 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
         ("discover-interval", format!("{discover_interval:?}")),
         ("data-dir", path(data_dir)),
         ("state-dir", path(state_dir)),
-        ("rotate-after", format!("{rotate_after:?}")),
-        ("rotate-rows", rotate_rows.to_string()),
+        ("flush-after", format!("{flush_after:?}")),
+        ("flush-rows", flush_rows.to_string()),
         ("disk-cap", disk_cap.to_string()),
         ("fsync", format!("{fsync:?}").to_lowercase()),
         ("repeat-window", format!("{repeat_window:?}")),

@@ -43,7 +43,7 @@ pub enum ManifestError {
     #[error("manifest has {found} bytes, expected at most {MAX_BYTES}")]
     TooLarge { found: u64 },
     #[error("manifest names segment {found}, expected {expected}: it was moved or renamed")]
-    Misplaced { expected: ManifestPath, found: ManifestPath },
+    Misplaced { expected: Box<ManifestPath>, found: Box<ManifestPath> },
 }
 
 /// One committed segment.
@@ -182,7 +182,7 @@ impl Manifest {
         let sealed: Sealed = serde_json::from_slice(sealed).map_err(|error| shape(error.to_string()))?;
         let upload = serde_json::from_slice(state).map_err(|error| shape(error.to_string()))?;
         if sealed.path != *path {
-            return Err(ManifestError::Misplaced { expected: path.clone(), found: sealed.path });
+            return Err(ManifestError::Misplaced { expected: Box::new(path.clone()), found: Box::new(sealed.path) });
         }
         Ok(Self { sealed, sha256, upload })
     }

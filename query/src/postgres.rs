@@ -97,7 +97,7 @@ pub async fn serve(
             user = Arc::new(User::new(&password)?);
         }
         let identity = tls.as_ref().map(ServerTls::current);
-        let place = Place::new(permit, Arc::clone(&metrics));
+        let place = ConnectionSlot::new(permit, Arc::clone(&metrics));
         // The state of a login is kept in its handler: one for each connection.
         let mut scram = ScramAuth::new(Arc::clone(&user) as _);
         if let Some(identity) = &identity {
@@ -123,19 +123,19 @@ pub async fn serve(
 }
 
 /// A connection's place among those that may be open at once. It is free again however the connection ends.
-struct Place {
+struct ConnectionSlot {
     metrics: Arc<Metrics>,
     _permit: Permit,
 }
 
-impl Place {
+impl ConnectionSlot {
     fn new(permit: Permit, metrics: Arc<Metrics>) -> Self {
         metrics.connections.inc();
         Self { metrics, _permit: permit }
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.metrics.connections.dec();
     }

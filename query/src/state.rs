@@ -1,4 +1,4 @@
-//! The policy state of a node at a moment, rebuilt from the change logs: what the engine needs to judge again as it
+//! The policy state of a node at a moment, rebuilt from the change logs: what the engine needs to evaluate again as it
 //! stood then.
 
 mod fold;

@@ -47,7 +47,7 @@ fn a_full_disk_is_told_and_nothing_is_lost_once_there_is_room() {
     };
     mount("size=16k");
     let unmount = Unmount(disk.clone());
-    node.start_collector("enforce", &["--rotate-after", "1s"]);
+    node.start_collector("enforce", &["--flush-after", "1s"]);
     node.start_query();
     node.wait_until_attached();
     node.send_from_ports("shop/jobs", "db/pg", 5432, 26_000..26_400);

@@ -52,11 +52,10 @@ pub(super) fn probe_options(options: ProbeArguments, state_dir: &Path) -> ProbeO
 
 /// The store's options of ours.
 pub fn store_options(storage: &StorageOptions, cluster: &str, node: &str, boot_id: &str) -> StoreOptions {
-    let StorageOptions { data_dir, state_dir, rotate_after, rotate_rows, disk_cap, fsync: _, repeat_window: _ } =
-        storage;
+    let StorageOptions { data_dir, state_dir, flush_after, flush_rows, disk_cap, fsync: _, repeat_window: _ } = storage;
     let mut options = StoreOptions::new(data_dir, state_dir, cluster, node, boot_id);
-    options.flush_after = *rotate_after;
-    options.flush_rows = usize::try_from(*rotate_rows).unwrap_or(usize::MAX);
+    options.flush_after = *flush_after;
+    options.flush_rows = usize::try_from(*flush_rows).unwrap_or(usize::MAX);
     options.disk_cap = (*disk_cap > 0).then_some(*disk_cap);
     options
 }

@@ -6,13 +6,13 @@ use netverdict_policy::{AttributionId, FailedDimension, ObjectKey, Reason, Verdi
 
 use super::*;
 use crate::{
-    scene::{SECOND, Scene, batch, session},
     sequence::KernelCount,
+    simulated_node::{SECOND, SimulatedNode, batch, session},
 };
 
-fn pipeline(scene: &Scene) -> Pipeline {
+fn pipeline(node: &SimulatedNode) -> Pipeline {
     let mut pipeline = Pipeline::new(10 * SECOND, Checkpoint::default());
-    for input in [Input::Session(session("b", true)), scene.meanings(), scene.snapshot()] {
+    for input in [Input::Session(session("b", true)), node.meanings(), node.snapshot()] {
         let rows = take(&mut pipeline, input);
         assert!(rows.is_empty());
     }
@@ -50,8 +50,8 @@ fn flush(pipeline: &mut Pipeline) -> Vec<Row> {
 
 #[test]
 fn denial_names_policy_near_miss_and_both_ends_as_they_stood() {
-    let mut scene = Scene::new();
-    let row = only(take(&mut pipeline(&scene), batch(&[scene.denied()])));
+    let mut node = SimulatedNode::new();
+    let row = only(take(&mut pipeline(&node), batch(&[node.denied()])));
     assert_eq!((row.verdict, row.reason, row.snapshot, row.count), (Verdict::Denied, Reason::IsolatedNoMatch, 1, 1));
     assert_eq!(row.time, clock::at(2_000_001_000));
     let decided: Vec<_> =
@@ -66,36 +66,36 @@ fn denial_names_policy_near_miss_and_both_ends_as_they_stood() {
 
 #[test]
 fn event_is_told_by_the_snapshot_that_judged_not_by_the_newest() {
-    let mut scene = Scene::new();
-    let mut pipeline = pipeline(&scene);
-    let mut later = (*scene.state.snapshot()).clone();
+    let mut node = SimulatedNode::new();
+    let mut pipeline = pipeline(&node);
+    let mut later = (*node.state.snapshot()).clone();
     let pod = later.pods.get_mut(&ObjectKey::new("shop", "web")).unwrap();
     Arc::make_mut(pod).labels.insert("app".into(), "api".into());
-    let mut newer = Scene::of(later, 2, 11);
+    let mut newer = SimulatedNode::of(later, 2, 11);
     newer.state.seen_ns = i64::MAX;
     take(&mut pipeline, newer.snapshot());
-    let row = only(take(&mut pipeline, batch(&[scene.denied()])));
+    let row = only(take(&mut pipeline, batch(&[node.denied()])));
     assert_eq!((row.snapshot, row.source.labels["app"].as_str()), (1, "web"));
 }
 
 #[test]
 fn address_that_changed_hands_opens_the_identity_window() {
-    let mut scene = Scene::new();
-    let mut pipeline = pipeline(&scene);
-    let mut later = (*scene.state.snapshot()).clone();
+    let mut node = SimulatedNode::new();
+    let mut pipeline = pipeline(&node);
+    let mut later = (*node.state.snapshot()).clone();
     later.pods.remove(&ObjectKey::new("shop", "web"));
-    take(&mut pipeline, Scene::of(later, 2, 11).snapshot());
-    let row = only(take(&mut pipeline, batch(&[scene.denied()])));
+    take(&mut pipeline, SimulatedNode::of(later, 2, 11).snapshot());
+    let row = only(take(&mut pipeline, batch(&[node.denied()])));
     assert!(row.identity_window_open, "the source had said before that web is gone");
     assert_eq!(row.source.pod, "web", "told as the kernel believed");
 }
 
 #[test]
 fn lost_meanings_are_said_to_be_lost() {
-    let mut scene = Scene::new();
-    let mut event = scene.denied();
+    let mut node = SimulatedNode::new();
+    let mut event = node.denied();
     (event.attribution, event.source_owner, event.revision) = (12_345, 999, 99);
-    let row = only(take(&mut pipeline(&scene), batch(&[event])));
+    let row = only(take(&mut pipeline(&node), batch(&[event])));
     assert_eq!((row.verdict, row.reason), (Verdict::Denied, Reason::AttributionUnknown));
     assert_eq!((row.attribution_id, row.snapshot), (AttributionId(12_345), 0));
     assert_eq!(row.source.kind, EndpointKind::UnknownOwner);
@@ -104,9 +104,9 @@ fn lost_meanings_are_said_to_be_lost() {
 
 #[test]
 fn kernels_own_reasons_blame_no_policy() {
-    let mut scene = Scene::new();
-    let mut pipeline = pipeline(&scene);
-    let mut spoofed = scene.denied();
+    let mut node = SimulatedNode::new();
+    let mut pipeline = pipeline(&node);
+    let mut spoofed = node.denied();
     (spoofed.direction, spoofed.reason, spoofed.attribution) =
         (AbiDirection::Egress as u8, KernelReason::SpoofedSource as u8, 0);
     // pg sends with web's address.
@@ -116,7 +116,7 @@ fn kernels_own_reasons_blame_no_policy() {
     assert_eq!((row.source.pod.as_str(), row.source_ip), ("pg", "10.0.0.1".parse().unwrap()));
     assert_eq!(row.destination.kind, EndpointKind::External);
 
-    let mut malformed = scene.denied();
+    let mut malformed = node.denied();
     (malformed.reason, malformed.attribution) = (KernelReason::Malformed as u8, 0);
     let row = only(take(&mut pipeline, batch(&[malformed])));
     assert_eq!((row.reason, row.drop_reason), (Reason::OtherDrop, Some(DropReason::Malformed)));
@@ -124,19 +124,19 @@ fn kernels_own_reasons_blame_no_policy() {
 
 #[test]
 fn address_of_a_pod_range_without_owner_is_an_unknown_pod() {
-    let mut scene = Scene::new();
-    let mut event = scene.denied();
+    let mut node = SimulatedNode::new();
+    let mut event = node.denied();
     (event.source, event.source_owner, event.flags) = (v4_mapped([10, 0, 0, 99]), 0, flag::UNKNOWN_POD);
-    let row = only(take(&mut pipeline(&scene), batch(&[event])));
+    let row = only(take(&mut pipeline(&node), batch(&[event])));
     assert_eq!(row.source.kind, EndpointKind::UnknownPod);
     assert!(row.identity_window_open);
 }
 
 #[test]
 fn repeats_of_a_denial_become_one_row_a_cpu_with_the_exact_count() {
-    let mut scene = Scene::new();
-    let mut pipeline = pipeline(&scene);
-    let mut events: Vec<_> = std::iter::repeat_with(|| scene.denied()).take(5).collect();
+    let mut node = SimulatedNode::new();
+    let mut pipeline = pipeline(&node);
+    let mut events: Vec<_> = std::iter::repeat_with(|| node.denied()).take(5).collect();
     events.push(VerdictEvent { cpu: 1, seq: 1, ..events[4] });
     let first = only(take(&mut pipeline, batch(&events)));
     assert_eq!((first.record_type, first.seq, first.count), (RecordType::Verdict, Some(1), 1));
@@ -149,16 +149,16 @@ fn repeats_of_a_denial_become_one_row_a_cpu_with_the_exact_count() {
     );
     assert!(repeats[0].first_time < repeats[0].last_time);
 
-    scene.now += 11 * SECOND;
-    let again = only(take(&mut pipeline, batch(&[scene.denied()])));
+    node.now += 11 * SECOND;
+    let again = only(take(&mut pipeline, batch(&[node.denied()])));
     assert_eq!(again.record_type, RecordType::Verdict, "the window is over");
 }
 
 #[test]
 fn restart_records_each_event_once() {
-    let mut scene = Scene::new();
-    let events: Vec<_> = std::iter::repeat_with(|| scene.denied()).take(6).collect();
-    let mut first = pipeline(&scene);
+    let mut node = SimulatedNode::new();
+    let events: Vec<_> = std::iter::repeat_with(|| node.denied()).take(6).collect();
+    let mut first = pipeline(&node);
     let mut rows = take(&mut first, batch(&events[..3]));
     rows.extend(flush(&mut first));
     let checkpoint = serde_json::to_string(&first.checkpoint()).unwrap();
@@ -166,7 +166,7 @@ fn restart_records_each_event_once() {
     take(&mut first, batch(&events[3..5]));
 
     let mut second = Pipeline::new(10 * SECOND, serde_json::from_str(&checkpoint).unwrap());
-    for input in [scene.meanings(), scene.snapshot(), batch(&events[3..5]), Input::Session(session("b", false))] {
+    for input in [node.meanings(), node.snapshot(), batch(&events[3..5]), Input::Session(session("b", false))] {
         rows.extend(take(&mut second, input));
     }
     rows.extend(take(&mut second, batch(&events[3..])));
@@ -179,24 +179,24 @@ fn restart_records_each_event_once() {
 
 #[test]
 fn another_boot_counts_anew_and_says_what_may_have_been_lost() {
-    let mut scene = Scene::new();
-    let mut pipeline = pipeline(&scene);
-    take(&mut pipeline, batch(&[scene.denied()]));
+    let mut node = SimulatedNode::new();
+    let mut pipeline = pipeline(&node);
+    take(&mut pipeline, batch(&[node.denied()]));
     let rows = take(&mut pipeline, Input::Session(session("c", true)));
     assert_eq!(gaps(&rows), [(GapCause::UncleanStop, None, None, 0)]);
-    for input in [scene.meanings(), scene.snapshot()] {
+    for input in [node.meanings(), node.snapshot()] {
         take(&mut pipeline, input);
     }
-    scene.seq = 0;
-    let row = only(take(&mut pipeline, batch(&[scene.denied()])));
+    node.seq = 0;
+    let row = only(take(&mut pipeline, batch(&[node.denied()])));
     assert_eq!((row.seq, &*row.boot_id), (Some(1), "c"));
 }
 
 #[test]
 fn what_cannot_be_read_is_counted_and_a_gap() {
-    let mut scene = Scene::new();
-    let mut pipeline = pipeline(&scene);
-    let good = [scene.denied(), scene.denied(), scene.denied(), scene.denied()];
+    let mut node = SimulatedNode::new();
+    let mut pipeline = pipeline(&node);
+    let good = [node.denied(), node.denied(), node.denied(), node.denied()];
     let unknown_kind = VerdictEvent { kind: 77, ..good[1] };
     let bad_code = VerdictEvent { verdict: 9, ..good[3] };
     let mut rows = take(&mut pipeline, batch(&[good[0], unknown_kind, good[2], bad_code]));
@@ -209,23 +209,23 @@ fn what_cannot_be_read_is_counted_and_a_gap() {
 
 #[test]
 fn batch_that_is_cut_off_costs_only_what_is_missing() {
-    let mut scene = Scene::new();
-    let mut pipeline = pipeline(&scene);
-    let Input::Ring(mut cut) = batch(&[scene.denied(), scene.denied()]) else { unreachable!("a batch") };
+    let mut node = SimulatedNode::new();
+    let mut pipeline = pipeline(&node);
+    let Input::Ring(mut cut) = batch(&[node.denied(), node.denied()]) else { unreachable!("a batch") };
     cut.bytes.truncate(150);
     take(&mut pipeline, Input::Ring(cut));
-    take(&mut pipeline, batch(&[scene.denied()]));
+    take(&mut pipeline, batch(&[node.denied()]));
     assert_eq!(gaps(&flush(&mut pipeline)), [(GapCause::Unreadable, Some(2), Some(2), 1)]);
 }
 
 #[test]
 fn losses_are_put_down_to_their_cause() {
-    let mut scene = Scene::new();
-    let mut pipeline = pipeline(&scene);
-    take(&mut pipeline, batch(&[scene.denied()]));
+    let mut node = SimulatedNode::new();
+    let mut pipeline = pipeline(&node);
+    take(&mut pipeline, batch(&[node.denied()]));
     take(&mut pipeline, Input::GapCause(GapCause::DiskFull));
-    scene.seq = 4;
-    take(&mut pipeline, batch(&[scene.denied()]));
+    node.seq = 4;
+    take(&mut pipeline, batch(&[node.denied()]));
     take(&mut pipeline, Input::GapCause(GapCause::RingFull));
     take(&mut pipeline, Input::Counted(vec![KernelCount { lane: LaneName::Denied, cpu: 0, seq: 7 }]));
     let found = gaps(&flush(&mut pipeline));
@@ -234,10 +234,10 @@ fn losses_are_put_down_to_their_cause() {
 
 #[test]
 fn snapshots_are_forgotten_once_the_rings_were_seen_empty_behind_them() {
-    let scene = Scene::new();
-    let mut pipeline = pipeline(&scene);
+    let node = SimulatedNode::new();
+    let mut pipeline = pipeline(&node);
     assert_eq!(pipeline.low_watermark(), 0);
-    let mut announced = scene.state.clone();
+    let mut announced = node.state.clone();
     (announced.number, announced.revision) = (2, 0);
     take(&mut pipeline, Input::Snapshot(Arc::new(announced)));
     take(&mut pipeline, Input::Published { number: 2, revision: 11 });

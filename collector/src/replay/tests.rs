@@ -12,7 +12,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::*;
 use crate::{
     recording::{Header, Recorder},
-    scene::{SECOND, Scene, batch, session},
+    simulated_node::{SECOND, SimulatedNode, batch, session},
 };
 
 const BOOT: &str = "00000000-0000-4000-8000-000000000001";
@@ -79,23 +79,23 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-fn inputs(events: &[VerdictEvent], scene: &Scene) -> Vec<Input> {
-    let mut inputs = vec![Input::Session(session(BOOT, true)), scene.meanings(), scene.snapshot()];
+fn inputs(events: &[VerdictEvent], node: &SimulatedNode) -> Vec<Input> {
+    let mut inputs = vec![Input::Session(session(BOOT, true)), node.meanings(), node.snapshot()];
     inputs.extend(events.chunks(3).map(batch));
     inputs
 }
 
-fn denials(scene: &mut Scene, count: usize) -> Vec<VerdictEvent> {
-    std::iter::repeat_with(|| scene.denied()).take(count).collect()
+fn denials(node: &mut SimulatedNode, count: usize) -> Vec<VerdictEvent> {
+    std::iter::repeat_with(|| node.denied()).take(count).collect()
 }
 
 #[test]
 fn recorded_events_become_exactly_their_rows() {
-    let (lab, mut scene) = (Lab::new(), Scene::new());
-    let mut events = denials(&mut scene, 10);
+    let (lab, mut node) = (Lab::new(), SimulatedNode::new());
+    let mut events = denials(&mut node, 10);
     events.remove(4);
     events[6].kind = 99;
-    let file = lab.record("file.nvr", &inputs(&events, &scene));
+    let file = lab.record("file.nvr", &inputs(&events, &node));
     assert_eq!(lab.replay(&file).unwrap(), Replayed { inputs: 6, events: 9, whole: true });
     let counts = lab.sums(Table::Flows, "record_type", "count");
     assert_eq!(counts, [("verdict".to_owned(), 1), ("update".to_owned(), 7)].into());
@@ -105,9 +105,9 @@ fn recorded_events_become_exactly_their_rows() {
 
 #[test]
 fn replay_that_was_interrupted_goes_on_and_records_each_event_once() {
-    let (lab, mut scene) = (Lab::new(), Scene::new());
-    let events = denials(&mut scene, 30);
-    let all = inputs(&events, &scene);
+    let (lab, mut node) = (Lab::new(), SimulatedNode::new());
+    let events = denials(&mut node, 30);
+    let all = inputs(&events, &node);
     let (part, whole) = (lab.record("part.nvr", &all[..7]), lab.record("whole.nvr", &all));
     let mut cut = fs::read(&part).unwrap();
     cut.truncate(cut.len() - 20);
@@ -123,10 +123,10 @@ fn replay_that_was_interrupted_goes_on_and_records_each_event_once() {
 
 #[test]
 fn directory_of_another_record_is_refused() {
-    let (lab, mut scene) = (Lab::new(), Scene::new());
-    let events = denials(&mut scene, 3);
-    lab.replay(&lab.record("a.nvr", &inputs(&events, &scene))).unwrap();
-    let other = lab.record_of("00000000-0000-4000-8000-000000000002", "b.nvr", &inputs(&events, &scene));
+    let (lab, mut node) = (Lab::new(), SimulatedNode::new());
+    let events = denials(&mut node, 3);
+    lab.replay(&lab.record("a.nvr", &inputs(&events, &node))).unwrap();
+    let other = lab.record_of("00000000-0000-4000-8000-000000000002", "b.nvr", &inputs(&events, &node));
     assert!(matches!(lab.replay(&other), Err(ReplayError::Used(_))));
     assert!(matches!(lab.replay(Path::new("/nowhere.nvr")), Err(ReplayError::Recording(_))));
 }

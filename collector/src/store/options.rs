@@ -8,7 +8,7 @@ use netverdict_flowlog::{
 };
 
 /// How long rows wait for their file.
-const FLUSH_AFTER: Duration = Duration::from_secs(60);
+pub(super) const FLUSH_AFTER: Duration = Duration::from_secs(60);
 /// A row group: more would not make a file better.
 const FLUSH_ROWS: usize = 262_144;
 const FLUSH_BYTES: usize = 256 << 20;

@@ -1,6 +1,11 @@
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicUsize, Ordering},
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,7 +23,7 @@ use netverdict_policy::{AttributionId, Confidence, Direction, Reason, Verdict};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use super::*;
+use super::{memtable::RETRY_AFTER, options::FLUSH_AFTER, *};
 use crate::{
     batch::RingBatch,
     wal::{FsyncPolicy, LogRecord, Replayed, Wal},

@@ -15,10 +15,9 @@ use std::{
 };
 
 use netverdict_flowlog::file::{is_disk_full, sync_folder};
-use serde::{Deserialize, Serialize};
 
 pub(crate) use self::frames::{Frame, Frames};
-pub use self::layout::MAX_RECORD_BYTES;
+pub use self::layout::{MAX_RECORD_BYTES, WalPosition};
 use self::{
     frames::Reader,
     layout::{HEADER_BYTES, MAGIC, checksum, number_of, path_of},
@@ -40,15 +39,6 @@ pub enum FsyncPolicy {
     Interval(Duration),
     /// With every append.
     Batch,
-}
-
-/// The end of a record: everything up to and including it. Grows over restarts and is never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct WalPosition {
-    /// Number of the file, from 1.
-    pub segment: u64,
-    /// Byte in it, from its start.
-    pub offset: u64,
 }
 
 /// What a log's opening found wrong with its end.

@@ -111,8 +111,8 @@ impl Writer {
                 return Err(error.into());
             }
         };
-        self.metrics.rotations.inc();
-        self.metrics.rotate_seconds.observe(began.elapsed().as_secs_f64());
+        self.metrics.flushes.inc();
+        self.metrics.flush_seconds.observe(began.elapsed().as_secs_f64());
         let over = "the data directory exceeds --disk-cap, and what is left may not be removed: raise the cap";
         self.health.set(Part::Store, if flushed.over_cap { vec![over.to_owned()] } else { Vec::new() });
         for path in &flushed.removed {

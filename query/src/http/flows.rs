@@ -21,5 +21,5 @@ pub(super) async fn flows(
 ) -> Result<Json<FlowsAnswer>, QueryError> {
     let parameters = parameters(query)?;
     let answer = flows::answer(&api.executor, &api.followers, &parameters, Utc::now());
-    Ok(Json(api.in_time(answer).await?))
+    Ok(Json(Box::pin(api.in_time(answer)).await?))
 }

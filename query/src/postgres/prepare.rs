@@ -74,7 +74,7 @@ impl Preparer {
                 (_, None) => Err(QueryError::Internal("a prepared statement has no plan".into())),
             }
         };
-        executor.work(plan, deadline).await
+        Box::pin(executor.work(plan, deadline)).await
     }
 }
 
@@ -107,7 +107,7 @@ impl QueryParser for Preparer {
                 return Ok(Some(Arc::new(Prepared { statement, plan, wire_types, types })));
             }
         }
-        self.plan(statement, deadline).await.map(|prepared| Some(Arc::new(prepared))).map_err(to_client)
+        Box::pin(self.plan(statement, deadline)).await.map(|prepared| Some(Arc::new(prepared))).map_err(to_client)
     }
 
     fn get_parameter_types(&self, prepared: &Arc<Prepared>) -> PgWireResult<Vec<Type>> {
@@ -116,7 +116,7 @@ impl QueryParser for Preparer {
 
     fn get_result_schema(&self, prepared: &Arc<Prepared>, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
         let schema = prepared.plan.schema().as_arrow();
-        Ok(arrow_schema_to_pg_fields(schema, format.unwrap_or(&Format::UnifiedText), None)?)
+        arrow_schema_to_pg_fields(schema, format.unwrap_or(&Format::UnifiedText), None)
     }
 }
 

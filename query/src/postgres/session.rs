@@ -114,7 +114,7 @@ impl SimpleQueryHandler for Session {
                 continue;
             }
             let deadline = deadline(client);
-            let plan = self.statements.plan(statement, deadline).await.map_err(to_client)?;
+            let plan = Box::pin(self.statements.plan(statement, deadline)).await.map_err(to_client)?;
             responses.push(self.run(client, plan, deadline, &Format::UnifiedText).await?);
         }
         Ok(responses)

@@ -263,6 +263,6 @@ async fn what_a_connection_sets_does_not_reach_others() {
     assert!(refused.starts_with("22023"), "{refused}");
     let refused = text(&client, "set session authorization postgres").await.expect_err("a refusal");
     assert!(refused.starts_with("42501"), "{refused}");
-    let two = client.prepare("select 1; select 2").await.err().expect("a refusal");
+    let two = client.prepare("select 1; select 2").await.expect_err("a refusal");
     assert_eq!(two.code().map(|code| code.code().to_owned()).as_deref(), Some("42501"), "{two}");
 }

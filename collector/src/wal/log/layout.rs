@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of one payload at most; longer ones are refused, for a reader would not take them.
 pub const MAX_RECORD_BYTES: usize = 256 << 20;
 
@@ -9,6 +11,15 @@ pub(super) const MAGIC: &[u8; 8] = b"NVLOG001";
 pub(super) const HEADER_BYTES: usize = 16;
 pub(super) const FRAME_BYTES: usize = 8;
 const EXTENSION: &str = "log";
+
+/// The end of a record: everything up to and including it. Grows over restarts and is never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WalPosition {
+    /// Number of the file, from 1.
+    pub segment: u64,
+    /// Byte in it, from its start.
+    pub offset: u64,
+}
 
 pub(super) fn checksum(length: &[u8], parts: &[&[u8]]) -> u32 {
     let mut sum = crc32fast::Hasher::new();

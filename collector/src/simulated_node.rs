@@ -38,14 +38,14 @@ const CLUSTER: &str = r#"
 "#;
 
 /// A node whose kernel judges as the compiled tables say.
-pub(crate) struct Scene {
+pub(crate) struct SimulatedNode {
     pub(crate) state: SnapshotState,
     pub(crate) meanings: Meanings,
     pub(crate) seq: u64,
     pub(crate) now: u64,
 }
 
-impl Scene {
+impl SimulatedNode {
     pub(crate) fn new() -> Self {
         let (objects, findings) = netverdict_manifest::read(CLUSTER, "cluster.yaml");
         assert!(findings.is_empty(), "{findings:?}");
