@@ -38,7 +38,7 @@ pub struct Assembly {
 #[derive(Debug)]
 struct ReadObject {
     object: Arc<Object>,
-    /// What it alone says.
+    /// Its own fields.
     says: Snapshot,
     policies: Vec<Arc<Object>>,
     /// Findings of severity error.
@@ -67,7 +67,7 @@ impl Assembly {
         self.read.values().flat_map(|read| &read.errors)
     }
 
-    /// What the sources could not read.
+    /// Parts that the sources could not read.
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
         self.layers.faults()
     }
@@ -120,7 +120,7 @@ impl Assembly {
         (now, objects)
     }
 
-    /// Namespaces that nobody defines, and the ranges of nodes.
+    /// Namespaces without a definition, and the ranges of nodes.
     fn imply(&mut self, before: &Snapshot, now: &Snapshot) {
         let snapshot = Arc::make_mut(&mut self.snapshot);
         for range in &now.pod_ranges {

@@ -33,7 +33,7 @@ pub trait Source: Send {
 /// What a source reports.
 #[derive(Debug)]
 pub enum Update {
-    /// Changes that are applied together: nobody sees some of them without the others.
+    /// Changes that are applied together: no reader sees some of them without the others.
     Changes(Vec<Change>),
     /// Everything that the source holds has been reported. Also the end of [`Update::Stale`].
     InSync,

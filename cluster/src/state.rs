@@ -17,7 +17,7 @@ pub struct ClusterState {
     pub snapshot: Arc<Snapshot>,
     /// The policies of the snapshot as they were written.
     pub policies: Arc<PolicyObjects>,
-    /// What is wrong with the sources and their objects, a line each for people. Empty when all is well.
+    /// Problems of the sources and their objects, a line each for people. Empty when there are none.
     pub troubles: Vec<String>,
     /// Findings of severity error: what may be missing in the snapshot.
     pub errors: u64,
@@ -96,7 +96,7 @@ impl Cluster {
         troubles.extend(self.assembly.faults().map(ToString::to_string));
         troubles.extend(self.generations.save().err().as_ref().map(with_source));
         let errors = troubles.len() as u64 + self.assembly.errors().count() as u64;
-        // What a source refused and the snapshot refuses again is one trouble.
+        // A fault that the source and the snapshot both report is one trouble.
         let troubles: BTreeSet<String> = troubles.into_iter().chain(self.assembly.errors().cloned()).collect();
         Some(ClusterState {
             snapshot: self.assembly.snapshot(),

@@ -164,6 +164,15 @@ impl Ports {
         }
         let admin = http_server::bind(*admin_address, "--admin-address").await?;
         let rows = http_server::bind(*rows_address, "--rows-address").await?;
+        if let Some(address) = receivers.goldmane_listen
+            && !address.ip().is_loopback()
+            && receivers.goldmane_token_file.is_none()
+        {
+            tracing::warn!(
+                listen.goldmane = %address,
+                "anyone who reaches this port can report verdicts: give --goldmane-token-file, or admit only Goldmane to it"
+            );
+        }
         let goldmane = match receivers.goldmane_listen {
             Some(address) => Some(http_server::bind(address, "--goldmane-listen").await?),
             None => None,

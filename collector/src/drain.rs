@@ -136,7 +136,7 @@ impl Drain {
         let result = self.follow();
         let Self { mut wal, channels, recorder, .. } = self;
         let Channels { messages: _, deliveries, pipeline, released } = channels;
-        // Whoever waits for an acknowledgement gets an error.
+        // A sender that waits for an acknowledgement gets an error.
         drop(deliveries);
         drop(pipeline);
         // The pipeline commits what it has; what it then releases can go.
@@ -264,7 +264,7 @@ impl Drain {
                 }
             }
         }
-        // Whoever waited may have given up: then the delivery comes again, and is recognised.
+        // The sender may have given up: then the delivery comes again, and is recognised.
         let _ = logged.send(outcome);
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! The neutral observation: one type between the receivers and the pipeline, whoever saw the flow.
+//! The neutral observation: one type between all receivers, of our probe and of other systems, and the pipeline.
 //!
 //! It answers four questions: which source reported it and at which position of its sequence ([`Origin`]), what was
 //! seen ([`FlowTuple`], [`Outcome`], [`Volume`]), who the two ends are said to be ([`Ends`]), and what decided
@@ -141,7 +141,7 @@ pub enum Ends {
 pub struct OwnerEnds {
     pub source: OwnerId,
     pub destination: OwnerId,
-    /// The pod whose interface decided; nobody while its tables were not complete.
+    /// The pod whose interface decided; unset while its tables were not complete.
     pub endpoint: OwnerId,
     /// Index of the host interface that decided.
     pub interface: u32,

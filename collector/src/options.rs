@@ -220,7 +220,7 @@ pub struct ReceiverOptions {
     /// `http://ADDRESS/v1/goldmane`. Off by default: its rows repeat what our own probe sees on the same node.
     #[arg(long, env = "NETVERDICT_GOLDMANE_LISTEN", value_name = "ADDRESS")]
     pub goldmane_listen: Option<SocketAddr>,
-    /// File with a token that the sender must give; made with mode 0600 if it is not there. Without it nobody is asked:
+    /// File with a token that the sender must give; made with mode 0600 if it is not there. Without it no token is asked for:
     /// the emitter itself has no token to send, a proxy before this port may.
     #[arg(long, env = "NETVERDICT_GOLDMANE_TOKEN_FILE", value_name = "FILE", requires = "goldmane_listen")]
     pub goldmane_token_file: Option<PathBuf>,

@@ -65,7 +65,7 @@ struct Kept {
 }
 
 impl Snapshots {
-    /// Opens the log and reads it. What cannot be read is logged and left out: its events lose their labels.
+    /// Opens the log and reads it. Unreadable parts are logged and left out: their events lose their labels.
     ///
     /// # Errors
     /// The state directory cannot be used.

@@ -267,7 +267,7 @@ async fn what_is_not_taken_is_not_acknowledged() {
     assert_eq!(status(with_token(line.clone())).await, 200);
     assert_eq!(status(with_token(String::new())).await, 200);
 
-    // Nobody writes the log any more.
+    // The writer of the log has ended.
     let (url, client) = (collector.url.clone(), collector.client.clone());
     let Collector { messages, threads, server, .. } = collector;
     drop(messages);

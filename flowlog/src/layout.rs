@@ -31,7 +31,7 @@ pub const MAX_BATCH_BYTES: usize = 1 << 30;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
     pub name: String,
-    /// What it means, for people.
+    /// Its meaning, for people.
     pub doc: &'static str,
     pub data_type: DataType,
     pub nullable: bool,

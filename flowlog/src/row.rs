@@ -45,7 +45,7 @@ macro_rules! tables {
                 match self { $(Self::$table => $name),+ }
             }
 
-            /// What the table's rows say, for people.
+            /// Meaning of the table's rows, for people.
             pub const fn doc(self) -> &'static str {
                 match self { $(Self::$table => concat!($($doc),+).trim_ascii()),+ }
             }
@@ -150,7 +150,7 @@ impl fmt::Display for Table {
 }
 
 impl Row {
-    /// What a row of a change log starts with; `None` for the other tables.
+    /// The common start of change log rows; `None` for the other tables.
     pub fn head(&self) -> Option<&ChangeHead> {
         match self {
             Self::Policy(row) => Some(&row.head),

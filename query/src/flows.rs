@@ -92,7 +92,7 @@ pub async fn answer(
         let condition = within(&conditions, from, to);
         let arrivals = arrivals(executor, &condition, cursor, &notes).await?;
         let (new, cursor) = followers.take_new(cursor, arrivals, limit);
-        // What does not fit comes with the next answer.
+        // Records that do not fit come with the next answer.
         (whole(executor, &condition, &new, &notes).await?, false, cursor)
     };
     let gaps = gaps::touching(executor, Window::between(from, to), &notes).await?;

@@ -1,4 +1,4 @@
-//! What a statement may do: read, within limits. Its text is checked before it is parsed (`text`), the statement when it
+//! Limits of a statement: it may only read, and within bounds. Its text is checked before it is parsed (`text`), the statement when it
 //! is planned, and its joins once the physical plan is known.
 //!
 //! A join without an equality compares every pair of rows, so the number of pairs is known beforehand: the join is

@@ -46,7 +46,7 @@ impl Threads {
     ) -> Result<T, QueryError> {
         let (done, result) = oneshot::channel();
         let work = async move {
-            // Nobody waits any more: the result is not needed.
+            // The caller has given up: the result is not needed.
             let _ = done.send(work.await);
         };
         let _work = self.begin(work, deadline, None).await?;

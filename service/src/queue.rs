@@ -62,7 +62,7 @@ impl<T> Clone for QueueSender<T> {
 }
 
 impl<T> QueueSender<T> {
-    /// A sender without a receiver, for work whose results nobody takes: it refuses every item.
+    /// A sender without a receiver, for work whose results are not needed: it refuses every item.
     pub fn disconnected() -> Self {
         Self { sender: mpsc::sync_channel(1).0, depth: Gauge::default() }
     }

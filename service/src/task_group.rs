@@ -65,7 +65,7 @@ mod tests {
         let (name, result) = tasks.ended().await.unwrap();
         assert_eq!(name, "panics");
         assert!(format!("{:#}", result.unwrap_err()).starts_with("panics failed: task "));
-        // What does not end is cut off, and that is no failure.
+        // A connection that does not end is cut off, and that is no failure.
         tasks.join(Duration::from_millis(1)).await.unwrap();
     }
 

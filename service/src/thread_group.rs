@@ -19,7 +19,7 @@ struct ExitGuard(&'static str, UnboundedSender<&'static str>);
 
 impl Drop for ExitGuard {
     fn drop(&mut self) {
-        // Nobody listens any more when all are being joined.
+        // All receivers have ended when the group is joined.
         let _ = self.1.send(self.0);
     }
 }

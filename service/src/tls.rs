@@ -93,7 +93,7 @@ impl ServerTls {
         Ok(Self { files, interval: INTERVAL, state: Arc::new(Mutex::new(state)) })
     }
 
-    /// What a new connection is served with.
+    /// Services and limits of new connections.
     pub fn current(&self) -> Identity {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.looked.elapsed() >= self.interval {

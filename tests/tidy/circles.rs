@@ -1,7 +1,7 @@
 //! Import circles between the files of a crate: two files that need each other can only be read together.
 //!
-//! A file needs another if it names something that is defined there, by `use` or by a path. What a file re-exports it does
-//! not need, and a name that reaches a file through its parent counts for the file that defines it. Test modules are left
+//! A file needs another if it names something that is defined there, by `use` or by a path. A re-export is
+//! no need, and a name that reaches a file through its parent counts for the file that defines it. Test modules are left
 //! out. Calls of methods are not seen, and neither is what macros expand to.
 
 mod known;

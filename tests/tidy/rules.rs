@@ -1,4 +1,4 @@
-//! Rule numbers: whoever cites one can look it up. `E-10` and its like are defined in `docs/semantics.md`, a case
+//! Rule numbers: each one cited can be looked up. `E-10` and its like are defined in `docs/semantics.md`, a case
 //! (`T-064`) in `tests/conformance/`.
 
 use std::{

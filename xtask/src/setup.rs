@@ -61,7 +61,7 @@ enum Origin {
 }
 
 impl Origin {
-    /// Where the linker that we build for it is put.
+    /// Folder of the linker that we build for it.
     fn folder(self) -> PathBuf {
         tools().join(match self {
             Self::Debian => "debian",

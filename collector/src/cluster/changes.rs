@@ -55,7 +55,7 @@ pub struct Changes {
     node: Arc<str>,
     boot_id: Arc<str>,
     recorded: Recorded,
-    /// What was recorded since the last save.
+    /// Changes recorded since the last save.
     unsaved: Unsaved,
     /// The cluster of the last call, to skip what has not changed since.
     seen: Option<(Arc<Snapshot>, Arc<PolicyObjects>)>,
@@ -94,7 +94,7 @@ struct Entry {
 }
 
 impl Changes {
-    /// `anew`: nothing that was recorded before is on record any more.
+    /// `anew`: no earlier record exists any more.
     ///
     /// # Errors
     /// The state directory cannot be used.

@@ -176,7 +176,7 @@ impl Memtable {
             || since.is_some_and(|since| now.saturating_duration_since(since) >= options.flush_after)
     }
 
-    /// What the next segment is to hold; `None` if there is nothing to write. What a failed flush left is in it.
+    /// Rows of the next segment, those of a failed flush included; `None` if there is nothing to write.
     pub(super) fn seal(&mut self) -> Option<(u64, Chunk)> {
         let mut current = std::mem::take(&mut self.current);
         let dropped = std::mem::take(&mut current.dropped);

@@ -17,7 +17,7 @@ const MEMTABLE_ROWS: usize = 2 * FLUSH_ROWS;
 pub struct StoreOptions {
     /// Where the tables' files go. May be read by others at any time.
     pub data_dir: PathBuf,
-    /// The commit record and the journal. Nobody else's.
+    /// The commit record and the journal. Used by one collector alone.
     pub state_dir: PathBuf,
     pub cluster: String,
     pub node: String,

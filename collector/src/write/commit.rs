@@ -71,7 +71,7 @@ impl Writer {
 
     fn commit_if_due(&mut self, released: &QueueSender<WalPosition>) {
         if self.store.due(Instant::now()) {
-            // What is wrong is in health; it is tried again when it is due again.
+            // The failure is in health; the next attempt comes when a flush is due again.
             let _ = self.commit(released);
         }
     }

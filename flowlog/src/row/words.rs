@@ -78,7 +78,7 @@ named! {
     ChangeKind { Put = "put", Delete = "delete" }
 }
 named! {
-    /// What a collector says of itself.
+    /// State of a collector, as it reports it.
     CollectorState { Started = "started", Running = "running", Stopped = "stopped" }
 }
 

@@ -66,7 +66,7 @@ pub struct Finding {
     pub origin: Option<String>,
     /// Path of the field, for instance `spec.ingress[0].from[1].podSelector`; empty for the object as a whole.
     pub field: String,
-    /// What was expected, what was found, and the effect.
+    /// Expected value, found value, and the effect.
     pub message: String,
     /// How to repair it.
     pub remedy: String,

@@ -135,7 +135,7 @@ impl Lock {
             Err(error) => return Err(failed(root, "lock", error.into())),
         }
         let held = fstat(&folder).map_err(|error| failed(root, "inspect", error.into()))?;
-        // Whoever can write to the folder could replace the pins.
+        // A user who can write to the folder could replace the pins.
         if (held.st_uid != 0 && held.st_uid != geteuid().as_raw()) || held.st_mode & WRITABLE_BY_OTHERS != 0 {
             return Err(ProbeError::NotOurs { path: root.to_owned() });
         }

@@ -175,7 +175,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Takes the writes of a failed publication back. What cannot be is tried again before the next one.
+    /// Rolls back the writes of a failed publication. A write that cannot be rolled back is tried again before the next one.
     fn undo(&mut self, published: &mut PublishedMaps) {
         // A program that runs may have found a key being written once already; undoing writes it a second time.
         self.grace.restart();

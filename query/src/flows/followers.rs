@@ -1,4 +1,4 @@
-//! Clients that ask again and again for what is new: where each is, and what it was given.
+//! Followers: clients that poll for new records. Keeps each one's position and the records that it has.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! What a client that has not logged in can do over the PostgreSQL protocol: nothing but log in, in bounded time and
+//! A client that has not logged in over the PostgreSQL protocol can do nothing but log in, in bounded time and
 //! memory.
 
 use std::time::Duration;

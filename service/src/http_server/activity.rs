@@ -1,4 +1,4 @@
-//! What a connection is doing, and since when: so that one that does nothing can be closed.
+//! Activity of a connection, with its time: an idle connection can be closed.
 
 use std::{
     io,
@@ -36,7 +36,7 @@ pub(super) struct Activity(Mutex<State>);
 struct State {
     /// Requests that are being answered.
     requests: usize,
-    /// What is waited for while there is none.
+    /// The reason of the wait while there is none.
     waiting: Waiting,
     /// Since when a write has made no progress.
     blocked: Option<Instant>,

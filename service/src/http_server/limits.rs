@@ -1,4 +1,4 @@
-//! What a client of an HTTP port may cost, as options and as numbers.
+//! Limits on the clients of an HTTP port, as options and as numbers.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The secret as its file has it now, for whoever compares candidates with it.
+//! The secret as its file has it now, for comparison with candidates.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -43,7 +43,7 @@ const LOGGING: Duration = Duration::from_secs(20);
 /// What the port needs.
 #[derive(Clone)]
 pub struct Listener {
-    /// `None`: nobody is asked for a token.
+    /// `None`: no token is asked for.
     pub token: Option<SharedSecret>,
     pub deliveries: QueueSender<Delivery>,
     pub metrics: Metrics,

@@ -1,4 +1,4 @@
-//! What is asked of the evaluator: a flow, and the point where it is evaluated.
+//! A question to the evaluator: a flow, and the point where it is evaluated.
 
 use std::{fmt, net::IpAddr};
 

@@ -86,7 +86,7 @@ fn read_port(mut fields: Fields<'_>) -> Read<ServicePort> {
         Some(target) => match target.value {
             Value::String(text) if text.is_empty() => port.to_string(),
             Value::String(text) => text.clone(),
-            // Kubernetes writes 0 for a target port that nobody set.
+            // Kubernetes writes 0 for a target port that is not set.
             value if value.as_u64() == Some(0) => port.to_string(),
             _ => port::number(target)?.to_string(),
         },

@@ -54,7 +54,7 @@ impl PublishedMap for Addresses {
         } else {
             change.delete.addresses.iter().map(|address| encode::address(*address)).collect()
         };
-        // A removed address stays until after the commit, and says that nobody is there.
+        // A removed address stays until after the commit, without an owner.
         for key in removed {
             let Some(known) = table.get(&key)? else { continue };
             let before = peer_in_force(Some(known), in_force);

@@ -1,4 +1,4 @@
-//! What is the same for every published map: writing a plan with an undo journal, rolling it back, deleting superfluous
+//! Operations common to all published maps: writing a plan with an undo journal, rolling it back, deleting superfluous
 //! entries, adopting the entries of an earlier process, and occupancy.
 
 use std::path::Path;
