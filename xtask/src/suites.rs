@@ -6,7 +6,7 @@ mod programs;
 mod supply_chain;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     process::Command,
     thread,
@@ -139,8 +139,10 @@ fn choose(names: &[String]) -> Result<Vec<&'static Suite>> {
 /// Builds the test programs, if a suite has any, and installs at the same time what the suites need.
 fn build_and_prepare(chosen: &[&Suite]) -> Result<(Vec<TestProgram>, BTreeMap<Need, Prepared>)> {
     thread::scope(|scope| {
+        // Several suites have one need, and it is prepared once.
+        let needs: BTreeSet<Need> = chosen.iter().map(|suite| suite.need).collect();
         let needs: BTreeMap<Need, _> =
-            chosen.iter().map(|suite| (suite.need, scope.spawn(move || prepare(suite.need)))).collect();
+            needs.into_iter().map(|need| (need, scope.spawn(move || prepare(need)))).collect();
         let programs = match chosen.iter().all(|suite| suite.need == Need::Deny) {
             true => Vec::new(),
             false => programs::build()?,
