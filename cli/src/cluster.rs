@@ -8,7 +8,7 @@ use netverdict_cluster::{
     kubernetes::{Access, ApiList, ClusterError},
 };
 
-/// What a role needs so that its holders can ask us about a whole cluster.
+/// Rights that a role needs to read a whole cluster.
 const RIGHTS: &str = "list on pods, namespaces, nodes, services and the network policies of all namespaces";
 
 /// Which cluster to ask.

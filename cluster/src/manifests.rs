@@ -81,7 +81,7 @@ struct Known {
     faults: Vec<Fault>,
 }
 
-/// What a listing of the folder finds.
+/// Result of a listing of the folder.
 enum Found {
     File(Stamp),
     Unreadable(io::Error),

@@ -12,7 +12,7 @@ use netverdict_manifest::{Finding, Object};
 /// The rules that an implementation keeps:
 /// - Of one object, states are reported in the order in which they happened. A list that may be older than what was
 ///   reported (one from an API server's cache, with `resourceVersion=0`) must not be used.
-/// - What cannot be read is a [`Change::Fault`] of that object or scope, and all others go on.
+/// - An unreadable object or scope is a [`Change::Fault`] of its own, and all others go on.
 /// - An outage is [`Update::Stale`], never an end: the source retries by itself. After an outage it lists each scope
 ///   again and ends the list with [`Change::Retain`], so that what vanished meanwhile is deleted.
 /// - An update holds no more than a page of a list, so that a large cluster is never in memory twice.
@@ -30,7 +30,7 @@ pub trait Source: Send {
     fn next(&mut self) -> impl Future<Output = Result<Option<Update>, Self::Error>> + Send;
 }
 
-/// What a source reports.
+/// A report of a source.
 #[derive(Debug)]
 pub enum Update {
     /// Changes that are applied together: no reader sees some of them without the others.

@@ -1,8 +1,8 @@
 //! The decider of a verdict. Of our probe's: the decision behind its attribution id, or the kernel's own reason,
 //! and for a denial how near each isolating policy came to allowing it. Of another system's: what that system named.
 //!
-//! It asks the snapshot that decided, never the present one. An id whose meaning is lost has reason `attribution_unknown`. What
-//! another system reports is recorded and never re-evaluated.
+//! It asks the snapshot that decided, never the present one. An id whose meaning is lost has reason
+//! `attribution_unknown`. Reports of other systems are recorded and never re-evaluated.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -28,7 +28,7 @@ pub struct ForeignBatch {
 }
 
 impl RingBatch {
-    /// What is written before [`Self::bytes`], little-endian: lane (`u8`), ingest time and clock offset (`i64` each).
+    /// Header before [`Self::bytes`], little-endian: lane (`u8`), ingest time and clock offset (`i64` each).
     pub(crate) fn head(&self) -> [u8; 17] {
         let mut head = [0; 17];
         head[0] = codes::lane_number(self.lane);
@@ -52,7 +52,7 @@ impl RingBatch {
 }
 
 impl ForeignBatch {
-    /// What is written before [`Self::bytes`], little-endian: receiver (`u8`), ingest time (`i64`).
+    /// Header before [`Self::bytes`], little-endian: receiver (`u8`), ingest time (`i64`).
     pub(crate) fn head(&self) -> [u8; 9] {
         let mut head = [0; 9];
         head[0] = codes::receiver_number(self.receiver);

@@ -31,7 +31,7 @@ pub enum FollowError<E: std::error::Error + 'static> {
     Ended,
 }
 
-/// Hands on what a source reports, until told to stop or nobody listens any more.
+/// Forwards the reports of a source, until told to stop or the receiver has ended.
 ///
 /// # Errors
 /// The source ended by itself.

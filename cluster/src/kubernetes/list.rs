@@ -16,10 +16,10 @@ use crate::source::{Change, Fault, Key, Location, Scope, Source, Update};
 
 /// Objects an answer: what kubectl asks for too.
 const PAGE: u32 = 500;
-/// How often a list is begun anew when it changed too much while we turned its pages.
+/// Restarts of a list whose pages expired while they were read.
 const MOST_BEGINNINGS: usize = 3;
 
-/// What a cluster holds now, read once. It has no more to report after [`Update::InSync`].
+/// The present objects of a cluster, read once. It has no more to report after [`Update::InSync`].
 pub struct ApiList {
     connection: Connection,
     /// The list that is being read first.
@@ -51,7 +51,7 @@ impl ApiList {
         Ok(Self { connection, lists, ended: false })
     }
 
-    /// What is read next: how many objects of it are known, and of which kind in the plural.
+    /// Progress: the number of objects read so far, and their kind in the plural.
     pub fn progress(&self) -> Option<(usize, &str)> {
         self.lists.front().map(|list| (list.keys.len(), list.resource.plural.as_str()))
     }

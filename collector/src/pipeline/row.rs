@@ -13,7 +13,7 @@ use crate::{
     observation::{Observation, Origin},
 };
 
-/// What every row of a session and batch begins with. Cloned per row, so that a row costs no allocation.
+/// The columns that all rows of a session share. Cloned per row, so that a row costs no allocation.
 #[derive(Clone, Debug)]
 pub(super) struct RowTemplate(FlowRow);
 

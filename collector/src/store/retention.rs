@@ -114,7 +114,7 @@ impl Files {
         observe: &dyn Fn(Step) -> Result<(), StoreError>,
     ) -> Result<(usize, u64), StoreError> {
         let (mut leftovers, mut bytes) = (self.unfinished, 0);
-        // Manifests first: until a file is gone, no reader must find a manifest that lists it.
+        // Manifests first: without its manifest a file no longer counts, so no reader sees half of a removed segment.
         for (path, length) in self.manifests {
             match path.segment() > committed {
                 true => leftovers.push(path.below(&options.data_dir)),
