@@ -107,6 +107,8 @@ async fn wait(
     let mut starting = true;
     loop {
         tokio::select! {
+            // Once the end is requested, threads and tasks end too, perhaps before this task runs again.
+            biased;
             () = shutdown.requested() => return Ok(()),
             name = threads.ended() => bail!("{name} ended before its time"),
             Some((name, result)) = tasks.ended() => {

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
-use netverdict_flowlog::row::{DispositionName, DropReason, EndpointKind, LaneName, ModeName, Receiver};
+use netverdict_flowlog::row::{DispositionName, DropReason, EndpointKind, LaneName, ModeName, Receiver, RecordType};
 use netverdict_policy::{AttributionId, Decision, Direction, Reason, Verdict, tables::OwnerId};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     pub origin: Origin,
+    /// Why the source reports it: a verdict, or news of a flow that had one.
+    pub record_type: RecordType,
     /// Time of the first packet, in nanoseconds since 1970.
     pub first_ns: i64,
     /// Time of the last packet; equal to `first_ns` for a single packet.

@@ -119,7 +119,7 @@ impl Store {
             Some(commit) => commit,
             None => {
                 // Never a number that is in use: without a record of its own, every file counts as whole.
-                let manifest = files.newest_manifest(&options)?;
+                let manifest = files.newest_manifest(&options);
                 let first = Commit { segment: files.newest_segment(), manifest, ..Commit::default() };
                 first.save(&options.state_dir, &|_| Ok(()))?;
                 first

@@ -8,7 +8,7 @@ mod sql;
 mod status;
 mod why;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -18,29 +18,96 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use chrono::Utc;
+use clap::Args;
 use netverdict_flowlog::answer::ErrorAnswer;
 use netverdict_service::{
     bearer::{self, BearerGuard},
-    health::{Effect, HealthRegistry},
+    http_server::{HttpLimitOptions, HttpLimits, HttpServer, bind},
     telemetry::continue_trace,
+    tls::{self, TlsFiles},
 };
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 use tracing::Span;
 
-pub use self::api::Api;
-use crate::{Executor, QueryError};
+use self::api::Api;
+use crate::{
+    QueryError,
+    flows::Followers,
+    ports::{self, GRACE, OpenPort, Parts},
+};
+
+/// In logs, metrics and the ready file.
+const NAME: &str = "http";
 
 /// How much longer than a statement a request may take: the answer has to be put together.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Listening")]
+pub struct HttpOptions {
+    /// HTTP address. Loopback by default: the record shows who talks to whom. Port 0 takes a free one.
+    #[arg(long, env = "NETVERDICT_HTTP", default_value = "127.0.0.1:9480", value_name = "ADDRESS")]
+    pub http: SocketAddr,
+    /// Certificate chain (PEM) for HTTP, which then is HTTPS only. Read again when it changes.
+    #[arg(long, env = "NETVERDICT_HTTP_TLS_CERT", requires = "http_tls_key", value_name = "FILE")]
+    pub http_tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of that certificate.
+    #[arg(long, env = "NETVERDICT_HTTP_TLS_KEY", requires = "http_tls_cert", value_name = "FILE")]
+    pub http_tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub limits: HttpLimitOptions,
+}
+
+/// Binds the port.
+///
+/// # Errors
+/// The address is taken, the certificate cannot be read, or others could reach the port without TLS.
+pub(crate) async fn open(options: &HttpOptions, parts: &Parts) -> anyhow::Result<OpenPort> {
+    let HttpOptions { http, http_tls_cert, http_tls_key, limits } = options;
+    let files = http_tls_cert.clone().zip(http_tls_key.clone()).map(|(certificate, key)| TlsFiles {
+        certificate,
+        certificate_option: "--http-tls-cert",
+        key,
+        key_option: "--http-tls-key",
+        protocols: tls::HTTP,
+    });
+    let remedy = "give --http-tls-cert and --http-tls-key, put a TLS proxy before a loopback address, or";
+    let tls = ports::certificate(parts, ("--http", *http), files, remedy)?;
+    let listener = bind(*http, "--http").await?;
+    let address = listener.local_addr()?;
+    let server = HttpServer {
+        port: NAME,
+        limits: HttpLimits { drain: GRACE, ..HttpLimits::from(limits) },
+        tls,
+        metrics: parts.executor.metrics().http.clone(),
+    };
+    let routes = router(Arc::new(Api {
+        executor: parts.executor.clone(),
+        history: parts.history.clone(),
+        followers: Followers::default(),
+        secret: parts.secret.clone(),
+        health: parts.health.clone(),
+        max_rows: parts.max_rows,
+        statement_timeout: parts.statement_timeout,
+        started: Utc::now(),
+    }));
+    let shutdown = parts.shutdown.clone();
+    let serve = async move {
+        server.serve(listener, routes, shutdown).await;
+        Ok(())
+    };
+    Ok(OpenPort { name: NAME, address, serve: Box::pin(serve) })
+}
+
 /// All routes.
-pub fn router(api: Arc<Api>) -> Router {
+fn router(api: Arc<Api>) -> Router {
     let patience = api.statement_timeout + PATIENCE;
     let open =
-        Router::new().route("/metrics", get(status::metrics)).merge(health(&api.executor).router(api.secret.clone()));
+        Router::new().route("/metrics", get(status::metrics)).merge(api.health.clone().router(api.secret.clone()));
     let refused = Arc::clone(api.executor.metrics());
     let guard = BearerGuard::new(api.secret.clone(), move |error| {
-        refused.refused_login("http");
+        refused.refused_login(NAME);
         let answer = ErrorAnswer {
             code: "unauthorized".into(),
             message: error.to_string(),
@@ -82,19 +149,6 @@ fn span_of(request: &Request) -> Span {
     );
     continue_trace(&span, request.headers());
     span
-}
-
-/// Ready means that the data directory can be listed.
-fn health(executor: &Executor) -> HealthRegistry {
-    let (health, executor) = (HealthRegistry::default(), executor.clone());
-    health.register_check("store", Effect::Unready, move || {
-        let executor = executor.clone();
-        async move {
-            let listed = executor.store().readable().await;
-            listed.err().map(|error| format!("the data directory cannot be listed: {error}")).into_iter().collect()
-        }
-    });
-    health
 }
 
 /// The last resort, for whatever is not stopped by the deadline of a statement.

@@ -19,6 +19,7 @@ pub mod metrics;
 mod names;
 pub mod notes;
 pub mod options;
+pub mod ports;
 pub mod postgres;
 pub mod question;
 pub mod records;

@@ -1,6 +1,9 @@
 //! The metrics of the service, for Prometheus. Labels come from closed lists only.
 
-use std::time::Duration;
+use std::{
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
 
 use netverdict_service::http_server::HttpServerMetrics;
 use prometheus_client::{
@@ -24,7 +27,7 @@ struct Outcome {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Protocol {
-    /// `http` or `postgres`.
+    /// The name of a port.
     protocol: &'static str,
 }
 
@@ -41,7 +44,7 @@ pub(crate) enum Came {
 
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    registry: RwLock<Registry>,
     statements: Family<Outcome, Counter>,
     seconds: Histogram,
     rows: Counter,
@@ -52,14 +55,14 @@ pub struct Metrics {
     refused_logins: Family<Protocol, Counter>,
     /// Files that cannot be read, each counted once.
     pub skipped_files: Counter,
-    pub connections: Gauge,
     pub http: HttpServerMetrics,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut metrics = Self {
-            registry: Registry::with_prefix("netverdict_query"),
+        let mut registry = Registry::with_prefix("netverdict_query");
+        let metrics = Self {
+            registry: RwLock::default(),
             statements: Family::default(),
             seconds: Histogram::new(exponential_buckets(0.001, 2.5, 13)),
             rows: Counter::default(),
@@ -69,11 +72,10 @@ impl Default for Metrics {
             kept_state_bytes: Gauge::default(),
             refused_logins: Family::default(),
             skipped_files: Counter::default(),
-            connections: Gauge::default(),
             http: HttpServerMetrics::default(),
         };
         let Self {
-            registry,
+            registry: _,
             statements,
             seconds,
             rows,
@@ -83,9 +85,8 @@ impl Default for Metrics {
             kept_state_bytes,
             refused_logins,
             skipped_files,
-            connections,
             http,
-        } = &mut metrics;
+        } = &metrics;
         registry.register("statements", "Statements that ended, by outcome", statements.clone());
         registry.register_with_unit(
             "statement",
@@ -113,13 +114,17 @@ impl Default for Metrics {
             refused_logins.clone(),
         );
         registry.register("skipped_files", "Files that cannot be read", skipped_files.clone());
-        registry.register("postgres_connections", "Open PostgreSQL connections", connections.clone());
-        http.register(registry);
-        metrics
+        http.register(&mut registry);
+        Self { registry: RwLock::new(registry), ..metrics }
     }
 }
 
 impl Metrics {
+    /// Adds the metrics of a part that keeps them itself.
+    pub(crate) fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// A statement that ran, or failed to.
     pub(crate) fn statement<T>(&self, result: &Result<T, QueryError>, took: Duration) {
         self.count(result.as_ref().err().map_or("ok", QueryError::code), took);
@@ -164,7 +169,7 @@ impl Metrics {
     /// In the text format of OpenMetrics.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        match encode(&mut text, &self.registry) {
+        match encode(&mut text, &self.registry.read().unwrap_or_else(PoisonError::into_inner)) {
             Ok(()) => text,
             Err(error) => format!("# {error}\n"),
         }

@@ -1,12 +1,12 @@
-//! The query service's options: long flags, `NETVERDICT_` variables, defaults with their reasons. It reads no file and
-//! opens no socket.
+//! The query service's options: long flags, `NETVERDICT_` variables, defaults with their reasons. Those of a port are with
+//! the port.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser};
-use netverdict_service::{
-    endpoint_url::EndpointUrl, http_server::HttpLimitOptions, quantity::duration, telemetry::TelemetryOptions,
-};
+use netverdict_service::{endpoint_url::EndpointUrl, quantity::duration, telemetry::TelemetryOptions};
+
+use crate::ports::PortOptions;
 
 /// Answers which policy decided, over HTTP and the PostgreSQL protocol.
 ///
@@ -23,11 +23,9 @@ pub struct Options {
     #[command(flatten)]
     pub data: DataOptions,
     #[command(flatten)]
-    pub listen: ListenOptions,
+    pub ports: PortOptions,
     #[command(flatten)]
     pub limits: LimitOptions,
-    #[command(flatten)]
-    pub http_limits: HttpLimitOptions,
     #[command(flatten)]
     pub telemetry: TelemetryOptions,
 }
@@ -56,47 +54,7 @@ pub struct DataOptions {
     pub collector_timeout: Duration,
 }
 
-/// Ports and their secret.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Listening")]
-pub struct ListenOptions {
-    /// HTTP address. Loopback by default: the record shows who talks to whom. Port 0 takes a free one.
-    #[arg(long, env = "NETVERDICT_HTTP", default_value = "127.0.0.1:9480", value_name = "ADDRESS")]
-    pub http: SocketAddr,
-    /// PostgreSQL address. Port 0 takes a free one.
-    #[arg(long, env = "NETVERDICT_POSTGRES", default_value = "127.0.0.1:9432", value_name = "ADDRESS")]
-    pub postgres: SocketAddr,
-    /// File with the secret: the Bearer token for HTTP and the password of user `netverdict` for PostgreSQL. Made with
-    /// a random secret and mode 0600 if it does not exist; refused if others may read it; read again when it changes.
-    #[arg(
-        long,
-        env = "NETVERDICT_SECRET_FILE",
-        default_value = "/var/lib/netverdict/state/query.password",
-        value_name = "FILE"
-    )]
-    pub secret_file: PathBuf,
-    /// Certificate chain (PEM) for PostgreSQL. With it, clients without TLS are refused. Read again when it changes.
-    #[arg(long, env = "NETVERDICT_TLS_CERT", requires = "tls_key", value_name = "FILE")]
-    pub tls_cert: Option<PathBuf>,
-    /// Private key (PEM) of that certificate.
-    #[arg(long, env = "NETVERDICT_TLS_KEY", requires = "tls_cert", value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
-    /// Certificate chain (PEM) for HTTP, which then is HTTPS only. Read again when it changes.
-    #[arg(long, env = "NETVERDICT_HTTP_TLS_CERT", requires = "http_tls_key", value_name = "FILE")]
-    pub http_tls_cert: Option<PathBuf>,
-    /// Private key (PEM) of that certificate.
-    #[arg(long, env = "NETVERDICT_HTTP_TLS_KEY", requires = "http_tls_cert", value_name = "FILE")]
-    pub http_tls_key: Option<PathBuf>,
-    /// Listen on other than loopback addresses without TLS: passwords do not travel in clear (SCRAM), tokens and
-    /// answers do. For pods behind a mesh or a TLS proxy.
-    #[arg(long, env = "NETVERDICT_INSECURE")]
-    pub insecure: bool,
-    /// File to write once both ports serve, as JSON: `{"http":"127.0.0.1:9480","postgres":"127.0.0.1:9432"}`.
-    #[arg(long, env = "NETVERDICT_READY_FILE", value_name = "FILE")]
-    pub ready_file: Option<PathBuf>,
-}
-
-/// Limits of statements and connections.
+/// Limits of statements.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitOptions {
@@ -128,9 +86,6 @@ pub struct LimitOptions {
     /// 10.
     #[arg(long, env = "NETVERDICT_KEPT_STATES_MEMORY", default_value_t = 256, value_name = "MIB")]
     pub kept_states_memory: u64,
-    /// Most open PostgreSQL connections.
-    #[arg(long, env = "NETVERDICT_POSTGRES_MAX_CONNECTIONS", default_value_t = 100, value_name = "CONNECTIONS")]
-    pub max_connections: usize,
 }
 
 #[cfg(test)]

@@ -3,88 +3,67 @@
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use chrono::Utc;
 use netverdict_service::{
-    http_server::{HttpLimits, HttpServer, bind},
+    health::{Effect, HealthRegistry},
     secret::{SecretFile, SharedSecret},
     shutdown::Shutdown,
     task_group::TaskGroup,
-    tls::{self, ServerTls, TlsFiles},
 };
-use serde_json::json;
+use serde_json::Value;
 
 use crate::{
     Executor,
-    flows::Followers,
     history::History,
-    http::{self, Api},
     metrics::Metrics,
-    options::{DataOptions, LimitOptions, ListenOptions, Options},
-    postgres,
+    options::{DataOptions, LimitOptions, Options},
+    ports::{self, GRACE, OpenPort, Parts},
     tables::Store,
     threads::Threads,
     unflushed::Collectors,
 };
 
-/// How long requests may go on once the end is requested.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// A service whose ports are bound.
 pub struct Service {
-    pub http: SocketAddr,
-    pub postgres: SocketAddr,
+    ports: Vec<(&'static str, SocketAddr)>,
     tasks: TaskGroup,
     shutdown: Shutdown,
 }
 
 impl Service {
-    /// Binds both ports and begins to serve.
+    /// Binds the ports and begins to serve.
     ///
     /// # Errors
     /// An option cannot be used: a port is taken, a file cannot be read, an address would be open to others.
     pub async fn start(options: &Options, shutdown: Shutdown) -> anyhow::Result<Self> {
-        let Options { data, listen, limits, http_limits, telemetry: _ } = options;
-        let ListenOptions { http, postgres, secret_file, ready_file, .. } = listen;
-        let certificates = Certificates::load(listen)?;
-        let secret = SharedSecret::load_or_create(SecretFile::new(secret_file, "--secret-file"))?;
+        let Options { data, ports, limits, telemetry: _ } = options;
+        let secret = SharedSecret::load_or_create(SecretFile::new(&ports.access.secret_file, "--secret-file"))?;
         let executor = executor(data, limits).await?;
-
-        let http = bind(*http, "--http").await?;
-        let postgres = bind(*postgres, "--postgres").await?;
-        let (http_address, postgres_address) = (http.local_addr()?, postgres.local_addr()?);
-        let api = Arc::new(Api {
-            executor: executor.clone(),
+        let parts = Parts {
             history: History::new(executor.clone(), limits),
-            followers: Followers::default(),
-            secret: secret.clone(),
-            max_rows: limits.max_rows,
+            health: health(&executor),
+            executor,
+            secret,
             statement_timeout: limits.statement_timeout,
-            started: Utc::now(),
-        });
-        let server = HttpServer {
-            port: "http",
-            limits: HttpLimits { drain: GRACE, ..HttpLimits::from(http_limits) },
-            tls: certificates.http,
-            metrics: executor.metrics().http.clone(),
+            max_rows: limits.max_rows,
+            insecure: ports.access.insecure,
+            shutdown: shutdown.clone(),
         };
         let mut tasks = TaskGroup::default();
-        let http_end = shutdown.clone();
-        tasks.spawn("HTTP port", async move {
-            server.serve(http, http::router(api), http_end).await;
-            Ok(())
-        });
-        let max_connections = limits.max_connections;
-        let postgres_end = shutdown.clone();
-        let certificate = certificates.postgres;
-        tasks.spawn("PostgreSQL port", async move {
-            postgres::serve(postgres, executor, secret, certificate, max_connections, postgres_end).await
-        });
-        tracing::info!(http = %http_address, postgres = %postgres_address, "serving");
-        if let Some(path) = ready_file {
-            announce(path, http_address, postgres_address)
-                .with_context(|| format!("--ready-file {} cannot be written", path.display()))?;
+        let mut addresses = Vec::new();
+        for OpenPort { name, address, serve } in ports::open(ports, &parts).await? {
+            tracing::info!(port = name, %address, "serving");
+            addresses.push((name, address));
+            tasks.spawn(name, serve);
         }
-        Ok(Self { http: http_address, postgres: postgres_address, tasks, shutdown })
+        if let Some(path) = &ports.access.ready_file {
+            announce(path, &addresses).with_context(|| format!("--ready-file {} cannot be written", path.display()))?;
+        }
+        Ok(Self { ports: addresses, tasks, shutdown })
+    }
+
+    /// The address that a port is bound to, by the port's name: `http`, `postgres`.
+    pub fn address(&self, port: &str) -> Option<SocketAddr> {
+        self.ports.iter().find(|(name, _)| *name == port).map(|(_, address)| *address)
     }
 
     /// Serves until the end is requested, or a part fails.
@@ -93,6 +72,8 @@ impl Service {
     /// The reason of the part that failed.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let reason = tokio::select! {
+            // Once the end is requested, ports end too, perhaps before this task runs again.
+            biased;
             () = self.shutdown.requested() => Ok(()),
             Some((name, result)) = self.tasks.ended() => {
                 result.and_then(|()| bail!("{name} ended before its time"))
@@ -115,65 +96,24 @@ async fn executor(data: &DataOptions, limits: &LimitOptions) -> anyhow::Result<E
     Ok(Executor::new(store, threads, limits, metrics).await?)
 }
 
-/// The certificate of each port that has one.
-struct Certificates {
-    http: Option<ServerTls>,
-    postgres: Option<ServerTls>,
-}
-
-impl Certificates {
-    /// Refuses a port that others can reach without TLS: the record is not for everyone who can reach an address.
-    fn load(options: &ListenOptions) -> anyhow::Result<Self> {
-        let ListenOptions {
-            http,
-            postgres,
-            secret_file: _,
-            tls_cert,
-            tls_key,
-            http_tls_cert,
-            http_tls_key,
-            insecure,
-            ready_file: _,
-        } = options;
-        let postgres_tls = match (tls_cert, tls_key) {
-            (Some(certificate), Some(key)) => Some(ServerTls::load(TlsFiles {
-                certificate: certificate.clone(),
-                certificate_option: "--tls-cert",
-                key: key.clone(),
-                key_option: "--tls-key",
-                protocols: &[],
-            })?),
-            _ => None,
-        };
-        let http_tls = match (http_tls_cert, http_tls_key) {
-            (Some(certificate), Some(key)) => Some(ServerTls::load(TlsFiles {
-                certificate: certificate.clone(),
-                certificate_option: "--http-tls-cert",
-                key: key.clone(),
-                key_option: "--http-tls-key",
-                protocols: tls::HTTP,
-            })?),
-            _ => None,
-        };
-        let certificate = "give --tls-cert and --tls-key, or";
-        refuse_open_port("--postgres", *postgres, postgres_tls.is_some() || *insecure, certificate)?;
-        let certificate = "give --http-tls-cert and --http-tls-key, put a TLS proxy before a loopback address, or";
-        refuse_open_port("--http", *http, http_tls.is_some() || *insecure, certificate)?;
-        Ok(Self { http: http_tls, postgres: postgres_tls })
-    }
-}
-
-fn refuse_open_port(option: &str, address: SocketAddr, allowed: bool, remedy: &str) -> anyhow::Result<()> {
-    if address.ip().is_loopback() || allowed {
-        return Ok(());
-    }
-    bail!("{option} {address} is open to others without TLS: {remedy} say --insecure")
+/// Ready means that the data directory can be listed.
+fn health(executor: &Executor) -> HealthRegistry {
+    let (health, executor) = (HealthRegistry::default(), executor.clone());
+    health.register_check("store", Effect::Unready, move || {
+        let executor = executor.clone();
+        async move {
+            let listed = executor.store().readable().await;
+            listed.err().map(|error| format!("the data directory cannot be listed: {error}")).into_iter().collect()
+        }
+    });
+    health
 }
 
 /// Written beside and renamed, so that a reader never sees half of it.
-fn announce(path: &Path, http: SocketAddr, postgres: SocketAddr) -> io::Result<()> {
+fn announce(path: &Path, ports: &[(&'static str, SocketAddr)]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
-    std::fs::write(&beside, json!({ "http": http.to_string(), "postgres": postgres.to_string() }).to_string())?;
+    let ready: Value = ports.iter().map(|(name, address)| (*name, address.to_string())).collect();
+    std::fs::write(&beside, ready.to_string())?;
     std::fs::rename(&beside, path)
 }

@@ -11,6 +11,8 @@ mod collector;
 mod committed;
 #[path = "service/depth.rs"]
 mod depth;
+#[path = "service/ending.rs"]
+mod ending;
 #[path = "service/format_1.rs"]
 mod format_1;
 #[path = "service/limits.rs"]

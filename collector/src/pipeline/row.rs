@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use netverdict_flowlog::row::{FlowRow, Method, Receiver, RecordType, Reporter};
+use netverdict_flowlog::row::{FlowRow, Method, Receiver, Reporter};
 use netverdict_policy::{Direction, Reason};
 
 use crate::{
@@ -13,14 +13,17 @@ use crate::{
     observation::{Observation, Origin},
 };
 
-/// The columns that all rows of a session share. Cloned per row, so that a row costs no allocation.
+/// The columns that all rows of a session share; they are cloned by reference count, so that a row costs no allocation.
 #[derive(Clone, Debug)]
-pub(super) struct RowTemplate(FlowRow);
+pub(super) struct RowTemplate {
+    node: Arc<str>,
+    boot_id: Arc<str>,
+}
 
 impl RowTemplate {
     pub(super) fn new(session: &Session) -> Self {
         let Session { node, boot_id, .. } = session;
-        Self(FlowRow { node: node.clone(), boot_id: boot_id.clone(), ..FlowRow::default() })
+        Self { node: node.clone(), boot_id: boot_id.clone() }
     }
 
     /// `seq`: the number within the boot, of our own probe.
@@ -32,7 +35,8 @@ impl RowTemplate {
         ends: EndRows,
         attributed: Attributed,
     ) -> FlowRow {
-        let Observation { origin, first_ns, last_ns, flow, outcome, volume, ends: _, decider: _ } = observation;
+        let Observation { origin, record_type, first_ns, last_ns, flow, outcome, volume, ends: _, decider: _ } =
+            observation;
         let Attributed {
             attribution,
             id,
@@ -51,7 +55,9 @@ impl RowTemplate {
             }
         };
         FlowRow {
-            record_type: RecordType::Verdict,
+            record_type: *record_type,
+            node: self.node.clone(),
+            boot_id: self.boot_id.clone(),
             lane,
             cpu,
             seq,
@@ -73,6 +79,10 @@ impl RowTemplate {
             tcp_flags: flow.tcp_flags,
             icmp_type: flow.icmp_type,
             icmp_code: flow.icmp_code,
+            original_destination_ip: None,
+            original_destination_port: None,
+            translated_source_ip: None,
+            translated_source_port: None,
             verdict: outcome.verdict,
             verdict_if_enforced,
             disposition: outcome.disposition,
@@ -97,7 +107,7 @@ impl RowTemplate {
             last_time: clock::at(*last_ns),
             identity_window_open: ends.identity_window_open,
             spoof: reason == Reason::SpoofedSource,
-            ..self.0.clone()
+            divergence: false,
         }
     }
 }

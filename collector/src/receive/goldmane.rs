@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use netverdict_flowlog::row::{DispositionName, EndpointKind, ModeName, Receiver};
+use netverdict_flowlog::row::{DispositionName, EndpointKind, ModeName, Receiver, RecordType};
 use netverdict_policy::{Direction, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -129,6 +129,7 @@ fn read(line: &[u8], received: i64) -> Result<Option<Observation>, Unreadable> {
     let nowhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     Ok(Some(Observation {
         origin: Origin::Foreign { receiver: Receiver::Goldmane, cursor },
+        record_type: RecordType::Verdict,
         first_ns: window.start * NANOSECONDS,
         last_ns: window.end * NANOSECONDS,
         flow: FlowTuple {

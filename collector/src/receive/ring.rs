@@ -9,7 +9,7 @@ use netverdict_abi::{
     ABI_VERSION, Direction as AbiDirection, Disposition, EventKind, KernelReason, Lane, Mode, Verdict as AbiVerdict,
     VerdictEvent, event::flag,
 };
-use netverdict_flowlog::row::{DispositionName, DropReason, LaneName, ModeName};
+use netverdict_flowlog::row::{DispositionName, DropReason, LaneName, ModeName, RecordType};
 use netverdict_policy::{AttributionId, Direction, Reason, Verdict, tables::OwnerId};
 use netverdict_probe::Batch;
 use thiserror::Error;
@@ -99,6 +99,7 @@ fn verdict(lane: LaneName, offset_ns: i64, event: &VerdictEvent) -> Result<Obser
     let time_ns = clock::event_ns(event.boot_time, offset_ns);
     Ok(Observation {
         origin: Origin::Probe { event: id, boot_time: event.boot_time },
+        record_type: RecordType::Verdict,
         first_ns: time_ns,
         last_ns: time_ns,
         flow: FlowTuple {

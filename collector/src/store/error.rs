@@ -8,7 +8,6 @@ use std::{
 use netverdict_flowlog::{
     columns::BatchError,
     file::{FileError, is_disk_full},
-    manifest::ManifestError,
     path::PathError,
 };
 use thiserror::Error;
@@ -36,8 +35,6 @@ pub enum StoreError {
     Journal(#[source] WalError),
     #[error("no file can be named after this cluster, node and boot")]
     Path(#[from] PathError),
-    #[error("the node's newest manifest cannot be read, and without it its chain of segments would be broken")]
-    Manifest(#[from] ManifestError),
 }
 
 impl StoreError {
@@ -47,12 +44,7 @@ impl StoreError {
             Self::DiskFull { .. } => true,
             Self::File(error) => error.is_disk_full(),
             Self::Journal(error) => error.is_disk_full(),
-            Self::InUse { .. }
-            | Self::Io { .. }
-            | Self::Commit { .. }
-            | Self::Batch(_)
-            | Self::Path(_)
-            | Self::Manifest(_) => false,
+            Self::InUse { .. } | Self::Io { .. } | Self::Commit { .. } | Self::Batch(_) | Self::Path(_) => false,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Which files lie in the data directory, which of them a crash left, and which go when they take too much space.
 //!
 //! Only files of this node count, and only those whose path is one of the record; anything else is left alone. Manifests
-//! stay when their files go, for each is a link of the node's chain. The cap takes flows first, the oldest first, and only when no flows are left gaps and the collectors' own tables. Change
-//! logs stay: past moments are evaluated with them, and a row of long ago may still say how things are. They are small.
+//! stay when their files go, for each is a link of the node's chain. The cap takes flows first, the oldest first, and
+//! only when no flows are left gaps and the collectors' own tables. Change logs stay: past moments are evaluated with
+//! them, and a row of long ago may still say how things are. They are small.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use netverdict_flowlog::{
     read,
     row::{GapCause, GapRow, Row},
 };
+use netverdict_service::error_chain::chain;
 
 use super::{error::StoreError, options::StoreOptions, step::Step, tally::Tally};
 
@@ -99,10 +101,21 @@ impl Files {
         files.chain(self.manifests.iter().map(|(path, _)| path.segment())).max().unwrap_or(0)
     }
 
-    /// Where the node's chain goes on if the state directory is lost.
-    pub(super) fn newest_manifest(&self, options: &StoreOptions) -> Result<Option<Link>, StoreError> {
-        let newest = self.manifests.iter().map(|(path, _)| path).max_by_key(|path| path.segment());
-        newest.map(|path| Ok(Manifest::read(&options.data_dir, path)?.link())).transpose()
+    /// Where the node's chain goes on if the state directory is lost. A newest manifest that cannot be read does not keep
+    /// the collector from recording: the chain begins anew, and who verifies it finds the break at that segment.
+    pub(super) fn newest_manifest(&self, options: &StoreOptions) -> Option<Link> {
+        let newest = self.manifests.iter().map(|(path, _)| path).max_by_key(|path| path.segment())?;
+        match Manifest::read(&options.data_dir, newest) {
+            Ok(manifest) => Some(manifest.link()),
+            Err(error) => {
+                tracing::error!(
+                    manifest = %newest,
+                    error = %chain(&error),
+                    "the node's newest manifest cannot be read: its chain of segments begins anew after it"
+                );
+                None
+            }
+        }
     }
 
     /// Removes what a crash left: of segments after `committed`, of any boot. Gives how many files that were, and the

@@ -157,16 +157,20 @@ fn on_disk(dir: &Path) -> Vec<String> {
     names(files(&dir.join("data")).iter().flat_map(|(_, rows)| rows))
 }
 
-/// Every manifest, in order.
-fn manifests(dir: &Path) -> Vec<Manifest> {
+/// Every manifest's path, in order.
+fn manifest_paths(dir: &Path) -> Vec<ManifestPath> {
     let data = dir.join("data");
     let folder = fs::read_dir(ManifestPath::folder(&data, "prod", "node-1")).into_iter().flatten();
-    let mut manifests: Vec<_> = folder
+    let mut paths: Vec<_> = folder
         .map(|entry| ManifestPath::of_file(&data, &entry.unwrap().path()).expect("only manifests are there"))
-        .map(|path| Manifest::read(&data, &path).unwrap())
         .collect();
-    manifests.sort_by_key(|manifest| manifest.path().segment());
-    manifests
+    paths.sort_by_key(ManifestPath::segment);
+    paths
+}
+
+/// Every manifest, in order.
+fn manifests(dir: &Path) -> Vec<Manifest> {
+    manifest_paths(dir).iter().map(|path| Manifest::read(&dir.join("data"), path).unwrap()).collect()
 }
 
 /// Manifests list exactly the files that are there, as they are there, and each names the one before it.
@@ -251,19 +255,41 @@ fn a_segment_has_a_manifest_that_names_its_files_and_the_one_before() {
     assert_eq!((flows.rows, counts.events, counts.first_seq, counts.last_seq), (2, 2, Some(40), Some(41)));
 }
 
-#[test]
-fn the_chain_goes_on_when_the_state_directory_is_lost() {
+/// A record of one segment whose state directory is gone.
+fn without_state() -> TempDir {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path());
     store.append(vec![flow(1)], position(1)).unwrap();
     store.flush().unwrap();
     drop(store);
     fs::remove_dir_all(dir.path().join("state")).unwrap();
+    dir
+}
+
+#[test]
+fn the_chain_goes_on_when_the_state_directory_is_lost() {
+    let dir = without_state();
     let store = open(dir.path());
     store.append(vec![flow(2)], position(1)).unwrap();
     store.flush().unwrap();
     assert_chain(dir.path());
     assert_eq!(manifests(dir.path()).len(), 2);
+}
+
+#[test]
+fn the_chain_begins_anew_when_its_newest_manifest_is_damaged_too() {
+    let dir = without_state();
+    let data = dir.path().join("data");
+    for path in manifest_paths(dir.path()) {
+        fs::write(path.below(&data), b"{").unwrap();
+    }
+    let (store, committed) = Store::open(options(dir.path())).unwrap();
+    assert_eq!(committed.segment, 1);
+    store.append(vec![flow(2)], position(1)).unwrap();
+    store.flush().unwrap();
+    let [_, second] = &manifest_paths(dir.path())[..] else { panic!("two manifests") };
+    assert_eq!(second.segment(), 2);
+    assert_eq!(Manifest::read(&data, second).unwrap().previous(), None);
 }
 
 #[test]
@@ -284,12 +310,7 @@ fn segment_numbers_and_checkpoints_are_kept_across_restarts() {
 
 #[test]
 fn a_lost_state_directory_never_reuses_a_number() {
-    let dir = TempDir::new().unwrap();
-    let store = open(dir.path());
-    store.append(vec![flow(1)], position(1)).unwrap();
-    store.flush().unwrap();
-    drop(store);
-    fs::remove_dir_all(dir.path().join("state")).unwrap();
+    let dir = without_state();
     let (store, committed) = Store::open(options(dir.path())).unwrap();
     assert_eq!(committed.segment, 1);
     store.append(vec![flow(2)], position(1)).unwrap();

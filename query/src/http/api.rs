@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use netverdict_service::secret::SharedSecret;
+use netverdict_service::{health::HealthRegistry, secret::SharedSecret};
 
 use crate::{Executor, QueryError, flows::Followers, history::History};
 
@@ -18,14 +18,15 @@ use crate::{Executor, QueryError, flows::Followers, history::History};
 pub(super) const MAX_BODY: usize = 1 << 20;
 
 /// The state that all requests share.
-pub struct Api {
-    pub executor: Executor,
-    pub history: History,
-    pub followers: Followers,
-    pub secret: SharedSecret,
-    pub max_rows: usize,
-    pub statement_timeout: Duration,
-    pub started: DateTime<Utc>,
+pub(super) struct Api {
+    pub(super) executor: Executor,
+    pub(super) history: History,
+    pub(super) followers: Followers,
+    pub(super) secret: SharedSecret,
+    pub(super) health: HealthRegistry,
+    pub(super) max_rows: usize,
+    pub(super) statement_timeout: Duration,
+    pub(super) started: DateTime<Utc>,
 }
 
 impl Api {

@@ -64,7 +64,7 @@ impl Connection {
                 self.session(&mut socket, session).await
             }
             Ok(Err(error)) => {
-                self.metrics.refused_login("postgres");
+                self.metrics.refused_login(super::NAME);
                 Err(error)
             }
             Err(_) => Err(fatal("57014", format!("no login within {:?}", self.login_timeout))),

@@ -397,22 +397,29 @@ pub(crate) struct Served {
     ended: JoinHandle<anyhow::Result<()>>,
 }
 
+/// A service that is bound and does not run yet, and the request that ends it.
+pub(crate) async fn bound(world: &World, more: &[&str]) -> anyhow::Result<(Service, Shutdown)> {
+    let secret = world.path("secret");
+    fs::write(&secret, SECRET)?;
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
+    let (data, token) = (world.data(), world.path("token"));
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    let mut arguments: Vec<String> =
+        ["netverdict-query", "--http", "127.0.0.1:0", "--postgres", "127.0.0.1:0"].map(str::to_owned).into();
+    arguments.extend(["--data-dir".into(), text(&data), "--secret-file".into(), text(&secret)]);
+    arguments.extend(["--collector".into(), world.collector.url(), "--collector-token-file".into(), text(&token)]);
+    arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+    let options = Options::try_parse_from(arguments)?;
+    let stop = Shutdown::new();
+    let service = Service::start(&options, stop.clone()).await?;
+    Ok((service, stop))
+}
+
 impl Served {
     pub(crate) async fn start(world: &World, more: &[&str]) -> anyhow::Result<Self> {
-        let secret = world.path("secret");
-        fs::write(&secret, SECRET)?;
-        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
-        let (data, token) = (world.data(), world.path("token"));
-        let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-        let mut arguments: Vec<String> =
-            ["netverdict-query", "--http", "127.0.0.1:0", "--postgres", "127.0.0.1:0"].map(str::to_owned).into();
-        arguments.extend(["--data-dir".into(), text(&data), "--secret-file".into(), text(&secret)]);
-        arguments.extend(["--collector".into(), world.collector.url(), "--collector-token-file".into(), text(&token)]);
-        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-        let options = Options::try_parse_from(arguments)?;
-        let stop = Shutdown::new();
-        let service = Service::start(&options, stop.clone()).await?;
-        let (http, postgres) = (format!("http://{}", service.http), service.postgres);
+        let (service, stop) = bound(world, more).await?;
+        let address = |port| service.address(port).expect("a port of that name");
+        let (http, postgres) = (format!("http://{}", address("http")), address("postgres"));
         let ended = tokio::spawn(service.run());
         Ok(Self { http, postgres, client: reqwest::Client::builder().no_proxy().build()?, stop, ended })
     }
