@@ -9,7 +9,7 @@ mod opening;
 mod threads;
 mod translate;
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use axum::Router;
@@ -21,14 +21,18 @@ use netverdict_service::{
     thread_group::ThreadGroup,
     tls::{self, ServerTls, TlsFiles},
 };
+use serde_json::Value;
 use tokio::{net::TcpListener, sync::oneshot, task::spawn_blocking};
 
 pub use self::translate::store_options;
 use crate::{
     admin,
     health::Part,
-    options::{ListenOptions, ReceiverOptions, RunOptions},
-    receive::goldmane::listener as goldmane,
+    options::{ListenOptions, RunOptions},
+    receive::{
+        self,
+        inlet::{self, BoundReceiver, Inlet},
+    },
     serve, state,
 };
 
@@ -43,7 +47,9 @@ const SIGHTINGS: usize = 1_024;
 /// Says what could not be used at the start and what to do about it, or which part ended and why.
 pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> {
     // Everything that can be refused without touching the kernel comes first.
-    let ports = Ports::open(&options.listen, &options.receivers, HttpLimits::from(&options.http)).await?;
+    let limits = HttpLimits { drain: LAST_ANSWERS, ..HttpLimits::from(&options.http) };
+    let receivers = receive::bind(&options.receivers, &limits).await?;
+    let ports = Ports::open(&options.listen, limits).await?;
     let (ready_file, discover_interval) = (options.listen.ready_file.clone(), options.probe.discover_interval);
     let opened = tokio::select! {
         opened = opening::open(options, shutdown.clone()) => opened?,
@@ -53,30 +59,40 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
             return Ok(());
         }
     };
-    let (served, goldmane_token) = (opened.served.clone(), opened.goldmane_token.clone());
+    let served = opened.served.clone();
 
     let (sighting_sender, sightings) = served.metrics.queues.bounded("sightings", SIGHTINGS);
     let (started_sender, started) = oneshot::channel();
-    let (deliveries, delivered) = goldmane::deliveries(&served.metrics.queues);
+    let (deliveries, delivered) = inlet::deliveries(&served.metrics.queues);
     let mut threads = ThreadGroup::default();
     threads::start(opened, &mut threads, sightings, delivered, started_sender, &shutdown)?;
     // Ports end after the threads: until then they say how the collector is.
-    let (ports_end, addresses) = (Shutdown::new(), ports.addresses);
+    let (ports_end, mut addresses) = (Shutdown::new(), ports.addresses()?);
     let mut tasks = TaskGroup::default();
     let (health, metrics, token) = (served.health.clone(), served.metrics.clone(), served.token.clone());
-    let goldmane = goldmane::Listener { token: goldmane_token, deliveries, metrics: metrics.clone() };
     ports.serve(
         admin::router(health.clone(), metrics.clone(), token),
         serve::router(served),
-        goldmane::router(goldmane),
         &metrics.http,
         &mut tasks,
         &ports_end,
     );
+    for BoundReceiver { name, address, serve } in receivers {
+        addresses.push((name, address));
+        let inlet = Inlet { deliveries: deliveries.clone(), metrics: metrics.clone(), end: ports_end.clone() };
+        let port = serve(inlet);
+        tasks.spawn(name, async move {
+            port.await;
+            Ok(())
+        });
+    }
+    drop(deliveries);
     tasks.spawn("interfaces", interfaces::watch(discover_interval, sighting_sender, ports_end.clone()));
-    tracing::info!(listen.admin = %addresses.admin, listen.rows = %addresses.rows, "serving");
+    for (port, address) in &addresses {
+        tracing::info!(port, %address, "serving");
+    }
 
-    let reason = wait(&mut threads, &mut tasks, started, ready_file.as_deref(), addresses, &shutdown).await;
+    let reason = wait(&mut threads, &mut tasks, started, ready_file.as_deref(), &addresses, &shutdown).await;
     health.set(Part::Start, vec!["the collector is stopping".to_owned()]);
     shutdown.request();
     let joined = spawn_blocking(move || threads.join()).await.context("threads not joined")?;
@@ -100,7 +116,7 @@ async fn wait(
     tasks: &mut TaskGroup,
     started: oneshot::Receiver<()>,
     ready_file: Option<&Path>,
-    addresses: Addresses,
+    addresses: &[(&'static str, SocketAddr)],
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let mut started = std::pin::pin!(started);
@@ -118,11 +134,8 @@ async fn wait(
             told = &mut started, if starting => {
                 starting = false;
                 if told.is_ok() && let Some(path) = ready_file {
-                    let Addresses { admin, rows, goldmane } = addresses;
-                    let mut json = serde_json::json!({ "admin": admin.to_string(), "rows": rows.to_string() });
-                    if let Some(goldmane) = goldmane {
-                        json["goldmane"] = goldmane.to_string().into();
-                    }
+                    let json: Value =
+                        addresses.iter().map(|(port, address)| (*port, address.to_string())).collect();
                     state::save_for_others(path, &json)?;
                 }
             }
@@ -130,25 +143,16 @@ async fn wait(
     }
 }
 
-/// All ports, bound before anybody is answered.
+/// The collector's own ports, bound before anybody is answered.
 struct Ports {
     admin: TcpListener,
     rows: TcpListener,
-    goldmane: Option<TcpListener>,
     rows_tls: Option<ServerTls>,
-    addresses: Addresses,
     limits: HttpLimits,
 }
 
-#[derive(Clone, Copy)]
-struct Addresses {
-    admin: SocketAddr,
-    rows: SocketAddr,
-    goldmane: Option<SocketAddr>,
-}
-
 impl Ports {
-    async fn open(options: &ListenOptions, receivers: &ReceiverOptions, limits: HttpLimits) -> anyhow::Result<Self> {
+    async fn open(options: &ListenOptions, limits: HttpLimits) -> anyhow::Result<Self> {
         let ListenOptions { admin_address, rows_address, rows_tls_cert, rows_tls_key, token_file: _, ready_file: _ } =
             options;
         let rows_tls = match (rows_tls_cert, rows_tls_key) {
@@ -166,44 +170,27 @@ impl Ports {
         }
         let admin = http_server::bind(*admin_address, "--admin-address").await?;
         let rows = http_server::bind(*rows_address, "--rows-address").await?;
-        if let Some(address) = receivers.goldmane_listen
-            && !address.ip().is_loopback()
-            && receivers.goldmane_token_file.is_none()
-        {
-            tracing::warn!(
-                listen.goldmane = %address,
-                "anyone who reaches this port can report verdicts: give --goldmane-token-file, or admit only Goldmane to it"
-            );
-        }
-        let goldmane = match receivers.goldmane_listen {
-            Some(address) => Some(http_server::bind(address, "--goldmane-listen").await?),
-            None => None,
-        };
-        let goldmane_address = goldmane.as_ref().map(TcpListener::local_addr).transpose()?;
-        let addresses = Addresses { admin: admin.local_addr()?, rows: rows.local_addr()?, goldmane: goldmane_address };
-        let limits = HttpLimits { drain: LAST_ANSWERS, ..limits };
-        Ok(Self { admin, rows, goldmane, rows_tls, addresses, limits })
+        Ok(Self { admin, rows, rows_tls, limits })
+    }
+
+    /// Each with its name.
+    fn addresses(&self) -> io::Result<Vec<(&'static str, SocketAddr)>> {
+        Ok(vec![("admin", self.admin.local_addr()?), ("rows", self.rows.local_addr()?)])
     }
 
     fn serve(
         self,
         admin_router: Router,
         rows_router: Router,
-        goldmane_router: Router,
         metrics: &HttpServerMetrics,
         tasks: &mut TaskGroup,
         end: &Shutdown,
     ) {
-        let Self { admin, rows, goldmane, rows_tls, addresses: _, limits } = self;
+        let Self { admin, rows, rows_tls, limits } = self;
         let server = |port, tls| HttpServer { port, limits: limits.clone(), tls, metrics: metrics.clone() };
         let admin = server("admin", None).serve(admin, admin_router, end.clone());
         let rows = server("rows", rows_tls).serve(rows, rows_router, end.clone());
-        let mut ports = vec![("admin port", Box::pin(admin)), ("rows port", Box::pin(rows))];
-        if let Some(listener) = goldmane {
-            let mut server = server("goldmane", None);
-            server.limits.body_bytes = goldmane::MAX_BODY_BYTES;
-            ports.push(("Goldmane port", Box::pin(server.serve(listener, goldmane_router, end.clone()))));
-        }
+        let ports = [("admin port", Box::pin(admin)), ("rows port", Box::pin(rows))];
         for (name, port) in ports {
             tasks.spawn(name, async move {
                 port.await;

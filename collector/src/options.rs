@@ -12,6 +12,8 @@ use netverdict_service::{
     variable::renamed,
 };
 
+use crate::receive::ReceiverOptions;
+
 /// Enforces network policy on this node, and records for every connection which policy decided.
 ///
 /// Reads the cluster's objects, keeps the probe's tables in the kernel up to date, and writes the probe's verdicts to
@@ -212,20 +214,6 @@ pub struct ListenOptions {
     pub ready_file: Option<PathBuf>,
 }
 
-/// Logs of other systems that it takes.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Receivers")]
-pub struct ReceiverOptions {
-    /// Take the flow log of Calico's Goldmane at this address: set `PUSH_URL` of its emitter to
-    /// `http://ADDRESS/v1/goldmane`. Off by default: its rows repeat what our own probe sees on the same node.
-    #[arg(long, env = "NETVERDICT_GOLDMANE_LISTEN", value_name = "ADDRESS")]
-    pub goldmane_listen: Option<SocketAddr>,
-    /// File with a token that the sender must give; made with mode 0600 if it is not there. Without it no token is asked for:
-    /// the emitter itself has no token to send, a proxy before this port may.
-    #[arg(long, env = "NETVERDICT_GOLDMANE_TOKEN_FILE", value_name = "FILE", requires = "goldmane_listen")]
-    pub goldmane_token_file: Option<PathBuf>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ModeArgument {
     /// Judge and record; never drop.
@@ -278,7 +266,6 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
         http_header_timeout,
         http_idle_timeout,
     } = http;
-    let ReceiverOptions { goldmane_listen, goldmane_token_file } = receivers;
     let TelemetryOptions { log, log_format, otlp_endpoint } = telemetry;
     let path = |path: &PathBuf| path.display().to_string();
     let maybe = |value: &Option<PathBuf>| value.as_ref().map(path).unwrap_or_default();
@@ -314,15 +301,13 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
         ("http-max-connections-per-address", http_max_connections_per_address.to_string()),
         ("http-header-timeout", format!("{http_header_timeout:?}")),
         ("http-idle-timeout", format!("{http_idle_timeout:?}")),
-        ("goldmane-listen", goldmane_listen.map(|address| address.to_string()).unwrap_or_default()),
-        ("goldmane-token-file", maybe(goldmane_token_file)),
         ("record", maybe(record)),
         ("log", log.clone()),
         ("log-format", format!("{log_format:?}").to_lowercase()),
         // Shown without credentials.
         ("otlp-endpoint", otlp_endpoint.as_ref().map(ToString::to_string).unwrap_or_default()),
     ];
-    settings.map(|(name, value)| (name.to_owned(), value)).into()
+    settings.into_iter().chain(receivers.settings()).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 #[cfg(test)]

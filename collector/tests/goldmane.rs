@@ -9,13 +9,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use clap::Parser as _;
 use netverdict_collector::{
     drain::{Channels, Drain, Message},
     health::Health,
     input::{Input, Session},
     metrics::Metrics,
     pipeline::{Checkpoint, Pipeline},
-    receive::goldmane::listener::{self, Listener},
+    receive::{
+        goldmane::listener::{self, GoldmaneOptions},
+        inlet::{self, Inlet},
+    },
     recording::SharedRecorder,
     store::{Store, StoreOptions},
     wal::{FsyncPolicy, Wal},
@@ -28,16 +32,22 @@ use netverdict_flowlog::{
 };
 use netverdict_policy::{Confidence, Reason, Role, Verdict};
 use netverdict_service::{
+    http_server::{HttpLimitOptions, HttpLimits},
     queue::QueueSender,
-    secret::{SecretFile, SharedSecret},
     shutdown::Shutdown,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 
 const BOOT: &str = "00000000-0000-4000-8000-000000000001";
 const WINDOW_NS: u64 = 10_000_000_000;
+
+/// The limits of a port where no option is given.
+#[derive(clap::Parser)]
+struct Limits {
+    #[command(flatten)]
+    http: HttpLimitOptions,
+}
 
 /// A collector without a probe.
 struct Collector {
@@ -50,7 +60,7 @@ struct Collector {
 }
 
 impl Collector {
-    async fn start(root: &Path, token: Option<SharedSecret>) -> Self {
+    async fn start(root: &Path, token_file: Option<PathBuf>) -> Self {
         let (data, state) = (root.join("data"), root.join("state"));
         let mut options = StoreOptions::new(&data, &state, "c", "n", BOOT);
         // Files only when it stops: what a crash leaves is in the log alone.
@@ -67,7 +77,7 @@ impl Collector {
         let (messages, received) = metrics.queues.bounded("drain_messages", 8);
         let (pipeline, inputs) = metrics.queues.bounded("pipeline_inputs", 8);
         let (release, released) = metrics.queues.bounded("log_releases", 8);
-        let (deliveries, delivered) = listener::deliveries(&metrics.queues);
+        let (deliveries, delivered) = inlet::deliveries(&metrics.queues);
         let session =
             Session { node: "n".into(), boot_id: BOOT.into(), mode: ModeName::Observe, fresh: false, time_ns: 1 };
         messages.send(Message::Input(Box::new(Input::Session(session)))).unwrap();
@@ -76,10 +86,13 @@ impl Collector {
         let draining = std::thread::spawn(move || drain.run().unwrap());
         let writing = std::thread::spawn(move || drop(writer.run(&inputs, &release).unwrap()));
 
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}{}", socket.local_addr().unwrap(), listener::PATH);
-        let router = listener::router(Listener { token, deliveries, metrics: metrics.clone() });
-        let server = tokio::spawn(async move { axum::serve(socket, router).await.unwrap() });
+        let options =
+            GoldmaneOptions { goldmane_listen: Some("127.0.0.1:0".parse().unwrap()), goldmane_token_file: token_file };
+        let limits = HttpLimits::from(&Limits::parse_from(["limits"]).http);
+        let bound = listener::bind(&options, &limits).await.unwrap().expect("it is asked for");
+        let url = format!("http://{}{}", bound.address, listener::PATH);
+        let inlet = Inlet { deliveries, metrics: metrics.clone(), end: Shutdown::new() };
+        let server = tokio::spawn((bound.serve)(inlet));
         let client = reqwest::Client::new();
         Self { url, client, metrics, messages, threads: (draining, writing), server }
     }
@@ -250,8 +263,7 @@ async fn row_claims_no_more_than_calico_said() {
 async fn what_is_not_taken_is_not_acknowledged() {
     let root = TempDir::new().unwrap();
     let file = root.path().join("token");
-    let token = SharedSecret::load_or_create(SecretFile::new(&file, "--goldmane-token-file")).unwrap();
-    let collector = Collector::start(root.path(), Some(token)).await;
+    let collector = Collector::start(root.path(), Some(file.clone())).await;
     let (line, secret) = (denial(1).to_string(), fs::read_to_string(&file).unwrap());
     let status = async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
 

@@ -34,7 +34,7 @@ use self::api::Api;
 use crate::{
     QueryError,
     flows::Followers,
-    ports::{self, GRACE, OpenPort, Parts},
+    port::{self, GRACE, OpenPort, Parts},
 };
 
 /// In logs, metrics and the ready file.
@@ -73,7 +73,7 @@ pub(crate) async fn open(options: &HttpOptions, parts: &Parts) -> anyhow::Result
         protocols: tls::HTTP,
     });
     let remedy = "give --http-tls-cert and --http-tls-key, put a TLS proxy before a loopback address, or";
-    let tls = ports::certificate(parts, ("--http", *http), files, remedy)?;
+    let tls = port::certificate(parts, ("--http", *http), files, remedy)?;
     let listener = bind(*http, "--http").await?;
     let address = listener.local_addr()?;
     let server = HttpServer {

@@ -19,6 +19,7 @@ pub mod metrics;
 mod names;
 pub mod notes;
 pub mod options;
+mod port;
 pub mod ports;
 pub mod postgres;
 pub mod question;

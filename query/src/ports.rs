@@ -1,26 +1,15 @@
-//! The ports through which clients ask. Each is one module with its options and an `open` that binds it and says how it
-//! is served; a new port is its module, a field of [`PortOptions`] and a line of [`open`].
+//! All ports through which clients ask: their options, and their start. A new port is a module with its options and an
+//! `open` (see [`crate::port`]), a field of [`PortOptions`] and a line of [`open`].
 
-use std::{net::SocketAddr, path::PathBuf, pin::Pin, time::Duration};
+use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
-use netverdict_service::{
-    health::HealthRegistry,
-    secret::SharedSecret,
-    shutdown::Shutdown,
-    tls::{ServerTls, TlsFiles},
-};
 
 use crate::{
-    Executor,
-    history::History,
     http::{self, HttpOptions},
+    port::{OpenPort, Parts},
     postgres::{self, PostgresOptions},
 };
-
-/// How long requests may go on once the end is requested.
-pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// The options of all ports.
 #[derive(Clone, Debug, Args)]
@@ -55,29 +44,6 @@ pub struct AccessOptions {
     pub ready_file: Option<PathBuf>,
 }
 
-/// The parts of the service that a port answers with.
-#[derive(Clone)]
-pub(crate) struct Parts {
-    pub(crate) executor: Executor,
-    pub(crate) history: History,
-    pub(crate) secret: SharedSecret,
-    pub(crate) health: HealthRegistry,
-    pub(crate) statement_timeout: Duration,
-    pub(crate) max_rows: usize,
-    /// `--insecure`.
-    pub(crate) insecure: bool,
-    pub(crate) shutdown: Shutdown,
-}
-
-/// A port that is bound.
-pub(crate) struct OpenPort {
-    /// As in metrics and in the ready file: one of a closed list.
-    pub(crate) name: &'static str,
-    pub(crate) address: SocketAddr,
-    /// Serves until the end is requested.
-    pub(crate) serve: Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>,
-}
-
 /// Binds all ports.
 ///
 /// # Errors
@@ -85,22 +51,4 @@ pub(crate) struct OpenPort {
 pub(crate) async fn open(options: &PortOptions, parts: &Parts) -> anyhow::Result<Vec<OpenPort>> {
     let PortOptions { access: _, http, postgres } = options;
     Ok(vec![http::open(http, parts).await?, postgres::open(postgres, parts).await?])
-}
-
-/// The certificate of a port, if it has one. Refuses a port that others can reach without TLS: the record is not for
-/// everyone who can reach an address.
-///
-/// # Errors
-/// The certificate cannot be used, or the port would be open.
-pub(crate) fn certificate(
-    parts: &Parts,
-    (option, address): (&str, SocketAddr),
-    files: Option<TlsFiles>,
-    remedy: &str,
-) -> anyhow::Result<Option<ServerTls>> {
-    let tls = files.map(ServerTls::load).transpose()?;
-    if address.ip().is_loopback() || tls.is_some() || parts.insecure {
-        return Ok(tls);
-    }
-    bail!("{option} {address} is open to others without TLS: {remedy} say --insecure")
 }

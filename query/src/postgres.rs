@@ -34,7 +34,7 @@ use self::{
     login::{Login, User},
     statements::Statements,
 };
-use crate::ports::{self, OpenPort, Parts};
+use crate::port::{self, OpenPort, Parts};
 
 /// In logs, metrics and the ready file.
 const NAME: &str = "postgres";
@@ -84,7 +84,7 @@ pub(crate) async fn open(options: &PostgresOptions, parts: &Parts) -> anyhow::Re
         protocols: &[],
     });
     let remedy = "give --tls-cert and --tls-key, or";
-    let tls = ports::certificate(parts, ("--postgres", *postgres), files, remedy)?;
+    let tls = port::certificate(parts, ("--postgres", *postgres), files, remedy)?;
     let listener = bind(*postgres, "--postgres").await?;
     let address = listener.local_addr()?;
     let serve = serve(listener, parts.clone(), tls, *max_connections);

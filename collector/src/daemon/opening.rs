@@ -46,8 +46,6 @@ pub(super) struct Opened {
     pub(super) explain: Explain,
     pub(super) writer: Writer,
     pub(super) served: Served,
-    /// `None`: Goldmane's emitter is not asked for a token.
-    pub(super) goldmane_token: Option<SharedSecret>,
 }
 
 /// Opens everything.
@@ -60,14 +58,12 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     for (name, value) in &settings {
         tracing::info!(setting.name = name, setting.value = value, "setting");
     }
-    let RunOptions { identity, source, probe: asked, storage, listen, http: _, receivers, telemetry: _, record } =
+    let RunOptions { identity, source, probe: asked, storage, listen, http: _, receivers: _, telemetry: _, record } =
         options;
     let state_dir = &storage.state_dir;
     state::make_folder(state_dir)?;
     let token_file = listen.token_file.unwrap_or_else(|| state_dir.join(TOKEN_FILE));
     let token = SharedSecret::load_or_create(SecretFile::new(token_file, "--token-file"))?;
-    let goldmane_token = receivers.goldmane_token_file.map(|path| SecretFile::new(path, "--goldmane-token-file"));
-    let goldmane_token = goldmane_token.map(SharedSecret::load_or_create).transpose()?;
     let manifests = Manifests::open(&source.manifests, state_dir, source.manifest_interval)?;
     let generations = Generations::open(state_dir)?;
     let boot_id: Arc<str> = clock::boot_id().context("the kernel has no boot id")?.into();
@@ -106,19 +102,7 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     );
     let writer = replay_log(writer, replay, explain.clone()).await?;
     record_settings(&served, settings);
-    Ok(Opened {
-        manifests,
-        generations,
-        snapshots,
-        changes,
-        wal,
-        recorder,
-        probe,
-        explain,
-        writer,
-        served,
-        goldmane_token,
-    })
+    Ok(Opened { manifests, generations, snapshots, changes, wal, recorder, probe, explain, writer, served })
 }
 
 /// What is on disk.

@@ -43,19 +43,8 @@ pub(super) fn start(
     started: oneshot::Sender<()>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    let Opened {
-        manifests,
-        generations,
-        snapshots,
-        changes,
-        wal,
-        recorder,
-        mut probe,
-        explain,
-        writer,
-        served,
-        goldmane_token: _,
-    } = opened;
+    let Opened { manifests, generations, snapshots, changes, wal, recorder, mut probe, explain, writer, served } =
+        opened;
     let Served { store, session, health, metrics, token: _ } = served;
     let rings = probe.rings()?;
     let recorder = SharedRecorder::new(recorder);

@@ -4,7 +4,7 @@
 //! window. It reads no line: what is in a body is the pipeline's business. Bounds: bytes of a body, bodies at once, and
 //! time for reading and logging one.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -14,17 +14,27 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
+use clap::Args;
 use netverdict_flowlog::{answer::ErrorAnswer, row::Receiver};
 use netverdict_service::{
     bearer,
     error_chain::chain,
-    queue::{QueueMetrics, QueueReceiver, QueueSender},
-    secret::SharedSecret,
+    http_server::{self, HttpLimits, HttpServer},
+    queue::QueueSender,
+    secret::{SecretFile, SharedSecret},
 };
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::{batch::ForeignBatch, clock, drain::Delivery, metrics::Metrics};
+use crate::{
+    batch::ForeignBatch,
+    clock,
+    drain::Delivery,
+    metrics::Metrics,
+    receive::inlet::{BoundReceiver, Inlet, WAITING},
+};
 
+/// In logs, metrics and the ready file.
+const NAME: &str = "goldmane";
 /// Where the emitter posts to.
 pub const PATH: &str = "/v1/goldmane";
 /// Content type of a body; a browser cannot send it across origins unasked.
@@ -34,19 +44,71 @@ pub const MAX_BODY_BYTES: usize = 32 << 20;
 /// Bytes of one record of the log; one line may make it longer.
 const RECORD_BYTES: usize = 1 << 20;
 /// Bodies that are in memory at once.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = WAITING;
 /// For reading a body.
 const READING: Duration = Duration::from_secs(30);
 /// For the log to take it. The emitter itself waits without end.
 const LOGGING: Duration = Duration::from_secs(20);
 
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Receivers")]
+pub struct GoldmaneOptions {
+    /// Take the flow log of Calico's Goldmane at this address: set `PUSH_URL` of its emitter to
+    /// `http://ADDRESS/v1/goldmane`. Off by default: its rows repeat what our own probe sees on the same node.
+    #[arg(long, env = "NETVERDICT_GOLDMANE_LISTEN", value_name = "ADDRESS")]
+    pub goldmane_listen: Option<SocketAddr>,
+    /// File with a token that the sender must give; made with mode 0600 if it is not there. Without it no token is asked for:
+    /// the emitter itself has no token to send, a proxy before this port may.
+    #[arg(long, env = "NETVERDICT_GOLDMANE_TOKEN_FILE", value_name = "FILE", requires = "goldmane_listen")]
+    pub goldmane_token_file: Option<PathBuf>,
+}
+
+impl GoldmaneOptions {
+    /// As name and value, for the log and the table `settings`.
+    pub fn settings(&self) -> [(&'static str, String); 2] {
+        let Self { goldmane_listen, goldmane_token_file } = self;
+        let file = goldmane_token_file.as_ref().map(|path| path.display().to_string());
+        [
+            ("goldmane-listen", goldmane_listen.map(|address| address.to_string()).unwrap_or_default()),
+            ("goldmane-token-file", file.unwrap_or_default()),
+        ]
+    }
+}
+
+/// Binds the port, if it is asked for.
+///
+/// # Errors
+/// The address is taken, or the token cannot be read or made.
+pub async fn bind(options: &GoldmaneOptions, limits: &HttpLimits) -> anyhow::Result<Option<BoundReceiver>> {
+    let GoldmaneOptions { goldmane_listen, goldmane_token_file } = options;
+    let Some(asked) = *goldmane_listen else { return Ok(None) };
+    if !asked.ip().is_loopback() && goldmane_token_file.is_none() {
+        tracing::warn!(
+            listen.goldmane = %asked,
+            "anyone who reaches this port can report verdicts: give --goldmane-token-file, or admit only Goldmane to it"
+        );
+    }
+    let token = goldmane_token_file.as_ref().map(|path| SecretFile::new(path, "--goldmane-token-file"));
+    let token = token.map(SharedSecret::load_or_create).transpose()?;
+    let listener = http_server::bind(asked, "--goldmane-listen").await?;
+    let address = listener.local_addr()?;
+    let limits = HttpLimits { body_bytes: MAX_BODY_BYTES, ..limits.clone() };
+    let serve = move |inlet: Inlet| {
+        let Inlet { deliveries, metrics, end } = inlet;
+        let server = HttpServer { port: NAME, limits, tls: None, metrics: metrics.http.clone() };
+        let routes = router(Listener { token, deliveries, metrics });
+        Box::pin(server.serve(listener, routes, end)) as _
+    };
+    Ok(Some(BoundReceiver { name: NAME, address, serve: Box::new(serve) }))
+}
+
 /// What the port needs.
 #[derive(Clone)]
-pub struct Listener {
+struct Listener {
     /// `None`: no token is asked for.
-    pub token: Option<SharedSecret>,
-    pub deliveries: QueueSender<Delivery>,
-    pub metrics: Metrics,
+    token: Option<SharedSecret>,
+    deliveries: QueueSender<Delivery>,
+    metrics: Metrics,
 }
 
 #[derive(Clone)]
@@ -64,12 +126,7 @@ struct Refusal {
     remedy: &'static str,
 }
 
-/// Deliveries that may wait for the log: as many as bodies may be in memory.
-pub fn deliveries(queues: &QueueMetrics) -> (QueueSender<Delivery>, QueueReceiver<Delivery>) {
-    queues.bounded("deliveries", AT_ONCE)
-}
-
-pub fn router(listener: Listener) -> Router {
+fn router(listener: Listener) -> Router {
     let port = Port { listener, places: Arc::new(Semaphore::new(AT_ONCE)) };
     Router::new()
         .route(PATH, post(take))
