@@ -164,7 +164,7 @@ fn prepare(need: Need) -> Prepared {
             ])
         }
         Need::Cluster => {
-            let programs = setup::kubernetes().map_err(|error| format!("{error:#}"))?;
+            let programs = setup::kubernetes_api().map_err(|error| format!("{error:#}"))?;
             Ok(vec![("NETVERDICT_KUBERNETES", programs.display().to_string())])
         }
         Need::Deny => {
