@@ -11,6 +11,7 @@ mod namespaces;
 mod network;
 mod node;
 mod plan;
+mod product;
 mod removal;
 mod running;
 
@@ -22,7 +23,8 @@ use clap::Subcommand;
 pub use self::{
     images::{REGISTRY, agnhost},
     namespaces::Namespaces,
-    plan::{Cni, Node, POD_RANGES, Plan, Proxy, SERVICE_RANGES, Shape},
+    plan::{Cni, Node, Plan, Proxy, Shape},
+    product::Product,
     running::Cluster,
 };
 use crate::{machine, setup};

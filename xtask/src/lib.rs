@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod command;
+pub mod conformance;
 pub mod demo;
 pub mod ebpf;
 pub mod machine;

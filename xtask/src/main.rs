@@ -1,10 +1,10 @@
-//! Developer verbs: `cargo xtask setup | ebpf | demo | test | bench | cluster`.
+//! Developer verbs: `cargo xtask setup | ebpf | demo | test | bench | cluster | conformance`.
 //!
 //! Parses the command line. Each verb installs the tools that it needs.
 
 use clap::{Parser, Subcommand};
 
-use xtask::{bench, cluster, demo, ebpf, setup, suites};
+use xtask::{bench, cluster, conformance, demo, ebpf, setup, suites};
 
 /// Netverdict's developer verbs. On a fresh machine `cargo xtask demo` shows the product and `cargo xtask test`
 /// passes the tests; each installs what it needs.
@@ -30,6 +30,9 @@ enum Verb {
     /// A whole real Kubernetes on this machine, in namespaces of its own: up, down, status, load, kubectl.
     #[command(subcommand)]
     Cluster(cluster::Verb),
+    /// Tests of others, run against the product on such a cluster.
+    #[command(subcommand)]
+    Conformance(conformance::Verb),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,5 +43,6 @@ fn main() -> anyhow::Result<()> {
         Verb::Test(options) => suites::run(&options),
         Verb::Bench(options) => bench::run(&options),
         Verb::Cluster(verb) => cluster::run(&verb),
+        Verb::Conformance(verb) => conformance::run(&verb),
     }
 }

@@ -13,9 +13,9 @@ use clap::{Args, Parser, ValueEnum};
 use crate::command::target;
 
 /// Where Services have their addresses, a range for each family.
-pub const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";
+pub(super) const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";
 /// Where pods have theirs; each node has a part of both.
-pub const POD_RANGES: &str = "10.244.0.0/16,fd00:10:244::/48";
+pub(super) const POD_RANGES: &str = "10.244.0.0/16,fd00:10:244::/48";
 /// The Service address of the cluster's DNS server.
 pub(super) const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// Where the API server listens, inside the first node.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 
 use super::{
     certificates, cgroups, control_plane, images,
@@ -161,6 +162,10 @@ impl Cluster {
         self.apply(&DNS_SERVER.replace("IMAGE", &images::coredns()).replace("ADDRESS", &plan::DNS.to_string()))?;
         for (node, _) in &self.nodes {
             let name = format!("node/{}", node.name);
+            let [v4, v6] = node.pod_ranges();
+            // As on a cluster whose controllers hand the ranges out: here the CNI configuration has them already.
+            let ranges = json!({ "spec": { "podCIDR": v4, "podCIDRs": [v4, v6] } }).to_string();
+            children.wait("every node is registered", || Ok(self.asks(&["patch", &name, "-p", &ranges])))?;
             children.wait("every node is Ready", || {
                 Ok(self.asks(&["wait", "--for=condition=Ready", &name, "--timeout=2s"]))
             })?;
