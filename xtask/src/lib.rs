@@ -1,7 +1,9 @@
 //! The developer verbs. They are a library too, since the suites use the demo's [`topology`] and [`services`].
 
 pub mod bench;
+pub mod cluster;
 pub mod command;
+pub mod conformance;
 pub mod demo;
 pub mod ebpf;
 pub mod machine;

@@ -1,10 +1,10 @@
-//! Developer verbs: `cargo xtask setup | ebpf | demo | test | bench`.
+//! Developer verbs: `cargo xtask setup | ebpf | demo | test | bench | cluster | conformance`.
 //!
 //! Parses the command line. Each verb installs the tools that it needs.
 
 use clap::{Parser, Subcommand};
 
-use xtask::{bench, demo, ebpf, setup, suites};
+use xtask::{bench, cluster, conformance, demo, ebpf, setup, suites};
 
 /// Netverdict's developer verbs. On a fresh machine `cargo xtask demo` shows the product and `cargo xtask test`
 /// passes the tests; each installs what it needs.
@@ -27,6 +27,12 @@ enum Verb {
     Test(suites::Options),
     /// Print what the probe costs a packet, and what the collector and the engine cost an event.
     Bench(bench::Options),
+    /// A whole real Kubernetes on this machine, in namespaces of its own: up, down, status, load, kubectl.
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
+    /// Tests of others, run against the product on such a cluster.
+    #[command(subcommand)]
+    Conformance(conformance::Verb),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -36,5 +42,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Demo(options) => demo::run(&options),
         Verb::Test(options) => suites::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Cluster(verb) => cluster::run(&verb),
+        Verb::Conformance(verb) => conformance::run(&verb),
     }
 }

@@ -4,6 +4,7 @@
 //! A BPF toolchain is either Debian's packages with a prebuilt `core` for BPF, or a rustup nightly with `rust-src`. What is
 //! installed already is used; Debian's is tried first, since its compiler and linker have the same LLVM.
 
+mod container_runtime;
 mod deny;
 mod kubernetes;
 
@@ -16,7 +17,12 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-pub use self::{deny::cargo_deny, kubernetes::kubernetes};
+pub use self::{
+    deny::cargo_deny,
+    kubernetes::{
+        ClusterPrograms, KUBERNETES_VERSION, cluster_programs, found_cluster_programs, kubernetes_api, netpol_tests,
+    },
+};
 use crate::{
     command::{output, quietly, succeeds, tools, which},
     progress::Running,
@@ -85,7 +91,8 @@ pub fn run(options: &Options) -> Result<()> {
         println!("psql: {}", shown(which("psql")));
         println!("python with duckdb and pyarrow: {}", shown(python().filter(|p| has_duckdb(p))));
         println!("cargo-deny: {}", shown(deny::found()));
-        println!("Kubernetes API server: {}", shown(kubernetes::found()));
+        println!("Kubernetes API server: {}", shown(kubernetes::found_api()));
+        println!("Kubernetes cluster: {}", shown(found_cluster_programs().map(|programs| programs.kubernetes)));
         return Ok(());
     }
     println!("BPF toolchain: {}", describe(&bpf_toolchain()?));
@@ -93,7 +100,8 @@ pub fn run(options: &Options) -> Result<()> {
     report("python with duckdb and pyarrow", reader_tools());
     report("psql", psql());
     report("cargo-deny", cargo_deny());
-    report("Kubernetes API server", kubernetes());
+    report("Kubernetes API server", kubernetes_api());
+    report("Kubernetes cluster", cluster_programs().map(|programs| programs.kubernetes));
     Ok(())
 }
 

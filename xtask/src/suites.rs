@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     process::Command,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -41,6 +42,8 @@ enum Need {
     Readers,
     /// A Kubernetes API server and its store.
     Cluster,
+    /// All programs of a cluster, and what [`Need::Kernel`] is.
+    LiveCluster,
     /// cargo-deny.
     Deny,
 }
@@ -93,6 +96,11 @@ const SUITES: &[Suite] = &[
         name: "pipeline",
         about: "kernel to Parquet to an answer: kills, restarts, full disks, exact counts",
         need: Need::Kernel,
+    },
+    Suite {
+        name: "cluster-live",
+        about: "a whole real cluster with the product on it: pods of a kubelet are judged, and told why",
+        need: Need::LiveCluster,
     },
 ];
 
@@ -154,18 +162,16 @@ fn build_and_prepare(chosen: &[&Suite]) -> Result<(Vec<TestProgram>, BTreeMap<Ne
 fn prepare(need: Need) -> Prepared {
     match need {
         Need::Nothing => Ok(Vec::new()),
-        Need::Kernel => {
-            setup::network_tools().map_err(|error| format!("{error:#}"))?;
-            machine::kernel()?;
-            let object = ebpf::build().map_err(|error| format!("{error:#}"))?;
-            Ok(vec![
-                ("NETVERDICT_BPF_OBJECT", object.display().to_string()),
-                ("NETVERDICT_REQUIRE_KERNEL", "1".to_owned()),
-            ])
-        }
+        Need::Kernel => prepare_kernel(),
         Need::Cluster => {
-            let programs = setup::kubernetes().map_err(|error| format!("{error:#}"))?;
+            let programs = setup::kubernetes_api().map_err(|error| format!("{error:#}"))?;
             Ok(vec![("NETVERDICT_KUBERNETES", programs.display().to_string())])
+        }
+        Need::LiveCluster => {
+            let mut environment = prepare_kernel()?;
+            setup::cluster_programs().map_err(|error| format!("{error:#}"))?;
+            environment.push(("NETVERDICT_LIVE_CLUSTER", "1".to_owned()));
+            Ok(environment)
         }
         Need::Deny => {
             let program = setup::cargo_deny().map_err(|error| format!("{error:#}"))?;
@@ -176,6 +182,16 @@ fn prepare(need: Need) -> Prepared {
             Ok(vec![("NETVERDICT_PYTHON", python.display().to_string())])
         }
     }
+}
+
+fn prepare_kernel() -> Prepared {
+    // Two needs ask for it at the same time, and the object is built once.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    setup::network_tools().map_err(|error| format!("{error:#}"))?;
+    machine::kernel()?;
+    let object = ebpf::build().map_err(|error| format!("{error:#}"))?;
+    Ok(vec![("NETVERDICT_BPF_OBJECT", object.display().to_string()), ("NETVERDICT_REQUIRE_KERNEL", "1".to_owned())])
 }
 
 /// Runs all programs of a suite, also after one has failed. Returns what it could not check.
@@ -194,7 +210,7 @@ fn run_suite(suite: &Suite, programs: &[TestProgram], environment: &[(&str, Stri
         println!("--- {} {}", program.package, program.target);
         let mut test = Command::new(&program.executable);
         test.current_dir(&program.folder).envs(environment.iter().map(|(name, value)| (name, value)));
-        if suite.need == Need::Kernel {
+        if matches!(suite.need, Need::Kernel | Need::LiveCluster) {
             // Interfaces and pinned maps are the machine's: one test at a time.
             test.arg("--test-threads=1");
         }

@@ -175,7 +175,7 @@ fn quiet_ip(arguments: &[&str]) {
     let _ = Command::new("ip").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
-fn ip_batch(lines: &str) -> Result<()> {
+pub(crate) fn ip_batch(lines: &str) -> Result<()> {
     ip_batch_with(Command::new("ip"), lines)
 }
 

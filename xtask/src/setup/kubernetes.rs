@@ -1,67 +1,183 @@
-//! A Kubernetes API server and etcd, built from source with Go in the versions that a `go.sum` pins.
+//! The programs of a Kubernetes cluster, built from source with Go in the versions that a `go.sum` pins.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
 
+use super::container_runtime::{self, ContainerRuntime};
 use crate::{
-    command::{quietly, root, succeeds, tools, which},
+    command::{quietly, root, tools, which},
     progress::Running,
 };
 
 /// The version in `tests/cluster/kubernetes/go.mod`.
-const VERSION: &str = "v1.33.13";
+pub const KUBERNETES_VERSION: &str = "v1.33.13";
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
-/// The programs and their Go packages.
-const PROGRAMS: [(&str, &str); 2] =
-    [("etcd", "go.etcd.io/etcd/server/v3"), ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")];
+const MODULE: &str = "tests/cluster/kubernetes";
+/// The store and the API server: what a test needs that only asks for objects.
+const API: [Program; 2] =
+    [Program("etcd", "go.etcd.io/etcd/server/v3"), Program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")];
+/// What a cluster needs beside them.
+const CLUSTER: [Program; 6] = [
+    Program("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+    Program("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    Program("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    Program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    Program("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    Program("agnhost", "k8s.io/kubernetes/test/images/agnhost"),
+];
+/// The version in `tests/cluster/coredns/go.mod`.
+const COREDNS_VERSION: &str = "v1.12.1";
+const NETPOL: &str = "netpol.test";
+
+/// A name, and a Go package that has it as last part of its path, but for the version.
+struct Program(&'static str, &'static str);
+
+/// What a whole cluster is made of.
+#[derive(Clone, Debug)]
+pub struct ClusterPrograms {
+    /// The folder of Kubernetes' own.
+    pub kubernetes: PathBuf,
+    pub coredns: PathBuf,
+    /// A static one, for images.
+    pub busybox: PathBuf,
+    /// The folder of the CNI plugins.
+    pub cni_plugins: PathBuf,
+}
 
 /// A folder with `kube-apiserver` and `etcd`. They are built if they are not there.
-pub fn kubernetes() -> Result<PathBuf> {
+pub fn kubernetes_api() -> Result<PathBuf> {
+    build_missing(&API)
+}
+
+/// All of a cluster. Packages are installed and programs built if they are not there.
+pub fn cluster_programs() -> Result<ClusterPrograms> {
+    let runtime = container_runtime::install()?;
+    build_missing(&API)?;
+    let kubernetes = build_missing(&CLUSTER)?;
+    Ok(of(kubernetes, build_coredns()?, runtime))
+}
+
+/// Kubernetes' own tests of NetworkPolicy, which are built if they are not there.
+pub fn netpol_tests() -> Result<PathBuf> {
+    let program = folder().join(NETPOL);
+    let _turn = turn();
+    if program.is_file() {
+        return Ok(program);
+    }
+    let _running = Running::start(format!("building {NETPOL} of Kubernetes {KUBERNETES_VERSION} (Go)"));
+    let mut command = go(MODULE)?;
+    // Its checks of upstream's format strings are upstream's.
+    command.args(["test", "-c", "-vet=off", "-mod=readonly", "-trimpath", "-o"]);
+    finish(&mut command, &program, "./netpol")?;
+    Ok(program)
+}
+
+/// The folder, if both programs of the API are there.
+pub(super) fn found_api() -> Option<PathBuf> {
+    Some(folder()).filter(|folder| has(folder, &API))
+}
+
+/// All of a cluster, if it is there.
+pub fn found_cluster_programs() -> Option<ClusterPrograms> {
+    let runtime = container_runtime::found()?;
+    let kubernetes = Some(folder()).filter(|folder| has(folder, &API) && has(folder, &CLUSTER))?;
+    Some(of(kubernetes, Some(coredns()).filter(|program| program.is_file())?, runtime))
+}
+
+fn of(kubernetes: PathBuf, coredns: PathBuf, runtime: ContainerRuntime) -> ClusterPrograms {
+    let ContainerRuntime { busybox, cni_plugins } = runtime;
+    ClusterPrograms { kubernetes, coredns, busybox, cni_plugins }
+}
+
+/// Go compiles with all processors, and the programs share most packages: one build at a time.
+fn turn() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Builds with one command what is missing. A program is put in its place when it is complete, so that it works if it is
+/// there.
+fn build_missing(programs: &[Program]) -> Result<PathBuf> {
     let folder = folder();
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !works(&folder.join(program))).collect();
+    let _turn = turn();
+    let missing: Vec<&Program> = programs.iter().filter(|Program(name, _)| !folder.join(name).is_file()).collect();
     if missing.is_empty() {
         return Ok(folder);
     }
-    let Some(go) = which("go") else {
-        bail!(
-            "`go` is missing: install Go 1.24 or newer (https://go.dev/doc/install), which builds a Kubernetes API server"
-        )
-    };
-    std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
-    for (program, package) in missing {
-        let _running = Running::start(format!("building {program} for Kubernetes {VERSION} into {}", folder.display()));
-        build(&go, package, &folder.join(program)).with_context(|| format!("{program} could not be built"))?;
+    let names = missing.iter().map(|Program(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let _running = Running::start(format!(
+        "building {names} of Kubernetes {KUBERNETES_VERSION} with Go into {} (once; minutes)",
+        folder.display()
+    ));
+    let fresh = folder.join("new");
+    fs::create_dir_all(&fresh).with_context(|| format!("could not make {}", fresh.display()))?;
+    let (major, minor) = ("1", KUBERNETES_VERSION.split('.').nth(1).unwrap_or_default());
+    let named = |name: &str, value: &str| format!("-X {VERSION_PACKAGE}.{name}={value}");
+    // Without a version the API server serves no beta kinds.
+    let flags = [named("gitVersion", KUBERNETES_VERSION), named("gitMajor", major), named("gitMinor", minor)].join(" ");
+    let mut command = go(MODULE)?;
+    command.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", &format!("-s -w {flags}")]);
+    command.arg("-o").arg(&fresh).args(missing.iter().map(|Program(_, package)| package));
+    quietly(&mut command).with_context(|| format!("{names} could not be built"))?;
+    for Program(name, package) in missing {
+        let built = fresh.join(go_name(package));
+        fs::rename(&built, folder.join(name)).with_context(|| format!("Go did not write {}", built.display()))?;
     }
+    fs::remove_dir_all(&fresh)?;
     Ok(folder)
 }
 
-/// The folder, if both programs are there.
-pub(super) fn found() -> Option<PathBuf> {
-    Some(folder()).filter(|folder| PROGRAMS.iter().all(|(program, _)| works(&folder.join(program))))
+/// Go names a program by the last part of its package's path that is not a version.
+fn go_name(package: &str) -> &str {
+    let is_version = |word: &str| word.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
+    package.rsplit('/').find(|word| !is_version(word)).unwrap_or(package)
 }
 
-fn build(go: &Path, package: &str, program: &Path) -> Result<()> {
-    let (major, minor) = ("1", VERSION.split('.').nth(1).unwrap_or_default());
-    let named = |name: &str, value: &str| format!("-X {VERSION_PACKAGE}.{name}={value}");
-    // Without a version the API server serves no beta kinds.
-    let flags = [named("gitVersion", VERSION), named("gitMajor", major), named("gitMinor", minor)].join(" ");
+fn build_coredns() -> Result<PathBuf> {
+    let program = coredns();
+    let _turn = turn();
+    if program.is_file() {
+        return Ok(program);
+    }
+    let _running = Running::start(format!("building CoreDNS {COREDNS_VERSION} with Go"));
+    let mut command = go("tests/cluster/coredns")?;
+    command.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o"]);
+    finish(&mut command, &program, ".")?;
+    Ok(program)
+}
+
+/// Builds one package, and puts the program in its place when it is complete.
+fn finish(command: &mut Command, program: &Path, package: &str) -> Result<()> {
+    let fresh = program.with_extension("new");
+    fs::create_dir_all(program.parent().expect("a folder"))?;
+    quietly(command.arg(&fresh).arg(package)).with_context(|| format!("{} could not be built", program.display()))?;
+    Ok(fs::rename(&fresh, program)?)
+}
+
+/// Go in the folder of a module. Without C, so that programs are static and run in any image.
+fn go(module: &str) -> Result<Command> {
+    let Some(go) = which("go") else {
+        bail!("`go` is missing: install Go 1.24 or newer (https://go.dev/doc/install), which builds Kubernetes")
+    };
     let mut command = Command::new(go);
-    command
-        .current_dir(root().join("tests/cluster/kubernetes"))
-        .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", &format!("-s -w {flags}"), "-o"])
-        .args([program.as_os_str(), package.as_ref()])
-        .env("CGO_ENABLED", "0");
-    quietly(&mut command)
+    command.current_dir(root().join(module)).env("CGO_ENABLED", "0");
+    Ok(command)
 }
 
-fn works(program: &Path) -> bool {
-    program.is_file() && succeeds(Command::new(program).arg("--version"))
+fn has(folder: &Path, programs: &[Program]) -> bool {
+    programs.iter().all(|Program(name, _)| folder.join(name).is_file())
+}
+
+fn coredns() -> PathBuf {
+    tools().join(format!("coredns-{COREDNS_VERSION}")).join("coredns")
 }
 
 fn folder() -> PathBuf {
-    tools().join(format!("kubernetes-{VERSION}"))
+    tools().join(format!("kubernetes-{KUBERNETES_VERSION}"))
 }
