@@ -6,10 +6,13 @@
 
 mod endpoints;
 mod missing;
+mod own_node;
 mod publication;
 mod state;
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -35,6 +38,8 @@ pub struct Control {
     pub sightings: QueueReceiver<Sighting>,
     /// Interfaces that were attached before this start.
     pub bindings: Vec<BoundEndpoint>,
+    /// All addresses of the node's interfaces, as they were at the start.
+    pub own_addresses: BTreeSet<IpAddr>,
     /// Used once the first snapshot is in force and the interfaces that were there are attached, as far as both can be.
     pub started: oneshot::Sender<()>,
 }
@@ -42,8 +47,8 @@ pub struct Control {
 impl Control {
     /// Runs until told to stop. Enforcement stays as it is then.
     pub fn run(self, stop: &Shutdown) {
-        let Self { parts, states, sightings, bindings, started } = self;
-        let mut state = State::new(parts, bindings, started);
+        let Self { parts, states, sightings, bindings, own_addresses, started } = self;
+        let mut state = State::new(parts, bindings, own_addresses, started);
         state.follow(&states, &sightings, stop);
         state.end();
     }

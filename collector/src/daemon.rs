@@ -13,6 +13,7 @@ use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use axum::Router;
+use netverdict_probe::Watch;
 use netverdict_service::{
     error_chain::chain,
     http_server::{self, HttpLimits, HttpServer, HttpServerMetrics},
@@ -24,6 +25,7 @@ use netverdict_service::{
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::oneshot, task::spawn_blocking};
 
+use self::interfaces::Interfaces;
 pub use self::translate::store_options;
 use crate::{
     admin,
@@ -59,13 +61,16 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
             return Ok(());
         }
     };
+    // The first tables that are published hold the node's own addresses, or pods would be cut off from their kubelet.
+    let watch = Watch::start(discover_interval).await.context("interfaces cannot be watched")?;
     let served = opened.served.clone();
 
     let (sighting_sender, sightings) = served.metrics.queues.bounded("sightings", SIGHTINGS);
     let (started_sender, started) = oneshot::channel();
     let (deliveries, delivered) = inlet::deliveries(&served.metrics.queues);
     let mut threads = ThreadGroup::default();
-    threads::start(opened, &mut threads, sightings, delivered, started_sender, &shutdown)?;
+    let interfaces = Interfaces { own_addresses: watch.own_addresses().clone(), sightings };
+    threads::start(opened, &mut threads, interfaces, delivered, started_sender, &shutdown)?;
     // Ports end after the threads: until then they say how the collector is.
     let (ports_end, mut addresses) = (Shutdown::new(), ports.addresses()?);
     let mut tasks = TaskGroup::default();
@@ -87,7 +92,7 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
         });
     }
     drop(deliveries);
-    tasks.spawn("interfaces", interfaces::watch(discover_interval, sighting_sender, ports_end.clone()));
+    tasks.spawn("interfaces", interfaces::watch(watch, discover_interval, sighting_sender, ports_end.clone()));
     for (port, address) in &addresses {
         tracing::info!(port, %address, "serving");
     }

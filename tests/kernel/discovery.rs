@@ -1,7 +1,9 @@
 //! Discovery of interfaces and of the pods behind them.
 
 use std::{
+    collections::BTreeSet,
     fs,
+    net::IpAddr,
     path::PathBuf,
     process::{Child, Command},
     sync::Arc,
@@ -97,6 +99,49 @@ fn watch_reports_existing_interfaces_then_changes() {
         };
         tokio::time::timeout(PATIENCE, gone).await.expect("it is told that the interface is gone");
     });
+}
+
+#[test]
+fn watch_follows_the_nodes_own_addresses() {
+    let Some(node) = Node::start(Mode::Observe, &["shop/web"]) else { return };
+    let web = node.pod("shop/web");
+    let later: IpAddr = IpAddr::from([10, 235, node.topology.subnet(), 9]);
+    let on_a_link = IpAddr::from([10, 235, node.topology.subnet(), 10]);
+    block_on(async {
+        // Longer than the test, so that everything is found by an event.
+        let mut watch = Watch::start(Duration::from_secs(3_600)).await.unwrap();
+        let first = watch.own_addresses().clone();
+        assert!(node.topology.node_addresses().iter().all(|address| first.contains(address)), "{first:?}");
+        assert!(!first.contains(&web.address(4)) && !first.contains(&web.address(6)), "those are the pod's");
+        assert!(first.iter().all(|address| !address.is_loopback()));
+        let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        assert!(first.iter().any(is_link_local), "{first:?}");
+        ip(&["address", "add", &format!("{later}/32"), "dev", &node.topology.bridge()]);
+        own_addresses(&mut watch, |addresses| addresses.contains(&later)).await;
+        ip(&["address", "delete", &format!("{later}/32"), "dev", &node.topology.bridge()]);
+        own_addresses(&mut watch, |addresses| !addresses.contains(&later)).await;
+        ip(&["address", "add", &format!("{on_a_link}/32"), "dev", &web.host_interface]);
+        own_addresses(&mut watch, |addresses| addresses.contains(&on_a_link)).await;
+        ip(&["link", "delete", &web.host_interface]);
+        own_addresses(&mut watch, |addresses| !addresses.contains(&on_a_link)).await;
+    });
+}
+
+/// Waits until the node's addresses are as expected.
+async fn own_addresses(watch: &mut Watch, expected: impl Fn(&BTreeSet<IpAddr>) -> bool) {
+    let sighting = async {
+        loop {
+            match watch.next().await.unwrap() {
+                Sighting::OwnAddresses(addresses) if expected(&addresses) => return,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, sighting).await.expect("the node's addresses are followed");
+}
+
+fn ip(arguments: &[&str]) {
+    assert!(Command::new("ip").args(arguments).status().unwrap().success(), "ip {arguments:?}");
 }
 
 async fn found(watch: &mut Watch, name: &str) -> discover::Discovered {

@@ -8,4 +8,5 @@ mod degraded;
 mod durable;
 mod foreign;
 mod node;
+mod own_node;
 mod refused;

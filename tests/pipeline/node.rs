@@ -72,6 +72,12 @@ impl Node {
         node
     }
 
+    /// Adds a pod without a bridge, and its manifest.
+    pub(crate) fn add_routed_pod(&mut self, pod: &str) {
+        self.topology.routed_pod(pod).expect("a pod");
+        self.write_manifest("cluster.yaml", &self.cluster());
+    }
+
     /// On the ports that an earlier collector had, if there was one.
     pub(crate) fn start_collector(&mut self, mode: &str, options: &[&str]) {
         let any = || "127.0.0.1:0".to_owned();

@@ -1,7 +1,8 @@
 //! Network namespaces in place of pods: real interfaces and sockets, no container runtime.
 //!
 //! Every pod is a namespace with `eth0`, whose peer on the host is a port of a bridge, as with many CNI plugins. The
-//! bridge holds the node's own addresses. Everything that was made is removed on drop.
+//! bridge holds the node's own addresses. A routed pod has no bridge: the host's end holds the gateway's addresses, as with
+//! the plugin `ptp`. Everything that was made is removed on drop.
 
 use std::{
     fs::File,
@@ -93,6 +94,57 @@ impl Topology {
         Ok(network)
     }
 
+    /// Adds a pod of a network without a bridge: 10.234.`subnet`.0/24 and fd34:0:0:`subnet`::/64. Every host's end there
+    /// has the gateway's addresses.
+    pub fn routed_pod(&mut self, pod: &str) -> Result<PodNetwork> {
+        let number = u8::try_from(self.pods.len() + 10).context("a topology holds at most 245 pods")?;
+        let [gateway_v4, gateway_v6] = self.gateway_addresses();
+        let network = PodNetwork {
+            pod: pod.to_owned(),
+            network_namespace: format!("{}-{}", self.prefix, pod.replace('/', "-")),
+            host_interface: format!("{}h{number}", self.prefix),
+            v4: Ipv4Addr::new(10, 234, self.subnet, number),
+            v6: Ipv6Addr::new(0xfd34, 0, 0, self.subnet.into(), 0, 0, 0, number.into()),
+        };
+        let PodNetwork { network_namespace, host_interface, v4, v6, .. } = &network;
+        ip_batch(&format!(
+            "netns add {network_namespace}\n\
+             link add {host_interface} type veth peer name eth0 netns {network_namespace}\n"
+        ))?;
+        let mut inside = Command::new("ip");
+        inside.args(["-n", network_namespace]);
+        ip_batch_with(
+            inside,
+            &format!(
+                "link set lo up\n\
+                 link set eth0 up\n\
+                 address add {v4}/32 dev eth0\n\
+                 address add {v6}/128 dev eth0 nodad\n\
+                 route add {gateway_v4} dev eth0\n\
+                 route add {gateway_v6} dev eth0\n\
+                 route add default via {gateway_v4}\n\
+                 route add default via {gateway_v6}\n"
+            ),
+        )?;
+        ip_batch(&format!(
+            "link set {host_interface} up\n\
+             address add {gateway_v4}/32 dev {host_interface}\n\
+             address add {gateway_v6}/128 dev {host_interface} nodad\n\
+             route add {v4} dev {host_interface}\n\
+             route add {v6} dev {host_interface}\n"
+        ))?;
+        self.pods.push(network.clone());
+        Ok(network)
+    }
+
+    /// The node's addresses on the host's ends of routed pods.
+    pub fn gateway_addresses(&self) -> [IpAddr; 2] {
+        [
+            Ipv4Addr::new(10, 234, self.subnet, 1).into(),
+            Ipv6Addr::new(0xfd34, 0, 0, self.subnet.into(), 0, 0, 0, 1).into(),
+        ]
+    }
+
     pub fn pods(&self) -> &[PodNetwork] {
         &self.pods
     }
@@ -107,7 +159,13 @@ impl Topology {
         [format!("{}/24", self.address_v4(0)), format!("{}/64", self.address_v6(0))]
     }
 
-    fn bridge(&self) -> String {
+    /// The number that keeps its addresses apart from those of other topologies.
+    pub fn subnet(&self) -> u8 {
+        self.subnet
+    }
+
+    /// Name of the bridge.
+    pub fn bridge(&self) -> String {
         format!("{}br", self.prefix)
     }
 

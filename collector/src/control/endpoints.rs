@@ -21,6 +21,7 @@ impl State {
                 self.attachments.sighted.insert(found.ifindex, found);
                 self.attachments.bind_again = true;
             }
+            Sighting::OwnAddresses(addresses) => self.use_own_addresses(addresses),
             Sighting::Gone { ifindex } => {
                 let sighted = self.attachments.sighted.remove(&ifindex);
                 if self.attachments.attached.remove(&ifindex).is_some() {

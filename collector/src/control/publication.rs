@@ -1,18 +1,23 @@
 //! Publication: snapshots are compiled, their meanings sent to the pipeline, and their tables written to the kernel.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use netverdict_flowlog::row::{ModeName, SnapshotRow};
 use netverdict_policy::{
-    Change, Compiler, Snapshot,
+    Change, Compiler,
     tables::{Owner, OwnerId},
 };
 use netverdict_service::error_chain::chain;
 
-use super::state::{InForce, State};
+use super::{
+    own_node,
+    state::{InForce, Publication, State},
+};
 use crate::{
     clock,
     cluster::ClusterState,
@@ -31,7 +36,26 @@ impl State {
             tracing::warn!(source.troubles = ?state.troubles, "cluster source cannot be read whole");
         }
         self.parts.metrics.troubles(Part::Source, state.troubles.len());
-        self.publication.wanted = Some(Arc::new(state));
+        self.publication.cluster = Some(state);
+        self.complete_and_publish();
+    }
+
+    /// The node has other addresses than before.
+    pub(super) fn use_own_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
+        tracing::info!(node.addresses = addresses.len(), "addresses of the node's interfaces changed");
+        self.publication.own_addresses = addresses;
+        if let Some(cluster) = &mut self.publication.cluster {
+            cluster.seen_ns = clock::now_ns();
+        }
+        self.complete_and_publish();
+    }
+
+    fn complete_and_publish(&mut self) {
+        let Publication { cluster: Some(cluster), own_addresses, .. } = &self.publication else { return };
+        let session = &self.parts.session;
+        let audit_all = session.mode == ModeName::Audit;
+        let snapshot = own_node::complete(&cluster.snapshot, &session.node, own_addresses, audit_all);
+        self.publication.wanted = Some(Arc::new(ClusterState { snapshot, ..cluster.clone() }));
         self.bring_into_force();
         self.attachments.bind_again = true;
     }
@@ -59,11 +83,7 @@ impl State {
     }
 
     fn publish(&mut self, cluster: &Arc<ClusterState>) -> Result<(), String> {
-        let audit_all = self.parts.session.mode == ModeName::Audit;
-        let snapshot = match cluster.snapshot.audit_all == audit_all {
-            true => cluster.snapshot.clone(),
-            false => Arc::new(Snapshot { audit_all, ..(*cluster.snapshot).clone() }),
-        };
+        let snapshot = cluster.snapshot.clone();
         if let Some(in_force) = &self.publication.in_force
             && self.publication.compiler.is_some()
             && (Arc::ptr_eq(&in_force.snapshot, &snapshot) || *in_force.snapshot == *snapshot)

@@ -1,7 +1,8 @@
 //! State of the control thread: its parts, the publication in force, and the interfaces it knows.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -50,7 +51,11 @@ pub(super) struct State {
 pub(super) struct Publication {
     /// `None` after a failure: its tables no longer match the published ones.
     pub(super) compiler: Option<Compiler>,
-    /// The newest state of the cluster.
+    /// The newest state of the cluster, as its sources have it.
+    pub(super) cluster: Option<ClusterState>,
+    /// All addresses of the node's interfaces.
+    pub(super) own_addresses: BTreeSet<IpAddr>,
+    /// The newest state of the cluster as it is to be in force: with the node's own addresses.
     pub(super) wanted: Option<Arc<ClusterState>>,
     pub(super) in_force: Option<InForce>,
     /// After a publication that failed.
@@ -83,11 +88,12 @@ impl State {
     pub(super) fn new(
         parts: Parts,
         attached: impl IntoIterator<Item = BoundEndpoint>,
+        own_addresses: BTreeSet<IpAddr>,
         started: oneshot::Sender<()>,
     ) -> Self {
         Self {
             parts,
-            publication: Publication::default(),
+            publication: Publication { own_addresses, ..Publication::default() },
             attachments: Attachments {
                 sighted: BTreeMap::new(),
                 attached: attached.into_iter().map(|bound| (bound.ifindex, bound)).collect(),

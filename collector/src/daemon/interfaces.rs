@@ -1,18 +1,28 @@
 //! The task that watches the node's interfaces.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use anyhow::Context as _;
 use netverdict_probe::{Sighting, Watch};
-use netverdict_service::{error_chain::chain, queue::QueueSender, shutdown::Shutdown};
+use netverdict_service::{
+    error_chain::chain,
+    queue::{QueueReceiver, QueueSender},
+    shutdown::Shutdown,
+};
 
-/// Sends interfaces that come and go to the control thread, until the end is requested.
+/// The node's interfaces, for the control thread.
+pub(super) struct Interfaces {
+    /// The node's own addresses at the start.
+    pub(super) own_addresses: BTreeSet<IpAddr>,
+    pub(super) sightings: QueueReceiver<Sighting>,
+}
+
+/// Sends interfaces and addresses that come and go to the control thread, until the end is requested.
 pub(super) async fn watch(
+    mut watch: Watch,
     interval: Duration,
     sightings: QueueSender<Sighting>,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let mut watch = Watch::start(interval).await.context("interfaces cannot be watched")?;
     loop {
         let sighting = tokio::select! {
             () = shutdown.requested() => return Ok(()),

@@ -5,7 +5,6 @@
 
 use anyhow::anyhow;
 use netverdict_cluster::{Cluster, Source as _};
-use netverdict_probe::Sighting;
 use netverdict_service::{
     queue::{QueueReceiver, QueueSender},
     shutdown::Shutdown,
@@ -13,7 +12,7 @@ use netverdict_service::{
 };
 use tokio::{runtime::Handle, sync::oneshot};
 
-use super::opening::Opened;
+use super::{interfaces::Interfaces, opening::Opened};
 use crate::{
     cluster,
     control::{Control, Parts},
@@ -38,7 +37,7 @@ const RELEASES: usize = 64;
 pub(super) fn start(
     opened: Opened,
     threads: &mut ThreadGroup,
-    sightings: QueueReceiver<Sighting>,
+    interfaces: Interfaces,
     deliveries: QueueReceiver<Delivery>,
     started: oneshot::Sender<()>,
     shutdown: &Shutdown,
@@ -78,7 +77,8 @@ pub(super) fn start(
         health: health.clone(),
         metrics: metrics.clone(),
     };
-    let control = Control { parts, states, sightings, bindings: explain.restored.bindings, started };
+    let Interfaces { own_addresses, sightings } = interfaces;
+    let control = Control { parts, states, sightings, bindings: explain.restored.bindings, own_addresses, started };
     let stop = shutdown.clone();
     threads.spawn("control", move || {
         control.run(&stop);

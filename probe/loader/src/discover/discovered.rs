@@ -1,6 +1,6 @@
 //! What discovery reports.
 
-use std::{net::IpAddr, time::SystemTime};
+use std::{collections::BTreeSet, net::IpAddr, time::SystemTime};
 
 /// A host interface whose other end is in another network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,4 +29,6 @@ pub enum Sighting {
     Found(Discovered),
     /// The interface was deleted.
     Gone { ifindex: u32 },
+    /// The addresses of the node's own interfaces changed: all that there are now. See [`crate::Watch::own_addresses`].
+    OwnAddresses(BTreeSet<IpAddr>),
 }

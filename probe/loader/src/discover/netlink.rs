@@ -1,6 +1,6 @@
 //! Links and addresses in the network namespace of the calling thread, over rtnetlink.
 
-use std::{net::IpAddr, os::fd::AsRawFd};
+use std::{collections::BTreeSet, net::IpAddr, os::fd::AsRawFd};
 
 use futures::{StreamExt, TryStreamExt};
 use rtnetlink::{
@@ -53,16 +53,20 @@ pub(super) async fn host(namespaces: &[Namespace]) -> Result<(Vec<HostLink>, Vec
     .await
 }
 
+/// All addresses of this namespace's interfaces, link-local ones included. Without loopback addresses, which no packet on
+/// a wire has.
+pub(super) async fn own_addresses() -> Result<BTreeSet<IpAddr>, ProbeError> {
+    with_connection(async |handle| {
+        let addresses = addresses(&handle).await?;
+        Ok(addresses.iter().filter_map(own_address).filter(|address| !address.is_loopback()).collect())
+    })
+    .await
+}
+
 /// The interfaces of this namespace.
 pub(super) async fn interfaces() -> Result<Vec<Interface>, ProbeError> {
     with_connection(async |handle| {
-        let addresses: Vec<AddressMessage> = handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|e| ProbeError::netlink("listing addresses", &e))?;
+        let addresses = addresses(&handle).await?;
         let interface = |link: &LinkMessage| {
             let ifindex = link.header.index;
             let hardware_address = link.attributes.iter().find_map(|attribute| match attribute {
@@ -91,6 +95,11 @@ async fn with_connection<T>(ask: impl AsyncFnOnce(Handle) -> Result<T, ProbeErro
         answer = ask(handle) => answer,
         () = connection => Err(ProbeError::netlink("asking", &"connection ended")),
     }
+}
+
+async fn addresses(handle: &Handle) -> Result<Vec<AddressMessage>, ProbeError> {
+    let listed = handle.address().get().execute().try_collect().await;
+    listed.map_err(|error| ProbeError::netlink("listing addresses", &error))
 }
 
 async fn links(handle: &Handle) -> Result<Vec<LinkMessage>, ProbeError> {

@@ -1,7 +1,9 @@
-//! Watches interfaces: scans shortly after each link event, and at a fixed interval for changes without an event.
+//! Watches the pods' interfaces and the node's own addresses: reads them shortly after each event, and at a fixed interval
+//! for changes without an event.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::IpAddr,
     time::{Duration, SystemTime},
 };
 
@@ -16,6 +18,7 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
     discovered::{Discovered, Sighting},
+    netlink,
     scan::{Scan, scan_host},
 };
 use crate::error::ProbeError;
@@ -28,9 +31,12 @@ const FREQUENT_INTERVAL: Duration = Duration::from_millis(200);
 /// … for this long.
 const FREQUENT_FOR: Duration = Duration::from_secs(10);
 
+/// An interface that is deleted loses its addresses with an event for each.
+const EVENTS: [MulticastGroup; 3] = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+
 type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
-/// Reports every interface, then every change.
+/// Reports every interface, then every change of the interfaces and of the node's own addresses.
 pub struct Watch {
     /// `None`: events are not available; changes are found by the scans at the interval.
     events: Option<Events>,
@@ -41,6 +47,8 @@ pub struct Watch {
     queue: VecDeque<Sighting>,
     next_scan: Instant,
     frequent_until: Instant,
+    own_addresses: BTreeSet<IpAddr>,
+    next_read: Instant,
 }
 
 struct Events {
@@ -59,16 +67,17 @@ impl Watch {
     /// find changes that cause no link event: a pod's first process, an added address.
     ///
     /// # Errors
-    /// The first scan failed. If link events are not available, the watch works with scans alone.
+    /// The first scan failed, or the node's own addresses cannot be read. If events are not available, the watch works with scans alone.
     pub async fn start(interval: Duration) -> Result<Self, ProbeError> {
         // Events before the scan, so that an interface which appears in between is not missed.
         let events = match listen() {
             Ok(events) => Some(events),
             Err(error) => {
-                tracing::warn!(error = %error, "link events are not available, scanning at the interval instead");
+                tracing::warn!(error = %error, "events of interfaces are not available, scanning at the interval instead");
                 None
             }
         };
+        let own_addresses = netlink::own_addresses().await?;
         let now = Instant::now();
         let mut watch = Self {
             events,
@@ -78,6 +87,8 @@ impl Watch {
             queue: VecDeque::new(),
             next_scan: now + interval,
             frequent_until: now,
+            own_addresses,
+            next_read: now + interval,
         };
         let scan = scan_host().await?;
         watch.births = scan.interfaces.iter().map(|ifindex| (*ifindex, None)).collect();
@@ -85,10 +96,17 @@ impl Watch {
         Ok(watch)
     }
 
+    /// All addresses of the interfaces in this process's network namespace, which is the node's: those that the API server
+    /// knows, and those of gateways, bridges and tunnels that it does not. The kubelet probes pods from any of them. With
+    /// link-local addresses, without loopback ones.
+    pub fn own_addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.own_addresses
+    }
+
     /// Waits for the next sighting. Cancel-safe.
     ///
     /// # Errors
-    /// A scan failed; the next call scans again after the interval.
+    /// A scan failed; a later call repeats it after the interval.
     pub async fn next(&mut self) -> Result<Sighting, ProbeError> {
         loop {
             if let Some(sighting) = self.queue.pop_front() {
@@ -98,7 +116,7 @@ impl Watch {
                 message = next_message(&mut self.events) => match message {
                     Some(message) => self.handle(&message),
                     None => {
-                        tracing::warn!("link events ended, scanning at the interval instead");
+                        tracing::warn!("events of interfaces ended, scanning at the interval instead");
                         self.events = None;
                     }
                 },
@@ -107,6 +125,15 @@ impl Watch {
                     let result = scan_host().await;
                     self.next_scan = Instant::now() + self.interval;
                     self.compare(result?);
+                }
+                () = tokio::time::sleep_until(self.next_read) => {
+                    let result = netlink::own_addresses().await;
+                    self.next_read = Instant::now() + self.interval;
+                    let addresses = result?;
+                    if addresses != self.own_addresses {
+                        self.own_addresses = addresses;
+                        return Ok(Sighting::OwnAddresses(self.own_addresses.clone()));
+                    }
                 }
             }
         }
@@ -125,8 +152,14 @@ impl Watch {
                     self.queue.push_back(Sighting::Gone { ifindex });
                 }
             }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_)) => {
+                self.read_soon();
+            }
             // The kernel dropped events because they were not read in time.
-            NetlinkPayload::Overrun(_) => self.scan_soon(),
+            NetlinkPayload::Overrun(_) => {
+                self.scan_soon();
+                self.read_soon();
+            }
             _ => {}
         }
     }
@@ -135,6 +168,10 @@ impl Watch {
         let now = Instant::now();
         self.next_scan = self.next_scan.min(now + SETTLE);
         self.frequent_until = now + FREQUENT_FOR;
+    }
+
+    fn read_soon(&mut self) {
+        self.next_read = self.next_read.min(Instant::now() + SETTLE);
     }
 
     /// Queues the differences between a scan and the last one.
@@ -167,7 +204,7 @@ impl Watch {
 }
 
 fn listen() -> std::io::Result<Events> {
-    let (connection, _, messages) = new_multicast_connection(&[MulticastGroup::Link])?;
+    let (connection, _, messages) = new_multicast_connection(&EVENTS)?;
     Ok(Events { messages, connection: tokio::spawn(connection) })
 }
 
