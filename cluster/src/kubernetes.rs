@@ -7,9 +7,12 @@ mod connect;
 mod discover;
 mod error;
 mod list;
+mod reach;
+mod watch;
 
 pub use self::{
     connect::{Access, Connection},
     error::ClusterError,
     list::ApiList,
+    watch::{ApiWatch, KindFigures, WatchOptions, WatchStatus},
 };

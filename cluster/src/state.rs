@@ -81,6 +81,17 @@ impl Cluster {
         }
     }
 
+    /// What there is to wait for before there is a state: a line for each source that was not in sync yet, for people. Empty
+    /// once all were.
+    pub fn waiting(&self) -> Vec<String> {
+        let missing = self.sources.iter().filter(|source| !source.was_in_sync);
+        let line = |source: &SourceStatus| match &source.stale {
+            Some((_, reason)) => reason.clone(),
+            None => format!("{}: not read whole yet", source.name),
+        };
+        missing.map(line).collect()
+    }
+
     /// The cluster as it is now. `None` until each source was in sync once: before that, a policy that is missing may
     /// only not have been read yet. `now_ns`: nanoseconds since 1970.
     pub fn state(&mut self, now_ns: i64) -> Option<ClusterState> {

@@ -52,6 +52,11 @@ pub fn of(time: SystemTime) -> DateTime<Utc> {
     at(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
+/// Nanoseconds since 1970 as a moment of the standard library's clock.
+pub fn time_of(ns: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).unwrap_or(0))
+}
+
 fn read(clock: ClockId) -> i64 {
     let time = clock_gettime(clock);
     time.tv_sec.saturating_mul(NANOSECONDS).saturating_add(time.tv_nsec)

@@ -62,15 +62,25 @@ pub fn follow<S: Source>(
 
 /// Applies what the sources report, and sends the state that it leads to. Updates that wait already are applied first:
 /// only the newest state matters. Ends with the sources.
-pub fn merge(mut cluster: Cluster, updates: &QueueReceiver<(Layer, Update)>, states: &QueueSender<ClusterState>) {
+///
+/// `waiting`: told what is missing as long as there is no state yet.
+pub fn merge(
+    mut cluster: Cluster,
+    updates: &QueueReceiver<(Layer, Update)>,
+    states: &QueueSender<ClusterState>,
+    waiting: impl Fn(Vec<String>),
+) {
+    waiting(cluster.waiting());
     while let Ok((layer, update)) = updates.recv() {
         cluster.apply(layer, update);
         for (layer, update) in updates.try_iter().take(UPDATES) {
             cluster.apply(layer, update);
         }
-        if let Some(state) = cluster.state(clock::now_ns())
-            && states.send(state).is_err()
-        {
+        let Some(state) = cluster.state(clock::now_ns()) else {
+            waiting(cluster.waiting());
+            continue;
+        };
+        if states.send(state).is_err() {
             return;
         }
     }

@@ -6,6 +6,7 @@
 mod explain;
 mod interfaces;
 mod opening;
+mod sources;
 mod threads;
 mod translate;
 

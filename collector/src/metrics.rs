@@ -1,11 +1,14 @@
 //! The collector's metrics, for Prometheus. Labels come from closed lists: never an address, a pod or the text of an
 //! error.
 
+mod watch;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
+use netverdict_cluster::kubernetes::WatchStatus;
 use netverdict_flowlog::{
     Table,
     row::{GapCause, LaneName, Row},
@@ -18,6 +21,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use self::watch::WatchMetrics;
 use crate::{
     health::Part,
     pipeline::{Reports, Tally},
@@ -98,6 +102,13 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl Metrics {
+    /// `watch`: of the Kubernetes API, where it is watched.
+    pub fn new(watch: Option<WatchStatus>) -> Self {
         let seconds = || Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
         let mut metrics = Self {
             registry: Arc::default(),
@@ -132,13 +143,11 @@ impl Default for Metrics {
             http: HttpServerMetrics::default(),
             clock_offset: Gauge::default(),
         };
-        metrics.register();
+        metrics.register(watch);
         metrics
     }
-}
 
-impl Metrics {
-    fn register(&mut self) {
+    fn register(&mut self, watch: Option<WatchStatus>) {
         let mut registry = Registry::with_prefix("netverdict");
         let r = registry.sub_registry_with_prefix("collector");
         r.register("events", "Events read from the rings", self.events.clone());
@@ -190,6 +199,9 @@ impl Metrics {
             Unit::Seconds,
             self.clock_offset.clone(),
         );
+        if let Some(watch) = watch {
+            r.register_collector(Box::new(WatchMetrics(watch)));
+        }
         let r = registry.sub_registry_with_prefix("probe");
         r.register("map_entries", "Entries in a map, or bytes in a ring", self.map_used.clone());
         r.register("map_limit_entries", "Entries that fit into a map, or bytes into a ring", self.map_limit.clone());

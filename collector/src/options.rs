@@ -14,6 +14,9 @@ use netverdict_service::{
 
 use crate::receive::ReceiverOptions;
 
+/// Read where no source is named.
+const MANIFESTS: &str = "/etc/netverdict/manifests";
+
 /// Enforces network policy on this node, and records for every connection which policy decided.
 ///
 /// Reads the cluster's objects, keeps the probe's tables in the kernel up to date, and writes the probe's verdicts to
@@ -88,13 +91,32 @@ pub struct IdentityOptions {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Cluster source")]
 pub struct SourceOptions {
+    /// Watch the Kubernetes API: Pods, Namespaces, Nodes, Services, NetworkPolicies, and every policy kind of
+    /// policy.networking.k8s.io that it serves. Needs get, list and watch on them in all namespaces.
+    #[arg(long, env = "NETVERDICT_WATCH_KUBERNETES")]
+    pub kubernetes: bool,
+    /// Kubeconfig of the cluster to watch [default: $KUBECONFIG, ~/.kube/config, or the pod's own account]
+    #[arg(long, env = "NETVERDICT_KUBECONFIG", requires = "kubernetes", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig to use [default: its current one]
+    #[arg(long, env = "NETVERDICT_CONTEXT", requires = "kubernetes", value_name = "NAME")]
+    pub context: Option<String>,
     /// Folder of manifests: Pods, Namespaces, Nodes, Services and policies as YAML or JSON, read again when they
-    /// change. A file that cannot be read keeps its last good objects.
-    #[arg(long, env = "NETVERDICT_MANIFESTS", default_value = "/etc/netverdict/manifests", value_name = "DIR")]
-    pub manifests: PathBuf,
+    /// change. A file that cannot be read keeps its last good objects. With --kubernetes, its objects count instead of those
+    /// of the same name in the cluster [default: /etc/netverdict/manifests, with --kubernetes none]
+    #[arg(long, env = "NETVERDICT_MANIFESTS", value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
     /// How often the folder is read. A policy comes into force at most this much after its file was written.
     #[arg(long, env = "NETVERDICT_MANIFEST_INTERVAL", default_value = "500ms", value_parser = duration, value_name = "TIME")]
     pub manifest_interval: Duration,
+}
+
+impl SourceOptions {
+    /// The folder of manifests that is read, if one is.
+    pub fn folder(&self) -> Option<PathBuf> {
+        let default = || (!self.kubernetes).then(|| PathBuf::from(MANIFESTS));
+        self.manifests.clone().or_else(default)
+    }
 }
 
 /// The programs and maps in the kernel.
@@ -245,7 +267,7 @@ pub enum FsyncArgument {
 pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
     let RunOptions { identity, source, probe, storage, listen, http, receivers, telemetry, record } = options;
     let IdentityOptions { node: _, cluster } = identity;
-    let SourceOptions { manifests, manifest_interval } = source;
+    let SourceOptions { kubernetes, kubeconfig, context, manifests: _, manifest_interval } = source;
     let ProbeArguments {
         mode,
         ring_seconds,
@@ -272,7 +294,10 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
     let settings = [
         ("node", node.to_owned()),
         ("cluster", cluster.clone()),
-        ("manifests", path(manifests)),
+        ("kubernetes", kubernetes.to_string()),
+        ("kubeconfig", maybe(kubeconfig)),
+        ("context", context.clone().unwrap_or_default()),
+        ("manifests", maybe(&source.folder())),
         ("manifest-interval", format!("{manifest_interval:?}")),
         ("mode", ModeName::from(*mode).as_str().to_owned()),
         ("ring-seconds", ring_seconds.to_string()),
@@ -338,6 +363,19 @@ mod tests {
         let endpoint = settings.iter().find(|(name, _)| name == "otlp-endpoint").map(|(_, value)| value.as_str());
         assert_eq!(endpoint, Some("http://***@127.0.0.1:4317"));
         assert!(!format!("{options:?}").contains("secret"));
+    }
+
+    #[test]
+    fn manifests_lie_over_a_cluster_only_where_they_are_named() {
+        let folder = |arguments: &[&str]| {
+            let arguments = ["netverdict-collector"].iter().chain(arguments);
+            Options::try_parse_from(arguments).unwrap().run.source.folder()
+        };
+        assert_eq!(folder(&[]), Some(MANIFESTS.into()));
+        assert_eq!(folder(&["--kubernetes"]), None);
+        assert_eq!(folder(&["--kubernetes", "--manifests", "/a"]), Some("/a".into()));
+        let alone = Options::try_parse_from(["netverdict-collector", "--context", "production"]);
+        assert!(alone.is_err(), "which cluster, and no cluster");
     }
 
     #[test]

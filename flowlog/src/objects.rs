@@ -73,6 +73,8 @@ pub fn pod_row(pod: &Pod, owner: OwnerId, head: ChangeHead) -> EndpointChangeRow
         namespace,
         name,
         uid,
+        // By which its node finds it; no verdict depends on it.
+        cgroup_uid: _,
         labels,
         addresses,
         node,
@@ -118,6 +120,7 @@ pub fn pod(row: EndpointChangeRow) -> Result<Pod, Unreadable> {
         namespace: row.namespace,
         name: row.name,
         uid: row.uid,
+        cgroup_uid: String::new(),
         labels: row.labels,
         addresses: row.addresses,
         node: row.node_name,

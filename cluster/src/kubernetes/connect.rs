@@ -35,8 +35,20 @@ impl Access {
     /// There is no cluster to ask, or its configuration cannot be used.
     pub async fn connect(&self) -> Result<Connection, ClusterError> {
         let mut config = self.config().await?;
-        config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = Some(ANSWER_TIMEOUT);
+        Self::connect_by(config)
+    }
+
+    /// For one who tries again by himself, and whose connections may be silent for so long.
+    pub(super) async fn connect_to_watch(&self, silence: Duration) -> Result<Connection, ClusterError> {
+        let mut config = self.config().await?;
+        config.read_timeout = Some(silence);
+        config.default_retry = false;
+        Self::connect_by(config)
+    }
+
+    fn connect_by(mut config: Config) -> Result<Connection, ClusterError> {
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.reset_reader_on_write = true;
         let server = config.cluster_url.to_string();
         let namespace = config.default_namespace.clone();

@@ -49,7 +49,7 @@ fn states_begin_when_all_sources_are_in_sync_and_threads_end_when_told_to() {
             scope.spawn(move || follow(Script(script.into()), layer, &updates, runtime, stop).unwrap());
         }
         drop(updates);
-        scope.spawn(move || merge(cluster, &updated, &states));
+        scope.spawn(move || merge(cluster, &updated, &states, drop));
         let first = seen.recv_timeout(Duration::from_secs(30)).unwrap();
         assert_eq!(first.snapshot.pods.len(), 2);
         stop.request();

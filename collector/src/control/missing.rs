@@ -6,12 +6,14 @@ use netverdict_flowlog::row::{GapCause, GapRow};
 use netverdict_probe::{Discovered, Loss};
 
 use super::state::State;
-use crate::{clock, codes, input::Fact, sequence};
+use crate::{clock, codes, health::Part, input::Fact, sequence};
 
 /// Between gaps about the losses of single endpoints.
 const LOSSES: Duration = Duration::from_secs(10);
 /// Between gaps about a source that stays stale.
 const STALE: Duration = Duration::from_secs(60);
+/// In this time after the start a source is read whole, where nothing is wrong.
+const FIRST_READING: Duration = Duration::from_secs(15);
 
 impl State {
     /// From the birth of the interface until now its packets were not evaluated.
@@ -24,13 +26,22 @@ impl State {
         self.append_gap(GapCause::Unattached, endpoint, found.born.unwrap_or(now), now, detail.to_owned());
     }
 
-    /// A source that cannot be read whole is on record as long as that lasts.
+    /// A source that cannot be read whole is on record as long as that lasts: from the moment from which it was not, which
+    /// may be before anybody noticed.
     pub(super) fn record_staleness(&mut self, last: bool) {
-        let troubles = self.publication.wanted.as_ref().map(|cluster| cluster.troubles.clone()).unwrap_or_default();
         let now = SystemTime::now();
+        let (troubles, since) = match &self.publication.wanted {
+            Some(cluster) => (cluster.troubles.clone(), cluster.stale.iter().map(|source| source.since_ns).min()),
+            // Not everything has been read since the start; what an earlier run pinned decides meanwhile.
+            None if self.begun.elapsed() >= FIRST_READING => (self.parts.health.of(Part::Source), None),
+            None => return,
+        };
         let (from, ends) = match self.stale {
             None if troubles.is_empty() => return,
-            None => (now, false),
+            None => {
+                let since = since.map_or(now, |ns| clock::time_of(ns).min(now));
+                (if self.publication.wanted.is_none() { self.begun_at } else { since }, false)
+            }
             Some((since, told)) if troubles.is_empty() || last || since.elapsed() >= STALE => {
                 (told, troubles.is_empty())
             }

@@ -44,6 +44,9 @@ pub(super) struct State {
     /// Since when the source is stale, and until when that is on record.
     pub(super) stale: Option<(Instant, SystemTime)>,
     pub(super) losses: Losses,
+    /// When this run began.
+    pub(super) begun: Instant,
+    pub(super) begun_at: SystemTime,
 }
 
 /// Policy: the state wanted, and the one in force.
@@ -103,6 +106,8 @@ impl State {
             started: Some(started),
             stale: None,
             losses: Losses::default(),
+            begun: Instant::now(),
+            begun_at: SystemTime::now(),
         }
     }
 

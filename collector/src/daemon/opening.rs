@@ -4,7 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use netverdict_cluster::{Generations, manifests::Manifests};
+use netverdict_cluster::Generations;
 use netverdict_flowlog::row::{ModeName, Row, SettingRow};
 use netverdict_probe::{Probe, Restored};
 use netverdict_service::{
@@ -13,7 +13,7 @@ use netverdict_service::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{explain::Explain, translate};
+use super::{explain::Explain, sources::Sources, translate};
 use crate::{
     clock,
     cluster::changes::Changes,
@@ -36,7 +36,7 @@ const TOKEN_FILE: &str = "collector.token";
 
 /// The opened parts. The writer has taken what the log held.
 pub(super) struct Opened {
-    pub(super) manifests: Manifests,
+    pub(super) sources: Sources,
     pub(super) generations: Generations,
     pub(super) snapshots: Snapshots,
     pub(super) changes: Changes,
@@ -64,7 +64,7 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     state::make_folder(state_dir)?;
     let token_file = listen.token_file.unwrap_or_else(|| state_dir.join(TOKEN_FILE));
     let token = SharedSecret::load_or_create(SecretFile::new(token_file, "--token-file"))?;
-    let manifests = Manifests::open(&source.manifests, state_dir, source.manifest_interval)?;
+    let sources = Sources::open(source, state_dir).await?;
     let generations = Generations::open(state_dir)?;
     let boot_id: Arc<str> = clock::boot_id().context("the kernel has no boot id")?.into();
     let node: Arc<str> = node.into();
@@ -87,7 +87,7 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     let session = Session { node: node.clone(), boot_id: boot_id.clone(), mode, fresh, time_ns: clock::now_ns() };
     let explain = Explain { node, boot_id, kept: snapshots.clone(), restored };
 
-    let (health, metrics) = (Arc::new(Health::default()), Metrics::default());
+    let (health, metrics) = (Arc::new(Health::default()), Metrics::new(sources.watch_status()));
     health.set(Part::Start, vec!["the first snapshot is not in force yet".to_owned()]);
     let window = u64::try_from(storage.repeat_window.as_nanos()).unwrap_or(u64::MAX);
     let pipeline = Pipeline::new(window, checkpoint);
@@ -102,7 +102,7 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     );
     let writer = replay_log(writer, replay, explain.clone()).await?;
     record_settings(&served, settings);
-    Ok(Opened { manifests, generations, snapshots, changes, wal, recorder, probe, explain, writer, served })
+    Ok(Opened { sources, generations, snapshots, changes, wal, recorder, probe, explain, writer, served })
 }
 
 /// What is on disk.

@@ -4,19 +4,20 @@
 //! requested, then the drain, then the writer, whose last release of the log the drain waits for.
 
 use anyhow::anyhow;
-use netverdict_cluster::{Cluster, Source as _};
+use netverdict_cluster::Cluster;
 use netverdict_service::{
     queue::{QueueReceiver, QueueSender},
     shutdown::Shutdown,
     thread_group::ThreadGroup,
 };
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::sync::oneshot;
 
 use super::{interfaces::Interfaces, opening::Opened};
 use crate::{
     cluster,
     control::{Control, Parts},
     drain::{Channels, Delivery, Drain, Message},
+    health::Part,
     input::Input,
     recording::SharedRecorder,
     serve::Served,
@@ -42,8 +43,7 @@ pub(super) fn start(
     started: oneshot::Sender<()>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    let Opened { manifests, generations, snapshots, changes, wal, recorder, mut probe, explain, writer, served } =
-        opened;
+    let Opened { sources, generations, snapshots, changes, wal, recorder, mut probe, explain, writer, served } = opened;
     let Served { store, session, health, metrics, token: _ } = served;
     let rings = probe.rings()?;
     let recorder = SharedRecorder::new(recorder);
@@ -57,14 +57,12 @@ pub(super) fn start(
     let (release_sender, released) = metrics.queues.bounded("log_releases", RELEASES);
     send(&message_sender, first)?;
 
-    let mut sources = Cluster::new(generations);
-    let layer = sources.add_source(manifests.name());
-    let (runtime, stop) = (Handle::current(), shutdown.clone());
-    threads.spawn("manifests", move || {
-        cluster::follow(manifests, layer, &update_sender, &runtime, &stop).map_err(Into::into)
-    })?;
+    let mut cluster = Cluster::new(generations);
+    sources.follow(&mut cluster, &update_sender, threads, shutdown)?;
+    drop(update_sender);
+    let of_source = health.clone();
     threads.spawn("cluster", move || {
-        cluster::merge(sources, &updates, &state_sender);
+        cluster::merge(cluster, &updates, &state_sender, |waiting| _ = of_source.set(Part::Source, waiting));
         Ok(())
     })?;
     let parts = Parts {

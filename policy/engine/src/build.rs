@@ -156,6 +156,12 @@ impl PodBuilder {
     }
 
     #[must_use]
+    pub fn cgroup_uid(mut self, uid: &str) -> Self {
+        uid.clone_into(&mut self.0.cgroup_uid);
+        self
+    }
+
+    #[must_use]
     pub fn terminating(mut self) -> Self {
         self.0.terminating = true;
         self

@@ -88,6 +88,10 @@ pub struct Pod {
     pub namespace: String,
     pub name: String,
     pub uid: String,
+    /// The uid in the paths of its cgroups where it is another: a static pod has the hash of its configuration there, and
+    /// `uid` is that of its mirror. Empty for other pods.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cgroup_uid: String,
     pub labels: Labels,
     /// All of `status.podIPs`; empty until the pod has one.
     pub addresses: Vec<IpAddr>,

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct AddressRecord {
     /// In order of the claimants.
-    pub(super) claims: Vec<Claim>,
+    claims: Vec<Claim>,
     pub(super) services: BTreeSet<ObjectKey>,
     /// The owner's id, once it was looked up.
     pub(super) owner: Option<OwnerId>,
@@ -24,8 +24,17 @@ pub(super) struct Claim {
     pub(super) claimant: Claimant,
     /// Of a pod.
     pub(super) profile: Option<ProfileId>,
+    /// The pod is being deleted.
+    leaving: bool,
     /// How often: a node's address may also be that of several pods on its network.
     count: usize,
+}
+
+impl Claim {
+    /// By a pod that stays.
+    fn is_lasting(&self) -> bool {
+        matches!(self.claimant, Claimant::Pod(_)) && !self.leaving
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,12 +78,13 @@ impl EntryDetails {
 }
 
 impl AddressRecord {
-    pub(super) fn add_claim(&mut self, claimant: &Claimant, profile: Option<ProfileId>) {
+    /// `leaving`: of a pod that is being deleted.
+    pub(super) fn add_claim(&mut self, claimant: &Claimant, profile: Option<ProfileId>, leaving: bool) {
         self.owner = None;
         match self.position(claimant) {
             Ok(position) => self.claims[position].count += 1,
             Err(position) => {
-                self.claims.insert(position, Claim { claimant: claimant.clone(), profile, count: 1 });
+                self.claims.insert(position, Claim { claimant: claimant.clone(), profile, leaving, count: 1 });
             }
         }
     }
@@ -91,6 +101,12 @@ impl AddressRecord {
         is_last
     }
 
+    /// The claims that count. A pod that is being deleted has released an address that another pod has (E-14).
+    pub(super) fn counting(&self) -> impl Iterator<Item = &Claim> {
+        let is_taken = self.claims.iter().any(Claim::is_lasting);
+        self.claims.iter().filter(move |claim| !(is_taken && claim.leaving))
+    }
+
     pub(super) fn is_unused(&self) -> bool {
         self.claims.is_empty() && self.services.is_empty()
     }
@@ -101,9 +117,10 @@ impl AddressRecord {
     }
 
     pub(super) fn holder(&self) -> Holder {
-        match (self.claims.as_slice(), self.services.first()) {
-            ([], Some(service)) => Holder::Service(service.clone()),
-            ([only], _) => match &only.claimant {
+        let mut claims = self.counting();
+        match (claims.next(), claims.next(), self.services.first()) {
+            (None, _, Some(service)) => Holder::Service(service.clone()),
+            (Some(only), None, _) => match &only.claimant {
                 Claimant::Pod(key) => Holder::Pod(key.clone()),
                 Claimant::Node(name) => Holder::Node(name.clone()),
             },

@@ -137,7 +137,7 @@ impl AddressRecords {
             return None;
         }
         let cidr_facts = named.or(block.map(Block::cidr_facts)).unwrap_or(CidrFactsId::NONE);
-        let claims = record.map(|record| record.claims.as_slice()).unwrap_or_default();
+        let claims: Vec<&Claim> = record.into_iter().flat_map(AddressRecord::counting).collect();
         let service = record.is_some_and(AddressRecord::is_service);
         let mut attributes = claims.iter().filter_map(|claim| self.attributes_of(claim));
         let signature = Signature {
@@ -280,7 +280,10 @@ impl AddressRecords {
         }
         match claimant {
             Some(Claimant::Node(name)) => self.add_node_addresses(snapshot, terms, &name, &addresses, dirty),
-            Some(claimant @ Claimant::Pod(_)) => self.add_claims(&claimant, profile, &addresses, dirty),
+            Some(claimant @ Claimant::Pod(_)) => {
+                let leaving = new.is_some_and(|pod| pod.terminating);
+                self.add_claims(&claimant, profile, leaving, &addresses, dirty);
+            }
             None => {}
         }
     }
@@ -304,7 +307,7 @@ impl AddressRecords {
         if let Some(node) = self.nodes.get_mut(name) {
             node.addresses.extend(addresses);
         }
-        self.add_claims(&Claimant::Node(name.to_owned()), None, addresses, dirty);
+        self.add_claims(&Claimant::Node(name.to_owned()), None, false, addresses, dirty);
     }
 
     fn replace_service(&mut self, key: &ObjectKey, old: Option<&[IpAddr]>, new: Option<&[IpAddr]>, dirty: &mut Dirty) {
@@ -324,9 +327,16 @@ impl AddressRecords {
         }
     }
 
-    fn add_claims(&mut self, claimant: &Claimant, profile: Option<ProfileId>, addresses: &[IpAddr], dirty: &mut Dirty) {
+    fn add_claims(
+        &mut self,
+        claimant: &Claimant,
+        profile: Option<ProfileId>,
+        leaving: bool,
+        addresses: &[IpAddr],
+        dirty: &mut Dirty,
+    ) {
         for address in addresses {
-            self.records.entry(*address).or_default().add_claim(claimant, profile);
+            self.records.entry(*address).or_default().add_claim(claimant, profile, leaving);
             dirty.addresses.push(*address);
         }
     }

@@ -160,11 +160,17 @@ pub(crate) fn matches(snapshot: &Snapshot, term: &Peer, facts: &Facts<'_>, claim
     }
 }
 
-/// The pods that take part and have the address, by key.
+/// The pods that take part and have the address, by key. One that is being deleted no longer has it where another pod does:
+/// it was released (E-14).
 pub(super) fn pods_at(snapshot: &Snapshot, address: IpAddr) -> Vec<&Pod> {
     let address = address::canonical(address);
-    let pods = snapshot.pods.values().filter(|pod| pod.takes_part());
-    pods.map(|pod| &**pod).filter(|pod| pod.addresses.iter().any(|a| address::canonical(*a) == address)).collect()
+    let pods = snapshot.pods.values().map(|pod| &**pod).filter(|pod| pod.takes_part());
+    let mut pods: Vec<&Pod> =
+        pods.filter(|pod| pod.addresses.iter().any(|a| address::canonical(*a) == address)).collect();
+    if pods.iter().any(|pod| !pod.terminating) {
+        pods.retain(|pod| !pod.terminating);
+    }
+    pods
 }
 
 /// The nodes that have the address themselves or through a pod on their network, by name.

@@ -194,15 +194,16 @@ pub(super) fn one_pod() -> impl Strategy<Value = Pod> {
         phase,
         ports,
         prop::bool::weighted(0.1),
+        prop::bool::weighted(0.2),
     )
-        .prop_map(|(namespace, labels, v4, v6, node, phase, ports, host)| {
+        .prop_map(|(namespace, labels, v4, v6, node, phase, ports, host, leaving)| {
             let at: Vec<&str> = v4.into_iter().chain(v6).collect();
             let mut built = pod(&format!("{namespace}/p")).at(&at).on(node).phase(phase);
             for (name, protocol, port) in ports {
                 built = built.port(name, protocol, port);
             }
             let mut pod = if host { built.host_network() } else { built }.finish();
-            pod.labels = labels;
+            (pod.labels, pod.terminating) = (labels, leaving);
             pod
         })
 }

@@ -11,6 +11,10 @@ use crate::{
     object::Object,
 };
 
+/// On the mirror of a static pod: the hash of its configuration, which the kubelet uses as its uid.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+const HASH_ANNOTATION: &str = "kubernetes.io/config.hash";
+
 /// Reads a Pod. A field that cannot be read is left out, with a finding.
 pub fn pod(object: &Object) -> (Option<Pod>, Vec<Finding>) {
     let mut report = object.report();
@@ -18,6 +22,7 @@ pub fn pod(object: &Object) -> (Option<Pod>, Vec<Finding>) {
         namespace: object.namespace.clone(),
         name: object.name.clone(),
         uid: object.uid.clone(),
+        cgroup_uid: static_uid(object).unwrap_or_default().to_owned(),
         labels: object.metadata_map("labels").map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         ..Pod::default()
     };
@@ -42,6 +47,13 @@ pub fn pod(object: &Object) -> (Option<Pod>, Vec<Finding>) {
         }
     }
     (Some(pod), report.finish())
+}
+
+/// A kubelet sets both to the hash. It never looks like a uid that an API server gives.
+fn static_uid(object: &Object) -> Option<&str> {
+    let (mirror, hash) = (object.annotation(MIRROR_ANNOTATION)?, object.annotation(HASH_ANNOTATION)?);
+    let is_hash = !mirror.is_empty() && mirror.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (mirror == hash && is_hash).then_some(mirror)
 }
 
 fn read_phase(status: &mut Fields<'_>) -> Read<Option<Phase>> {

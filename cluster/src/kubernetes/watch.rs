@@ -1,0 +1,384 @@
+//! The source that follows a cluster: a task for each kind, and one that knows which kinds there are.
+//!
+//! ```text
+//! served ──► a task per kind: list, watch, watch, … ──┐ Report
+//!        kinds that come and go                       ├─► ApiWatch: batches; in sync; stale ──► Update
+//! ```
+//!
+//! It is in sync when every kind has been listed once, and stale while one of them cannot be watched. What an object says
+//! is read behind it.
+
+mod backoff;
+mod decode;
+mod kind;
+mod report;
+mod request;
+mod served;
+mod status;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    convert::Infallible,
+    mem,
+    sync::Arc,
+    time::Duration,
+};
+
+use kube::api::ApiResource;
+use tokio::{
+    sync::{Notify, Semaphore, mpsc},
+    task::{AbortHandle, JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+pub use self::status::{KindFigures, WatchStatus};
+use self::{
+    kind::{KindTask, Shared},
+    report::{News, REPORTS, Report, Reporter, TaskId},
+    served::ServedTask,
+    status::KindStatus,
+};
+use super::{connect::Access, error::ClusterError, reach::Reach};
+use crate::source::{Change, Scope, Source, Update};
+
+/// Changes that are handed out together, and the bytes that they came in: both bound the memory of those that wait.
+const BATCH: usize = 500;
+const BATCH_BYTES: usize = 8 << 20;
+/// Pages that are in memory at once, as they were sent.
+const PAGES: usize = 2;
+/// What is told of one outage.
+const MOST_REASONS: usize = 3;
+
+/// Times. The defaults are for clusters; a test has less of it.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchOptions {
+    /// Between questions which kinds are served, and so the longest time until an API server that stands still is noticed.
+    /// A few small requests a node: 1 000 nodes make some 100 a second.
+    pub discover_every: Duration,
+    /// How long a watch is asked to last, at least; twice this at most. Then the server looks at our rights again.
+    pub lifetime: Duration,
+    /// The longest silence of a watch. A server sends a bookmark a minute.
+    pub silence: Duration,
+    /// How long a kind may not be watched before that is told: a watch that is opened again at once misses nothing.
+    pub grace: Duration,
+    /// Between a failure and the next attempt, at first and at most.
+    pub first_backoff: Duration,
+    pub most_backoff: Duration,
+    /// Changes that come within this time are handed out together: a rollout's, or those of a folder that is applied.
+    pub window: Duration,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        Self {
+            discover_every: Duration::from_secs(20),
+            lifetime: Duration::from_secs(300),
+            silence: Duration::from_secs(100),
+            grace: Duration::from_secs(3),
+            first_backoff: Duration::from_millis(500),
+            most_backoff: Duration::from_secs(30),
+            window: Duration::from_millis(10),
+        }
+    }
+}
+
+/// All objects of a cluster that a verdict can depend on, and their changes for ever.
+pub struct ApiWatch {
+    shared: Shared,
+    status: WatchStatus,
+    reports: mpsc::Receiver<Report>,
+    reporter: mpsc::Sender<Report>,
+    /// Ended with this.
+    tasks: JoinSet<()>,
+    next_task: u64,
+    discovery: TaskId,
+    /// Why it is not known which kinds there are.
+    undiscovered: Option<Failing>,
+    /// `None` until the server has said which kinds there are.
+    kinds: Option<BTreeMap<Scope, Kind>>,
+    in_sync: bool,
+    /// Reasons of the staleness that was reported last.
+    told: BTreeSet<String>,
+    batch: Vec<Change>,
+    batch_bytes: usize,
+    batch_ends: Option<Instant>,
+    updates: VecDeque<Update>,
+}
+
+struct Kind {
+    resource: ApiResource,
+    task: TaskId,
+    abort: AbortHandle,
+    status: Arc<KindStatus>,
+    listed: bool,
+    failing: Option<Failing>,
+    /// Changes of a kind that came later and is not listed yet: in part they would say something else.
+    held: Vec<Change>,
+}
+
+#[derive(Debug)]
+struct Failing {
+    since_ns: i64,
+    noticed: Instant,
+    reason: String,
+}
+
+impl ApiWatch {
+    /// Reads how to reach the cluster, and begins to ask. To be called in a runtime, which the tasks are spawned on; they
+    /// end with the source.
+    ///
+    /// # Errors
+    /// There is no cluster to ask, or its configuration cannot be used. One that cannot be reached is no error.
+    pub async fn open(access: Access, options: WatchOptions) -> Result<Self, ClusterError> {
+        let silence = options.silence + request::ANSWER;
+        let reach = Arc::new(Reach::open(access, silence).await?);
+        let (pages, unserved) = (Arc::new(Semaphore::new(PAGES)), Arc::new(Notify::new()));
+        let shared = Shared { reach, options, pages, unserved };
+        let (reporter, reports) = mpsc::channel(REPORTS);
+        let discovery = TaskId(0);
+        let mut tasks = JoinSet::new();
+        let reporter_of = Reporter { task: discovery, reports: reporter.clone() };
+        tasks.spawn(ServedTask::new(shared.clone(), reporter_of).run());
+        Ok(Self {
+            shared,
+            status: WatchStatus::default(),
+            reports,
+            reporter,
+            tasks,
+            next_task: 1,
+            discovery,
+            undiscovered: None,
+            kinds: None,
+            in_sync: false,
+            told: BTreeSet::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            batch_ends: None,
+            updates: VecDeque::new(),
+        })
+    }
+
+    /// Its numbers, for metrics.
+    pub fn status(&self) -> WatchStatus {
+        self.status.clone()
+    }
+
+    /// Waits for the next update. Nothing is lost where the future is dropped: whatever was received is kept here.
+    async fn update(&mut self) -> Update {
+        loop {
+            if let Some(update) = self.updates.pop_front() {
+                return update;
+            }
+            let due = self.due();
+            tokio::select! {
+                report = self.reports.recv() => report.into_iter().for_each(|report| self.take(report)),
+                Some(ended) = self.tasks.join_next() => end_with(ended),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+            while self.updates.is_empty()
+                && let Ok(report) = self.reports.try_recv()
+            {
+                self.take(report);
+            }
+            let now = Instant::now();
+            if self.batch_ends.is_some_and(|at| at <= now) {
+                self.hand_out();
+            }
+            self.tell_staleness(now);
+        }
+    }
+
+    /// When there is something to do although nothing is reported.
+    fn due(&self) -> Option<Instant> {
+        let grace = self.shared.options.grace;
+        let kinds = self.kinds.iter().flat_map(BTreeMap::values);
+        let failing = kinds.filter_map(|kind| kind.failing.as_ref()).chain(&self.undiscovered);
+        // Those that are past it have been told.
+        let now = Instant::now();
+        let grace = failing.map(|failing| failing.noticed + grace).filter(|at| *at > now);
+        grace.chain(self.batch_ends).min()
+    }
+
+    fn take(&mut self, report: Report) {
+        let Report { task, news } = report;
+        if task == self.discovery {
+            return match news {
+                News::Served(resources) => self.serve(resources),
+                News::Failing { since_ns, reason } => fail(&mut self.undiscovered, since_ns, reason),
+                News::Seeing => self.undiscovered = None,
+                News::Changes(..) | News::Listed => {}
+            };
+        }
+        // Of a task that is no more.
+        let Some(kind) = self.kinds.iter_mut().flat_map(BTreeMap::values_mut).find(|kind| kind.task == task) else {
+            return;
+        };
+        match news {
+            News::Changes(changes, _) if self.in_sync && !kind.listed => kind.held.extend(changes),
+            News::Changes(changes, bytes) => self.add(changes, bytes),
+            News::Listed => {
+                kind.listed = true;
+                kind.failing = None;
+                let held = mem::take(&mut kind.held);
+                self.add(held, 0);
+                self.come_into_sync();
+            }
+            News::Seeing => kind.failing = None,
+            News::Failing { since_ns, reason } => fail(&mut kind.failing, since_ns, reason),
+            News::Served(_) => {}
+        }
+    }
+
+    fn add(&mut self, changes: Vec<Change>, bytes: usize) {
+        if changes.is_empty() {
+            return;
+        }
+        if !self.batch.is_empty() && self.batch.len() + changes.len() > BATCH {
+            self.hand_out();
+        }
+        self.batch.extend(changes);
+        self.batch_bytes += bytes;
+        if self.batch.len() >= BATCH || self.batch_bytes >= BATCH_BYTES {
+            self.hand_out();
+        } else {
+            self.batch_ends.get_or_insert_with(|| Instant::now() + self.shared.options.window);
+        }
+    }
+
+    fn hand_out(&mut self) {
+        (self.batch_bytes, self.batch_ends) = (0, None);
+        if !self.batch.is_empty() {
+            self.updates.push_back(Update::Changes(mem::take(&mut self.batch)));
+        }
+    }
+
+    /// In sync once every kind has been listed.
+    fn come_into_sync(&mut self) {
+        let listed = self.kinds.as_ref().is_some_and(|kinds| kinds.values().all(|kind| kind.listed));
+        if listed && !mem::replace(&mut self.in_sync, true) {
+            self.hand_out();
+            self.told.clear();
+            self.updates.push_back(Update::InSync);
+        }
+    }
+
+    /// Begins to follow kinds that are new, and ends with those that are gone.
+    fn serve(&mut self, resources: Vec<ApiResource>) {
+        let mut before = self.kinds.take().unwrap_or_default();
+        let mut kinds = BTreeMap::new();
+        for resource in resources {
+            let scope = scope_of(&resource);
+            match before.remove(&scope) {
+                Some(known) if known.resource == resource => _ = kinds.insert(scope, known),
+                // Served in another version: its objects are the same.
+                Some(known) => {
+                    known.abort.abort();
+                    let next = self.follow(&scope, resource);
+                    kinds.insert(scope, Kind { listed: known.listed, failing: known.failing, ..next });
+                }
+                None => {
+                    tracing::info!(watch.kind = resource.kind, watch.version = resource.api_version, "kind is watched");
+                    let next = self.follow(&scope, resource);
+                    kinds.insert(scope, next);
+                }
+            }
+        }
+        self.kinds = Some(kinds);
+        for (scope, gone) in before {
+            tracing::info!(watch.kind = gone.resource.kind, "kind is no longer served; its objects are gone");
+            gone.abort.abort();
+            gone.status.holds(0);
+            gone.status.stale_since(None);
+            self.add(vec![Change::Retain(scope, BTreeSet::new())], 0);
+        }
+        self.come_into_sync();
+    }
+
+    fn follow(&mut self, scope: &Scope, resource: ApiResource) -> Kind {
+        let task = TaskId(self.next_task);
+        self.next_task += 1;
+        let reporter = Reporter { task, reports: self.reporter.clone() };
+        let status = self.status.of(&resource.kind);
+        let work = KindTask::new(self.shared.clone(), resource.clone(), scope.clone(), reporter, status.clone());
+        let abort = self.tasks.spawn(work.run());
+        Kind { resource, task, abort, status, listed: false, failing: None, held: Vec::new() }
+    }
+
+    /// Reports that changes are not seen, or are seen again.
+    fn tell_staleness(&mut self, now: Instant) {
+        let grace = self.shared.options.grace;
+        let is_due = |failing: &&Failing| failing.noticed + grace <= now;
+        let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut since_ns = i64::MAX;
+        for kind in self.kinds.iter().flat_map(BTreeMap::values) {
+            let failing = kind.failing.as_ref().filter(is_due);
+            kind.status.stale_since(failing.map(|failing| failing.since_ns));
+            if let Some(failing) = failing {
+                since_ns = since_ns.min(failing.since_ns);
+                reasons.entry(&failing.reason).or_default().push(&kind.resource.plural);
+            }
+        }
+        if let Some(failing) = self.undiscovered.as_ref().filter(is_due) {
+            since_ns = since_ns.min(failing.since_ns);
+            reasons.entry(&failing.reason).or_default();
+        }
+        let telling: BTreeSet<String> = reasons.keys().map(|reason| (*reason).to_owned()).collect();
+        if telling == self.told {
+            return;
+        }
+        let shown: Vec<String> =
+            reasons.iter().take(MOST_REASONS).map(|(reason, plurals)| tell(reason, plurals)).collect();
+        let is_over = telling.is_empty();
+        self.told = telling;
+        self.hand_out();
+        match is_over {
+            false => self.updates.push_back(Update::Stale { since_ns, reason: shown.join("; ") }),
+            // Before everything was read once, there is nothing that could be told to be whole again.
+            true if self.in_sync => self.updates.push_back(Update::InSync),
+            true => {}
+        }
+    }
+}
+
+impl Source for ApiWatch {
+    type Error = Infallible;
+
+    fn name(&self) -> &'static str {
+        "kubernetes"
+    }
+
+    async fn next(&mut self) -> Result<Option<Update>, Infallible> {
+        Ok(Some(self.update().await))
+    }
+}
+
+fn scope_of(resource: &ApiResource) -> Scope {
+    Scope::Kind { group: resource.group.as_str().into(), kind: resource.kind.as_str().into() }
+}
+
+/// It has failed since it first did, whatever the reason is now.
+fn fail(failing: &mut Option<Failing>, since_ns: i64, reason: String) {
+    match failing {
+        Some(failing) => failing.reason = reason,
+        None => *failing = Some(Failing { since_ns, noticed: Instant::now(), reason }),
+    }
+}
+
+fn tell(reason: &str, plurals: &[&str]) -> String {
+    match plurals {
+        [] => format!("kubernetes: {reason}"),
+        plurals => format!("kubernetes: {reason} (not watched: {})", plurals.join(", ")),
+    }
+}
+
+/// A task ends when it is told to. If it fails, so does whoever follows the source.
+fn end_with(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
+
+#[cfg(test)]
+mod tests;
