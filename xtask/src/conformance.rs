@@ -34,7 +34,7 @@ pub enum Verb {
 
 /// Which cases, and on what.
 #[derive(Args, Debug)]
-pub struct Options {
+pub struct Choice {
     /// Only cases whose name contains this; the report is printed instead of written.
     #[arg(long, value_name = "TEXT")]
     focus: Option<String>,
@@ -71,10 +71,10 @@ impl World {
 }
 
 /// Prints the report, or writes it if it is of all cases; an error if a case failed.
-fn finish(report: &Report, name: &str, options: &Options) -> Result<()> {
+fn finish(report: &Report, name: &str, choice: &Choice) -> Result<()> {
     println!("\n{}", report.summary());
-    let text = report.markdown(options.shape);
-    match options.focus {
+    let text = report.markdown(choice.shape);
+    match choice.focus {
         Some(_) => println!("\n{text}"),
         None => {
             let path = root().join(REPORTS).join(format!("{name}.md"));

@@ -46,3 +46,15 @@ fn main() -> anyhow::Result<()> {
         Verb::Conformance(verb) => conformance::run(&verb),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -17,6 +17,8 @@ import (
 	"github.com/mattfenwick/cyclonus/pkg/generator"
 	"github.com/mattfenwick/cyclonus/pkg/kube"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 const (
@@ -90,7 +92,7 @@ func run(o options, lines *json.Encoder) error {
 	var resources *probe.Resources
 	address := "192.0.2.1"
 	if !o.list {
-		client, err := kube.NewKubernetesForContext("")
+		client, err := connect()
 		if err != nil {
 			return err
 		}
@@ -123,6 +125,20 @@ func run(o options, lines *json.Encoder) error {
 		}
 	}
 	return nil
+}
+
+// With as many requests as it can make: cyclonus' own client makes five a second.
+func connect() (kube.IKubernetes, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return &kube.Kubernetes{ClientSet: client, RestConfig: config}, nil
 }
 
 func runCase(o options, cluster kube.IKubernetes, resources *probe.Resources, generated *generator.TestCase, result *caseResult) error {

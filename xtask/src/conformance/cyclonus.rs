@@ -26,7 +26,8 @@ const SUITE: Suite = Suite {
     about: "Written by `cargo xtask conformance cyclonus`; not to be edited. The product enforces on a whole real cluster. Cases and\n\
             expectations are those of cyclonus; a program of our own in each pod makes its connections, all at once, each with a\n\
             second's time. A case passes if every probe of every step fares as its policies ask, and the record agrees: a denial\n\
-            with exactly the policies that deny for each blocked probe, none for an allowed one.",
+            with exactly the policies that deny for each blocked probe, none for an allowed one. What a pod sends to itself is\n\
+            always allowed and left out (cyclonus has an option for it).",
     versions: &[("Kubernetes", setup::KUBERNETES_VERSION), ("cyclonus", setup::CYCLONUS_VERSION)],
 };
 /// Of the same kind, that are told.
@@ -41,7 +42,7 @@ pub struct Options {
     #[arg(long, default_value = "1000", value_name = "MILLISECONDS")]
     settle: u64,
     #[command(flatten)]
-    common: super::Options,
+    choice: super::Choice,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -119,7 +120,7 @@ impl fmt::Display for Probe {
 pub(super) fn run(options: &Options) -> Result<()> {
     let agnhost = setup::cluster_programs()?.kubernetes.join("agnhost");
     let programs = setup::cyclonus()?;
-    let world = World::start(options.common.shape, &[cluster::worker_image(&agnhost, &programs.worker)?])?;
+    let world = World::start(options.choice.shape, &[cluster::worker_image(&agnhost, &programs.worker)?])?;
     let (started, mut report) = (Instant::now(), Report::new(SUITE));
     let mut generator = Generator::start(&world, programs.generator, options)?;
     while let Some(case) = generator.next()? {
@@ -128,7 +129,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         println!("[{}/{}, {} s] {outcome}: {name}", case.number, case.of, started.elapsed().as_secs());
         report.add(name, outcome);
     }
-    finish(&report, &format!("cyclonus-{}", options.destination), &options.common)
+    finish(&report, &format!("cyclonus-{}", options.destination), &options.choice)
 }
 
 fn judge(case: &Case, product: &Product) -> Result<Outcome> {
@@ -178,7 +179,7 @@ impl Generator {
         let mut command = Command::new(&program);
         command.args(["--destination", &options.destination.to_string(), "--protocols", protocols]);
         command.args(["--registry", cluster::REGISTRY, "--settle", &format!("{}ms", options.settle)]);
-        command.args(["--only", options.common.focus.as_deref().unwrap_or_default()]);
+        command.args(["--only", options.choice.focus.as_deref().unwrap_or_default()]);
         command.env("KUBECONFIG", world.cluster.plan().kubeconfig()).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(File::create(&log)?);
         let mut child = command.spawn().with_context(|| format!("could not start {}", program.display()))?;

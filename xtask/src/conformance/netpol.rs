@@ -34,20 +34,20 @@ pub struct Options {
     #[arg(long, value_name = "MINUTES")]
     within: Option<u64>,
     #[command(flatten)]
-    common: super::Options,
+    choice: super::Choice,
 }
 
 pub(super) fn run(options: &Options) -> Result<()> {
     let tests = setup::netpol_tests()?;
-    let world = World::start(options.common.shape, &[])?;
+    let world = World::start(options.choice.shape, &[])?;
     let runner = Runner::new(tests, world.cluster.plan())?;
     let report = run_cases(&runner, options)?;
-    finish(&report, "netpol", &options.common)
+    finish(&report, "netpol", &options.choice)
 }
 
 fn run_cases(runner: &Runner, options: &Options) -> Result<Report> {
     let all = runner.list()?;
-    let focus = options.common.focus.as_ref();
+    let focus = options.choice.focus.as_ref();
     let (chosen, others): (Vec<Case>, Vec<Case>) =
         all.into_iter().partition(|case| focus.is_none_or(|text| case.name.contains(text)));
     let mut report = Report::new(SUITE);
