@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 impl State {
     pub(super) fn want(&mut self, state: ClusterState) {
-        if self.parts.health.set(Part::Source, state.troubles.clone()) && !state.troubles.is_empty() {
+        if self.parts.health.set(Part::Source, told(&state)) && !state.troubles.is_empty() {
             tracing::warn!(source.troubles = ?state.troubles, "cluster source cannot be read whole");
         }
         self.parts.metrics.troubles(Part::Source, state.troubles.len());
@@ -176,5 +176,34 @@ impl State {
         {
             tracing::warn!(error = %chain(&error), "a restart will record these changes again");
         }
+    }
+}
+
+/// What is wrong with the sources, as answers and health checks show it: staleness with its beginning.
+fn told(cluster: &ClusterState) -> Vec<String> {
+    let since =
+        |line: &String| cluster.stale.iter().find(|source| source.reason == *line).map(|source| source.since_ns);
+    let line = |line: &String| match since(line) {
+        Some(since_ns) => format!("{line}; stale since {}", clock::at(since_ns).format("%Y-%m-%dT%H:%M:%SZ")),
+        None => line.clone(),
+    };
+    cluster.troubles.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use netverdict_cluster::StaleSource;
+
+    use super::*;
+
+    #[test]
+    fn staleness_is_told_with_its_beginning() {
+        let reason = "kubernetes: cannot reach the API server".to_owned();
+        let stale =
+            vec![StaleSource { source: "kubernetes", since_ns: 1_777_634_400_000_000_000, reason: reason.clone() }];
+        let troubles = vec!["a.yaml: cannot be read".to_owned(), reason];
+        let expected =
+            ["a.yaml: cannot be read", "kubernetes: cannot reach the API server; stale since 2026-05-01T11:20:00Z"];
+        assert_eq!(told(&ClusterState { troubles, stale, ..ClusterState::default() }), expected);
     }
 }
