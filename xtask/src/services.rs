@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write as _,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -14,11 +15,12 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     command::{cargo, output, target},
     progress,
+    topology::PodNetwork,
 };
 
 /// How long a service may take to start, and to stop.
@@ -43,6 +45,8 @@ pub fn build() -> Result<()> {
         "netverdict",
         "--bin",
         "netverdict-collector",
+        "--bin",
+        "netverdict-cni",
         "--bin",
         "netverdict-query",
     ]);
@@ -71,6 +75,11 @@ impl RunFolder {
         self.root.join("state")
     }
 
+    /// Where the CNI plugin finds the collector.
+    pub fn run_dir(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
     pub fn secret(&self) -> PathBuf {
         self.state().join("query.password")
     }
@@ -97,6 +106,8 @@ impl RunFolder {
             .arg(self.state())
             .arg("--pin-root")
             .arg(self.pins())
+            .arg("--run-dir")
+            .arg(self.run_dir())
             .args(["--admin-address", admin, "--rows-address", rows]);
         command
     }
@@ -114,6 +125,32 @@ impl RunFolder {
             postgres,
         ]);
         command
+    }
+
+    /// Calls the CNI plugin as a container runtime does when a pod's network is there. It is how a collector learns whose a
+    /// namespace is that no process of a pod is in.
+    pub fn announce(&self, pod: &PodNetwork) -> Result<()> {
+        let (namespace, name) = pod.pod.split_once('/').context("a pod is named namespace/name")?;
+        let configuration = json!({
+            "cniVersion": "1.1.0", "name": "pods", "type": "netverdict-cni", "onUnavailable": "allow",
+            "runDir": self.run_dir(), "pinRoot": self.pins(),
+            "prevResult": { "cniVersion": "1.1.0", "ips": [
+                { "address": format!("{}/24", pod.v4) }, { "address": format!("{}/64", pod.v6) },
+            ] },
+        });
+        let mut plugin = self.program("netverdict-cni");
+        plugin.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", &pod.network_namespace).env("CNI_IFNAME", "eth0");
+        plugin.env("CNI_NETNS", pod.path());
+        let uid = pod.uid();
+        plugin.env("CNI_ARGS", format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID={uid}"));
+        plugin.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = plugin.spawn().context("could not start netverdict-cni")?;
+        child.stdin.take().context("stdin is piped")?.write_all(configuration.to_string().as_bytes())?;
+        let done = child.wait_with_output()?;
+        if !done.status.success() {
+            bail!("netverdict-cni: {}", String::from_utf8_lossy(&done.stdout));
+        }
+        Ok(())
     }
 
     /// Removes what was pinned, and the folder. Dropping it does the same.
