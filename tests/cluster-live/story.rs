@@ -37,7 +37,7 @@ fn a_denied_workload_is_told_which_policies_denied_it_and_what_was_nearest() {
         assert_eq!(world.connect(client, address, PORT), Attempt::Answered, "{client} without policies");
     }
 
-    world.apply(DEFAULT_DENY);
+    world.cluster.apply(DEFAULT_DENY).expect("applied");
     for (client, address) in [&lol, &miao].into_iter().flat_map(|client| addresses.map(|address| (client, address))) {
         world.until(Attempt::TimedOut, client, address, PORT);
     }
@@ -46,7 +46,7 @@ fn a_denied_workload_is_told_which_policies_denied_it_and_what_was_nearest() {
         assert_eq!(names(&point["decided_by"]), ["default/default-deny-ingress"], "{point}");
     }
 
-    world.apply(ALLOW);
+    world.cluster.apply(ALLOW).expect("applied");
     for address in addresses {
         world.until(Attempt::Answered, &lol, address, PORT);
         assert_eq!(world.connect(&miao, address, PORT), Attempt::TimedOut);

@@ -48,12 +48,6 @@ impl World {
         Some(world)
     }
 
-    /// Adds objects, and tells the product.
-    pub(crate) fn apply(&self, manifest: &str) {
-        self.cluster.apply(manifest).expect("applied");
-        self.product.refresh(&self.cluster).expect("told");
-    }
-
     /// The pods with a network of their own that have a label: `namespace/name` each.
     pub(crate) fn pods(&self, selector: &str) -> Vec<String> {
         let objects = self.cluster.ask(&["get", "pods", "-A", "-l", selector, "-o", "json"]).expect("pods");

@@ -93,13 +93,24 @@ impl RunFolder {
         Command::new(self.programs.join(name))
     }
 
-    /// A collector of this run; addresses are `host:port`.
+    /// A collector that reads the manifests of this run; addresses are `host:port`.
     pub fn collector(&self, node: &str, mode: &str, admin: &str, rows: &str) -> Command {
+        let mut command = self.collector_of_anything(node, mode, admin, rows);
+        command.arg("--manifests").arg(self.manifests());
+        command
+    }
+
+    /// A collector that watches a cluster.
+    pub fn collector_of_cluster(&self, node: &str, mode: &str, kubeconfig: &Path, admin: &str, rows: &str) -> Command {
+        let mut command = self.collector_of_anything(node, mode, admin, rows);
+        command.args(["--kubernetes", "--kubeconfig"]).arg(kubeconfig);
+        command
+    }
+
+    fn collector_of_anything(&self, node: &str, mode: &str, admin: &str, rows: &str) -> Command {
         let mut command = self.program("netverdict-collector");
         command
             .args(["--cluster", "demo", "--node", node, "--mode", mode])
-            .arg("--manifests")
-            .arg(self.manifests())
             .arg("--data-dir")
             .arg(self.data())
             .arg("--state-dir")

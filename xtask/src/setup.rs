@@ -20,7 +20,8 @@ use clap::Args;
 pub use self::{
     deny::cargo_deny,
     kubernetes::{
-        ClusterPrograms, KUBERNETES_VERSION, cluster_programs, found_cluster_programs, kubernetes_api, netpol_tests,
+        CYCLONUS_VERSION, ClusterPrograms, Cyclonus, KUBERNETES_VERSION, cluster_programs, cyclonus,
+        found_cluster_programs, kubernetes_api, netpol_tests,
     },
 };
 use crate::{

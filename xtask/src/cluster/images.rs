@@ -16,6 +16,9 @@ pub const REGISTRY: &str = "netverdict.test";
 /// The version of agnhost that Kubernetes' own tests of this version ask for.
 const AGNHOST_VERSION: &str = "2.53";
 
+/// What cyclonus asks for where many connections are made by one program.
+const WORKER: &str = "docker.io/mfenwick100/cyclonus-worker:latest";
+
 /// What tests call by name in the image of agnhost.
 const APPLETS: &str = "sh cat cut date echo env false grep head hostname id ip kill ls nc netstat ping ping6 ps route sed \
                        seq sleep sort tail test timeout top tr true uniq wc";
@@ -56,15 +59,32 @@ pub(super) fn write(programs: &Programs<'_>, path: PathBuf) -> Result<PathBuf> {
     {
         return Ok(path);
     }
+    save(images(programs)?, path)
+}
+
+/// An archive, beside the worker, of the image of cyclonus' pods: its servers are agnhost's.
+pub fn worker_image(agnhost: &Path, worker: &Path) -> Result<PathBuf> {
+    let mut layer = Layer::new();
+    layer.ground()?;
+    layer.file("agnhost", 0o755, &read(agnhost)?)?;
+    layer.file("worker", 0o755, &read(worker)?)?;
+    let image = Image { tag: WORKER.to_owned(), entrypoint: vec!["/worker"], command: vec![], layer: layer.end()? };
+    save([image], worker.with_extension("tar"))
+}
+
+fn save(images: impl IntoIterator<Item = Image>, path: PathBuf) -> Result<PathBuf> {
     let fresh = path.with_extension("new");
     let file = File::create(&fresh).with_context(|| format!("could not write {}", fresh.display()))?;
-    archive(images(programs)?, BufWriter::new(file))?;
+    archive(images, BufWriter::new(file))?;
     fs::rename(&fresh, &path)?;
     Ok(path)
 }
 
+fn read(program: &Path) -> Result<Vec<u8>> {
+    fs::read(program).with_context(|| format!("no program {}", program.display()))
+}
+
 fn images(programs: &Programs<'_>) -> Result<[Image; 3]> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("no program {}", path.display()));
     let busybox = read(programs.busybox)?;
     let mut pause = Layer::new();
     pause.file("busybox", 0o755, &busybox)?;

@@ -1,7 +1,7 @@
-//! The product on a cluster: on every node a collector that enforces, and a query service on the first. They are processes
-//! inside the nodes' namespaces, where a DaemonSet's would be.
+//! The product on a cluster: on every node a collector that watches the API and enforces, and a query service on the first.
+//! They are processes inside the nodes' namespaces, where a DaemonSet's would be.
 
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -10,8 +10,6 @@ use super::{namespaces::Namespaces, plan::Node, running::Cluster};
 use crate::services::{RunFolder, Serving, wait};
 
 const ANY_PORT: &str = "127.0.0.1:0";
-/// What the product is told of the cluster.
-const KINDS: [&str; 5] = ["namespaces", "nodes", "pods", "services", "networkpolicies"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The product on one cluster. Its processes end on drop.
@@ -30,22 +28,16 @@ struct OnNode {
 }
 
 impl Product {
-    /// Starts it, with the cluster's objects of this moment.
+    /// Starts it. A collector serves once it has read the cluster and its first snapshot is in force.
     pub fn start(cluster: &Cluster, object: &Path) -> Result<Self> {
-        let objects = objects(cluster)?;
-        let nodes =
-            cluster.nodes().iter().map(|(node, namespaces)| start_collector(node, *namespaces, &objects, object));
+        let kubeconfig = cluster.plan().kubeconfig_inside();
+        let nodes = cluster.nodes().iter();
+        let nodes = nodes.map(|(node, namespaces)| start_collector(node, *namespaces, &kubeconfig, object));
         let nodes = nodes.collect::<Result<Vec<_>>>()?;
         let OnNode { folder, namespaces, collector } = &nodes[0];
         let command = folder.query(Some(&collector.url("rows")?), ANY_PORT, ANY_PORT);
         let query = namespaces.enter(|| Serving::start(folder, "query", command))??;
         Ok(Self { query, nodes })
-    }
-
-    /// Tells every collector what the cluster's objects are now.
-    pub fn refresh(&self, cluster: &Cluster) -> Result<()> {
-        let objects = objects(cluster)?;
-        self.nodes.iter().try_for_each(|node| write_objects(&node.folder, &objects))
     }
 
     /// Waits until so many endpoints of all nodes have complete tables and both programs.
@@ -69,23 +61,10 @@ impl Product {
     }
 }
 
-fn start_collector(node: &Node, namespaces: Namespaces, objects: &str, object: &Path) -> Result<OnNode> {
+fn start_collector(node: &Node, namespaces: Namespaces, kubeconfig: &Path, object: &Path) -> Result<OnNode> {
     let folder = RunFolder::new(&node.cgroup)?;
-    fs::create_dir_all(folder.manifests())?;
-    write_objects(&folder, objects)?;
-    let mut command = folder.collector(&node.name, "enforce", ANY_PORT, ANY_PORT);
+    let mut command = folder.collector_of_cluster(&node.name, "enforce", kubeconfig, ANY_PORT, ANY_PORT);
     command.env("NETVERDICT_BPF_OBJECT", object);
     let collector = namespaces.enter(|| Serving::start(&folder, "collector", command))??;
     Ok(OnNode { collector, namespaces, folder })
-}
-
-fn objects(cluster: &Cluster) -> Result<String> {
-    cluster.ask(&["get", &KINDS.join(","), "--all-namespaces", "-o", "json"])
-}
-
-fn write_objects(folder: &RunFolder, objects: &str) -> Result<()> {
-    let path = folder.manifests().join("cluster.json");
-    let fresh = path.with_extension("new");
-    fs::write(&fresh, objects)?;
-    Ok(fs::rename(fresh, path)?)
 }

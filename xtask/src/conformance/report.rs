@@ -1,21 +1,53 @@
 //! The report of a run: every case, with what it was run on.
 
-use std::{fmt::Write as _, process::Command};
+use std::{
+    fmt::{self, Write as _},
+    process::Command,
+    time::Duration,
+};
 
-use super::cases::{Case, Outcome};
 use crate::{
     cluster::Shape,
     command::{output, root},
-    setup::KUBERNETES_VERSION,
 };
 
-#[derive(Default)]
+/// What is run.
+pub(super) struct Suite {
+    pub(super) title: &'static str,
+    pub(super) about: &'static str,
+    pub(super) versions: &'static [(&'static str, &'static str)],
+}
+
 pub(super) struct Report {
-    outcomes: Vec<(Case, Outcome)>,
+    suite: Suite,
+    outcomes: Vec<(String, Outcome)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Passed(Duration),
+    /// With the first line of the reason.
+    Failed(Duration, String),
+    /// With the reason.
+    NotRun(String),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed(time) => write!(f, "passed in {} s", time.as_secs()),
+            Self::Failed(time, reason) => write!(f, "FAILED in {} s ({reason})", time.as_secs()),
+            Self::NotRun(reason) => write!(f, "not run ({reason})"),
+        }
+    }
 }
 
 impl Report {
-    pub(super) fn add(&mut self, case: Case, outcome: Outcome) {
+    pub(super) fn new(suite: Suite) -> Self {
+        Self { suite, outcomes: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, case: String, outcome: Outcome) {
         self.outcomes.push((case, outcome));
     }
 
@@ -33,37 +65,35 @@ impl Report {
         )
     }
 
+    /// Cases in the order of their names.
     pub(super) fn markdown(&self, shape: Shape) -> String {
-        let mut text = format!(
-            "# Kubernetes' own tests of NetworkPolicy\n\n\
-             Written by `cargo xtask conformance netpol`; not to be edited. The product enforces on a whole real cluster, and\n\
-             the tests are those of the Kubernetes release (`test/e2e/network/netpol`).\n\n\
-             **{}.**\n\n\
-             | what | version |\n|---|---|\n\
-             | Kubernetes and its tests | {KUBERNETES_VERSION} |\n\
-             | cluster | `{shape}` |\n\
-             | product | {} |\n\
-             | kernel | {} |\n\
-             | date | {} |\n\n\
-             | case | result |\n|---|---|\n",
-            self.summary(),
-            said("git", &["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]),
-            said("uname", &["-r"]),
-            said("date", &["--utc", "+%Y-%m-%d"]),
-        );
+        let Suite { title, about, versions } = self.suite;
+        let mut text = format!("# {title}\n\n{about}\n\n**{}.**\n\n| what | version |\n|---|---|\n", self.summary());
+        let product = said("git", &["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
+        let own = [
+            ("cluster", format!("`{shape}`")),
+            ("product", product),
+            ("kernel", said("uname", &["-r"])),
+            ("date", said("date", &["--utc", "+%Y-%m-%d"])),
+        ];
+        let others = versions.iter().map(|(what, version)| (*what, (*version).to_owned()));
+        others.chain(own).for_each(|(what, version)| add_row(&mut text, what, &version));
+        text.push_str("\n| case | result |\n|---|---|\n");
         let mut outcomes: Vec<_> = self.outcomes.iter().collect();
         outcomes.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (case, outcome) in outcomes {
-            // A bar would end the cell, and brackets could be a link.
-            let cell = |text: &str| text.replace('|', "\\|").replace('[', "\\[");
-            writeln!(text, "| {} | {} |", cell(&case.name), cell(&outcome.to_string())).expect("written to memory");
-        }
+        outcomes.into_iter().for_each(|(case, outcome)| add_row(&mut text, case, &outcome.to_string()));
         text
     }
 
     fn count(&self, is: impl Fn(&Outcome) -> bool) -> usize {
         self.outcomes.iter().filter(|(_, outcome)| is(outcome)).count()
     }
+}
+
+/// A bar would end the cell, and brackets could be a link.
+fn add_row(text: &mut String, one: &str, two: &str) {
+    let [one, two] = [one, two].map(|cell| cell.replace('|', "\\|").replace('[', "\\["));
+    writeln!(text, "| {one} | {two} |").expect("written to memory");
 }
 
 fn said(program: &str, arguments: &[&str]) -> String {
@@ -73,19 +103,17 @@ fn said(program: &str, arguments: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn every_case_is_in_the_report() {
-        let mut report = Report::default();
-        let case = |name: &str| Case { name: name.to_owned() };
-        report.add(case("b [x]"), Outcome::Failed(Duration::from_secs(9), "one | two".to_owned()));
-        report.add(case("a"), Outcome::Passed(Duration::from_secs(3)));
-        report.add(case("c"), Outcome::NotRun("no SCTP".to_owned()));
+        let mut report = Report::new(Suite { title: "Tests", about: "Of others.", versions: &[("Tests", "1")] });
+        report.add("b [x]".to_owned(), Outcome::Failed(Duration::from_secs(9), "one | two".to_owned()));
+        report.add("a".to_owned(), Outcome::Passed(Duration::from_secs(3)));
+        report.add("c".to_owned(), Outcome::NotRun("no SCTP".to_owned()));
         assert_eq!(report.summary(), "3 cases: 1 passed, 1 failed, 1 not run");
         let text = report.markdown(Shape::default());
+        assert!(text.contains("# Tests\n") && text.contains("| Tests | 1 |\n"), "{text}");
         assert!(text.ends_with(
             "| a | passed in 3 s |\n| b \\[x] | FAILED in 9 s (one \\| two) |\n| c | not run (no SCTP) |\n"
         ));

@@ -34,6 +34,8 @@ const CLUSTER: [Program; 6] = [
 /// The version in `tests/cluster/coredns/go.mod`.
 const COREDNS_VERSION: &str = "v1.12.1";
 const NETPOL: &str = "netpol.test";
+/// The version in `tests/cluster/cyclonus/go.mod`.
+pub const CYCLONUS_VERSION: &str = "v0.5.6";
 
 /// A name, and a Go package that has it as last part of its path, but for the version.
 struct Program(&'static str, &'static str);
@@ -48,6 +50,14 @@ pub struct ClusterPrograms {
     pub busybox: PathBuf,
     /// The folder of the CNI plugins.
     pub cni_plugins: PathBuf,
+}
+
+/// What generates cases of NetworkPolicy and makes their probes.
+#[derive(Clone, Debug)]
+pub struct Cyclonus {
+    pub generator: PathBuf,
+    /// Makes the connections, inside a pod.
+    pub worker: PathBuf,
 }
 
 /// A folder with `kube-apiserver` and `etcd`. They are built if they are not there.
@@ -76,6 +86,20 @@ pub fn netpol_tests() -> Result<PathBuf> {
     command.args(["test", "-c", "-vet=off", "-mod=readonly", "-trimpath", "-o"]);
     finish(&mut command, &program, "./netpol")?;
     Ok(program)
+}
+
+/// Cyclonus' generator, and the worker of its probes; built anew where their source has changed.
+pub fn cyclonus() -> Result<Cyclonus> {
+    let folder = tools().join(format!("cyclonus-{CYCLONUS_VERSION}"));
+    let programs = Cyclonus { generator: folder.join("cyclonus"), worker: folder.join("worker") };
+    let _turn = turn();
+    let _running = Running::start(format!("building cyclonus {CYCLONUS_VERSION} with Go"));
+    for (program, package) in [(&programs.generator, "."), (&programs.worker, "./worker")] {
+        let mut command = go("tests/cluster/cyclonus")?;
+        command.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o"]);
+        finish(&mut command, program, package)?;
+    }
+    Ok(programs)
 }
 
 /// The folder, if both programs of the API are there.

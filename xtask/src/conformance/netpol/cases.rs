@@ -1,7 +1,7 @@
 //! The cases of Kubernetes' own tests of NetworkPolicy: lists them, and runs one in a process of its own.
 
 use std::{
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::cluster::Plan;
+use crate::{
+    cluster::Plan,
+    conformance::{has_sctp, report::Outcome},
+};
 
 /// How the names of all cases start.
 const PREFIX: &str = "[sig-network] Netpol ";
@@ -34,25 +37,6 @@ pub(super) struct Case {
     pub(super) name: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Passed(Duration),
-    /// With the first line of the reason.
-    Failed(Duration, String),
-    /// With the reason.
-    NotRun(String),
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Passed(time) => write!(f, "passed in {} s", time.as_secs()),
-            Self::Failed(time, reason) => write!(f, "FAILED in {} s ({reason})", time.as_secs()),
-            Self::NotRun(reason) => write!(f, "not run ({reason})"),
-        }
-    }
-}
-
 impl Case {
     /// Why it cannot pass here, whoever enforces.
     pub(super) fn obstacle(&self) -> Option<String> {
@@ -60,11 +44,6 @@ impl Case {
         let needs_sctp = self.name.contains("[Feature:SCTPConnectivity]");
         (needs_sctp && !has_sctp()).then(|| "the kernel has no SCTP (CONFIG_IP_SCTP)".to_owned())
     }
-}
-
-fn has_sctp() -> bool {
-    let known = || fs::read_to_string("/proc/net/protocols").is_ok_and(|text| text.contains("SCTP"));
-    known() || (crate::command::succeeds(Command::new("modprobe").arg("sctp")) && known())
 }
 
 impl Runner {

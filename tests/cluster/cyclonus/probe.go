@@ -1,0 +1,91 @@
+package main
+
+import (
+	"sort"
+	"time"
+
+	"github.com/mattfenwick/cyclonus/pkg/connectivity"
+	"github.com/mattfenwick/cyclonus/pkg/connectivity/probe"
+	"github.com/mattfenwick/cyclonus/pkg/generator"
+	"github.com/mattfenwick/cyclonus/pkg/matcher"
+)
+
+// Pods that probe at the same time.
+const sources = 9
+
+type probeResult struct {
+	// `namespace/name` of pods.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Where the probe was sent: an address or a name.
+	Host     string `json:"host"`
+	Port     int    `json:"port"`
+	Protocol string `json:"protocol"`
+	Expected string `json:"expected"`
+	Observed string `json:"observed"`
+	// `namespace/name` of the policies that deny it, by direction; none where the direction allows it.
+	Egress  []string `json:"egress,omitempty"`
+	Ingress []string `json:"ingress,omitempty"`
+}
+
+func probeStep(state *connectivity.TestCaseState, config *generator.ProbeConfig) stepResult {
+	policies := matcher.BuildNetworkPolicies(true, state.Policies)
+	jobs := (&probe.JobBuilder{TimeoutSeconds: 1}).GetJobsForProbeConfig(state.Resources, config)
+	runner := probe.NewKubeBatchJobRunner(state.Kubernetes, sources)
+	var step stepResult
+	for step.Attempts < attempts {
+		step.Attempts++
+		step.Began = time.Now().UnixNano()
+		results := runner.RunJobs(jobs.Valid)
+		step.Ended = time.Now().UnixNano()
+		step.Probes = step.Probes[:0]
+		same := true
+		for _, result := range results {
+			probed := compare(policies, result)
+			same = same && probed.Expected == probed.Observed
+			step.Probes = append(step.Probes, probed)
+		}
+		if same {
+			break
+		}
+	}
+	return step
+}
+
+func compare(policies *matcher.Policy, result *probe.JobResult) probeResult {
+	job := result.Job
+	answer := policies.IsTrafficAllowed(job.Traffic())
+	expected := probe.ConnectivityBlocked
+	if answer.IsAllowed() {
+		expected = probe.ConnectivityAllowed
+	}
+	return probeResult{
+		From:     job.FromKey,
+		To:       job.ToKey,
+		Host:     job.ToHost,
+		Port:     job.ResolvedPort,
+		Protocol: string(job.Protocol),
+		Expected: string(expected),
+		Observed: string(result.Combined),
+		Egress:   deniedBy(answer.Egress),
+		Ingress:  deniedBy(answer.Ingress),
+	}
+}
+
+func deniedBy(answer *matcher.DirectionResult) []string {
+	if answer.IsAllowed() {
+		return nil
+	}
+	names := map[string]bool{}
+	for _, target := range answer.DenyingTargets {
+		for _, policy := range target.SourceRules {
+			names[policy.Namespace+"/"+policy.Name] = true
+		}
+	}
+	sorted := make([]string, 0, len(names))
+	for name := range names {
+		sorted = append(sorted, name)
+	}
+	sort.Strings(sorted)
+	return sorted
+}

@@ -1,0 +1,205 @@
+//! The cases that cyclonus generates. `tests/cluster/cyclonus` makes the changes and the probes; here each probe is judged, by
+//! what the policies ask for and by what the product recorded about it.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+use super::{
+    World, finish, has_sctp,
+    record::Denials,
+    report::{Outcome, Report, Suite},
+};
+use crate::{cluster, cluster::Product, setup};
+
+const SUITE: Suite = Suite {
+    title: "The cases that cyclonus generates",
+    about: "Written by `cargo xtask conformance cyclonus`; not to be edited. The product enforces on a whole real cluster. Cases and\n\
+            expectations are those of cyclonus; a program of our own in each pod makes its connections, all at once, each with a\n\
+            second's time. A case passes if every probe of every step fares as its policies ask, and the record agrees: a denial\n\
+            with exactly the policies that deny for each blocked probe, none for an allowed one.",
+    versions: &[("Kubernetes", setup::KUBERNETES_VERSION), ("cyclonus", setup::CYCLONUS_VERSION)],
+};
+/// Of the same kind, that are told.
+const MOST_REASONS: usize = 3;
+
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Where the probes go.
+    #[arg(long, value_enum, default_value_t = Destination::PodIp)]
+    destination: Destination,
+    /// How long a change may take to come into force.
+    #[arg(long, default_value = "1000", value_name = "MILLISECONDS")]
+    settle: u64,
+    #[command(flatten)]
+    common: super::Options,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Destination {
+    PodIp,
+    ServiceIp,
+    ServiceName,
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PodIp => "pod-ip",
+            Self::ServiceIp => "service-ip",
+            Self::ServiceName => "service-name",
+        })
+    }
+}
+
+/// A line of the program.
+#[derive(Debug, Deserialize)]
+struct Case {
+    number: usize,
+    of: usize,
+    description: String,
+    tags: Vec<String>,
+    steps: Option<Vec<Step>>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Step {
+    /// Nanoseconds since 1970.
+    began: i64,
+    ended: i64,
+    attempts: u32,
+    probes: Vec<Probe>,
+}
+
+/// Pods and policies are `namespace/name`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Probe {
+    pub(super) from: String,
+    pub(super) to: String,
+    host: String,
+    pub(super) port: u16,
+    pub(super) protocol: String,
+    expected: String,
+    observed: String,
+    /// The policies that deny it, by direction.
+    #[serde(default)]
+    egress: Vec<String>,
+    #[serde(default)]
+    ingress: Vec<String>,
+}
+
+impl Probe {
+    /// Where it is denied first, and by which policies; `None` if it is allowed.
+    pub(super) fn denial(&self) -> Option<(&'static str, &[String])> {
+        match (self.egress.as_slice(), self.ingress.as_slice()) {
+            ([], []) => None,
+            ([], ingress) => Some(("ingress", ingress)),
+            (egress, _) => Some(("egress", egress)),
+        }
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, host, port, protocol, .. } = self;
+        write!(f, "{from} to {to} ({host}) port {port}/{protocol}")
+    }
+}
+
+pub(super) fn run(options: &Options) -> Result<()> {
+    let agnhost = setup::cluster_programs()?.kubernetes.join("agnhost");
+    let programs = setup::cyclonus()?;
+    let world = World::start(options.common.shape, &[cluster::worker_image(&agnhost, &programs.worker)?])?;
+    let (started, mut report) = (Instant::now(), Report::new(SUITE));
+    let mut generator = Generator::start(&world, programs.generator, options)?;
+    while let Some(case) = generator.next()? {
+        let outcome = judge(&case, &world.product)?;
+        let name = format!("{:03} {} ({})", case.number, case.description, case.tags.join(", "));
+        println!("[{}/{}, {} s] {outcome}: {name}", case.number, case.of, started.elapsed().as_secs());
+        report.add(name, outcome);
+    }
+    finish(&report, &format!("cyclonus-{}", options.destination), &options.common)
+}
+
+fn judge(case: &Case, product: &Product) -> Result<Outcome> {
+    let steps = case.steps.as_deref().unwrap_or_default();
+    let time = steps.first().zip(steps.last()).map_or(0, |(first, last)| last.ended - first.began);
+    let time = Duration::from_nanos(u64::try_from(time).unwrap_or(0));
+    let mut faults = Vec::new();
+    for (number, step) in (1..).zip(steps) {
+        let wrong = step.probes.iter().filter(|probe| probe.expected != probe.observed);
+        let told = wrong.map(|probe| format!("{probe} was {}, not {}", probe.observed, probe.expected));
+        let mut of_step = few(told.collect());
+        if of_step.is_empty() {
+            of_step = few(Denials::until_complete(product, step.began, step.ended, &step.probes)?);
+        }
+        let tried = step.attempts;
+        faults.extend(of_step.into_iter().map(|fault| format!("step {number}, attempt {tried}: {fault}")));
+    }
+    faults.extend(case.error.clone());
+    Ok(match faults.is_empty() {
+        true => Outcome::Passed(time),
+        false => Outcome::Failed(time, faults.join("; ")),
+    })
+}
+
+fn few(mut faults: Vec<String>) -> Vec<String> {
+    let others = faults.len().saturating_sub(MOST_REASONS);
+    faults.truncate(MOST_REASONS);
+    if others > 0 {
+        faults.push(format!("{others} more"));
+    }
+    faults
+}
+
+/// The program that makes changes and probes. Ends on drop.
+struct Generator {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    log: PathBuf,
+}
+
+impl Generator {
+    fn start(world: &World, program: PathBuf, options: &Options) -> Result<Self> {
+        let folder = world.cluster.plan().folder.join("cyclonus");
+        fs::create_dir_all(&folder)?;
+        let log = folder.join("log");
+        let protocols = if has_sctp() { "TCP,UDP,SCTP" } else { "TCP,UDP" };
+        let mut command = Command::new(&program);
+        command.args(["--destination", &options.destination.to_string(), "--protocols", protocols]);
+        command.args(["--registry", cluster::REGISTRY, "--settle", &format!("{}ms", options.settle)]);
+        command.args(["--only", options.common.focus.as_deref().unwrap_or_default()]);
+        command.env("KUBECONFIG", world.cluster.plan().kubeconfig()).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(File::create(&log)?);
+        let mut child = command.spawn().with_context(|| format!("could not start {}", program.display()))?;
+        let lines = BufReader::new(child.stdout.take().context("it was piped")?).lines();
+        Ok(Self { child, lines, log })
+    }
+
+    fn next(&mut self) -> Result<Option<Case>> {
+        if let Some(line) = self.lines.next() {
+            return Ok(Some(serde_json::from_str(&line?).context("no case of cyclonus")?));
+        }
+        match self.child.wait()? {
+            status if status.success() => Ok(None),
+            status => bail!("cyclonus ended with {status}; see {}", self.log.display()),
+        }
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        // It has ended, unless an error stands in the way.
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
