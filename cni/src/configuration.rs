@@ -9,12 +9,9 @@ use serde_json::{Value, json};
 use crate::{
     call::Verb,
     error::{CniError, code},
+    version::{NEWEST, SUPPORTED},
 };
 
-/// The newest version that is spoken.
-pub(crate) const NEWEST: &str = "1.1.0";
-/// All versions that are spoken, ascending. Results of older ones have another form.
-const SUPPORTED: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", NEWEST];
 /// Longest that a pod may wait. Container runtimes give a plugin minutes.
 const LONGEST_WAIT: u64 = 60;
 

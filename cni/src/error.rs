@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::version::NEWEST;
+
 /// The codes of the specification, and our own from 100 on.
 pub(crate) mod code {
     pub(crate) const INCOMPATIBLE_VERSION: u32 = 1;
@@ -28,7 +30,7 @@ pub struct CniError {
 
 impl CniError {
     pub(crate) fn new(code: u32, message: &str, details: &str) -> Self {
-        let version = crate::configuration::NEWEST.to_owned();
+        let version = NEWEST.to_owned();
         Self { version, code, message: format!("netverdict: {message}"), details: details.to_owned() }
     }
 

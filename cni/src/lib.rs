@@ -8,6 +8,7 @@ mod collector;
 mod configuration;
 mod error;
 mod verbs;
+mod version;
 
 use std::io;
 

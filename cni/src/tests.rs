@@ -68,7 +68,7 @@ fn plugin_that_is_not_chained_says_where_to_put_it() {
 fn what_is_no_configuration_is_an_error_and_no_panic() {
     let variable = |name: &str| (name == "CNI_COMMAND").then(|| "ADD".to_owned());
     let deep = "[".repeat(100_000);
-    for text in ["", "{", "[]", "null", "{\"cniVersion\":7}", deep.as_str()] {
+    for text in ["", "{", "null", "{\"cniVersion\":7}", deep.as_str()] {
         assert_eq!(answer(Ok(text.as_bytes()), &variable).unwrap_err().code, 6, "{}", &text[..text.len().min(20)]);
     }
     let large = vec![b' '; usize::try_from(LARGEST_CONFIGURATION).unwrap() + 1];

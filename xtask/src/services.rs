@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct RunFolder {
     pub root: PathBuf,
     pins: PathBuf,
+    run_dir: PathBuf,
     programs: PathBuf,
 }
 
@@ -60,7 +61,15 @@ impl RunFolder {
         let root = std::env::temp_dir().join(&name);
         fs::create_dir_all(&root).with_context(|| format!("could not make {}", root.display()))?;
         let pins = Path::new("/sys/fs/bpf").join(name);
-        Ok(Self { root, pins, programs: target().join("debug") })
+        let run_dir = root.join("run");
+        Ok(Self { root, pins, run_dir, programs: target().join("debug") })
+    }
+
+    /// Pins and the runtime directory are where a node says, which has both file systems for itself.
+    pub fn of_node(name: &str, pins: &Path, run_dir: &Path) -> Result<Self> {
+        let mut folder = Self::new(name)?;
+        (folder.pins, folder.run_dir) = (pins.into(), run_dir.into());
+        Ok(folder)
     }
 
     pub fn manifests(&self) -> PathBuf {
@@ -76,8 +85,8 @@ impl RunFolder {
     }
 
     /// Where the CNI plugin finds the collector.
-    pub fn run_dir(&self) -> PathBuf {
-        self.root.join("run")
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
     }
 
     pub fn secret(&self) -> PathBuf {
