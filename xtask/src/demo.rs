@@ -117,6 +117,9 @@ impl Shop<'_> {
         }
         shop::write_manifests(&self.folder.manifests(), &topology)?;
         println!("  {}", PODS.map(|(pod, port)| format!("{pod}:{port}")).join("  "));
+        for pod in topology.pods() {
+            self.folder.announce(pod)?;
+        }
         println!("  manifests and policies: {}", self.folder.manifests().display());
         let pods = topology.pods().to_vec();
         for pod in &pods {
@@ -176,6 +179,8 @@ impl Shop<'_> {
 
     fn collector(&self, admin: &str, rows: &str, record: Option<&Path>) -> Result<Serving> {
         let mut command = self.folder.collector(NODE, "enforce", admin, rows);
+        // Other namespaces of this machine are no pods of the shop.
+        command.args(["--unannounced", "ignore"]);
         if let Some(file) = record {
             command.arg("--record").arg(file);
         }

@@ -15,7 +15,7 @@ use netverdict_policy::{
 use netverdict_service::error_chain::chain;
 
 use super::{
-    own_node,
+    own_node::{self, KnownHere},
     state::{InForce, Publication, State},
 };
 use crate::{
@@ -50,11 +50,13 @@ impl State {
         self.complete_and_publish();
     }
 
-    fn complete_and_publish(&mut self) {
+    pub(super) fn complete_and_publish(&mut self) {
+        let assigned = self.assigned_addresses();
         let Publication { cluster: Some(cluster), own_addresses, .. } = &self.publication else { return };
         let session = &self.parts.session;
         let audit_all = session.mode == ModeName::Audit;
-        let snapshot = own_node::complete(&cluster.snapshot, &session.node, own_addresses, audit_all);
+        let known_here = KnownHere { node: &session.node, own_addresses, assigned: &assigned };
+        let snapshot = own_node::complete(&cluster.snapshot, &known_here, audit_all);
         self.publication.wanted = Some(Arc::new(ClusterState { snapshot, ..cluster.clone() }));
         self.bring_into_force();
         self.attachments.bind_again = true;
