@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use xtask::{cluster::Shape, services::wait};
 
-use crate::world::{PATIENCE, World};
+use crate::world::{Attempt, PATIENCE, World};
 
 const WORKLOADS: &str = include_str!("workloads.yaml");
 /// The server answers `friend` alone, and nobody of `stranger` may send to it.
@@ -39,7 +39,7 @@ fn first_packet_of_a_new_pod_is_judged_also_while_no_collector_runs() {
     let server = world.pod("app=lol-default");
     let [v4, v6] = world.addresses("pod", &server, ".status.podIPs[*].ip");
     let client = world.pod("app=miao-yahoo");
-    world.until(crate::world::Attempt::TimedOut, &client, v4, PORT);
+    world.until(Attempt::TimedOut, &client, v4, PORT);
 
     let address = |number: usize| if number.is_multiple_of(2) { v4 } else { v6 };
     let strangers: Vec<String> = (0..STRANGERS).map(|number| format!("stranger-{number}")).collect();

@@ -2,7 +2,7 @@
 
 use xtask::cluster::{Cni, Shape};
 
-use crate::world::World;
+use crate::world::{Attempt, World};
 
 const WORKLOADS: &str = include_str!("workloads.yaml");
 const DENY_ALL: &str = "
@@ -35,6 +35,11 @@ fn pods_with_probes_become_and_stay_ready_under_a_default_deny() {
         world.cluster.apply(&PROBED.replace("AGNHOST", &xtask::cluster::agnhost())).expect("applied");
         let ask = |arguments: &[&str]| world.cluster.ask(arguments).unwrap_or_else(|error| panic!("{cni}: {error:#}"));
         ask(&["wait", "--for=condition=Ready", "pod/probed", "--timeout=60s"]);
+        // The same packet from a pod.
+        let client = world.pod("app=miao-yahoo");
+        for address in world.addresses("pod", "default/probed", ".status.podIPs[*].ip") {
+            assert_eq!(world.connect(&client, address, 8080), Attempt::TimedOut, "{cni}");
+        }
         // No longer than `kubectl wait` takes to see a pod that is not Ready any more: each probe fails within two seconds.
         let lost = world.cluster.ask(&["wait", "--for=condition=Ready=false", "pod/probed", "--timeout=4s"]);
         assert!(lost.is_err(), "{cni}: the pod has lost its readiness");

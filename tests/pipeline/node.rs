@@ -77,19 +77,29 @@ impl Node {
     pub(crate) fn add_routed_pod(&mut self, pod: &str) {
         let network = self.topology.routed_pod(pod).expect("a pod");
         self.place.announce(&network).expect("announced");
+        self.write_cluster();
+    }
+
+    /// Writes the manifests of all pods that there are now.
+    pub(crate) fn write_cluster(&self) {
         self.write_manifest("cluster.yaml", &self.cluster());
     }
 
     /// On the ports that an earlier collector had, if there was one.
     pub(crate) fn start_collector(&mut self, mode: &str, options: &[&str]) {
+        // Other namespaces of this machine are no pods of the node.
+        self.start_collector_with(mode, "ignore", options);
+    }
+
+    /// `unannounced`: what is done about namespaces that nobody announced.
+    pub(crate) fn start_collector_with(&mut self, mode: &str, unannounced: &str, options: &[&str]) {
         let any = || "127.0.0.1:0".to_owned();
         let (admin, rows) = match &self.addresses {
             (admin, _) if admin.is_empty() => (any(), any()),
             (admin, rows) => (admin.clone(), rows.clone()),
         };
         let mut command = self.place.collector(NODE, mode, &admin, &rows);
-        // Other namespaces of this machine are no pods of the node.
-        command.args(["--unannounced", "ignore"]).args(options);
+        command.args(["--unannounced", unannounced]).args(options);
         let collector = Serving::start(&self.place, "collector", command).expect("the collector serves");
         let address = |port| collector.address(port).expect("an address").to_owned();
         self.addresses = (address("admin"), address("rows"));

@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
 pub use self::{
-    images::{REGISTRY, agnhost, worker_image},
+    images::{Agnhost, REGISTRY, agnhost, worker_image},
     namespaces::Namespaces,
     plan::{Cni, Node, Plan, Proxy, Shape},
     product::Product,

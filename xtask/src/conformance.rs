@@ -1,9 +1,10 @@
-//! Tests of others against the product: `cargo xtask conformance netpol | cyclonus`.
+//! Tests of others against the product: `cargo xtask conformance netpol | cyclonus | network-policy-api`.
 //!
 //! The product enforces on a cluster of its own. The report names every case, with what it was run on.
 
 mod cyclonus;
 mod netpol;
+mod policy_api;
 mod record;
 mod report;
 
@@ -30,10 +31,13 @@ pub enum Verb {
     /// The cases that cyclonus generates, each probe also compared with the record. A whole run takes some twenty minutes for
     /// each kind of destination, and writes docs/conformance/cyclonus-DESTINATION.md.
     Cyclonus(cyclonus::Options),
+    /// The conformance suite of network-policy-api (ClusterNetworkPolicy, both tiers), on two nodes. Writes
+    /// docs/conformance/network-policy-api.md, and beside it the report in the format of that project.
+    NetworkPolicyApi(Choice),
 }
 
 /// Which cases, and on what.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Choice {
     /// Only cases whose name contains this; the report is printed instead of written.
     #[arg(long, value_name = "TEXT")]
@@ -47,6 +51,7 @@ pub fn run(verb: &Verb) -> Result<()> {
     match verb {
         Verb::Netpol(options) => netpol::run(options),
         Verb::Cyclonus(options) => cyclonus::run(options),
+        Verb::NetworkPolicyApi(choice) => policy_api::run(choice),
     }
 }
 
@@ -57,7 +62,7 @@ struct World {
 }
 
 impl World {
-    /// The images of `archives` are there too.
+    /// The images of the `docker save` archives are there too.
     fn start(shape: Shape, archives: &[PathBuf]) -> Result<Self> {
         let programs = setup::cluster_programs()?;
         let object = ebpf::build()?;
@@ -87,6 +92,11 @@ fn finish(report: &Report, name: &str, choice: &Choice) -> Result<()> {
         0 => Ok(()),
         failed => bail!("{failed} cases failed"),
     }
+}
+
+/// Which build of the product this is.
+fn version() -> String {
+    report::said("git", &["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
 }
 
 fn has_sctp() -> bool {

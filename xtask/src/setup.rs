@@ -18,10 +18,11 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 pub use self::{
+    container_runtime::static_bash,
     deny::cargo_deny,
     kubernetes::{
-        CYCLONUS_VERSION, ClusterPrograms, Cyclonus, KUBERNETES_VERSION, cluster_programs, cyclonus,
-        found_cluster_programs, kubernetes_api, netpol_tests,
+        CYCLONUS_VERSION, ClusterPrograms, Cyclonus, KUBERNETES_VERSION, POLICY_API_VERSION, PolicyApi,
+        cluster_programs, cyclonus, found_cluster_programs, kubernetes_api, netpol_tests, policy_api, sctp,
     },
 };
 use crate::{

@@ -72,6 +72,36 @@ pub fn worker_image(agnhost: &Path, worker: &Path) -> Result<PathBuf> {
     save([image], worker.with_extension("tar"))
 }
 
+/// agnhost as upstream's own image has it, where more is asked of it than in this cluster's.
+#[derive(Clone, Copy, Debug)]
+pub struct Agnhost<'a> {
+    pub agnhost: &'a Path,
+    /// A static one.
+    pub bash: &'a Path,
+    /// Takes the place of agnhost, which is beside it as `agnhost.real`.
+    pub front: Option<&'a Path>,
+}
+
+impl Agnhost<'_> {
+    /// An archive of the image with this name.
+    pub fn save(&self, tag: &str, path: PathBuf) -> Result<PathBuf> {
+        let mut layer = Layer::new();
+        layer.ground()?;
+        layer.folder("bin", 0o755)?;
+        layer.file("bin/bash", 0o755, &read(self.bash)?)?;
+        let agnhost = read(self.agnhost)?;
+        match self.front {
+            Some(front) => {
+                layer.file("agnhost.real", 0o755, &agnhost)?;
+                layer.file("agnhost", 0o755, &read(front)?)?;
+            }
+            None => layer.file("agnhost", 0o755, &agnhost)?,
+        }
+        let (entrypoint, command) = (vec!["/agnhost"], vec!["pause"]);
+        save([Image { tag: tag.to_owned(), entrypoint, command, layer: layer.end()? }], path)
+    }
+}
+
 fn save(images: impl IntoIterator<Item = Image>, path: PathBuf) -> Result<PathBuf> {
     let fresh = path.with_extension("new");
     let file = File::create(&fresh).with_context(|| format!("could not write {}", fresh.display()))?;

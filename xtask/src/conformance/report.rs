@@ -69,10 +69,9 @@ impl Report {
     pub(super) fn markdown(&self, shape: Shape) -> String {
         let Suite { title, about, versions } = self.suite;
         let mut text = format!("# {title}\n\n{about}\n\n**{}.**\n\n| what | version |\n|---|---|\n", self.summary());
-        let product = said("git", &["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
         let own = [
             ("cluster", format!("`{shape}`")),
-            ("product", product),
+            ("product", super::version()),
             ("kernel", said("uname", &["-r"])),
             ("date", said("date", &["--utc", "+%Y-%m-%d"])),
         ];
@@ -96,7 +95,7 @@ fn add_row(text: &mut String, one: &str, two: &str) {
     writeln!(text, "| {one} | {two} |").expect("written to memory");
 }
 
-fn said(program: &str, arguments: &[&str]) -> String {
+pub(super) fn said(program: &str, arguments: &[&str]) -> String {
     let text = output(Command::new(program).args(arguments).current_dir(root()));
     text.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }

@@ -61,6 +61,15 @@ fn cni_plugins() -> Option<PathBuf> {
     CNI_FOLDERS.iter().map(PathBuf::from).find(has_all)
 }
 
+/// A shell that needs no libraries; its package is installed if it is not there.
+pub fn static_bash() -> Result<PathBuf> {
+    let program = PathBuf::from("/bin/bash-static");
+    if !program.is_file() {
+        install_debian_packages(&["bash-static"])?;
+    }
+    Ok(program)
+}
+
 /// One that needs no libraries, for images that have none.
 fn static_busybox() -> Option<PathBuf> {
     let is_static = |path: &PathBuf| fs::read(path).is_ok_and(|program| !has_interpreter(&program));

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::container_runtime::{self, ContainerRuntime};
 use crate::{
-    command::{quietly, root, tools, which},
+    command::{output, quietly, root, tools, which},
     progress::Running,
 };
 
@@ -36,6 +36,8 @@ const COREDNS_VERSION: &str = "v1.12.1";
 const NETPOL: &str = "netpol.test";
 /// The version in `tests/cluster/cyclonus/go.mod`.
 pub const CYCLONUS_VERSION: &str = "v0.5.6";
+/// The version in `tests/cluster/network-policy-api/go.mod`.
+pub const POLICY_API_VERSION: &str = "v0.3.0";
 
 /// A name, and a Go package that has it as last part of its path, but for the version.
 struct Program(&'static str, &'static str);
@@ -58,6 +60,14 @@ pub struct Cyclonus {
     pub generator: PathBuf,
     /// Makes the connections, inside a pod.
     pub worker: PathBuf,
+}
+
+/// network-policy-api's conformance suite.
+#[derive(Clone, Debug)]
+pub struct PolicyApi {
+    pub tests: PathBuf,
+    /// The definition of the kind, experimental fields included.
+    pub definition: PathBuf,
 }
 
 /// A folder with `kube-apiserver` and `etcd`. They are built if they are not there.
@@ -100,6 +110,34 @@ pub fn cyclonus() -> Result<Cyclonus> {
         finish(&mut command, program, package)?;
     }
     Ok(programs)
+}
+
+/// network-policy-api's conformance suite, which is built if it is not there.
+pub fn policy_api() -> Result<PolicyApi> {
+    const MODULE: &str = "tests/cluster/network-policy-api";
+    let program = tools().join(format!("network-policy-api-{POLICY_API_VERSION}")).join("conformance.test");
+    let _turn = turn();
+    if !program.is_file() {
+        let _running = Running::start(format!("building the suite of network-policy-api {POLICY_API_VERSION} (Go)"));
+        let mut command = go(MODULE)?;
+        command.args(["test", "-c", "-vet=off", "-mod=readonly", "-trimpath", "-o"]);
+        finish(&mut command, &program, "sigs.k8s.io/network-policy-api/conformance")?;
+    }
+    let mut list = go(MODULE)?;
+    list.args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/network-policy-api"]);
+    let folder = PathBuf::from(output(&mut list)?.trim());
+    let definition = folder.join("config/crd/experimental/policy.networking.k8s.io_clusternetworkpolicies.yaml");
+    Ok(PolicyApi { tests: program, definition })
+}
+
+/// Begins and answers SCTP associations in a pod of a kernel without SCTP.
+pub fn sctp() -> Result<PathBuf> {
+    let program = tools().join("sctp").join("sctp");
+    let _turn = turn();
+    let mut command = go("tests/cluster/sctp")?;
+    command.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o"]);
+    finish(&mut command, &program, ".")?;
+    Ok(program)
 }
 
 /// The folder, if both programs of the API are there.

@@ -1,0 +1,3 @@
+module netverdict.io/tests/sctp
+
+go 1.24.0
