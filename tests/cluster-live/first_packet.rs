@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use xtask::{cluster::Shape, services::wait};
+use xtask::{
+    cluster::{Attempt, Shape},
+    demo::cluster::WORKLOADS,
+    services::wait,
+};
 
-use crate::world::{Attempt, PATIENCE, World};
+use crate::world::{PATIENCE, World};
 
-const WORKLOADS: &str = include_str!("workloads.yaml");
 /// The server answers `friend` alone, and nobody of `stranger` may send to it.
 const POLICIES: &str = "
 apiVersion: networking.k8s.io/v1

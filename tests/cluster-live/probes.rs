@@ -1,10 +1,12 @@
 //! Probes of the kubelet pass a default deny, however pods are connected.
 
-use xtask::cluster::{Cni, Shape};
+use xtask::{
+    cluster::{Attempt, Cni, Shape},
+    demo::cluster::WORKLOADS,
+};
 
-use crate::world::{Attempt, World};
+use crate::world::World;
 
-const WORKLOADS: &str = include_str!("workloads.yaml");
 const DENY_ALL: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy

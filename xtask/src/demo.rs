@@ -1,6 +1,7 @@
 //! The demo: connections between pods are denied in the kernel, and a moment later `netverdict why` names the policy.
 //! Nothing is mocked: the probes, sockets, network namespaces and programs are those that users have.
 
+pub mod cluster;
 mod expected;
 mod shop;
 mod traffic;
@@ -54,12 +55,18 @@ pub struct Options {
     /// Replay the recorded events instead of attaching probes. This is the default without root or BPF.
     #[arg(long)]
     recorded: bool,
+    /// Tell a shorter story on a whole real Kubernetes, which is built from source the first time (minutes).
+    #[arg(long, conflicts_with_all = ["keep", "recorded", "record"])]
+    cluster: bool,
     /// Record the events of the probes to this file, and stop before the collector is killed.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["recorded", "keep"])]
     record: Option<PathBuf>,
 }
 
 pub fn run(options: &Options) -> Result<()> {
+    if options.cluster {
+        return cluster::run();
+    }
     let obstacle = match options.recorded {
         true => Some("asked for with --recorded".to_owned()),
         false => setup::network_tools().map_err(|error| format!("{error:#}")).and_then(|_| machine::kernel()).err(),
