@@ -101,7 +101,7 @@ fn measure(policies: usize, own: &PodNetwork) -> Result<Option<Column>> {
     let published_in = started.elapsed();
     let found = scan()?;
     let found = found.iter().find(|found| found.name == own.host_interface).context("the interface is not found")?;
-    let endpoint = bind(found, &snapshot).context("the pod's address is in the snapshot")?;
+    let endpoint = bind(found, "uid-ns-0-web", &snapshot).context("the pod is in the snapshot")?;
     probe.attach(&endpoint)?;
 
     let mut bench =

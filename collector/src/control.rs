@@ -4,11 +4,13 @@
 //! The meanings of new kernel ids are sent to the pipeline before the kernel gets the ids. A publication that fails
 //! leaves the one before it in force, and is tried again with a compiler that starts anew.
 
+mod announced;
 mod endpoints;
 mod missing;
 mod own_node;
 mod publication;
 mod state;
+mod unbound;
 
 use std::{
     collections::BTreeSet,
@@ -17,12 +19,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netverdict_probe::{BoundEndpoint, Sighting};
+use netverdict_probe::{BoundEndpoint, ClaimFolder, Sighting};
 use netverdict_service::{error_chain::chain, queue::QueueReceiver, shutdown::Shutdown};
 use tokio::sync::oneshot;
 
-pub use self::state::Parts;
 use self::state::State;
+pub use self::{announced::Announced, state::Parts};
 use crate::{cluster::ClusterState, codes, drain::Message, health::Part, sequence::KernelCount};
 
 /// Between looks at the interfaces that were sighted.
@@ -36,6 +38,9 @@ pub struct Control {
     pub parts: Parts,
     pub states: QueueReceiver<ClusterState>,
     pub sightings: QueueReceiver<Sighting>,
+    pub announced: QueueReceiver<Announced>,
+    /// What the CNI plugin has written down.
+    pub claims: ClaimFolder,
     /// Interfaces that were attached before this start.
     pub bindings: Vec<BoundEndpoint>,
     /// All addresses of the node's interfaces, as they were at the start.
@@ -47,15 +52,26 @@ pub struct Control {
 impl Control {
     /// Runs until told to stop. Enforcement stays as it is then.
     pub fn run(self, stop: &Shutdown) {
-        let Self { parts, states, sightings, bindings, own_addresses, started } = self;
+        let Self { parts, states, sightings, announced, claims, bindings, own_addresses, started } = self;
         let mut state = State::new(parts, bindings, own_addresses, started);
-        state.follow(&states, &sightings, stop);
+        state.read_claims(&claims);
+        let inputs = Inputs { states, sightings, announced, claims };
+        state.follow(&inputs, stop);
         state.end();
     }
 }
 
+/// What the thread follows.
+struct Inputs {
+    states: QueueReceiver<ClusterState>,
+    sightings: QueueReceiver<Sighting>,
+    announced: QueueReceiver<Announced>,
+    claims: ClaimFolder,
+}
+
 impl State {
-    fn follow(&mut self, states: &QueueReceiver<ClusterState>, sightings: &QueueReceiver<Sighting>, stop: &Shutdown) {
+    fn follow(&mut self, inputs: &Inputs, stop: &Shutdown) {
+        let Inputs { states, sightings, announced, claims } = inputs;
         let (mut counted, mut measured) = (Instant::now(), Instant::now());
         while !stop.is_requested() {
             match states.recv_timeout(STEP) {
@@ -70,10 +86,12 @@ impl State {
                 self.bring_into_force();
             }
             sightings.try_iter().for_each(|sighting| self.sight(sighting));
+            self.hear(announced.try_iter().collect());
             let again = self.attachments.attach_at.take_if(|at| Instant::now() >= *at).is_some();
             if std::mem::take(&mut self.attachments.bind_again) || again {
                 self.attach_all();
             }
+            self.answer_waiting();
             if self.publication.wanted.is_some()
                 && let Some(started) = self.started.take()
             {
@@ -88,9 +106,15 @@ impl State {
             if counted.elapsed() >= COUNT {
                 counted = Instant::now();
                 self.count(false);
+                self.release_others();
+                self.tell_unbound(false);
             }
             if measured.elapsed() >= MEASURE {
                 measured = Instant::now();
+                if self.attachments.attached.len() < self.attachments.guarded.len() {
+                    self.read_claims(claims);
+                    self.attachments.bind_again = true;
+                }
                 self.parts.metrics.occupancy(&self.parts.probe.occupancy());
             }
         }
@@ -99,6 +123,7 @@ impl State {
     /// What the kernel has counted, for the last time: the rings are drained against it.
     fn end(mut self) {
         self.record_staleness(true);
+        self.tell_unbound(true);
         self.count(true);
         self.parts.probe.shutdown();
     }

@@ -3,6 +3,7 @@
 //! It decides nothing about events or policies. A thread or task that ends before its time ends the process, with a
 //! reason; enforcement continues without it.
 
+mod announcements;
 mod explain;
 mod interfaces;
 mod opening;
@@ -14,7 +15,7 @@ use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use axum::Router;
-use netverdict_probe::Watch;
+use netverdict_probe::{ClaimFolder, Watch};
 use netverdict_service::{
     error_chain::chain,
     http_server::{self, HttpLimits, HttpServer, HttpServerMetrics},
@@ -54,6 +55,7 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
     let receivers = receive::bind(&options.receivers, &limits).await?;
     let ports = Ports::open(&options.listen, limits).await?;
     let (ready_file, discover_interval) = (options.listen.ready_file.clone(), options.probe.discover_interval);
+    let (run_dir, unannounced) = (options.probe.run_dir.clone(), options.probe.unannounced);
     let opened = tokio::select! {
         opened = opening::open(options, shutdown.clone()) => opened?,
         // For instance while another collector still holds the probe.
@@ -65,12 +67,21 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
     // The first tables that are published hold the node's own addresses, or pods would be cut off from their kubelet.
     let watch = Watch::start(discover_interval).await.context("interfaces cannot be watched")?;
     let served = opened.served.clone();
+    // After the probe's lock is taken: of two collectors on a node, that one answers the CNI plugin.
+    let announcements = announcements::bind(&run_dir)?;
 
     let (sighting_sender, sightings) = served.metrics.queues.bounded("sightings", SIGHTINGS);
     let (started_sender, started) = oneshot::channel();
     let (deliveries, delivered) = inlet::deliveries(&served.metrics.queues);
     let mut threads = ThreadGroup::default();
-    let interfaces = Interfaces { own_addresses: watch.own_addresses().clone(), sightings };
+    let (announced_sender, announced) = served.metrics.queues.bounded("announcements", announcements::AT_ONCE);
+    let interfaces = Interfaces {
+        own_addresses: watch.own_addresses().clone(),
+        sightings,
+        announced,
+        claims: ClaimFolder::of(&run_dir),
+        unannounced,
+    };
     threads::start(opened, &mut threads, interfaces, delivered, started_sender, &shutdown)?;
     // Ports end after the threads: until then they say how the collector is.
     let (ports_end, mut addresses) = (Shutdown::new(), ports.addresses()?);
@@ -94,6 +105,7 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
     }
     drop(deliveries);
     tasks.spawn("interfaces", interfaces::watch(watch, discover_interval, sighting_sender, ports_end.clone()));
+    tasks.spawn("announcements", announcements::serve(announcements, announced_sender, ports_end.clone()));
     for (port, address) in &addresses {
         tracing::info!(port, %address, "serving");
     }

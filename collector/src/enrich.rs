@@ -2,8 +2,8 @@
 //!
 //! Of our probe's: by owner id, as the kernel had it, with the labels of the snapshot that decided. The end whose
 //! interface decided is known by that interface, whatever the packet claims. Where the kernel and the snapshots disagree
-//! on who owns an address, the row says so; it is never corrected silently. Of another system's: as that system names
-//! them, with nothing added.
+//! on who owns an address, the row says so; it is never corrected silently. A pod that the kernel did not know is named if
+//! it is known by now who had its address then. Of another system's: as that system names them, with nothing added.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -15,6 +15,7 @@ use netverdict_policy::{
 };
 
 use crate::{
+    address_history::AddressHistory,
     meaning::{Catalogue, SnapshotState},
     observation::{ClaimedEnd, ClaimedEnds, Decider, Ends, FlowTuple, Observation, OwnerEnds, ReasonSource},
 };
@@ -72,9 +73,9 @@ enum Who {
 }
 
 impl Enricher {
-    pub fn ends(&mut self, catalogue: &Catalogue, observation: &Observation) -> EndRows {
+    pub fn ends(&mut self, catalogue: &Catalogue, history: &AddressHistory, observation: &Observation) -> EndRows {
         match &observation.ends {
-            Ends::Owners(owners) => self.owned(catalogue, observation, owners),
+            Ends::Owners(owners) => self.owned(catalogue, history, observation, owners),
             Ends::Claimed(ends) => self.claimed(ends),
         }
     }
@@ -102,7 +103,13 @@ impl Enricher {
         row
     }
 
-    fn owned(&mut self, catalogue: &Catalogue, observation: &Observation, owners: &OwnerEnds) -> EndRows {
+    fn owned(
+        &mut self,
+        catalogue: &Catalogue,
+        history: &AddressHistory,
+        observation: &Observation,
+        owners: &OwnerEnds,
+    ) -> EndRows {
         let (revision, spoofed) = match &observation.decider {
             Decider::Tables { revision, reason, .. } => {
                 (*revision, matches!(reason, ReasonSource::Kernel { reason: Reason::SpoofedSource, .. }))
@@ -122,10 +129,16 @@ impl Enricher {
             owner => Who::Owner(owner),
         };
         let newest = catalogue.seen_by(observation.last_ns);
+        let is_contradicted = |owner, address| match catalogue.owner(owner).map(|owner| &**owner) {
+            Some(Owner::Pod { uid, .. }) => history.contradicts(address, observation.last_ns, uid),
+            Some(Owner::Node { .. } | Owner::Service { .. }) | None => false,
+        };
+        let disagrees =
+            |owner, address| disagrees(catalogue, state, newest, owner, address) || is_contradicted(owner, address);
         let identity_window_open = owners.unknown_pod
             || owners.endpoint == OwnerId::NOBODY
-            || disagrees(catalogue, state, newest, peer_owner, peer_address)
-            || (!spoofed && disagrees(catalogue, state, newest, owners.endpoint, endpoint_address));
+            || disagrees(peer_owner, peer_address)
+            || (!spoofed && disagrees(owners.endpoint, endpoint_address));
         let subject = match &endpoint {
             Who::Owner(owner) => catalogue.owner(*owner).and_then(|owner| pod_key(owner)),
             Who::Bound(key, _) => Some(key.clone()),
@@ -138,7 +151,11 @@ impl Enricher {
         let peer_end = PeerEnd { owner: peer_owner, address: peer_address, pod };
         let endpoint_row = self.row(catalogue, state, endpoint, endpoint_address, 0);
         let asked_port = if direction == Direction::Egress { destination_port } else { 0 };
-        let peer_row = self.row(catalogue, state, peer, peer_address, asked_port);
+        let known_since = unknown_peer(observation).and_then(|address| history.owner(address, observation.last_ns));
+        let peer_row = match known_since {
+            Some(pod) => Arc::new(known_since_row(state.map(|state| &**state), peer_address, pod)),
+            None => self.row(catalogue, state, peer, peer_address, asked_port),
+        };
         let (source, destination) = match direction {
             Direction::Egress => (endpoint_row, peer_row),
             Direction::Ingress => (peer_row, endpoint_row),
@@ -178,6 +195,16 @@ impl Enricher {
     pub fn forget(&mut self) {
         self.cache.clear();
     }
+}
+
+/// The address of a peer that the kernel took for a pod that nobody knows.
+pub fn unknown_peer(observation: &Observation) -> Option<IpAddr> {
+    let Ends::Owners(OwnerEnds { source, destination, unknown_pod: true, .. }) = &observation.ends else { return None };
+    let (owner, address) = match observation.flow.direction {
+        Direction::Egress => (destination, observation.flow.destination),
+        Direction::Ingress => (source, observation.flow.source),
+    };
+    (*owner == OwnerId::NOBODY).then_some(address)
 }
 
 /// The end whose interface decided.
@@ -272,7 +299,23 @@ fn fill_pod(row: &mut EndpointRow, state: Option<&SnapshotState>, key: &ObjectKe
     row.pod.clone_from(&key.name);
     uid.clone_into(&mut row.pod_uid);
     let Some(state) = state else { return };
-    let Some(pod) = pod(state, key, uid) else { return };
+    if let Some(pod) = pod(state, key, uid) {
+        describe_pod(row, state, pod);
+    }
+}
+
+/// A pod that was not in the snapshot that decided, as it was when it became known.
+fn known_since_row(state: Option<&SnapshotState>, address: IpAddr, pod: &Pod) -> EndpointRow {
+    let identity = state.and_then(|state| state.peer(address)).map_or(0, |peer| peer.identity.0);
+    let mut row = EndpointRow { identity, ..EndpointRow::default() };
+    fill_pod(&mut row, None, &pod.key(), &pod.uid);
+    if let Some(state) = state {
+        describe_pod(&mut row, state, pod);
+    }
+    row
+}
+
+fn describe_pod(row: &mut EndpointRow, state: &SnapshotState, pod: &Pod) {
     row.labels.clone_from(&pod.labels);
     row.service_account.clone_from(&pod.service_account);
     row.node.clone_from(&pod.node);

@@ -20,6 +20,8 @@ pub enum Part {
     Publish,
     /// Interfaces and their programs.
     Attach,
+    /// Interfaces that are not judged by policy: of no known pod, or not covered.
+    Unbound,
     /// The write-ahead log.
     Log,
     /// Parquet files.
@@ -27,7 +29,8 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Self; 6] = [Self::Start, Self::Source, Self::Publish, Self::Attach, Self::Log, Self::Store];
+    pub const ALL: [Self; 7] =
+        [Self::Start, Self::Source, Self::Publish, Self::Attach, Self::Unbound, Self::Log, Self::Store];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -35,17 +38,19 @@ impl Part {
             Self::Source => "source",
             Self::Publish => "publish",
             Self::Attach => "attach",
+            Self::Unbound => "unbound",
             Self::Log => "log",
             Self::Store => "store",
         }
     }
 
-    /// Whether a problem means that the node should not be relied on. A broken manifest keeps its last good objects; a
-    /// record that cannot be written is data being lost.
+    /// Whether a problem means that the node should not be relied on. A broken manifest keeps its last good objects; an
+    /// endpoint that is not ready is denied, and one pod must not make the node unready; a record that cannot be written is
+    /// data being lost.
     pub const fn effect(self) -> Effect {
         match self {
             Self::Start | Self::Publish | Self::Attach | Self::Log | Self::Store => Effect::Unready,
-            Self::Source => Effect::Warning,
+            Self::Source | Self::Unbound => Effect::Warning,
         }
     }
 }

@@ -14,8 +14,9 @@
 //! [`pipeline`] is pure and the same for live rings, for the write-ahead log after a crash, and for a recorded file.
 //! Everything that touches a clock, a file, a socket or the kernel is around it.
 
+pub mod address_history;
 pub mod admin;
-pub mod aggregate;
+mod aggregate;
 pub mod attribute;
 pub mod batch;
 pub mod clock;

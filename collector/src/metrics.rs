@@ -85,6 +85,8 @@ pub struct Metrics {
     map_used: Family<MapLabel, Gauge>,
     map_limit: Family<MapLabel, Gauge>,
     pub endpoints: Gauge,
+    pub unbound: Gauge,
+    pub uncovered: Gauge,
     pub snapshot: Gauge,
     pub revision: Gauge,
     pub policies: Gauge,
@@ -130,6 +132,8 @@ impl Metrics {
             map_used: Family::default(),
             map_limit: Family::default(),
             endpoints: Gauge::default(),
+            unbound: Gauge::default(),
+            uncovered: Gauge::default(),
             snapshot: Gauge::default(),
             revision: Gauge::default(),
             policies: Gauge::default(),
@@ -177,7 +181,18 @@ impl Metrics {
         r.register("troubles", "Present problems, by part; /readyz names them", self.troubles.clone());
         r.register_with_unit("ring_used", "Bytes waiting in a ring", Unit::Bytes, self.ring_used.clone());
         r.register_with_unit("ring_size", "Size of a ring", Unit::Bytes, self.ring_size.clone());
-        r.register("endpoints", "Interfaces with programs attached", self.endpoints.clone());
+        r.register("endpoints", "Interfaces with programs attached that are bound to a pod", self.endpoints.clone());
+        r.register(
+            "unbound_endpoints",
+            "Interfaces with programs attached that are not ready for longer than a start takes: of no known pod, or \
+             without tables",
+            self.unbound.clone(),
+        );
+        r.register(
+            "uncovered_interfaces",
+            "Interfaces of pods that no program covers, such as macvlan and devices of the host",
+            self.uncovered.clone(),
+        );
         r.register("snapshot_number", "Number of the policy snapshot in force", self.snapshot.clone());
         r.register("policies", "Policies in the snapshot in force", self.policies.clone());
         r.register("pods", "Pods in the snapshot in force", self.pods.clone());

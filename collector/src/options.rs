@@ -163,6 +163,15 @@ pub struct ProbeArguments {
     /// Time between full scans of the node's interfaces, in addition to the kernel's notifications about single ones.
     #[arg(long, env = "NETVERDICT_DISCOVER_INTERVAL", default_value = "1s", value_parser = positive_duration, value_name = "TIME")]
     pub discover_interval: Duration,
+    /// Runtime directory: the socket that netverdict-cni asks, and what it has written down. On a file system that a
+    /// reboot empties.
+    #[arg(long, env = "NETVERDICT_RUN_DIR", default_value = "/run/netverdict", value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// What an interface is taken for whose other end is in a network namespace that has no process yet and that
+    /// netverdict-cni has not announced: a pod's (attach), so that a pod's first packet is judged also without the plugin,
+    /// or not (ignore), where other software has such namespaces. Once a process of a pod is there, it is a pod's.
+    #[arg(long, env = "NETVERDICT_UNANNOUNCED", value_enum, default_value_t = Unannounced::Attach)]
+    pub unannounced: Unannounced,
 }
 
 /// Files that are written.
@@ -257,6 +266,12 @@ impl From<ModeArgument> for ModeName {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Unannounced {
+    Attach,
+    Ignore,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FsyncArgument {
     None,
     Interval,
@@ -279,6 +294,8 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
         max_pairs,
         lock_wait,
         discover_interval,
+        run_dir,
+        unannounced,
     } = probe;
     let StorageOptions { data_dir, state_dir, flush_after, flush_rows, disk_cap, fsync, repeat_window } = storage;
     let ListenOptions { admin_address, rows_address, token_file, rows_tls_cert, rows_tls_key, ready_file } = listen;
@@ -309,6 +326,8 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
         ("max-pairs", max_pairs.to_string()),
         ("lock-wait", format!("{lock_wait:?}")),
         ("discover-interval", format!("{discover_interval:?}")),
+        ("run-dir", path(run_dir)),
+        ("unannounced", format!("{unannounced:?}").to_lowercase()),
         ("data-dir", path(data_dir)),
         ("state-dir", path(state_dir)),
         ("flush-after", format!("{flush_after:?}")),

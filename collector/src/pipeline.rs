@@ -4,6 +4,7 @@
 //! It reads no clock, no file and no kernel: the same inputs give the same rows, whether they come from the rings, from
 //! the write-ahead log after a crash, or from a recorded file.
 
+mod held;
 mod row;
 
 use std::collections::BTreeMap;
@@ -11,14 +12,18 @@ use std::collections::BTreeMap;
 use netverdict_flowlog::row::{FlowRow, GapCause, GapRow, LaneName, Row};
 use serde::{Deserialize, Serialize};
 
-use self::row::RowTemplate;
+use self::{
+    held::{Counted, Held},
+    row::RowTemplate,
+};
 use crate::{
+    address_history::AddressHistory,
     aggregate::Aggregate,
     attribute::Attributor,
     batch::{ForeignBatch, RingBatch},
     clock,
     dedup::Dedup,
-    enrich::Enricher,
+    enrich::{Enricher, unknown_peer},
     input::{Input, Session},
     meaning::Catalogue,
     observation::{EventId, ForeignRecord, Observation, Origin},
@@ -67,6 +72,8 @@ pub struct Reports {
 pub struct Pipeline {
     session: Option<Session>,
     catalogue: Catalogue,
+    history: AddressHistory,
+    held: Held,
     enricher: Enricher,
     attributor: Attributor,
     aggregate: Aggregate,
@@ -87,6 +94,8 @@ impl Pipeline {
         Self {
             session,
             catalogue: Catalogue::default(),
+            history: AddressHistory::default(),
+            held: Held::default(),
             enricher: Enricher::default(),
             attributor: Attributor::default(),
             aggregate: Aggregate::new(window_ns),
@@ -106,7 +115,9 @@ impl Pipeline {
             Input::Meanings(meanings) => self.catalogue.learn(meanings),
             Input::Snapshot(state) => {
                 self.newest = self.newest.max(state.revision);
+                self.history.learn(&state);
                 self.catalogue.announce(state);
+                self.write_held(0, rows);
             }
             Input::Published { number, revision } => {
                 self.newest = revision;
@@ -128,6 +139,7 @@ impl Pipeline {
 
     /// Closes the windows that have ended by `boot_time`, and appends the gaps that were found.
     pub fn tick(&mut self, boot_time: u64, rows: &mut Vec<Row>) {
+        self.write_held(boot_time, rows);
         let mut flows = Vec::new();
         self.aggregate.expire(boot_time, &mut flows);
         append(flows, rows);
@@ -136,6 +148,7 @@ impl Pipeline {
 
     /// Appends everything that is held back: afterwards the rows account for every input taken so far.
     pub fn flush(&mut self, rows: &mut Vec<Row>) {
+        self.write_held(u64::MAX, rows);
         let mut flows = Vec::new();
         self.aggregate.flush(&mut flows);
         append(flows, rows);
@@ -172,6 +185,7 @@ impl Pipeline {
     }
 
     fn begin(&mut self, session: Session, rows: &mut Vec<Row>) {
+        self.write_held(u64::MAX, rows);
         let mut flows = Vec::new();
         self.aggregate.close_all(&mut flows);
         append(flows, rows);
@@ -220,18 +234,57 @@ impl Pipeline {
             self.tally.repeated += 1;
             return;
         };
-        let row = self.row(template, ingest_ns, Some(seq), observation);
-        match event.lane {
-            LaneName::Denied => {
-                self.aggregate.expire(boot_time, flows);
-                self.aggregate.take(observation, row, flows);
+        if event.lane == LaneName::Denied {
+            self.aggregate.expire(boot_time, flows);
+        }
+        if unknown_peer(observation).is_some_and(|address| self.history.owner(address, observation.last_ns).is_none()) {
+            let counted = Counted { ingest_ns, seq, boot_time, observation: observation.clone() };
+            if let Some(oldest) = self.held.push(counted) {
+                self.write(template, &oldest, flows);
             }
-            LaneName::Flow => flows.push(row),
+            return;
+        }
+        self.write_event(template, ingest_ns, seq, observation, flows);
+    }
+
+    /// Writes those of the held events that have been for long enough at `boot_time`, or whose ends are known by now.
+    fn write_held(&mut self, boot_time: u64, rows: &mut Vec<Row>) {
+        if self.held.is_empty() {
+            return;
+        }
+        let Some(template) = self.session.as_ref().map(RowTemplate::new) else { return };
+        let history = &self.history;
+        let is_known = |observation: &Observation| {
+            unknown_peer(observation).is_some_and(|address| history.owner(address, observation.last_ns).is_some())
+        };
+        let due = self.held.take_due(boot_time, is_known);
+        let mut flows = Vec::new();
+        due.iter().for_each(|event| self.write(&template, event, &mut flows));
+        append(flows, rows);
+    }
+
+    fn write(&mut self, template: &RowTemplate, event: &Counted, flows: &mut Vec<FlowRow>) {
+        let Counted { ingest_ns, seq, boot_time: _, observation } = event;
+        self.write_event(template, *ingest_ns, *seq, observation, flows);
+    }
+
+    fn write_event(
+        &mut self,
+        template: &RowTemplate,
+        ingest_ns: i64,
+        seq: u64,
+        observation: &Observation,
+        flows: &mut Vec<FlowRow>,
+    ) {
+        let row = self.row(template, ingest_ns, Some(seq), observation);
+        match row.lane {
+            Some(LaneName::Denied) => self.aggregate.take(observation, row, flows),
+            Some(LaneName::Flow) | None => flows.push(row),
         }
     }
 
     fn row(&mut self, template: &RowTemplate, ingest_ns: i64, seq: Option<u64>, observation: &Observation) -> FlowRow {
-        let ends = self.enricher.ends(&self.catalogue, observation);
+        let ends = self.enricher.ends(&self.catalogue, &self.history, observation);
         let attributed = self.attributor.attribute(&self.catalogue, observation, &ends);
         template.row(ingest_ns, seq, observation, ends, attributed)
     }

@@ -154,6 +154,7 @@ async fn status(State(port): State<Port>) -> Json<CollectorStatus> {
     let Served { store, session, health, metrics, token: _ } = &*port.served;
     let mut publish_errors = health.of(Part::Publish);
     publish_errors.extend(health.of(Part::Attach));
+    publish_errors.extend(health.of(Part::Unbound));
     Json(CollectorStatus {
         node: session.node.to_string(),
         boot_id: session.boot_id.to_string(),

@@ -54,7 +54,9 @@ impl SimulatedNode {
 
     pub(crate) fn of(snapshot: Snapshot, number: u64, revision: u64) -> Self {
         let snapshot = Arc::new(snapshot);
-        let mut compiler = netverdict_policy::Compiler::new("n", IdFloor::default());
+        // As of one compiler: no owner's id is another's in another state.
+        let floor = IdFloor { owner: 1_000 * u32::try_from(number).unwrap(), ..IdFloor::default() };
+        let mut compiler = netverdict_policy::Compiler::new("n", floor);
         let change = compiler.compile(&snapshot);
         let state = SnapshotState::from(WholeState {
             number,

@@ -47,6 +47,9 @@ pub struct WhyEnd {
     /// When the pod was deleted; `None` where it is still there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<DateTime<Utc>>,
+    /// Of a node: the pods on its network, any of which this may have been.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<String>,
 }
 
 /// What came of packets between the same ends over another protocol or family.
@@ -98,6 +101,10 @@ pub struct WhyPoint {
     /// A packet could not have got here, for the source's end denied it; what this end would have said.
     pub hypothetical: bool,
     pub identity_window_open: bool,
+    /// Whom this end took the other one for, where the other one's own node knows better: who it is follows from its
+    /// interface there, from its address here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mistaken_for: Option<String>,
 }
 
 /// A policy's part in a decision, with its text as it stood.
@@ -116,8 +123,30 @@ pub struct Decider {
     pub role: String,
     /// The object as it stood; empty where it is not on record.
     pub text: String,
+    /// The state of the object that decided; `None` where it is not on record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Revision>,
     /// What has become of it since.
     pub since: Since,
+}
+
+/// A state of a policy: whose write it is, and where it came into force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Empty for an object of a file.
+    pub resource_version: String,
+    /// The program that last wrote what decides; empty where it is not known.
+    pub author: String,
+    /// When it did, by the API server's clock.
+    pub changed: Option<DateTime<Utc>>,
+    /// When the object was made, by the API server's clock.
+    pub created: Option<DateTime<Utc>>,
+    /// Where the state was read from: a file's name, or api.
+    pub origin: String,
+    /// Node that recorded it; the deciding one, where that is known.
+    pub node: String,
+    /// Since when it was in force on the node.
+    pub in_force: DateTime<Utc>,
 }
 
 /// What has become of a policy since it decided.

@@ -4,6 +4,7 @@
 //! Reading fails rather than guesses: a pod without the ports that it had would be judged wrongly. Policies are not here:
 //! their rows hold the object as YAML, which `netverdict-manifest` writes and reads.
 
+use chrono::DateTime;
 use netverdict_policy::{
     model::{ContainerPort, Namespace, Node, Phase, Pod, Service, ServicePort, Workload},
     tables::OwnerId,
@@ -84,6 +85,8 @@ pub fn pod_row(pod: &Pod, owner: OwnerId, head: ChangeHead) -> EndpointChangeRow
         terminating,
         service_account,
         workload,
+        started,
+        ended,
     } = pod.clone();
     let (workload_kind, workload) = workload.map(|Workload { kind, name }| (kind, name)).unwrap_or_default();
     EndpointChangeRow {
@@ -103,6 +106,8 @@ pub fn pod_row(pod: &Pod, owner: OwnerId, head: ChangeHead) -> EndpointChangeRow
         workload,
         phase: phase_name(phase).to_owned(),
         terminating,
+        started_time: started.and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
+        ended_time: ended.and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
         ..EndpointChangeRow::default()
     }
 }
@@ -130,6 +135,8 @@ pub fn pod(row: EndpointChangeRow) -> Result<Pod, Unreadable> {
         terminating: row.terminating,
         service_account: row.service_account,
         workload: (!row.workload.is_empty()).then_some(Workload { kind: row.workload_kind, name: row.workload }),
+        started: row.started_time.map(|time| time.timestamp()),
+        ended: row.ended_time.map(|time| time.timestamp()),
     })
 }
 
@@ -219,7 +226,6 @@ mod tests {
             namespace: "shop".into(),
             name: "web".into(),
             uid: "uid".into(),
-            // Not on record: only binding asks for it.
             cgroup_uid: String::new(),
             labels: BTreeMap::from([("app".into(), "web".into())]),
             addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
@@ -230,6 +236,8 @@ mod tests {
             terminating: true,
             service_account: "default".into(),
             workload: Some(Workload { kind: "Deployment".into(), name: "web".into() }),
+            started: Some(1_700_000_000),
+            ended: Some(1_700_000_001),
         }
     }
 

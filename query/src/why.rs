@@ -123,7 +123,14 @@ async fn on_record(history: &History, attempt: &Attempt, notes: &Arc<Notes>) -> 
     }
     points.sort_by_key(|point| point.point != SOURCE_EGRESS);
     let newest = compare_with_newest(history, Some(attempt.node()), &flow, &mut points, notes).await?;
-    let (source, destination) = attempt.ends();
+    let (mut source, mut destination) = attempt.ends();
+    if attempt.nodes().iter().any(Option::is_some)
+        && let Some(then) = state::rebuild(history, Some(attempt.node()), Moment::At(attempt.time()), notes).await?
+    {
+        for (end, node) in [&mut source, &mut destination].into_iter().zip(attempt.nodes()) {
+            end.candidates = node.map(|node| evaluated::on_network_of(&then, node)).unwrap_or_default();
+        }
+    }
     Ok(Parts {
         points,
         source,

@@ -2,5 +2,7 @@
 //!
 //! `NETVERDICT_LIVE_CLUSTER` says that the programs of a cluster are there; `cargo xtask test cluster-live` builds them.
 
+mod first_packet;
+mod probes;
 mod story;
 mod world;

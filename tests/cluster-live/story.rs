@@ -2,29 +2,13 @@
 //! allowed, by namespace and label, and the other is told how near it came.
 
 use serde_json::{Value, json};
-use xtask::cluster::Shape;
+use xtask::{
+    cluster::{Attempt, Shape},
+    demo::cluster::{ALLOW, DEFAULT_DENY, WORKLOADS},
+};
 
-use crate::world::{Attempt, World};
+use crate::world::World;
 
-const WORKLOADS: &str = include_str!("workloads.yaml");
-const DEFAULT_DENY: &str = "
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {namespace: default, name: default-deny-ingress}
-spec: {podSelector: {}, policyTypes: [Ingress]}
-";
-const ALLOW: &str = "
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {namespace: default, name: allow-lol-yahoo-lol-default}
-spec:
-  podSelector: {matchLabels: {app: lol-default}}
-  policyTypes: [Ingress]
-  ingress:
-    - from:
-        - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: yahoo}}
-          podSelector: {matchLabels: {app: lol-yahoo}}
-";
 const PORT: u16 = 8080;
 
 #[test]

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use serde_json::Value;
 use xtask::{
-    cluster::{Cluster, Product, Shape},
+    cluster::{Attempt, Cluster, Product, Shape},
     services::wait,
     setup,
 };
@@ -16,14 +16,6 @@ pub(crate) struct World {
     // Dropped in this order: the product ends before its cluster.
     pub(crate) product: Product,
     pub(crate) cluster: Cluster,
-}
-
-/// How a connection fared, as its client saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Attempt {
-    Answered,
-    /// Silence: neither an answer nor a refusal.
-    TimedOut,
 }
 
 impl World {
@@ -62,9 +54,7 @@ impl World {
 
     /// The only pod with a label.
     pub(crate) fn pod(&self, selector: &str) -> String {
-        let pods = self.pods(selector);
-        assert_eq!(pods.len(), 1, "{selector}: {pods:?}");
-        pods.into_iter().next().expect("one")
+        self.cluster.pod(selector).expect("one pod")
     }
 
     /// Both addresses of an object: of a pod's `podIPs`, of a Service's `clusterIPs`.
@@ -78,17 +68,7 @@ impl World {
 
     /// A TCP connection from a pod.
     pub(crate) fn connect(&self, from: &str, to: IpAddr, port: u16) -> Attempt {
-        let (namespace, pod) = from.split_once('/').expect("namespace/name");
-        let to = std::net::SocketAddr::new(to, port).to_string();
-        let mut kubectl = self.cluster.kubectl();
-        kubectl.args(["-n", namespace, "exec", pod, "--", "/agnhost", "connect", "--timeout=1s", &to]);
-        let done = kubectl.output().expect("kubectl starts");
-        let said = String::from_utf8_lossy(&done.stderr);
-        match (done.status.success(), said.contains("TIMEOUT")) {
-            (true, _) => Attempt::Answered,
-            (false, true) => Attempt::TimedOut,
-            (false, false) => panic!("{from} to {to}: {said}"),
-        }
+        self.cluster.connect(from, to, port).expect("an attempt")
     }
 
     /// Waits until attempts fare so: a policy takes a moment to come into force.

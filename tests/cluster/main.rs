@@ -2,8 +2,11 @@
 //!
 //! `NETVERDICT_KUBERNETES` names a folder with `kube-apiserver` and `etcd`; `cargo xtask test cluster` builds them.
 
+mod follower;
+mod proxy;
 mod server;
 mod sources;
+mod watch;
 
 use serde_json::{Value, json};
 

@@ -10,7 +10,10 @@ use netverdict_policy::model::{ObjectKey, PolicyKey};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::{SHOP, server::Server};
+use crate::{
+    SHOP,
+    server::{NETWORK_POLICY, Server},
+};
 
 struct Sources {
     cluster: Cluster,
@@ -93,7 +96,7 @@ fn what_vanished_between_two_lists_is_deleted_and_the_rest_is_not_read_again() {
     sources.list(&server);
     let before = sources.state().expect("in sync").snapshot;
     assert!(before.policies.contains_key(&policy("default-deny")));
-    server.delete_network_policy("db", "default-deny");
+    server.delete(NETWORK_POLICY, "db", "default-deny");
     sources.list(&server);
     let after = sources.state().expect("in sync").snapshot;
     assert!(!after.policies.contains_key(&policy("default-deny")));

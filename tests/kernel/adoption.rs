@@ -151,13 +151,18 @@ fn interface_that_was_deleted_meanwhile_is_removed() {
 }
 
 #[test]
-fn binding_holds_against_another_pod_and_ends_with_detach() {
+fn a_binding_ends_with_detach_and_a_later_uid_takes_its_place() {
     let Some(mut node) = Node::start(Mode::Enforce, &["shop/web", "db/pg"]) else { return };
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
     node.publish_and_attach(&Plan::new(1, node.topology.pods()).isolate("db/pg").complete());
-    let mut other = node.bound(&web);
+    let right = node.bound(&web);
+    let mut other = right.clone();
     other.pod_uid = "another".to_owned();
-    assert!(matches!(node.probe().attach(&other), Err(ProbeError::BoundToOther { .. })));
+    node.probe().attach(&other).unwrap();
+    assert!(!node.probe().is_ready(right.ifindex).unwrap(), "nobody has tables for the other pod");
+    assert_eq!(node.probe().bindings().find(|bound| bound.ifindex == right.ifindex), Some(&other));
+    node.probe().attach(&right).unwrap();
+    assert!(node.probe().is_ready(right.ifindex).unwrap());
     let mut nowhere = node.bound(&web);
     nowhere.ifindex = u32::from(u16::MAX);
     assert!(matches!(node.probe().attach(&nowhere), Err(ProbeError::NoInterface { .. })));

@@ -34,7 +34,7 @@ fn snapshot(pods: &[PodNetwork]) -> Snapshot {
 }
 
 #[test]
-fn interface_is_found_with_its_namespace_and_addresses_and_bound_by_address() {
+fn interface_is_found_with_its_namespace_and_addresses_and_bound_by_uid() {
     let Some(node) = Node::start(Mode::Observe, &["shop/web", "db/pg"]) else { return };
     let (web, pg) = (node.pod("shop/web"), node.pod("db/pg"));
     let found = node.discovered(&web);
@@ -44,10 +44,14 @@ fn interface_is_found_with_its_namespace_and_addresses_and_bound_by_address() {
     assert_ne!(found.netns_cookie, node.discovered(&pg).netns_cookie);
     assert_eq!(found, node.discovered(&web), "another look sees the same");
 
-    let bound = bind(&found, &snapshot(node.topology.pods())).expect("one pod has its addresses");
+    assert!(!found.has_processes);
+    let bound = bind(&found, &uid(&web), &snapshot(node.topology.pods())).expect("the cluster has it");
     assert_eq!((bound.pod, bound.pod_uid, bound.ifindex), (key(&web), uid(&web), found.ifindex));
     assert_eq!(bound.own_addresses.len(), 3, "both families and the link-local one");
-    assert_eq!(bind(&found, &snapshot(&[pg])), None, "the cluster does not know it yet");
+    assert_eq!(bind(&found, &uid(&web), &snapshot(&[pg])), None, "the cluster does not know it yet");
+    let there = discover::behind(&web.path()).unwrap();
+    assert_eq!((there.netns_cookie, there.found), (found.netns_cookie, vec![found]), "as the CNI plugin sees it");
+    assert!(discover::behind(&PathBuf::from("/dev/null")).is_err());
 }
 
 #[test]
@@ -58,15 +62,16 @@ fn processes_in_a_pods_cgroup_say_whose_the_interface_is() {
     let Some(_process) = PodProcess::start(&web, known) else { return };
     let found = node.discovered(&web);
     assert_eq!(found.pod_uid.as_deref(), Some(known));
+    assert!(found.has_processes);
     assert_eq!(node.discovered(&pg).pod_uid, None);
 
-    // The addresses are those of shop/web, but the process belongs to another pod, which takes precedence.
+    // The addresses are those of shop/web, which says nothing: an address may still be known as its last owner's.
     let mut cluster = snapshot(node.topology.pods());
-    assert_eq!(bind(&found, &cluster), None);
+    assert_eq!(bind(&found, known, &cluster), None);
     let mut pod = Pod::clone(&cluster.pods[&key(&pg)]);
     pod.uid = known.to_owned();
     cluster.pods.insert(key(&pg), Arc::new(pod));
-    assert_eq!(bind(&found, &cluster).expect("by uid").pod, key(&pg));
+    assert_eq!(bind(&found, known, &cluster).expect("by uid").pod, key(&pg));
 }
 
 #[test]
@@ -98,6 +103,57 @@ fn watch_reports_existing_interfaces_then_changes() {
             }
         };
         tokio::time::timeout(PATIENCE, gone).await.expect("it is told that the interface is gone");
+    });
+}
+
+#[test]
+fn an_interface_that_leaves_its_bridge_is_still_there() {
+    let Some(mut node) = Node::start(Mode::Observe, &["shop/web"]) else { return };
+    let web = node.pod("shop/web");
+    block_on(async {
+        let mut watch = Watch::start(Duration::from_secs(3_600)).await.unwrap();
+        let first = found(&mut watch, &web.host_interface).await;
+        ip(&["link", "set", &web.host_interface, "nomaster"]);
+        // Events come in order: what is told of the next interface comes after what is told of this one.
+        let next = node.topology.pod("db/pg").unwrap();
+        let told = async {
+            loop {
+                match watch.next().await.unwrap() {
+                    Sighting::Found(found) if found.name == next.host_interface => return,
+                    sighting => assert_ne!(sighting, Sighting::Gone { ifindex: first.ifindex }),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("the next interface is told");
+    });
+}
+
+#[test]
+fn interfaces_of_a_pod_that_no_program_covers_are_told() {
+    let Some(node) = Node::start(Mode::Observe, &["shop/web"]) else { return };
+    let web = node.pod("shop/web");
+    let bridge = node.topology.bridge();
+    let made = Command::new("ip").args(["link", "add", "nvkmac", "link", &bridge, "type", "macvlan"]).status().unwrap();
+    if !made.success() {
+        return skip("this kernel has no macvlan").unwrap_or(());
+    }
+    ip(&["link", "set", "nvkmac", "netns", &web.network_namespace]);
+    ip(&["-n", &web.network_namespace, "link", "set", "nvkmac", "up"]);
+    let uid = "7c6f5a0e-54a1-4f8c-9d3e-1f2a3b4c5d6e";
+    let Some(_process) = PodProcess::start(&web, uid) else { return };
+    block_on(async {
+        let mut watch = Watch::start(Duration::from_millis(50)).await.unwrap();
+        let told = async {
+            loop {
+                if let Sighting::Uncovered(uncovered) = watch.next().await.unwrap()
+                    && let Some(one) = uncovered.into_iter().find(|one| one.pod_uid == uid)
+                {
+                    return one;
+                }
+            }
+        };
+        let told = tokio::time::timeout(PATIENCE, told).await.expect("it is told");
+        assert_eq!((told.interface.as_str(), told.kind), ("nvkmac", "macvlan"), "and not eth0, which is covered");
     });
 }
 

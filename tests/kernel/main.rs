@@ -7,6 +7,7 @@
 mod adoption;
 mod compiled;
 mod discovery;
+mod guarding;
 mod judging;
 mod node;
 mod publishing;

@@ -10,3 +10,4 @@ mod foreign;
 mod node;
 mod own_node;
 mod refused;
+mod unbound;

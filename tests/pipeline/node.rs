@@ -56,6 +56,7 @@ impl Node {
             topology.pod(pod).expect("a pod");
         }
         let place = RunFolder::new(&name).expect("a place");
+        topology.pods().iter().for_each(|pod| place.announce(pod).expect("announced"));
         let node = Self { query: None, collector: None, topology, place, addresses: Default::default() };
         fs::create_dir_all(node.place.manifests()).expect("a folder for manifests");
         node.write_manifest("cluster.yaml", &node.cluster());
@@ -74,19 +75,31 @@ impl Node {
 
     /// Adds a pod without a bridge, and its manifest.
     pub(crate) fn add_routed_pod(&mut self, pod: &str) {
-        self.topology.routed_pod(pod).expect("a pod");
+        let network = self.topology.routed_pod(pod).expect("a pod");
+        self.place.announce(&network).expect("announced");
+        self.write_cluster();
+    }
+
+    /// Writes the manifests of all pods that there are now.
+    pub(crate) fn write_cluster(&self) {
         self.write_manifest("cluster.yaml", &self.cluster());
     }
 
     /// On the ports that an earlier collector had, if there was one.
     pub(crate) fn start_collector(&mut self, mode: &str, options: &[&str]) {
+        // Other namespaces of this machine are no pods of the node.
+        self.start_collector_with(mode, "ignore", options);
+    }
+
+    /// `unannounced`: what is done about namespaces that nobody announced.
+    pub(crate) fn start_collector_with(&mut self, mode: &str, unannounced: &str, options: &[&str]) {
         let any = || "127.0.0.1:0".to_owned();
         let (admin, rows) = match &self.addresses {
             (admin, _) if admin.is_empty() => (any(), any()),
             (admin, rows) => (admin.clone(), rows.clone()),
         };
         let mut command = self.place.collector(NODE, mode, &admin, &rows);
-        command.args(options);
+        command.args(["--unannounced", unannounced]).args(options);
         let collector = Serving::start(&self.place, "collector", command).expect("the collector serves");
         let address = |port| collector.address(port).expect("an address").to_owned();
         self.addresses = (address("admin"), address("rows"));
@@ -178,10 +191,12 @@ impl Node {
         for network in self.topology.pods() {
             let (namespace, name) = network.pod.split_once('/').expect("namespace/name");
             text.push_str(&format!(
-                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{app: {name}}}}}\n\
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, uid: {}, labels: {{app: {name}}}}}\n\
                  spec: {{nodeName: {NODE}, containers: [{{name: main}}]}}\n\
                  status: {{phase: Running, podIPs: [{{ip: {}}}, {{ip: \"{}\"}}]}}\n---\n",
-                network.v4, network.v6
+                network.uid(),
+                network.v4,
+                network.v6
             ));
         }
         text

@@ -29,6 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "netverdict-service",
         ],
     ),
+    ("netverdict-cni", &["netverdict-policy", "netverdict-probe"]),
     ("netverdict-query", &["netverdict-flowlog", "netverdict-manifest", "netverdict-policy", "netverdict-service"]),
     (
         "netverdict",
@@ -42,6 +43,7 @@ const NEVER_LINKED: &[(&str, &[&str], &str)] = &[
     ("netverdict-manifest", &["tokio", "kube", "arrow", "aya"], "it reads values, wherever they come from"),
     ("netverdict-cluster", &["arrow", "aya", "datafusion"], "the command line and the collector both link it"),
     ("netverdict-collector", &["datafusion", "sqlparser", "pgwire"], "it runs privileged, so it stays small"),
+    ("netverdict-cni", &["arrow", "kube", "reqwest", "clap"], "a kubelet starts it for every pod, so it stays small"),
     ("netverdict-query", &["aya", "kube", "rtnetlink"], "it holds no privilege"),
     ("netverdict-service", &["arrow", "datafusion", "kube", "aya"], "it knows nothing of flows, SQL or Kubernetes"),
     ("xtask", &["arrow", "datafusion", "aya", "tokio"], "a fresh clone builds it first"),

@@ -74,8 +74,9 @@ impl Node {
         probe.publish(0, &compiler.compile(&snapshot)).unwrap();
         let mut ifindexes = BTreeMap::new();
         for found in block_on(discover::scan()).unwrap() {
-            if topology.pods().iter().any(|pod| pod.host_interface == found.name) {
-                let endpoint = bind(&found, &snapshot).expect("its address is in the manifest");
+            if let Some(pod) = topology.pods().iter().find(|pod| pod.host_interface == found.name) {
+                let uid = &snapshot.pods[&key(pod)].uid;
+                let endpoint = bind(&found, uid, &snapshot).expect("it is in the manifest");
                 probe.attach(&endpoint).unwrap();
                 ifindexes.insert(endpoint.pod, endpoint.ifindex);
             }

@@ -1,6 +1,7 @@
 //! A whole real Kubernetes on this machine, for tests and for trying things out. Each node is a set of namespaces, and
 //! everything lies below `target/`.
 
+mod attempt;
 mod certificates;
 mod cgroups;
 mod control_plane;
@@ -21,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
 pub use self::{
+    attempt::Attempt,
     images::{Agnhost, REGISTRY, agnhost, worker_image},
     namespaces::Namespaces,
     plan::{Cni, Node, Plan, Proxy, Shape},

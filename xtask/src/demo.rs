@@ -1,6 +1,7 @@
 //! The demo: connections between pods are denied in the kernel, and a moment later `netverdict why` names the policy.
 //! Nothing is mocked: the probes, sockets, network namespaces and programs are those that users have.
 
+pub mod cluster;
 mod expected;
 mod shop;
 mod traffic;
@@ -54,12 +55,18 @@ pub struct Options {
     /// Replay the recorded events instead of attaching probes. This is the default without root or BPF.
     #[arg(long)]
     recorded: bool,
+    /// Tell a shorter story on a whole real Kubernetes, which is built from source the first time (minutes).
+    #[arg(long, conflicts_with_all = ["keep", "recorded", "record"])]
+    cluster: bool,
     /// Record the events of the probes to this file, and stop before the collector is killed.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["recorded", "keep"])]
     record: Option<PathBuf>,
 }
 
 pub fn run(options: &Options) -> Result<()> {
+    if options.cluster {
+        return cluster::run();
+    }
     let obstacle = match options.recorded {
         true => Some("asked for with --recorded".to_owned()),
         false => setup::network_tools().map_err(|error| format!("{error:#}")).and_then(|_| machine::kernel()).err(),
@@ -117,6 +124,9 @@ impl Shop<'_> {
         }
         shop::write_manifests(&self.folder.manifests(), &topology)?;
         println!("  {}", PODS.map(|(pod, port)| format!("{pod}:{port}")).join("  "));
+        for pod in topology.pods() {
+            self.folder.announce(pod)?;
+        }
         println!("  manifests and policies: {}", self.folder.manifests().display());
         let pods = topology.pods().to_vec();
         for pod in &pods {
@@ -176,6 +186,8 @@ impl Shop<'_> {
 
     fn collector(&self, admin: &str, rows: &str, record: Option<&Path>) -> Result<Serving> {
         let mut command = self.folder.collector(NODE, "enforce", admin, rows);
+        // Other namespaces of this machine are no pods of the shop.
+        command.args(["--unannounced", "ignore"]);
         if let Some(file) = record {
             command.arg("--record").arg(file);
         }

@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write as _,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -14,11 +15,12 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     command::{cargo, output, target},
     progress,
+    topology::PodNetwork,
 };
 
 /// How long a service may take to start, and to stop.
@@ -29,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct RunFolder {
     pub root: PathBuf,
     pins: PathBuf,
+    run_dir: PathBuf,
     programs: PathBuf,
 }
 
@@ -44,6 +47,8 @@ pub fn build() -> Result<()> {
         "--bin",
         "netverdict-collector",
         "--bin",
+        "netverdict-cni",
+        "--bin",
         "netverdict-query",
     ]);
     progress::cargo(&mut build, |_| {})
@@ -56,7 +61,15 @@ impl RunFolder {
         let root = std::env::temp_dir().join(&name);
         fs::create_dir_all(&root).with_context(|| format!("could not make {}", root.display()))?;
         let pins = Path::new("/sys/fs/bpf").join(name);
-        Ok(Self { root, pins, programs: target().join("debug") })
+        let run_dir = root.join("run");
+        Ok(Self { root, pins, run_dir, programs: target().join("debug") })
+    }
+
+    /// Pins and the runtime directory are where a node says, which has both file systems for itself.
+    pub fn of_node(name: &str, pins: &Path, run_dir: &Path) -> Result<Self> {
+        let mut folder = Self::new(name)?;
+        (folder.pins, folder.run_dir) = (pins.into(), run_dir.into());
+        Ok(folder)
     }
 
     pub fn manifests(&self) -> PathBuf {
@@ -69,6 +82,11 @@ impl RunFolder {
 
     pub fn state(&self) -> PathBuf {
         self.root.join("state")
+    }
+
+    /// Where the CNI plugin finds the collector.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
     }
 
     pub fn secret(&self) -> PathBuf {
@@ -108,6 +126,8 @@ impl RunFolder {
             .arg(self.state())
             .arg("--pin-root")
             .arg(self.pins())
+            .arg("--run-dir")
+            .arg(self.run_dir())
             .args(["--admin-address", admin, "--rows-address", rows]);
         command
     }
@@ -125,6 +145,32 @@ impl RunFolder {
             postgres,
         ]);
         command
+    }
+
+    /// Calls the CNI plugin as a container runtime does when a pod's network is there. It is how a collector learns whose a
+    /// namespace is that no process of a pod is in.
+    pub fn announce(&self, pod: &PodNetwork) -> Result<()> {
+        let (namespace, name) = pod.pod.split_once('/').context("a pod is named namespace/name")?;
+        let configuration = json!({
+            "cniVersion": "1.1.0", "name": "pods", "type": "netverdict-cni", "onUnavailable": "allow",
+            "runDir": self.run_dir(), "pinRoot": self.pins(),
+            "prevResult": { "cniVersion": "1.1.0", "ips": [
+                { "address": format!("{}/24", pod.v4) }, { "address": format!("{}/64", pod.v6) },
+            ] },
+        });
+        let mut plugin = self.program("netverdict-cni");
+        plugin.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", &pod.network_namespace).env("CNI_IFNAME", "eth0");
+        plugin.env("CNI_NETNS", pod.path());
+        let uid = pod.uid();
+        plugin.env("CNI_ARGS", format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID={uid}"));
+        plugin.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = plugin.spawn().context("could not start netverdict-cni")?;
+        child.stdin.take().context("stdin is piped")?.write_all(configuration.to_string().as_bytes())?;
+        let done = child.wait_with_output()?;
+        if !done.status.success() {
+            bail!("netverdict-cni: {}", String::from_utf8_lossy(&done.stdout));
+        }
+        Ok(())
     }
 
     /// Removes what was pinned, and the folder. Dropping it does the same.

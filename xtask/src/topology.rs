@@ -214,6 +214,11 @@ impl PodNetwork {
         })
     }
 
+    /// The pod's uid, for manifests and for the CNI plugin.
+    pub fn uid(&self) -> String {
+        format!("uid-of-{}", self.network_namespace)
+    }
+
     /// Where the namespace can be opened.
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.network_namespace)

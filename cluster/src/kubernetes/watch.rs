@@ -326,8 +326,11 @@ impl ApiWatch {
         if telling == self.told {
             return;
         }
-        let shown: Vec<String> =
+        let mut shown: Vec<String> =
             reasons.iter().take(MOST_REASONS).map(|(reason, plurals)| tell(reason, plurals)).collect();
+        if reasons.len() > MOST_REASONS {
+            shown.push(format!("and {} more", reasons.len() - MOST_REASONS));
+        }
         let is_over = telling.is_empty();
         self.told = telling;
         self.hand_out();

@@ -1,92 +1,197 @@
-//! Interfaces that come and go: bound to the pods of the newest snapshot, attached, and forgotten.
+//! Interfaces that come and go: programs are attached as soon as one is sighted, and bound to its pod once it is known.
+//!
+//! Until then the endpoint is not ready: enforce mode denies it. Whose an interface is says the CNI plugin, or else the
+//! cgroup of the processes behind it; never an address.
 
 use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant, SystemTime},
 };
 
-use netverdict_probe::{Discovered, ProbeError, Sighting, bind};
+use netverdict_probe::{BoundEndpoint, Discovered, ProbeError, Sighting, bind};
 use netverdict_service::error_chain::chain;
 
-use super::state::State;
-use crate::{cluster::ClusterState, health::Part, input::Input, metrics::signed};
+use super::state::{Guarded, State};
+use crate::{health::Part, input::Input, metrics::signed, options::Unannounced};
 
 /// Between attempts to attach.
 const RETRY: Duration = Duration::from_secs(1);
+/// A namespace in which only processes of no pod have been seen for this long is not a pod's. A CNI plugin may start a
+/// program in a pod's before the pod has a process of its own.
+const NOT_A_PODS_AFTER: Duration = Duration::from_secs(5);
 
 impl State {
     pub(super) fn sight(&mut self, sighting: Sighting) {
         match sighting {
             Sighting::Found(found) => {
+                self.guard(&found);
                 self.attachments.sighted.insert(found.ifindex, found);
                 self.attachments.bind_again = true;
             }
             Sighting::OwnAddresses(addresses) => self.use_own_addresses(addresses),
-            Sighting::Gone { ifindex } => {
-                let sighted = self.attachments.sighted.remove(&ifindex);
-                if self.attachments.attached.remove(&ifindex).is_some() {
-                    if let Err(error) = self.parts.probe.detach(ifindex) {
-                        tracing::warn!(endpoint.interface = ifindex, error = %chain(&error), "interface not detached");
-                    }
-                    self.parts.metrics.endpoints.set(signed(self.attachments.attached.len() as u64));
-                    tracing::info!(endpoint.interface = ifindex, "endpoint is gone");
-                } else if let Some(found) = sighted
-                    && self.is_a_pods(&found)
-                {
-                    self.record_unattached(&found, format!("interface {}", found.name));
-                }
-            }
+            Sighting::Uncovered(uncovered) => self.attachments.uncovered = uncovered,
+            Sighting::Gone { ifindex } => self.forget(ifindex),
         }
     }
 
-    /// Binds what can be bound and attaches it, or brings it up to date.
+    /// Attaches the programs if the interface is a pod's, as far as anybody can say. Before anything else is done about it.
+    pub(super) fn guard(&mut self, found: &Discovered) {
+        let &Discovered { ifindex, netns_cookie, .. } = found;
+        let is_a_pods = self.is_a_pods(found);
+        let guarded = self.attachments.guarded.get_mut(&ifindex).filter(|known| known.netns_cookie == netns_cookie);
+        if let Some(guarded) = guarded {
+            guarded.not_a_pods_since = (!is_a_pods).then(|| guarded.not_a_pods_since.unwrap_or_else(Instant::now));
+            return;
+        }
+        if !is_a_pods {
+            return;
+        }
+        match self.parts.probe.guard(ifindex, netns_cookie) {
+            Ok(()) => {
+                self.attachments.failed.remove(&ifindex);
+                let at = SystemTime::now();
+                let guarded = Guarded { netns_cookie, at, since: Instant::now(), not_a_pods_since: None, told: false };
+                self.attachments.guarded.insert(ifindex, guarded);
+                tracing::info!(endpoint.interface = ifindex, "programs attached");
+            }
+            Err(ProbeError::NoInterface { .. }) => {}
+            Err(error) => self.attachment_failed(found, format!("interface {}: {}", found.name, chain(&error))),
+        }
+    }
+
+    /// Binds what can be bound, or brings it up to date, and tries again what could not be attached.
     pub(super) fn attach_all(&mut self) {
-        let Some(cluster) = self.publication.wanted.clone() else { return };
-        let mut troubles = Vec::new();
+        self.attachments.failed.clear();
         let sighted: Vec<Discovered> = self.attachments.sighted.values().cloned().collect();
-        for found in sighted {
-            let Some(bound) = bind(&found, &cluster.snapshot) else { continue };
-            let known =
-                self.attachments.attached.get(&found.ifindex).filter(|known| known.netns_cookie == bound.netns_cookie);
-            // A binding holds until the interface is deleted; its pod's addresses may still change.
-            if known.is_some_and(|known| *known == bound || known.pod_uid != bound.pod_uid) {
-                continue;
-            }
-            let is_new = known.is_none();
-            if is_new {
-                let (interface, pod, uid) = (bound.ifindex, bound.pod.clone(), bound.pod_uid.clone());
-                self.send(Input::Bound { interface, pod, uid });
-            }
-            match self.parts.probe.attach(&bound) {
-                Ok(()) => {
-                    if is_new {
-                        tracing::info!(endpoint.interface = bound.ifindex, endpoint.pod = %bound.pod, "endpoint attached");
-                        self.record_unattached(&found, bound.pod.to_string());
-                    }
-                    self.attachments.attached.insert(bound.ifindex, bound);
-                }
-                Err(ProbeError::NoInterface { .. }) => {}
-                Err(error) => {
-                    self.parts.metrics.failed(Part::Attach);
-                    troubles.push(format!("{}: {}", bound.pod, chain(&error)));
-                    self.attachments.attach_at = Some(Instant::now() + RETRY);
+        for found in &sighted {
+            self.guard(found);
+        }
+        if let Some(cluster) = self.publication.wanted.clone() {
+            for found in &sighted {
+                if self.attachments.guarded.contains_key(&found.ifindex)
+                    && let Some(uid) = self.uid_behind(found)
+                    && let Some(bound) = bind(found, uid, &cluster.snapshot)
+                {
+                    self.attach(found, bound);
                 }
             }
         }
         self.parts.metrics.endpoints.set(signed(self.attachments.attached.len() as u64));
+        let troubles: Vec<String> = self.attachments.failed.values().cloned().collect();
         self.parts.metrics.troubles(Part::Attach, troubles.len());
-        let told = troubles.clone();
-        if self.parts.health.set(Part::Attach, troubles) && !told.is_empty() {
-            tracing::error!(attach.troubles = ?told, "endpoints not attached");
+        if self.parts.health.set(Part::Attach, troubles.clone()) && !troubles.is_empty() {
+            tracing::error!(attach.troubles = ?troubles, "endpoints not attached");
         }
     }
 
-    /// Whether an interface nobody could bind must have been a pod's.
+    fn attach(&mut self, found: &Discovered, bound: BoundEndpoint) {
+        let ifindex = bound.ifindex;
+        let known = self.attachments.attached.get(&ifindex).filter(|known| known.netns_cookie == bound.netns_cookie);
+        if known == Some(&bound) {
+            return;
+        }
+        let is_new = known.is_none_or(|known| known.pod_uid != bound.pod_uid);
+        if is_new {
+            let (interface, pod, uid) = (ifindex, bound.pod.clone(), bound.pod_uid.clone());
+            self.send(Input::Bound { interface, pod, uid });
+        }
+        match self.parts.probe.attach(&bound) {
+            Ok(()) => {
+                if is_new {
+                    tracing::info!(endpoint.interface = ifindex, endpoint.pod = %bound.pod, "endpoint bound");
+                    self.record_guarded(found, bound.pod.to_string());
+                }
+                self.attachments.attached.insert(ifindex, bound);
+            }
+            Err(ProbeError::NoInterface { .. }) => {}
+            Err(error) => self.attachment_failed(found, format!("{}: {}", bound.pod, chain(&error))),
+        }
+    }
+
+    fn attachment_failed(&mut self, found: &Discovered, trouble: String) {
+        self.parts.metrics.failed(Part::Attach);
+        self.attachments.failed.insert(found.ifindex, trouble);
+        self.attachments.attach_at = Some(Instant::now() + RETRY);
+    }
+
+    fn forget(&mut self, ifindex: u32) {
+        let sighted = self.attachments.sighted.remove(&ifindex);
+        self.attachments.failed.remove(&ifindex);
+        let is_guarded = self.attachments.guarded.contains_key(&ifindex);
+        let is_bound = self.attachments.attached.remove(&ifindex).is_some();
+        if is_guarded {
+            if let Err(error) = self.parts.probe.detach(ifindex) {
+                tracing::warn!(endpoint.interface = ifindex, error = %chain(&error), "interface not detached");
+            }
+            tracing::info!(endpoint.interface = ifindex, "endpoint is gone");
+        }
+        if let Some(found) = sighted {
+            if is_guarded && !is_bound {
+                self.record_guarded(&found, format!("interface {}", found.name));
+            } else if !is_guarded && self.is_a_pods(&found) {
+                self.record_unattached(&found, SystemTime::now(), format!("interface {}", found.name));
+            }
+            let is_alone = |other: &Discovered| other.netns_cookie != found.netns_cookie;
+            if self.attachments.sighted.values().all(is_alone) {
+                self.attachments.claims.forget(found.netns_cookie);
+            }
+        }
+        self.attachments.guarded.remove(&ifindex);
+        self.parts.metrics.endpoints.set(signed(self.attachments.attached.len() as u64));
+    }
+
+    /// Detaches what turned out not to be a pod's: a container of another engine, a namespace of the node's own software.
+    pub(super) fn release_others(&mut self) {
+        let is_over = |guarded: &Guarded| guarded.not_a_pods_since.is_some_and(|at| at.elapsed() >= NOT_A_PODS_AFTER);
+        let over: Vec<u32> = self
+            .attachments
+            .guarded
+            .iter()
+            .filter(|(_, guarded)| is_over(guarded))
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        for ifindex in over {
+            if self.attachments.attached.contains_key(&ifindex) {
+                continue;
+            }
+            match self.parts.probe.detach(ifindex) {
+                Ok(()) => {
+                    self.attachments.guarded.remove(&ifindex);
+                    tracing::info!(endpoint.interface = ifindex, "interface is not a pod's and was detached");
+                }
+                Err(error) => {
+                    tracing::warn!(endpoint.interface = ifindex, error = %chain(&error), "interface not detached");
+                }
+            }
+        }
+    }
+
+    /// The uid of the pod behind an interface: what the CNI plugin said when it was made counts more than who is inside.
+    pub(super) fn uid_behind<'a>(&'a self, found: &'a Discovered) -> Option<&'a str> {
+        let claimed = self.attachments.claims.of(found.netns_cookie).map(|claim| claim.pod_uid.as_str());
+        claimed.filter(|uid| !uid.is_empty()).or(found.pod_uid.as_deref())
+    }
+
+    /// Whether an interface must be taken for a pod's.
     fn is_a_pods(&self, found: &Discovered) -> bool {
-        let in_range = |cluster: &Arc<ClusterState>| {
-            let ranges = &cluster.snapshot.pod_ranges;
-            found.addresses.iter().any(|address| ranges.iter().any(|range| range.contains(address)))
-        };
-        found.pod_uid.is_some() || self.publication.wanted.as_ref().is_some_and(in_range)
+        self.uid_behind(found).is_some()
+            || self.attachments.claims.of(found.netns_cookie).is_some()
+            || (self.parts.unannounced == Unannounced::Attach && !found.has_processes)
+    }
+
+    /// What was assigned to the pods that are there, by uid: the API server learns it later.
+    pub(super) fn assigned_addresses(&self) -> BTreeMap<String, Vec<IpAddr>> {
+        let mut assigned = BTreeMap::<String, Vec<IpAddr>>::new();
+        for found in self.attachments.sighted.values() {
+            let Some(uid) = self.uid_behind(found) else { continue };
+            for address in self.attachments.claims.addresses(found.netns_cookie) {
+                let addresses = assigned.entry(uid.to_owned()).or_default();
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+        }
+        assigned
     }
 }

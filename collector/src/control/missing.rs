@@ -16,14 +16,22 @@ const STALE: Duration = Duration::from_secs(60);
 const FIRST_READING: Duration = Duration::from_secs(15);
 
 impl State {
-    /// From the birth of the interface until now its packets were not evaluated.
-    pub(super) fn record_unattached(&mut self, found: &Discovered, endpoint: String) {
-        let now = SystemTime::now();
+    /// Records the time from the birth of an interface to its attachment, once.
+    pub(super) fn record_guarded(&mut self, found: &Discovered, endpoint: String) {
+        let Some(guarded) = self.attachments.guarded.get_mut(&found.ifindex) else { return };
+        if !std::mem::replace(&mut guarded.told, true) {
+            let at = guarded.at;
+            self.record_unattached(found, at, endpoint);
+        }
+    }
+
+    /// From the birth of the interface until `now` its packets were not evaluated.
+    pub(super) fn record_unattached(&mut self, found: &Discovered, now: SystemTime, endpoint: String) {
         let detail = match found.born {
             Some(_) => sequence::detail(GapCause::Unattached),
             None => "the interface was there before the collector first saw it; nobody knows for how long",
         };
-        self.append_gap(GapCause::Unattached, endpoint, found.born.unwrap_or(now), now, detail.to_owned());
+        self.append_gap(GapCause::Unattached, endpoint, found.born.unwrap_or(now).min(now), now, detail.to_owned());
     }
 
     /// A source that cannot be read whole is on record as long as that lasts: from the moment from which it was not, which
@@ -53,7 +61,14 @@ impl State {
         self.stale = (!ends).then(|| (Instant::now(), now));
     }
 
-    fn append_gap(&mut self, cause: GapCause, endpoint: String, from: SystemTime, to: SystemTime, detail: String) {
+    pub(super) fn append_gap(
+        &mut self,
+        cause: GapCause,
+        endpoint: String,
+        from: SystemTime,
+        to: SystemTime,
+        detail: String,
+    ) {
         let gap = self.gap(cause, endpoint, from, to, detail);
         self.append(vec![Fact::Gap(Box::new(gap))]);
     }

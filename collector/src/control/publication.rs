@@ -15,7 +15,7 @@ use netverdict_policy::{
 use netverdict_service::error_chain::chain;
 
 use super::{
-    own_node,
+    own_node::{self, KnownHere},
     state::{InForce, Publication, State},
 };
 use crate::{
@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 impl State {
     pub(super) fn want(&mut self, state: ClusterState) {
-        if self.parts.health.set(Part::Source, state.troubles.clone()) && !state.troubles.is_empty() {
+        if self.parts.health.set(Part::Source, told(&state)) && !state.troubles.is_empty() {
             tracing::warn!(source.troubles = ?state.troubles, "cluster source cannot be read whole");
         }
         self.parts.metrics.troubles(Part::Source, state.troubles.len());
@@ -50,11 +50,13 @@ impl State {
         self.complete_and_publish();
     }
 
-    fn complete_and_publish(&mut self) {
+    pub(super) fn complete_and_publish(&mut self) {
+        let assigned = self.assigned_addresses();
         let Publication { cluster: Some(cluster), own_addresses, .. } = &self.publication else { return };
         let session = &self.parts.session;
         let audit_all = session.mode == ModeName::Audit;
-        let snapshot = own_node::complete(&cluster.snapshot, &session.node, own_addresses, audit_all);
+        let known_here = KnownHere { node: &session.node, own_addresses, assigned: &assigned };
+        let snapshot = own_node::complete(&cluster.snapshot, &known_here, audit_all);
         self.publication.wanted = Some(Arc::new(ClusterState { snapshot, ..cluster.clone() }));
         self.bring_into_force();
         self.attachments.bind_again = true;
@@ -176,5 +178,34 @@ impl State {
         {
             tracing::warn!(error = %chain(&error), "a restart will record these changes again");
         }
+    }
+}
+
+/// What is wrong with the sources, as answers and health checks show it: staleness with its beginning.
+fn told(cluster: &ClusterState) -> Vec<String> {
+    let since =
+        |line: &String| cluster.stale.iter().find(|source| source.reason == *line).map(|source| source.since_ns);
+    let line = |line: &String| match since(line) {
+        Some(since_ns) => format!("{line}; stale since {}", clock::at(since_ns).format("%Y-%m-%dT%H:%M:%SZ")),
+        None => line.clone(),
+    };
+    cluster.troubles.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use netverdict_cluster::StaleSource;
+
+    use super::*;
+
+    #[test]
+    fn staleness_is_told_with_its_beginning() {
+        let reason = "kubernetes: cannot reach the API server".to_owned();
+        let stale =
+            vec![StaleSource { source: "kubernetes", since_ns: 1_777_634_400_000_000_000, reason: reason.clone() }];
+        let troubles = vec!["a.yaml: cannot be read".to_owned(), reason];
+        let expected =
+            ["a.yaml: cannot be read", "kubernetes: cannot reach the API server; stale since 2026-05-01T11:20:00Z"];
+        assert_eq!(told(&ClusterState { troubles, stale, ..ClusterState::default() }), expected);
     }
 }

@@ -7,9 +7,9 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use netverdict_flowlog::row::LaneName;
+use netverdict_flowlog::row::{GapCause, LaneName};
 use netverdict_policy::{Compiler, Snapshot};
-use netverdict_probe::{BoundEndpoint, Discovered, Probe};
+use netverdict_probe::{Answer, BoundEndpoint, Claims, Discovered, Probe, Uncovered};
 use netverdict_service::queue::QueueSender;
 use tokio::sync::oneshot;
 
@@ -19,6 +19,7 @@ use crate::{
     health::Health,
     input::{Fact, Input, Session},
     metrics::Metrics,
+    options::Unannounced,
     snapshots::Snapshots,
     write::FactLog,
 };
@@ -33,6 +34,8 @@ pub struct Parts {
     pub facts: FactLog,
     pub health: Arc<Health>,
     pub metrics: Metrics,
+    /// What an interface is taken for that nobody has named.
+    pub unannounced: Unannounced,
 }
 
 pub(super) struct State {
@@ -70,14 +73,56 @@ pub(super) struct InForce {
     pub(super) snapshot: Arc<Snapshot>,
 }
 
-/// Interfaces by index.
+/// Interfaces by index, and who is behind them.
+#[derive(Default)]
 pub(super) struct Attachments {
     pub(super) sighted: BTreeMap<u32, Discovered>,
+    /// With programs attached, whether their pods are known or not.
+    pub(super) guarded: BTreeMap<u32, Guarded>,
+    /// Bound to their pods.
     pub(super) attached: BTreeMap<u32, BoundEndpoint>,
+    /// What the last attempt to attach or bind failed with.
+    pub(super) failed: BTreeMap<u32, String>,
+    /// Pods' interfaces that no program covers.
+    pub(super) uncovered: BTreeSet<Uncovered>,
+    pub(super) claims: Claims,
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) open_gaps: BTreeMap<(GapCause, String), OpenGap>,
     /// An interface or a pod has changed.
     pub(super) bind_again: bool,
     /// After an attachment that failed.
     pub(super) attach_at: Option<Instant>,
+}
+
+/// An interface with programs attached.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    pub(super) netns_cookie: u64,
+    /// When they were attached.
+    pub(super) at: SystemTime,
+    pub(super) since: Instant,
+    /// Since when its namespace has only had processes of no pod.
+    pub(super) not_a_pods_since: Option<Instant>,
+    /// Whether the time before the attachment is on record.
+    pub(super) told: bool,
+}
+
+/// A CNI plugin that waits until a pod is judged.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) interfaces: Vec<u32>,
+    pub(super) pod: String,
+    pub(super) until: Instant,
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
+/// A gap that has not ended.
+#[derive(Debug)]
+pub(super) struct OpenGap {
+    /// Until when it is on record, and when that was written.
+    pub(super) recorded: SystemTime,
+    pub(super) at: Instant,
+    pub(super) detail: String,
 }
 
 /// Events lost by interface and lane, as the kernel counts them: the counts on record, and since when.
@@ -98,10 +143,9 @@ impl State {
             parts,
             publication: Publication { own_addresses, ..Publication::default() },
             attachments: Attachments {
-                sighted: BTreeMap::new(),
                 attached: attached.into_iter().map(|bound| (bound.ifindex, bound)).collect(),
                 bind_again: true,
-                attach_at: None,
+                ..Attachments::default()
             },
             started: Some(started),
             stale: None,

@@ -2,18 +2,26 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use netverdict_probe::{Sighting, Watch};
+use netverdict_probe::{ClaimFolder, Sighting, Watch};
 use netverdict_service::{
     error_chain::chain,
     queue::{QueueReceiver, QueueSender},
     shutdown::Shutdown,
 };
 
+use crate::{control::Announced, options::Unannounced};
+
 /// The node's interfaces, for the control thread.
 pub(super) struct Interfaces {
     /// The node's own addresses at the start.
     pub(super) own_addresses: BTreeSet<IpAddr>,
     pub(super) sightings: QueueReceiver<Sighting>,
+    /// From the CNI plugin.
+    pub(super) announced: QueueReceiver<Announced>,
+    /// What it has written down.
+    pub(super) claims: ClaimFolder,
+    /// What an interface is taken for that nobody has named.
+    pub(super) unannounced: Unannounced,
 }
 
 /// Sends interfaces and addresses that come and go to the control thread, until the end is requested.

@@ -65,6 +65,7 @@ pub(super) fn start(
         cluster::merge(cluster, &updates, &state_sender, |waiting| _ = of_source.set(Part::Source, waiting));
         Ok(())
     })?;
+    let Interfaces { own_addresses, sightings, announced, claims, unannounced } = interfaces;
     let parts = Parts {
         probe,
         session,
@@ -74,9 +75,10 @@ pub(super) fn start(
         facts: FactLog { store, recorder: recorder.clone(), metrics: metrics.clone() },
         health: health.clone(),
         metrics: metrics.clone(),
+        unannounced,
     };
-    let Interfaces { own_addresses, sightings } = interfaces;
-    let control = Control { parts, states, sightings, bindings: explain.restored.bindings, own_addresses, started };
+    let bindings = explain.restored.bindings;
+    let control = Control { parts, states, sightings, announced, claims, bindings, own_addresses, started };
     let stop = shutdown.clone();
     threads.spawn("control", move || {
         control.run(&stop);

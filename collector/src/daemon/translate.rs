@@ -29,6 +29,8 @@ pub(super) fn probe_options(options: ProbeArguments, state_dir: &Path) -> ProbeO
         max_pairs,
         lock_wait,
         discover_interval: _,
+        run_dir: _,
+        unannounced: _,
     } = options;
     ProbeOptions {
         pin_root,

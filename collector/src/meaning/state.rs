@@ -144,6 +144,11 @@ impl SnapshotState {
         self.content.pods.get(key).map(|pod| &**pod)
     }
 
+    /// Pods that are not as they were in another state, each as it is here.
+    pub fn pods_since(&self, before: &Self) -> Vec<Edit<ObjectKey, Arc<Pod>>> {
+        before.content.pods.edits_to(self.content.pods.iter())
+    }
+
     pub fn node(&self, name: &String) -> Option<&Node> {
         self.content.nodes.get(name).map(|node| &**node)
     }

@@ -2,7 +2,11 @@ use std::sync::Arc;
 
 use netverdict_abi::{Direction as AbiDirection, KernelReason, VerdictEvent, address::v4_mapped, event::flag};
 use netverdict_flowlog::row::{DropReason, EndpointKind, RecordType};
-use netverdict_policy::{AttributionId, FailedDimension, ObjectKey, Reason, Verdict};
+use netverdict_policy::{
+    AttributionId, FailedDimension, ObjectKey, Reason, Snapshot, Verdict,
+    build::{PodBuilder, pod},
+    model::Phase,
+};
 
 use super::*;
 use crate::{
@@ -40,6 +44,12 @@ fn gaps(rows: &[Row]) -> Vec<(GapCause, Option<u64>, Option<u64>, u64)> {
         if let Row::Gap(gap) = row { Some((gap.cause, gap.first_seq, gap.last_seq, gap.lost_events)) } else { None }
     };
     rows.iter().filter_map(gap).collect()
+}
+
+fn tick(pipeline: &mut Pipeline, boot_time: u64) -> Vec<Row> {
+    let mut rows = Vec::new();
+    pipeline.tick(boot_time, &mut rows);
+    rows
 }
 
 fn flush(pipeline: &mut Pipeline) -> Vec<Row> {
@@ -127,9 +137,116 @@ fn address_of_a_pod_range_without_owner_is_an_unknown_pod() {
     let mut node = SimulatedNode::new();
     let mut event = node.denied();
     (event.source, event.source_owner, event.flags) = (v4_mapped([10, 0, 0, 99]), 0, flag::UNKNOWN_POD);
-    let row = only(take(&mut pipeline(&node), batch(&[event])));
-    assert_eq!(row.source.kind, EndpointKind::UnknownPod);
+    let mut pipeline = pipeline(&node);
+    // Held for a moment, for it may become known; then told as the kernel believed.
+    assert!(
+        take(&mut pipeline, batch(&[event])).is_empty() && tick(&mut pipeline, event.boot_time + SECOND).is_empty()
+    );
+    let row = only(tick(&mut pipeline, event.boot_time + 3 * SECOND));
+    assert_eq!((row.source.kind, row.seq), (EndpointKind::UnknownPod, Some(event.seq)));
     assert!(row.identity_window_open);
+    // Nothing that is held is missing in what is committed.
+    let another = VerdictEvent { seq: 2, source_port: 40_001, ..event };
+    assert!(take(&mut pipeline, batch(&[another])).is_empty());
+    assert_eq!(only(flush(&mut pipeline)).seq, Some(2));
+}
+
+/// A state that was seen at this second, in which a pod has changed or was added.
+fn seen(node: &SimulatedNode, second: i64, change: impl FnOnce(&mut Snapshot)) -> SimulatedNode {
+    let mut snapshot = (*node.state.snapshot()).clone();
+    change(&mut snapshot);
+    let mut next = SimulatedNode::of(snapshot, node.state.number + 1, node.state.revision + 1);
+    next.state.seen_ns = second * 1_000_000_000;
+    next
+}
+
+fn add(snapshot: &mut Snapshot, pod: PodBuilder) {
+    let pod = pod.finish();
+    snapshot.pods.insert(pod.key(), Arc::new(pod));
+}
+
+#[test]
+fn a_job_that_was_over_before_the_api_server_told_its_address_is_named() {
+    let mut node = SimulatedNode::new();
+    let mut pipeline = pipeline(&node);
+    let mut event = node.denied();
+    (event.source, event.source_owner, event.flags) = (v4_mapped([10, 0, 0, 99]), 0, flag::UNKNOWN_POD);
+    // Its events are at 2.000001 s.
+    assert!(take(&mut pipeline, batch(&[event])).is_empty());
+    let job = pod("shop/job").labels(&[("app", "job")]).at(&["10.0.0.99"]).on("n").phase(Phase::Succeeded);
+    let later = seen(&node, 4, |snapshot| add(snapshot, job.lived(2, Some(2))));
+    let row = only(take(&mut pipeline, later.snapshot()));
+    let source = &row.source;
+    assert_eq!((source.kind, source.pod.as_str(), source.pod_uid.as_str()), (EndpointKind::Pod, "job", "uid-shop-job"));
+    assert_eq!((source.labels["app"].as_str(), source.zone.as_str()), ("job", "z"));
+    // The verdict was taken without knowing it.
+    assert_eq!((row.snapshot, row.identity_window_open, row.verdict), (1, true, Verdict::Denied));
+    // It is gone, and remembered: what comes late is named at once.
+    take(
+        &mut pipeline,
+        seen(&later, 5, |snapshot| _ = snapshot.pods.remove(&ObjectKey::new("shop", "job"))).snapshot(),
+    );
+    let late = VerdictEvent { seq: 2, source_port: 40_001, ..event };
+    assert_eq!(only(take(&mut pipeline, batch(&[late]))).source.pod, "job");
+}
+
+#[test]
+fn address_that_had_changed_hands_before_anybody_saw_it_opens_the_identity_window() {
+    let mut node = SimulatedNode::new();
+    let mut pipeline = pipeline(&node);
+    let event = node.denied();
+    // The successor says itself that it had begun before the event at 2.000001 s; it is seen at 4 s.
+    let later = seen(&node, 4, |snapshot| {
+        snapshot.pods.remove(&ObjectKey::new("shop", "web"));
+        add(snapshot, pod("shop/heir").at(&["10.0.0.1"]).on("n").lived(1, None));
+    });
+    take(&mut pipeline, later.snapshot());
+    let row = only(take(&mut pipeline, batch(&[event])));
+    assert_eq!((row.source.pod.as_str(), row.identity_window_open), ("web", true), "told as the kernel believed");
+}
+
+#[test]
+fn each_end_of_pods_that_take_turns_on_an_address_is_the_one_that_the_kernel_had() {
+    let base = SimulatedNode::new();
+    let mut node = seen(&base, 1, |snapshot| _ = snapshot.pods.remove(&ObjectKey::new("shop", "web")));
+    let mut pipeline = pipeline(&base);
+    let mut turns = Vec::new();
+    for turn in 0..50_u64 {
+        let (name, begun) = (format!("job-{turn}"), 2 + turn.cast_signed());
+        node = seen(&node, begun, |snapshot| {
+            snapshot.pods.retain(|key, _| key.namespace == "db");
+            add(snapshot, pod(&format!("shop/{name}")).at(&["10.0.0.1"]).on("n").lived(begun, None));
+        });
+        take(&mut pipeline, node.meanings());
+        take(&mut pipeline, node.snapshot());
+        let source_owner = node.owner("shop", &name);
+        let boot_time = (1 + turn) * SECOND + SECOND / 2;
+        turns.push(VerdictEvent { source_owner, boot_time, seq: turn + 1, ..node.denied() });
+    }
+    // All are read when the last of the pods is there.
+    let rows = flows(take(&mut pipeline, batch(&turns)));
+    let named: Vec<String> = rows.iter().map(|row| row.source.pod.clone()).collect();
+    assert_eq!(named, (0..50).map(|turn| format!("job-{turn}")).collect::<Vec<_>>());
+    assert_eq!(rows.iter().filter(|row| row.identity_window_open).count(), 0);
+}
+
+#[test]
+fn pod_that_is_terminating_is_told_from_its_successor_by_its_interface() {
+    let base = SimulatedNode::new();
+    let mut node = seen(&base, 1, |snapshot| {
+        let old = snapshot.pods.get_mut(&ObjectKey::new("db", "pg")).unwrap();
+        Arc::make_mut(old).terminating = true;
+        add(snapshot, pod("db/heir").at(&["10.0.0.2"]).on("n"));
+    });
+    let mut pipeline = pipeline(&base);
+    take(&mut pipeline, node.meanings());
+    take(&mut pipeline, node.snapshot());
+    let (old, heir) = (base.owner("db", "pg"), node.owner("db", "heir"));
+    assert_ne!(old, heir);
+    let mut event = node.denied();
+    (event.endpoint_owner, event.destination_owner) = (old, heir);
+    let row = only(take(&mut pipeline, batch(&[event])));
+    assert_eq!((row.destination.pod.as_str(), row.identity_window_open), ("pg", true));
 }
 
 #[test]

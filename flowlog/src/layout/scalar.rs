@@ -171,10 +171,29 @@ impl Codec<DateTime<Utc>> for Time {
     }
 
     fn read(cells: &mut Cells<'_>) -> Result<DateTime<Utc>, Wrong> {
-        let cell = cells.take();
-        let micros = cell.column.as_primitive::<TimestampMicrosecondType>().value(cell.row);
-        DateTime::from_timestamp_micros(micros).ok_or_else(|| cell.wrong(micros, "microseconds of a year that exists"))
+        moment(cells.take())
     }
+}
+
+impl Codec<Option<DateTime<Utc>>> for Time {
+    fn columns(field: Column) -> Vec<Column> {
+        vec![field.of(instant()).nullable(true)]
+    }
+
+    fn fill<'a>(values: impl Iterator<Item = &'a Option<DateTime<Utc>>>) -> Result<Vec<ArrayRef>, TooLarge> {
+        let micros = values.map(|value| value.as_ref().map(DateTime::timestamp_micros));
+        Ok(vec![Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone(UTC))])
+    }
+
+    fn read(cells: &mut Cells<'_>) -> Result<Option<DateTime<Utc>>, Wrong> {
+        let cell = cells.take();
+        if cell.is_null() { Ok(None) } else { moment(cell).map(Some) }
+    }
+}
+
+fn moment(cell: Cell<'_>) -> Result<DateTime<Utc>, Wrong> {
+    let micros = cell.column.as_primitive::<TimestampMicrosecondType>().value(cell.row);
+    DateTime::from_timestamp_micros(micros).ok_or_else(|| cell.wrong(micros, "microseconds of a year that exists"))
 }
 
 /// Yes or no.

@@ -54,8 +54,15 @@ columns! {
         content_hash: String as Text,
         /// the whole object as YAML; null on delete
         text: String as LongText,
-        /// who changed it last, where known
+        /// the program that last wrote what decides, as the API server noted it
         author: String as Text,
+        /// when it did, by the API server's clock
+        // Left out where it is not known: what has been recorded is recognised by a hash of the row's JSON.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        changed_time: Option<DateTime<Utc>> as Time [since 2],
+        /// when the object was made, by the API server's clock
+        #[serde(skip_serializing_if = "Option::is_none")]
+        created_time: Option<DateTime<Utc>> as Time [since 2],
         /// where it was read from: a file's name, or api
         origin: String as Text,
     }
@@ -98,6 +105,12 @@ columns! {
         phase: String as Text,
         /// the pod is being deleted
         terminating: bool as Flag,
+        /// when the pod's kubelet took it on, by the kubelet's clock
+        #[serde(skip_serializing_if = "Option::is_none")]
+        started_time: Option<DateTime<Utc>> as Time [since 2],
+        /// when the last container of a finished pod ended, by the kubelet's clock
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ended_time: Option<DateTime<Utc>> as Time [since 2],
         /// nodes: ranges from which their pods get addresses
         pod_ranges: Vec<String> as Texts,
     }

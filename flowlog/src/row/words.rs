@@ -65,6 +65,8 @@ named! {
         UncleanStop = "unclean_stop",
         /// From the birth of an interface to its attachment.
         Unattached = "unattached",
+        /// Programs are attached, and nobody knows the pod: its packets are judged as not ready.
+        Unbound = "unbound",
         /// Removed by retention or by the cap on disk use.
         Expired = "expired",
         /// Events that could not be read: an unknown kind or ABI version, or a damaged batch.

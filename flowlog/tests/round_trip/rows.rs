@@ -239,8 +239,10 @@ fn head() -> impl Strategy<Value = ChangeHead> {
 }
 
 pub(crate) fn policy() -> impl Strategy<Value = Row> {
-    (head(), proptest::array::uniform10(text()), any::<i64>()).prop_map(|(head, texts, generation)| {
+    let times = proptest::array::uniform2(option::of(time()));
+    (head(), proptest::array::uniform10(text()), any::<i64>(), times).prop_map(|(head, texts, generation, times)| {
         let [api_version, kind, namespace, name, uid, resource_version, content_hash, text, author, origin] = texts;
+        let [changed_time, created_time] = times;
         Row::Policy(Box::new(PolicyRow {
             head,
             api_version,
@@ -253,6 +255,8 @@ pub(crate) fn policy() -> impl Strategy<Value = Row> {
             content_hash,
             text,
             author,
+            changed_time,
+            created_time,
             origin,
         }))
     })
@@ -260,8 +264,10 @@ pub(crate) fn policy() -> impl Strategy<Value = Row> {
 
 pub(crate) fn endpoint_change() -> impl Strategy<Value = Row> {
     let lists = (map(), vec(address(), 0..3), vec(text(), 0..3));
-    (head(), word(EndpointKind::ALL), proptest::array::uniform9(text()), any::<u32>(), lists, any::<[bool; 2]>())
-        .prop_map(|(head, kind, texts, owner_id, (labels, addresses, pod_ranges), [host_network, terminating])| {
+    let lived = (any::<[bool; 2]>(), proptest::array::uniform2(option::of(time())));
+    (head(), word(EndpointKind::ALL), proptest::array::uniform9(text()), any::<u32>(), lists, lived).prop_map(
+        |(head, kind, texts, owner_id, (labels, addresses, pod_ranges), lived)| {
+            let ([host_network, terminating], [started_time, ended_time]) = lived;
             let [namespace, name, uid, node_name, container_ports, service_account, workload_kind, workload, phase] =
                 texts;
             Row::Endpoint(Box::new(EndpointChangeRow {
@@ -281,9 +287,12 @@ pub(crate) fn endpoint_change() -> impl Strategy<Value = Row> {
                 workload,
                 phase,
                 terminating,
+                started_time,
+                ended_time,
                 pod_ranges,
             }))
-        })
+        },
+    )
 }
 
 pub(crate) fn namespace() -> impl Strategy<Value = Row> {

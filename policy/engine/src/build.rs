@@ -161,6 +161,13 @@ impl PodBuilder {
         self
     }
 
+    /// In seconds since 1970.
+    #[must_use]
+    pub fn lived(mut self, started: i64, ended: Option<i64>) -> Self {
+        (self.0.started, self.0.ended) = (Some(started), ended);
+        self
+    }
+
     #[must_use]
     pub fn terminating(mut self) -> Self {
         self.0.terminating = true;

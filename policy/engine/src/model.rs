@@ -106,6 +106,13 @@ pub struct Pod {
     pub service_account: String,
     /// The controller at the top of the owner chain as far as the manifests tell.
     pub workload: Option<Workload>,
+    /// When its kubelet took it on, in seconds since 1970 by the kubelet's clock. `None` until it has an address: no verdict
+    /// depends on it, and it must not be a change of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<i64>,
+    /// When its last container ended, likewise. `None` until the pod has finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<i64>,
 }
 
 impl Pod {

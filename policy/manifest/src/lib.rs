@@ -50,4 +50,4 @@ pub use metadata::object_from_value;
 pub use object::{Identity, Object, Origin, text};
 pub use read::{objects_from_value, read, read_bytes};
 pub use snapshot::{Reading, implied_namespace, snapshot};
-pub use trim::{LastChange, last_change, trim};
+pub use trim::{LastChange, created, last_change, trim};

@@ -50,6 +50,11 @@ const NODE: Keep = Keep::Entries(&[
 
 const CONTAINERS: Keep = Keep::Items(&Keep::Entries(&[("ports", Keep::All), ("restartPolicy", Keep::All)]));
 
+const CONTAINER_STATUSES: Keep = Keep::Items(&Keep::Entries(&[(
+    "state",
+    Keep::Entries(&[("terminated", Keep::Entries(&[("finishedAt", Keep::All)]))]),
+)]));
+
 const POD: Keep = Keep::Entries(&[
     ("apiVersion", Keep::All),
     ("kind", Keep::All),
@@ -64,7 +69,17 @@ const POD: Keep = Keep::Entries(&[
             ("serviceAccountName", Keep::All),
         ]),
     ),
-    ("status", Keep::Entries(&[("phase", Keep::All), ("podIP", Keep::All), ("podIPs", Keep::All)])),
+    (
+        "status",
+        Keep::Entries(&[
+            ("containerStatuses", CONTAINER_STATUSES),
+            ("initContainerStatuses", CONTAINER_STATUSES),
+            ("phase", Keep::All),
+            ("podIP", Keep::All),
+            ("podIPs", Keep::All),
+            ("startTime", Keep::All),
+        ]),
+    ),
 ]);
 
 const SERVICE: Keep = Keep::Entries(&[
@@ -105,11 +120,22 @@ pub fn trim(value: &mut Value) {
     }
     // A list of containers without ports says nothing; they are most of what a pod's specification has.
     for list in ["containers", "initContainers"] {
-        let Some(Value::Object(spec)) = value.get_mut("spec") else { break };
-        let says_nothing = |item: &Value| item.as_object().is_some_and(|item| !item.contains_key("ports"));
-        if spec.get(list).and_then(Value::as_array).is_some_and(|items| items.iter().all(says_nothing)) {
-            spec.remove(list);
-        }
+        remove_unless(value.get_mut("spec"), list, |item| item.contains_key("ports"));
+    }
+    // So do the states of containers that run.
+    for list in ["containerStatuses", "initContainerStatuses"] {
+        let has_ended =
+            |item: &Map<String, Value>| item.get("state").is_some_and(|state| state.get("terminated").is_some());
+        remove_unless(value.get_mut("status"), list, has_ended);
+    }
+}
+
+/// Removes a list of mappings none of which says something.
+fn remove_unless(parent: Option<&mut Value>, list: &str, says_something: impl Fn(&Map<String, Value>) -> bool) {
+    let Some(Value::Object(parent)) = parent else { return };
+    let says_nothing = |item: &Value| item.as_object().is_some_and(|item| !says_something(item));
+    if parent.get(list).and_then(Value::as_array).is_some_and(|items| items.iter().all(says_nothing)) {
+        parent.remove(list);
     }
 }
 
@@ -156,6 +182,11 @@ pub struct LastChange<'a> {
     pub manager: &'a str,
     /// By the API server's clock, in RFC 3339. Empty where it noted none.
     pub time: &'a str,
+}
+
+/// When the API server made the object, by its clock, in RFC 3339. `None` where the object does not say.
+pub fn created(object: &Object) -> Option<&str> {
+    object.value.pointer("/metadata/creationTimestamp")?.as_str()
 }
 
 /// `None` where the object does not say, as in most files.

@@ -11,7 +11,7 @@ mod scan;
 mod watch;
 
 pub use self::{
-    discovered::{Discovered, Sighting},
-    scan::scan,
+    discovered::{Discovered, Sighting, Uncovered},
+    scan::{Behind, behind, scan},
     watch::Watch,
 };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::discover::Discovered;
 
-/// An interface of the host, and the pod behind it. The binding holds until the interface is deleted.
+/// An interface of the host, and the pod behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoundEndpoint {
     /// Index of the host end.
@@ -20,20 +20,25 @@ pub struct BoundEndpoint {
     pub own_addresses: Vec<IpAddr>,
 }
 
-/// Finds the pod behind an interface by the uid in the cgroup path of its processes: a static pod's is that of
-/// its configuration. If no process of the namespace is
-/// in a pod's cgroup, finds it by address, provided that exactly one pod has one of the addresses.
+/// Most source addresses of one endpoint: two families with room for several interfaces. A pod gives itself as many
+/// link-local addresses as it likes, and the kernel's map is shared by all.
+pub(crate) const MOST_OWN_ADDRESSES: usize = 16;
+
+/// The endpoint that an interface and a pod are. `uid` is that of the pod: of the cgroup of its processes, or as the CNI
+/// plugin gave it; a static pod's is that of its configuration. Addresses say nothing about whose an interface is: one that is
+/// reused may still be known as its last owner's.
 ///
-/// `None` if the snapshot does not contain the pod: try again with a newer one.
-pub fn bind(discovered: &Discovered, snapshot: &Snapshot) -> Option<BoundEndpoint> {
-    let pod = match &discovered.pod_uid {
-        Some(uid) => pod_of_cgroup(uid, snapshot)?,
-        None => sole_pod_with_address(&discovered.addresses, snapshot)?,
-    };
-    let mut own_addresses = pod.addresses.clone();
-    own_addresses.extend(&discovered.link_local);
+/// `None` if the snapshot does not contain the pod or knows no address of it: try again with a newer one.
+pub fn bind(discovered: &Discovered, uid: &str, snapshot: &Snapshot) -> Option<BoundEndpoint> {
+    let pod = pod_of_cgroup(uid, snapshot).filter(|pod| !pod.addresses.is_empty())?;
+    let mut own_addresses = Vec::new();
+    // What was assigned comes first: link-local addresses never take its place.
+    for address in pod.addresses.iter().chain(&discovered.link_local) {
+        if own_addresses.len() < MOST_OWN_ADDRESSES && !own_addresses.contains(address) {
+            own_addresses.push(*address);
+        }
+    }
     own_addresses.sort_unstable();
-    own_addresses.dedup();
     Some(BoundEndpoint {
         ifindex: discovered.ifindex,
         netns_cookie: discovered.netns_cookie,
@@ -53,15 +58,6 @@ fn pod_of_cgroup<'a>(uid: &str, snapshot: &'a Snapshot) -> Option<&'a Pod> {
     let mut with_hash = pods().filter(|pod| !uid.is_empty() && pod.cgroup_uid == uid);
     let pod = with_hash.next()?;
     with_hash.next().is_none().then_some(pod)
-}
-
-fn sole_pod_with_address<'a>(addresses: &[IpAddr], snapshot: &'a Snapshot) -> Option<&'a Pod> {
-    let mut owners = snapshot
-        .pods
-        .values()
-        .filter(|pod| pod.takes_part() && pod.addresses.iter().any(|address| addresses.contains(address)));
-    let owner = owners.next()?;
-    owners.next().is_none().then_some(owner)
 }
 
 #[cfg(test)]
@@ -91,5 +87,25 @@ mod tests {
             .snapshot();
         assert_eq!(pod_of_cgroup(HASH, &snapshot), None, "two say so");
         assert_eq!(pod_of_cgroup("uid-c-web", &snapshot).map(Pod::key), Some(ObjectKey::new("c", "web")));
+    }
+
+    #[test]
+    fn many_link_local_addresses_take_no_room_of_others_and_not_the_assigned_ones() {
+        let snapshot = cluster().pod(pod("a/web").at(&["10.0.0.1", "fd00::1"])).pod(pod("a/new")).snapshot();
+        let discovered = Discovered {
+            ifindex: 7,
+            name: "veth7".to_owned(),
+            netns_cookie: 1,
+            pod_uid: None,
+            has_processes: false,
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            link_local: (0..1_000_u16).map(|last| IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, last])).collect(),
+            born: None,
+        };
+        let bound = bind(&discovered, "uid-a-web", &snapshot).unwrap();
+        assert_eq!(bound.own_addresses.len(), MOST_OWN_ADDRESSES);
+        assert!(["10.0.0.1", "fd00::1"].iter().all(|own| bound.own_addresses.contains(&own.parse().unwrap())));
+        assert_eq!(bind(&discovered, "uid-b-web", &snapshot), None, "its address is nobody's name");
+        assert_eq!(bind(&discovered, "uid-a-new", &snapshot), None, "its address is not known yet");
     }
 }

@@ -21,7 +21,7 @@ pub enum ProbeError {
     #[error("{path} is not on a BPF file system: run `mount -t bpf bpf /sys/fs/bpf`, and mount it into the container")]
     NoBpfFileSystem { path: PathBuf, source: io::Error },
     #[error(
-        "{path} is a symbolic link, or another user can write to it and replace the pins: remove it, or choose another folder"
+        "{path} is a symbolic link, or another user can write to it and replace what is in it: remove it, or choose another folder"
     )]
     NotOurs { path: PathBuf },
     #[error("another probe has locked {path}: stop it first, or wait longer")]
@@ -36,10 +36,6 @@ pub enum ProbeError {
     Attach { ifindex: u32, action: &'static str, reason: String },
     #[error("interface {ifindex} does not exist")]
     NoInterface { ifindex: u32 },
-    #[error(
-        "interface {ifindex} is bound to pod {bound} ({bound_uid}), not {asked} ({asked_uid}): a binding holds until the interface is deleted"
-    )]
-    BoundToOther { ifindex: u32, bound: String, bound_uid: String, asked: String, asked_uid: String },
     #[error("ring readers are open already: drop them first")]
     RingsTaken,
     #[error("ring {name} cannot be mapped")]

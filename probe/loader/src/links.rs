@@ -2,7 +2,7 @@
 
 mod detach;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, thread, time::Duration};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
@@ -18,6 +18,10 @@ use crate::{
     pins::{self, Pins},
     programs,
 };
+
+/// How often to look for the pin of a link that another process has attached, and the time in between.
+const ATTACH_ATTEMPTS: u32 = 50;
+const ATTACH_POLL: Duration = Duration::from_millis(10);
 
 /// One of the two hooks on the host side of a pod's veth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,13 +150,30 @@ impl Links {
         }
     }
 
-    /// Attaches both programs, or adopts the links that exist.
+    /// Whether both programs are attached. Adopts the links, as [`Self::adopt`] does.
+    pub(crate) fn are_alive(&mut self, ifindex: u32) -> Result<bool, ProbeError> {
+        Hook::BOTH.into_iter().try_fold(true, |alive, hook| Ok(self.adopt(LinkPin { ifindex, hook })? && alive))
+    }
+
+    /// Attaches both programs, or adopts the links that exist. The CNI plugin may attach the same ones at the same time.
     pub(crate) fn ensure(&mut self, ifindex: u32) -> Result<(), ProbeError> {
         let interface = interface_name(ifindex).ok_or(ProbeError::NoInterface { ifindex })?;
         for hook in Hook::BOTH {
             let pin = LinkPin { ifindex, hook };
-            if !self.adopt(pin)? {
-                self.attach(pin, &interface)?;
+            let mut attempts = 0;
+            while !self.adopt(pin)? {
+                match self.attach(pin, &interface)? {
+                    Attached::ByUs => break,
+                    // The other process pins its link next; or it was killed, and the link is gone.
+                    Attached::ByAnother if attempts < ATTACH_ATTEMPTS => {
+                        attempts += 1;
+                        thread::sleep(ATTACH_POLL);
+                    }
+                    Attached::ByAnother => {
+                        let reason = "the program is attached there without a pin".to_owned();
+                        return Err(ProbeError::Attach { ifindex, action: "attaching", reason });
+                    }
+                }
             }
         }
         // aya attaches by name. If the name moved to another interface meanwhile, the programs are attached to the
@@ -166,18 +187,21 @@ impl Links {
         }
     }
 
-    fn attach(&mut self, pin: LinkPin, interface: &str) -> Result<(), ProbeError> {
+    fn attach(&mut self, pin: LinkPin, interface: &str) -> Result<Attached, ProbeError> {
         let failed = |reason: String| ProbeError::Attach { ifindex: pin.ifindex, action: "attaching", reason };
         let path = pin.path(&self.pins);
         // First on the hook: a program before ours could accept a packet without letting it be judged.
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let program = self.program(pin.hook);
-        let id =
-            program.attach_with_options(interface, pin.hook.side(), options).map_err(|error| failed(reason(&error)))?;
+        let id = match program.attach_with_options(interface, pin.hook.side(), options) {
+            Ok(id) => id,
+            Err(error) if is_errno(&error, Errno::EEXIST) => return Ok(Attached::ByAnother),
+            Err(error) => return Err(failed(reason(&error))),
+        };
         let link = program.take_link(id).map_err(|error| failed(error.to_string()))?;
         let link = FdLink::try_from(link).map_err(|error| failed(error.to_string()))?;
         link.pin(path).map_err(|error| failed(error.to_string()))?;
-        Ok(())
+        Ok(Attached::ByUs)
     }
 
     fn program(&mut self, hook: Hook) -> &mut SchedClassifier {
@@ -188,10 +212,20 @@ impl Links {
     }
 }
 
+/// Who attached a program. The kernel refuses the same program a second time.
+enum Attached {
+    ByUs,
+    ByAnother,
+}
+
 /// Whether the link's interface was deleted.
 fn is_without_device(error: &ProgramError) -> bool {
+    is_errno(error, Errno::ENOLINK)
+}
+
+fn is_errno(error: &ProgramError, expected: Errno) -> bool {
     matches!(error, ProgramError::SyscallError(error)
-        if error.io_error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENOLINK))
+        if error.io_error.raw_os_error().map(Errno::from_raw) == Some(expected))
 }
 
 fn reason(error: &ProgramError) -> String {

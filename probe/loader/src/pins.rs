@@ -136,7 +136,7 @@ impl Lock {
         }
         let held = fstat(&folder).map_err(|error| failed(root, "inspect", error.into()))?;
         // A user who can write to the folder could replace the pins.
-        if (held.st_uid != 0 && held.st_uid != geteuid().as_raw()) || held.st_mode & WRITABLE_BY_OTHERS != 0 {
+        if is_others(held.st_uid, held.st_mode) {
             return Err(ProbeError::NotOurs { path: root.to_owned() });
         }
         // The folder may have been replaced between opening and locking it. `lstat`, so that a symbolic link does not match.
@@ -215,6 +215,21 @@ pub(crate) fn remove_folder(folder: &Path) -> Result<(), ProbeError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(folder, "remove folder", error)),
         _ => Ok(()),
     }
+}
+
+/// # Errors
+/// It is a symbolic link, or another user can write to it.
+pub(crate) fn is_ours(folder: &Path) -> Result<(), ProbeError> {
+    let found = lstat(folder).map_err(|error| failed(folder, "inspect", error.into()))?;
+    let is_link = fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink());
+    if is_link || is_others(found.st_uid, found.st_mode) {
+        return Err(ProbeError::NotOurs { path: folder.to_owned() });
+    }
+    Ok(())
+}
+
+fn is_others(owner: u32, mode: u32) -> bool {
+    (owner != 0 && owner != geteuid().as_raw()) || mode & WRITABLE_BY_OTHERS != 0
 }
 
 pub(crate) fn failed(path: &Path, action: &'static str, source: io::Error) -> ProbeError {

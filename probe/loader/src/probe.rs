@@ -90,6 +90,8 @@ pub struct Probe {
     publisher: Publisher,
     endpoints: Endpoints,
     state: StateFile,
+    /// Interfaces whose binding changed after the last line about it in the state file.
+    unsaved: BTreeSet<u32>,
     pins: Pins,
     /// Pins of other ABI versions. Their links are detached as ours are attached.
     predecessors: Vec<Pins>,
@@ -137,6 +139,7 @@ impl Probe {
             publisher,
             endpoints,
             state,
+            unsaved: BTreeSet::new(),
             pins,
             predecessors,
             pin_root: options.pin_root,
@@ -175,29 +178,51 @@ impl Probe {
         self.publisher.floor()
     }
 
-    /// Binds an interface to its pod and attaches both programs to it. Calling it again updates the addresses and
-    /// restores missing links. Until published tables contain the pod, the endpoint is not ready and is denied in
-    /// enforce mode.
+    /// Attaches both programs to an interface whose pod need not be known. Without a record its endpoint is not ready: its
+    /// packets are recorded, and denied in enforce mode. Neither a file nor a map has to be writable. Calling it again
+    /// restores missing links.
     ///
     /// # Errors
-    /// The interface does not exist, or is bound to another pod.
-    pub fn attach(&mut self, endpoint: &BoundEndpoint) -> Result<(), ProbeError> {
-        let ifindex = endpoint.ifindex;
+    /// The interface does not exist, or the kernel refuses a link.
+    pub fn guard(&mut self, ifindex: u32, netns_cookie: u64) -> Result<(), ProbeError> {
         if links::interface_name(ifindex).is_none() {
             return Err(ProbeError::NoInterface { ifindex });
         }
-        self.release_if_reused(endpoint)?;
+        // The record first, so that no packet is judged by that of another interface.
+        let forgotten = match self.endpoints.get(ifindex) {
+            // The index was reused for a new interface before the deletion of the old one was reported.
+            Some(bound) if bound.netns_cookie != netns_cookie => self.forget(ifindex),
+            Some(_) => Ok(()),
+            None if self.links.are_alive(ifindex)? => Ok(()),
+            None => self.published.endpoints.table.remove(&ifindex).map(drop),
+        };
+        self.links.ensure(ifindex)?;
+        forgotten
+    }
+
+    /// Attaches both programs to an interface and binds it to its pod: to another one than before if the earlier binding
+    /// was wrong. Calling it again updates the addresses and restores missing links. Until published tables contain the
+    /// pod, the endpoint is not ready and is denied in enforce mode.
+    ///
+    /// # Errors
+    /// The interface does not exist, or a map is full. The programs are attached whatever else fails. If only the state file
+    /// cannot be written, the binding is in force; the next call tries to write it again.
+    pub fn attach(&mut self, endpoint: &BoundEndpoint) -> Result<(), ProbeError> {
+        let ifindex = endpoint.ifindex;
+        self.guard(ifindex, endpoint.netns_cookie)?;
+        if self.endpoints.get(ifindex).is_some_and(|bound| bound.pod_uid != endpoint.pod_uid) {
+            self.forget(ifindex)?;
+        }
         if self.endpoints.get(ifindex) != Some(endpoint) {
-            self.state.append(&[Line::Bound(endpoint.clone())])?;
+            self.unsaved.insert(ifindex);
         }
         let standing = self.publisher.standing(&endpoint.pod, &endpoint.pod_uid);
-        // The record before the programs, so that no packet is judged without it.
         let Self { maps, published, endpoints, .. } = self;
         if endpoints.bind(&mut maps.own_addresses, &mut published.endpoints.table, endpoint, standing)? {
             self.publisher.note_write();
         }
-        self.links.ensure(ifindex)?;
-        self.detach_predecessors(ifindex)
+        self.detach_predecessors(ifindex)?;
+        self.save()
     }
 
     /// Detaches an interface and removes its records. Does nothing if the interface is not attached.
@@ -206,11 +231,16 @@ impl Probe {
     /// A pin or a record cannot be removed.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), ProbeError> {
         links::remove(&self.pins, ifindex)?;
-        if self.endpoints.get(ifindex).is_some() {
-            self.state.append(&[Line::Unbound { ifindex }])?;
-        }
-        let Self { maps, published, endpoints, .. } = self;
-        endpoints.unbind(&mut maps.own_addresses, &mut published.endpoints.table, ifindex)
+        self.forget(ifindex)?;
+        self.save()
+    }
+
+    /// Whether an interface's packets are judged by published tables.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn is_ready(&self, ifindex: u32) -> Result<bool, ProbeError> {
+        Ok(self.published.endpoints.table.get(&ifindex)?.is_some_and(|record| record.ready != 0))
     }
 
     /// The bound interfaces.
@@ -282,27 +312,26 @@ impl Probe {
         drop(self);
     }
 
-    /// Detaches the interface if its index now belongs to another interface than the bound one.
-    ///
-    /// # Errors
-    /// The interface is the bound one, but another pod is asked for.
-    fn release_if_reused(&mut self, endpoint: &BoundEndpoint) -> Result<(), ProbeError> {
-        let ifindex = endpoint.ifindex;
-        let Some(bound) = self.endpoints.get(ifindex) else { return Ok(()) };
-        if bound.netns_cookie != endpoint.netns_cookie {
-            // The index was reused for a new interface before the deletion of the old one was reported.
-            return self.detach(ifindex);
+    /// Removes an interface's records: what is attached there takes its endpoint for not ready.
+    fn forget(&mut self, ifindex: u32) -> Result<(), ProbeError> {
+        if self.endpoints.get(ifindex).is_some() {
+            self.unsaved.insert(ifindex);
         }
-        if bound.pod_uid == endpoint.pod_uid {
-            return Ok(());
-        }
-        Err(ProbeError::BoundToOther {
-            ifindex,
-            bound: bound.pod.to_string(),
-            bound_uid: bound.pod_uid.clone(),
-            asked: endpoint.pod.to_string(),
-            asked_uid: endpoint.pod_uid.clone(),
-        })
+        let Self { maps, published, endpoints, .. } = self;
+        endpoints.unbind(&mut maps.own_addresses, &mut published.endpoints.table, ifindex)
+    }
+
+    /// Appends the bindings that the state file does not have yet. They are in force before: a disk that is full must not
+    /// decide who is judged.
+    fn save(&mut self) -> Result<(), ProbeError> {
+        let line = |&ifindex: &u32| match self.endpoints.get(ifindex) {
+            Some(endpoint) => Line::Bound(endpoint.clone()),
+            None => Line::Unbound { ifindex },
+        };
+        let lines: Vec<_> = self.unsaved.iter().map(line).collect();
+        self.state.append(&lines)?;
+        self.unsaved.clear();
+        Ok(())
     }
 
     /// Detaches the links of other ABI versions from an interface whose endpoint is ready here.

@@ -77,8 +77,7 @@ impl StateFile {
     /// The folder or the file cannot be read or written. A file with invalid lines is an error only if it was written
     /// in this boot, because ids in the kernel would lose their meaning.
     pub(crate) fn open(folder: &Path) -> Result<(Self, State), ProbeError> {
-        let boot = fs::read_to_string(BOOT_ID).map_err(|source| failed(Path::new(BOOT_ID), "read", source))?;
-        Self::open_in_boot(folder, boot.trim())
+        Self::open_in_boot(folder, &boot_id()?)
     }
 
     fn open_in_boot(folder: &Path, boot: &str) -> Result<(Self, State), ProbeError> {
@@ -123,8 +122,16 @@ impl StateFile {
 
 /// The pods of the interfaces. Only reads the file, which a running probe may be writing.
 pub(crate) fn bindings(folder: &Path) -> Result<BTreeMap<u32, BoundEndpoint>, ProbeError> {
+    read(&folder.join(FILE), &boot_id()?).map(|state| state.bindings)
+}
+
+/// What the kernel calls this boot.
+///
+/// # Errors
+/// It cannot be read.
+pub fn boot_id() -> Result<String, ProbeError> {
     let boot = fs::read_to_string(BOOT_ID).map_err(|source| failed(Path::new(BOOT_ID), "read", source))?;
-    read(&folder.join(FILE), boot.trim()).map(|state| state.bindings)
+    Ok(boot.trim().to_owned())
 }
 
 /// The state of this boot; empty if there is no file or it was written in another boot.

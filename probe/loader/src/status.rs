@@ -179,7 +179,7 @@ fn endpoint_status(
         .collect()
 }
 
-fn mode_name(mode: u8) -> &'static str {
+pub(crate) fn mode_name(mode: u8) -> &'static str {
     match Mode::try_from(mode) {
         Ok(Mode::Observe) => "observe",
         Ok(Mode::Audit) => "audit",

@@ -52,8 +52,7 @@ fn pod(node: &str, number: u64, change: ChangeKind, name: &str) -> Row {
         workload_kind: String::new(),
         workload: String::new(),
         phase: "running".into(),
-        terminating: false,
-        pod_ranges: Vec::new(),
+        ..EndpointChangeRow::default()
     }))
 }
 
@@ -234,11 +233,8 @@ async fn damaged_files_cost_what_they_said_and_are_told() {
         name: "broken".into(),
         uid: "uid-broken".into(),
         generation: 1,
-        resource_version: String::new(),
-        content_hash: String::new(),
         text: "kind: [".into(),
-        author: String::new(),
-        origin: String::new(),
+        ..netverdict_flowlog::row::PolicyRow::default()
     };
     record.write("a", 4, &[Row::Policy(Box::new(row)), snapshot("a", 4, 3)]);
     let state = record.newest().await;

@@ -198,7 +198,29 @@ impl Attempt {
 
     pub(super) fn ends(&self) -> (WhyEnd, WhyEnd) {
         let row = self.furthest();
-        (end(&row.source, row.source_ip.to_string()), end(&row.destination, row.destination_ip.to_string()))
+        // A pod's own node knows it by its interface, the other node by its address.
+        let source = self.egress.as_ref().unwrap_or(row);
+        (end(&source.source, source.source_ip.to_string()), end(&row.destination, row.destination_ip.to_string()))
+    }
+
+    /// The names of the nodes among the ends, source first.
+    pub(super) fn nodes(&self) -> [Option<&str>; 2] {
+        let row = self.furthest();
+        [&row.source, &row.destination].map(|end| (end.kind == EndpointKind::Node).then_some(end.node.as_str()))
+    }
+
+    /// Whom the end of this direction took the other one for, where both ends are on record and disagree.
+    fn mistaken_for(&self, direction: Direction) -> Option<String> {
+        let (egress, ingress) = (self.egress.as_ref()?, self.ingress.as_ref()?);
+        let (known, taken, address) = match direction {
+            Direction::Egress => (&ingress.destination, &egress.destination, egress.destination_ip),
+            Direction::Ingress => (&egress.source, &ingress.source, ingress.source_ip),
+        };
+        let differ = known.kind == EndpointKind::Pod
+            && taken.kind == EndpointKind::Pod
+            && !known.pod_uid.is_empty()
+            && known.pod_uid != taken.pod_uid;
+        differ.then(|| end_name(taken, &address.to_string()))
     }
 
     /// The source's node dropped it, so nothing reached the destination.
@@ -255,6 +277,7 @@ impl Attempt {
             node: row.node.to_string(),
             hypothetical: false,
             identity_window_open: row.identity_window_open || row.reason == Reason::UnknownPod,
+            mistaken_for: self.mistaken_for(row.direction),
         }
     }
 
@@ -276,5 +299,6 @@ fn end(end: &EndpointRow, address: String) -> WhyEnd {
         addresses: vec![address],
         labels: end.labels.clone(),
         deleted: None,
+        candidates: Vec::new(),
     }
 }

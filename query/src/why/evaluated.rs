@@ -104,6 +104,7 @@ impl<'a> Evaluated<'a> {
             node: self.state.node.clone(),
             hypothetical,
             identity_window_open: false,
+            mistaken_for: None,
         }
     }
 }
@@ -119,6 +120,7 @@ pub(super) fn end(state: &State, end: &End) -> WhyEnd {
                 addresses: pod.map(|pod| pod.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default(),
                 labels: pod.map(|pod| pod.labels.clone()).unwrap_or_default(),
                 deleted: None,
+                candidates: Vec::new(),
             }
         }
         End::Address(address) => {
@@ -141,7 +143,17 @@ pub(super) fn end(state: &State, end: &End) -> WhyEnd {
                 addresses: vec![address.to_string()],
                 labels: pod.map(|pod| pod.labels.clone()).unwrap_or_default(),
                 deleted: None,
+                candidates: node
+                    .filter(|_| kind == "node")
+                    .map(|node| on_network_of(state, &node.name))
+                    .unwrap_or_default(),
             }
         }
     }
+}
+
+/// The pods on a node's network: its traffic may be any of theirs.
+pub(super) fn on_network_of(state: &State, node: &str) -> Vec<String> {
+    let pods = state.snapshot.pods.values().filter(|pod| pod.host_network && !pod.finished() && pod.node == node);
+    pods.map(|pod| pod.key().to_string()).collect()
 }

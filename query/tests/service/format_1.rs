@@ -55,11 +55,15 @@ async fn served() -> (World, Served) {
     (world, served)
 }
 
-/// Without what depends on when and by whom it is asked: ages, and a follower's cursor.
+/// Fields that answers have got since.
+const ADDED: [&str; 3] = ["revision", "candidates", "mistaken_for"];
+
+/// Without what depends on when and by whom it is asked: ages, and a follower's cursor. Without what was added since.
 fn timeless(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let fields = fields.into_iter().filter(|(name, _)| name != "cursor");
+            let is_kept = |name: &str| name != "cursor" && !ADDED.contains(&name);
+            let fields = fields.into_iter().filter(|(name, _)| is_kept(name));
             fields.map(|(name, value)| (name, timeless(value))).collect()
         }
         Value::Array(values) => values.into_iter().map(timeless).collect(),

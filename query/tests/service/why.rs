@@ -1,7 +1,10 @@
 //! Why: over what was seen, what was not, what has changed since, and what nobody has heard of.
 
-use netverdict_flowlog::answer::{Since, WhyAnswer};
-use netverdict_policy::Verdict;
+use netverdict_flowlog::{
+    answer::{Decider, Since, WhyAnswer},
+    row::{EndpointRow, Row},
+};
+use netverdict_policy::{Direction, Verdict};
 
 use crate::world::{MANIFESTS, World, ago, gap};
 
@@ -36,6 +39,12 @@ async fn a_denied_attempt_names_who_decided_and_what_came_nearest() {
     );
     assert_eq!((ingress.now, ingress.now_decided_by.len()), (Some(Verdict::Denied), 0));
     assert!(ingress.decided_by.iter().all(|decider| decider.since == Since::Unchanged), "{ingress:?}");
+    let revision = ingress.decided_by[0].revision.as_ref().expect("the state that decided");
+    assert_eq!(
+        (revision.author.as_str(), revision.origin.as_str(), &revision.node),
+        ("kubectl", "test.yaml", &ingress.node)
+    );
+    assert!(revision.changed.expect("a time") < revision.in_force && revision.in_force < ago(60), "{revision:?}");
     let text = &ingress.decided_by[1].text;
     assert!(text.contains("default-deny") && text.contains("podSelector"), "{text}");
     assert_eq!((answer.source.name.as_str(), answer.destination.addresses[0].as_str()), ("shop/web", "10.1.0.4"));
@@ -62,6 +71,10 @@ async fn what_was_decided_then_is_told_after_policies_and_pods_are_gone() {
     let since: Vec<Since> = ingress.decided_by.iter().map(|decider| decider.since).collect();
     assert_eq!(since, [Since::Changed, Since::Deleted], "{answer:?}");
     assert!(ingress.decided_by[0].text.contains("app: api"), "{}", ingress.decided_by[0].text);
+    // Of the state that decided, and not of the one that is there now.
+    let in_force = |decider: &Decider| decider.revision.as_ref().map(|revision| revision.in_force);
+    assert!(in_force(&ingress.decided_by[0]).is_some_and(|time| time < ago(300)), "{ingress:?}");
+    assert!(in_force(&ingress.now_decided_by[0]).is_some_and(|time| time > ago(300)), "{ingress:?}");
     assert_eq!(ingress.now, Some(Verdict::Allowed));
     for part in [
         "db/default-deny was deleted since",
@@ -76,6 +89,39 @@ async fn what_was_decided_then_is_told_after_policies_and_pods_are_gone() {
     let before = ago(60).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let answer = served.why(&format!("source=shop/web&destination=db/pg&port=5432&since=10m&at={before}")).await;
     assert_eq!(answer.verdict, Verdict::Denied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_was_taken_for_another_pod_is_told_by_its_own_node() {
+    let mut world = World::new().await;
+    let rows = world.attempt("shop/web", "db/pg", 5432, ago(60)).into_iter().map(|row| match row {
+        // The destination's node did not know yet that the address had changed hands.
+        Row::Flow(mut row) if row.direction == Direction::Ingress => {
+            let old = EndpointRow { pod: "old".into(), pod_uid: "uid-old".into(), ..(*row.source).clone() };
+            row.source = old.into();
+            Row::Flow(row)
+        }
+        row => row,
+    });
+    world.collector.hold(rows.collect());
+    let served = world.serve().await;
+    let answer = served.why("source=shop/web&destination=db/pg&port=5432").await;
+    assert_eq!((answer.source.name.as_str(), point(&answer, "source-egress").mistaken_for.clone()), ("shop/web", None));
+    assert_eq!(point(&answer, "destination-ingress").mistaken_for.as_deref(), Some("shop/old"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_named_with_the_pods_on_its_network() {
+    let mut world = World::new().await;
+    let agent = "\n---\n{apiVersion: v1, kind: Pod, metadata: {namespace: agents, name: exporter}, \
+                 spec: {nodeName: other, hostNetwork: true}, status: {phase: Running, podIP: 10.9.0.1}}\n---\n\
+                 {apiVersion: v1, kind: Node, metadata: {name: other}, status: {addresses: [{type: InternalIP, address: 10.9.0.1}]}}\n";
+    let rows = world.apply(&format!("{MANIFESTS}{agent}"), ago(30));
+    world.collector.hold(rows);
+    let served = world.serve().await;
+    let answer = served.why("source=10.9.0.1&destination=db/pg&port=5432").await;
+    assert_eq!((answer.source.name.as_str(), answer.source.kind.as_str()), ("node/other", "node"));
+    assert_eq!(answer.source.candidates, ["agents/exporter"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -140,11 +140,13 @@ impl World {
             name: object.name.clone(),
             uid: object.uid.clone(),
             generation: object.generation,
-            resource_version: String::new(),
+            resource_version: object.resource_version.clone(),
             content_hash: object.content_hash.clone(),
             text: netverdict_manifest::text(object),
-            author: String::new(),
+            author: "kubectl".into(),
+            changed_time: Some(time - TimeDelta::seconds(2)),
             origin: "test.yaml".into(),
+            ..PolicyRow::default()
         };
         let texts: Vec<PolicyRow> = reading.objects.iter().map(|object| policy(object)).collect();
         let mut rows = Vec::new();
@@ -383,8 +385,7 @@ fn endpoint(pod: &Pod, head: ChangeHead) -> EndpointChangeRow {
         workload_kind: String::new(),
         workload: String::new(),
         phase: "running".into(),
-        terminating: false,
-        pod_ranges: Vec::new(),
+        ..EndpointChangeRow::default()
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     namespaces::Namespaces,
-    plan::{Cni, Node, OUTSIDE_V4, OUTSIDE_V6, Plan},
+    plan::{Cni, Node, OUTSIDE_V4, OUTSIDE_V6, PIN_ROOT, PLUGIN, Plan, RUN_DIR},
 };
 use crate::topology::ip_batch;
 
@@ -48,8 +48,8 @@ pub(super) fn connect(plan: &Plan, outside: Namespaces, nodes: &[(Node, Namespac
     Ok(())
 }
 
-/// What containerd is told about the network of pods.
-pub(super) fn cni_configuration(node: &Node, cni: Cni) -> Value {
+/// What containerd is told about the network of pods. `with_product`: our plugin is chained behind the others.
+pub(super) fn cni_configuration(node: &Node, cni: Cni, with_product: bool) -> Value {
     let [v4, v6] = node.pod_ranges();
     let addresses = json!({
         "type": "host-local",
@@ -63,6 +63,12 @@ pub(super) fn cni_configuration(node: &Node, cni: Cni) -> Value {
             "ipam": addresses,
         }),
     };
-    let ports = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
-    json!({ "cniVersion": "1.0.0", "name": "pods", "plugins": [plugin, ports] })
+    let mut plugins = vec![plugin, json!({ "type": "portmap", "capabilities": { "portMappings": true } })];
+    if with_product {
+        // The cluster runs before the product does: its first pods start unjudged.
+        plugins.push(json!({
+            "type": PLUGIN, "pinRoot": PIN_ROOT, "runDir": RUN_DIR, "onUnavailable": "allow",
+        }));
+    }
+    json!({ "cniVersion": "1.0.0", "name": "pods", "plugins": plugins })
 }

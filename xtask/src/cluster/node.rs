@@ -1,6 +1,12 @@
 //! What runs on every node: containerd, the kubelet, kube-proxy, and their configuration.
 
-use std::{fmt::Write as _, fs, path::Path, process::Command};
+use std::{
+    fmt::Write as _,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -8,8 +14,9 @@ use serde_json::{Value, json};
 use super::{
     images,
     network::cni_configuration,
-    plan::{DNS, Node, POD_RANGES, Plan},
+    plan::{DNS, Node, PLUGIN, POD_RANGES, Plan},
 };
+use crate::command::target;
 
 /// What the processes of a node read. Written before its namespaces are made, which bind some of it.
 pub(super) fn write_files(plan: &Plan, node: &Node, cni_plugins: &Path) -> Result<()> {
@@ -22,9 +29,10 @@ pub(super) fn write_files(plan: &Plan, node: &Node, cni_plugins: &Path) -> Resul
         writeln!(hosts, "{} {}", each.v4(), each.name)?;
     }
     fs::write(node.file("hosts"), hosts)?;
-    fs::write(node.file("containerd.toml"), containerd_configuration(&network, cni_plugins))?;
+    let (plugins, with_product) = link_plugins(node, cni_plugins)?;
+    fs::write(node.file("containerd.toml"), containerd_configuration(&network, &plugins))?;
     let json_files = [
-        (network.join("10-pods.conflist"), cni_configuration(node, plan.shape.cni)),
+        (network.join("10-pods.conflist"), cni_configuration(node, plan.shape.cni, with_product)),
         (node.file("kubelet.json"), kubelet_configuration(plan, node)),
         (node.file("kube-proxy.json"), proxy_configuration(plan, node)),
     ];
@@ -32,6 +40,22 @@ pub(super) fn write_files(plan: &Plan, node: &Node, cni_plugins: &Path) -> Resul
         fs::write(path, format!("{value:#}\n"))?;
     }
     Ok(())
+}
+
+/// A folder with the system's CNI plugins and ours, since containerd reads one. Says whether ours is built.
+fn link_plugins(node: &Node, cni_plugins: &Path) -> Result<(PathBuf, bool)> {
+    let folder = node.file("cni-plugins");
+    fs::create_dir_all(&folder)?;
+    for plugin in fs::read_dir(cni_plugins)? {
+        let plugin = plugin?;
+        symlink(plugin.path(), folder.join(plugin.file_name()))?;
+    }
+    let ours = target().join("debug").join(PLUGIN);
+    let is_built = ours.is_file();
+    if is_built {
+        symlink(ours, folder.join(PLUGIN))?;
+    }
+    Ok((folder, is_built))
 }
 
 pub(super) fn containerd(node: &Node) -> (&'static str, Command) {

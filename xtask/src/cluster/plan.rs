@@ -25,6 +25,12 @@ pub(super) const API_PORT: u16 = 6443;
 pub(super) const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 254);
 pub(super) const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 0xfe);
 
+/// Our CNI plugin, and where a node's collector and the plugin meet: in file systems that the node has for itself. Not the
+/// defaults, which a collector installed on this machine may use.
+pub(super) const PLUGIN: &str = "netverdict-cni";
+pub(super) const PIN_ROOT: &str = "/sys/fs/bpf/netverdict-node";
+pub(super) const RUN_DIR: &str = "/run/netverdict-node";
+
 /// What a cluster is made of.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {

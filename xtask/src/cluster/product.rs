@@ -1,12 +1,19 @@
 //! The product on a cluster: on every node a collector that watches the API and enforces, and a query service on the first.
 //! They are processes inside the nodes' namespaces, where a DaemonSet's would be.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{namespaces::Namespaces, plan::Node, running::Cluster};
+use super::{
+    namespaces::Namespaces,
+    plan::{Node, PIN_ROOT, RUN_DIR},
+    running::Cluster,
+};
 use crate::services::{RunFolder, Serving, wait};
 
 const ANY_PORT: &str = "127.0.0.1:0";
@@ -22,22 +29,48 @@ pub struct Product {
 
 #[derive(Debug)]
 struct OnNode {
-    collector: Serving,
+    /// `None` while it is killed.
+    collector: Option<Serving>,
+    node: Node,
     namespaces: Namespaces,
     folder: RunFolder,
+    kubeconfig: PathBuf,
+    object: PathBuf,
+    /// Where it served the first time: the query service asks there.
+    rows: String,
 }
 
 impl Product {
     /// Starts it. A collector serves once it has read the cluster and its first snapshot is in force.
     pub fn start(cluster: &Cluster, object: &Path) -> Result<Self> {
-        let kubeconfig = cluster.plan().kubeconfig_inside();
-        let nodes = cluster.nodes().iter();
-        let nodes = nodes.map(|(node, namespaces)| start_collector(node, *namespaces, &kubeconfig, object));
-        let nodes = nodes.collect::<Result<Vec<_>>>()?;
-        let OnNode { folder, namespaces, collector } = &nodes[0];
-        let command = folder.query(Some(&collector.url("rows")?), ANY_PORT, ANY_PORT);
+        let mut nodes = Vec::new();
+        for (node, namespaces) in cluster.nodes() {
+            let mut on_node = OnNode {
+                collector: None,
+                node: node.clone(),
+                namespaces: *namespaces,
+                folder: RunFolder::of_node(&node.cgroup, Path::new(PIN_ROOT), Path::new(RUN_DIR))?,
+                kubeconfig: cluster.plan().kubeconfig_inside(),
+                object: object.to_owned(),
+                rows: ANY_PORT.to_owned(),
+            };
+            on_node.start_collector()?;
+            nodes.push(on_node);
+        }
+        let OnNode { folder, namespaces, rows, .. } = &nodes[0];
+        let command = folder.query(Some(&format!("http://{rows}")), ANY_PORT, ANY_PORT);
         let query = namespaces.enter(|| Serving::start(folder, "query", command))??;
         Ok(Self { query, nodes })
+    }
+
+    /// Kills every collector, as a crash would. What is pinned goes on.
+    pub fn kill_collectors(&mut self) -> Result<()> {
+        self.nodes.iter_mut().filter_map(|node| node.collector.take()).try_for_each(Serving::kill)
+    }
+
+    /// Starts the collectors that were killed.
+    pub fn restart_collectors(&mut self) -> Result<()> {
+        self.nodes.iter_mut().filter(|node| node.collector.is_none()).try_for_each(OnNode::start_collector)
     }
 
     /// Waits until so many endpoints of all nodes have complete tables and both programs.
@@ -61,10 +94,14 @@ impl Product {
     }
 }
 
-fn start_collector(node: &Node, namespaces: Namespaces, kubeconfig: &Path, object: &Path) -> Result<OnNode> {
-    let folder = RunFolder::new(&node.cgroup)?;
-    let mut command = folder.collector_of_cluster(&node.name, "enforce", kubeconfig, ANY_PORT, ANY_PORT);
-    command.env("NETVERDICT_BPF_OBJECT", object);
-    let collector = namespaces.enter(|| Serving::start(&folder, "collector", command))??;
-    Ok(OnNode { collector, namespaces, folder })
+impl OnNode {
+    fn start_collector(&mut self) -> Result<()> {
+        let Self { node, folder, kubeconfig, rows, .. } = self;
+        let mut command = folder.collector_of_cluster(&node.name, "enforce", kubeconfig, ANY_PORT, rows);
+        command.env("NETVERDICT_BPF_OBJECT", &self.object);
+        let collector = self.namespaces.enter(|| Serving::start(&self.folder, "collector", command))??;
+        self.rows = collector.address("rows")?.to_owned();
+        self.collector = Some(collector);
+        Ok(())
+    }
 }

@@ -63,9 +63,9 @@ fn pod_manifest(network: &PodNetwork) -> String {
     let (namespace, name) = network.pod.split_once('/').unwrap_or(("default", &network.pod));
     let port = port_of(&network.pod);
     let port_name = if name == "pg" { "postgres" } else { "main" };
-    let (v4, v6) = (network.v4, network.v6);
+    let (v4, v6, uid) = (network.v4, network.v6, network.uid());
     format!(
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  labels:\n    app: {name}\n\
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  uid: {uid}\n  labels:\n    app: {name}\n\
          spec:\n  nodeName: {NODE}\n  serviceAccountName: {name}\n  containers:\n    - name: main\n      ports:\n        \
          - {{name: {port_name}, containerPort: {port}, protocol: TCP}}\n        \
          - {{name: {port_name}-udp, containerPort: {port}, protocol: UDP}}\n\

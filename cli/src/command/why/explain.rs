@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
-use netverdict_flowlog::answer::{Decider, Since, WhyAnswer, WhyEnd, WhyPoint};
+use netverdict_flowlog::answer::{Decider, Revision, Since, WhyAnswer, WhyEnd, WhyPoint};
 use netverdict_policy::NearMiss;
 
 use crate::{
@@ -11,6 +11,9 @@ use crate::{
     terminal::{Paint, plain, plain_lines},
     wording::{gap_lines, near_miss_detail, near_miss_name, reason_text},
 };
+
+/// Pods on a node's network that are named in one line.
+const MOST_CANDIDATES: usize = 5;
 
 /// Several lines, ending with a newline.
 pub(super) fn explain(answer: &WhyAnswer, wide: bool, now: DateTime<Utc>, paint: Paint) -> String {
@@ -41,6 +44,13 @@ fn end(end: &WhyEnd) -> String {
     }
     for (key, value) in &end.labels {
         let _ = write!(text, "  {}={}", plain(key), plain(value));
+    }
+    if !end.candidates.is_empty() {
+        let named: Vec<_> = end.candidates.iter().take(MOST_CANDIDATES).map(|name| plain(name)).collect();
+        let _ = write!(text, "  or a pod on its network: {}", named.join(", "));
+        if end.candidates.len() > MOST_CANDIDATES {
+            let _ = write!(text, " and {} more", end.candidates.len() - MOST_CANDIDATES);
+        }
     }
     text
 }
@@ -89,6 +99,9 @@ fn explain_point(text: &mut String, point: &WhyPoint, wide: bool, now: DateTime<
     }
     if point.identity_window_open {
         line("careful", "who owned an address was not certain at that moment");
+    }
+    if let Some(taken) = &point.mistaken_for {
+        line("careful", &format!("the other end was taken for {}, which did not have the address then", plain(taken)));
     }
     match point.confidence.as_str() {
         "" | "exact" => {}
@@ -185,12 +198,37 @@ fn now_line(point: &WhyPoint, verdict: netverdict_policy::Verdict) -> String {
 fn policy_text(text: &mut String, decider: &Decider, paint: Paint) {
     let title = paint.dim(&format!("--- {} as it stood", plain(&decider.name)));
     let _ = writeln!(text, "  {title}");
+    if let Some(revision) = &decider.revision {
+        let _ = writeln!(text, "    # {}", plain(&revision_line(decider, revision)));
+    }
     if decider.text.is_empty() {
         text.push_str("    not on record\n");
     }
     for line in plain_lines(&decider.text).lines() {
         let _ = writeln!(text, "    {line}");
     }
+}
+
+/// Which state it was, who wrote it, and since when it was in force: as a comment above the text.
+fn revision_line(decider: &Decider, revision: &Revision) -> String {
+    let Revision { resource_version, author, changed, created, origin, node, in_force } = revision;
+    let mut line = format!("uid {}", decider.uid);
+    if !resource_version.is_empty() {
+        let _ = write!(line, ", resourceVersion {resource_version}");
+    }
+    match (author.as_str(), changed) {
+        ("", _) => {}
+        (author, None) => _ = write!(line, ", written by {author}"),
+        (author, Some(changed)) => _ = write!(line, ", written by {author} at {}", stamp(*changed)),
+    }
+    if let Some(created) = created {
+        let _ = write!(line, ", made at {}", stamp(*created));
+    }
+    if !origin.is_empty() {
+        let _ = write!(line, ", read from {origin}");
+    }
+    let _ = write!(line, ", in force on node {node} since {}", stamp(*in_force));
+    line
 }
 
 #[cfg(test)]

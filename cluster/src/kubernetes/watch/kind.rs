@@ -14,7 +14,10 @@ use kube::{
     api::{ApiResource, ListParams, WatchParams},
     core::Request,
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
 
 use super::{
     WatchOptions,
@@ -37,6 +40,9 @@ const MOST_PAGE_BYTES: usize = 16 << 20;
 const MOST_OBJECTS: usize = 1_000_000;
 /// Pages without an object: expired ones leave a few behind, a list that does not end has many.
 const MOST_EMPTY_PAGES: usize = 100;
+/// A server refuses a version that it no longer keeps inside the watch that it has opened: one that has said nothing for so
+/// long was opened for good.
+const SETTLED: Duration = Duration::from_secs(1);
 /// A watch that ends sooner is asked for again only after a while.
 const SHORT: Duration = Duration::from_secs(1);
 /// Watches in a row that cannot be opened although the server answers: then a list is asked for.
@@ -317,6 +323,8 @@ impl KindTask {
     async fn watch(&mut self, version: &mut String, lines: Option<Lines>) -> Work<()> {
         let connection = self.shared.reach.connection().await;
         let doing = format!("watch {}", self.resource.plural);
+        // A list that has become a watch has said enough.
+        let mut is_settled = lines.is_some();
         let mut lines = match lines {
             Some(lines) => lines,
             None => {
@@ -326,10 +334,23 @@ impl KindTask {
             }
         };
         let begun = Instant::now();
-        self.heard_now(0);
-        self.reporter.tell(News::Seeing).await?;
         let mut said_something = false;
-        while let Some(line) = lines.next(&connection, self.shared.options.silence, &doing).await? {
+        loop {
+            let next = lines.next(&connection, self.shared.options.silence, &doing);
+            let line = match is_settled {
+                true => next.await?,
+                // Dropped, it has lost nothing: the lines keep what they have read.
+                false => match timeout(SETTLED, next).await {
+                    Ok(line) => line?,
+                    Err(_) => {
+                        is_settled = true;
+                        self.heard_now(0);
+                        self.reporter.tell(News::Seeing).await?;
+                        continue;
+                    }
+                },
+            };
+            let Some(line) = line else { break };
             let (change, newest) = match self.event(&connection, &line, &doing)? {
                 Event::Put(decoded) => {
                     let newest = decoded.version.clone();
@@ -346,6 +367,9 @@ impl KindTask {
                 Event::Other => continue,
             };
             self.heard_now(usize::from(change.is_some()));
+            if !mem::replace(&mut is_settled, true) {
+                self.reporter.tell(News::Seeing).await?;
+            }
             if let Some(change) = change {
                 self.status.holds(self.keys.len());
                 self.tell_changes(vec![change], line.len()).await?;

@@ -2,7 +2,13 @@
 
 mod server;
 
-use std::sync::Arc;
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 use axum::response::{IntoResponse as _, Response};
 use netverdict_policy::model::ObjectKey;
@@ -104,8 +110,10 @@ fn names(state: &ClusterState) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_list_that_does_not_end_is_given_up_and_never_taken_for_complete() {
-    let same_page =
-        |asked: &Asked| asked.is_for("pods").then(|| list(&[pod("a", "1"), pod("b", "1")], "1", Some("again")));
+    let same_page = |asked: &Asked| {
+        (asked.is_for("pods") && !asked.is_streaming_list())
+            .then(|| list(&[pod("a", "1"), pod("b", "1")], "1", Some("again")))
+    };
     let endless_and_empty = |asked: &Asked| {
         let token = asked.before.to_string();
         (asked.is_for("pods") && !asked.is_streaming_list()).then(|| list(&[], "1", Some(&token)))
@@ -210,7 +218,7 @@ async fn a_streaming_list_is_complete_at_its_mark_and_becomes_the_watch() {
 
 #[tokio::test]
 async fn an_event_that_cannot_be_read_is_passed_over_by_a_new_list() {
-    let listed = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let listed = Arc::new(AtomicUsize::new(0));
     let mut watched = Watched::of(move |asked| {
         if !asked.is_for("pods") || asked.is_streaming_list() {
             return None;
@@ -221,7 +229,7 @@ async fn an_event_that_cannot_be_read_is_passed_over_by_a_new_list() {
                 _ => silence(),
             }
         } else {
-            match listed.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            match listed.fetch_add(1, Ordering::Relaxed) {
                 0 => list(&[pod("a", "1")], "1", None),
                 _ => list(&[pod("b", "2")], "2", None),
             }
@@ -267,20 +275,58 @@ async fn an_expired_version_is_listed_again_and_what_vanished_is_deleted() {
 
 #[tokio::test]
 async fn an_outage_is_told_with_its_reason_and_the_last_state_stays() {
-    let down = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let down = Arc::new(AtomicBool::new(false));
     let is_down = down.clone();
     let mut watched = Watched::of(move |asked| {
-        if is_down.load(std::sync::atomic::Ordering::Relaxed) {
+        if is_down.load(Ordering::Relaxed) {
             return Some((http::StatusCode::BAD_GATEWAY, "the balancer has no server").into_response());
         }
         (asked.is_for("pods") && !asked.is_watch()).then(|| list(&[pod("a", "1")], "1", None))
     })
     .await;
     watched.synced().await;
-    down.store(true, std::sync::atomic::Ordering::Relaxed);
+    down.store(true, Ordering::Relaxed);
     let state = watched.state("stale", |state| !state.stale.is_empty()).await;
     assert!(state.troubles.iter().any(|line| line.contains("the balancer has no server")), "{:?}", state.troubles);
     assert_eq!(names(&state), ["a"]);
-    down.store(false, std::sync::atomic::Ordering::Relaxed);
+    down.store(false, Ordering::Relaxed);
     watched.state("no longer stale", |state| state.stale.is_empty() && state.troubles.is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_outage_after_which_the_version_has_expired_lasts_until_the_list() {
+    const DOWN: usize = 0;
+    const EXPIRED: usize = 1;
+    const UP: usize = 2;
+    let gone = json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"});
+    let phase = Arc::new(AtomicUsize::new(DOWN));
+    let now = phase.clone();
+    let mut watched = Watched::of(move |asked| {
+        if !asked.is_for("pods") || asked.is_streaming_list() {
+            return None;
+        }
+        Some(match (now.load(Ordering::Relaxed), asked.is_watch(), asked.before) {
+            (_, false, 0) => list(&[pod("a", "1")], "1", None),
+            (DOWN, true, 0) => short(&event("ADDED", &pod("b", "2"))),
+            (DOWN, true, _) => status(503, "down"),
+            (EXPIRED, true, _) => short(&event("ERROR", &gone)),
+            (UP, true, _) => silence(),
+            (UP, false, _) => list(&[pod("c", "9")], "9", None),
+            _ => status(500, "not yet"),
+        })
+    })
+    .await;
+    let state = watched.state("the outage", |state| !state.stale.is_empty()).await;
+    let since_ns = state.stale[0].since_ns;
+    phase.store(EXPIRED, Ordering::Relaxed);
+    let seen = Cell::new(false);
+    let tries = |state: &ClusterState| {
+        seen.set(seen.get() || state.stale.is_empty());
+        state.troubles.iter().any(|line| line.contains("not yet"))
+    };
+    let state = watched.state("the list that fails", tries).await;
+    assert!(!seen.get(), "a watch that is opened to say that it cannot be is no end of an outage");
+    assert_eq!(state.stale[0].since_ns, since_ns, "nothing was heard since");
+    phase.store(UP, Ordering::Relaxed);
+    watched.state("the list", |state| names(state) == ["c"] && state.stale.is_empty()).await;
 }

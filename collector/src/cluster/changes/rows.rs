@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use netverdict_flowlog::{
     objects,
     row::{ChangeHead, PolicyRow},
@@ -60,6 +61,7 @@ pub(super) fn describe(
 }
 
 fn policy(object: &Object, head: &ChangeHead) -> PolicyRow {
+    let change = netverdict_manifest::last_change(object);
     PolicyRow {
         head: head.clone(),
         api_version: object.api_version.clone(),
@@ -71,17 +73,14 @@ fn policy(object: &Object, head: &ChangeHead) -> PolicyRow {
         resource_version: object.resource_version.clone(),
         content_hash: object.content_hash.clone(),
         text: netverdict_manifest::text(object),
-        author: author(object),
+        author: change.map(|change| change.manager.to_owned()).unwrap_or_default(),
+        changed_time: change.and_then(|change| moment(change.time)),
+        created_time: netverdict_manifest::created(object).and_then(moment),
         origin: object.origin.to_string(),
     }
 }
 
-/// Who wrote the specification last, as the API server noted it.
-fn author(object: &Object) -> String {
-    let fields = object.value.pointer("/metadata/managedFields").and_then(serde_json::Value::as_array);
-    let writers = fields.into_iter().flatten().filter(|entry| entry.pointer("/fieldsV1/f:spec").is_some());
-    let text = |entry: &serde_json::Value, field| {
-        entry.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
-    };
-    writers.max_by_key(|entry| text(entry, "time")).map(|entry| text(entry, "manager")).unwrap_or_default()
+/// A time of the API server, whose clock need not be ours: it is recorded, and nothing is ordered by it.
+fn moment(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }

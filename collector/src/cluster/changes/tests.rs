@@ -79,6 +79,24 @@ fn policy_is_kept_with_its_whole_text() {
     assert!(text.contains("podSelector"), "{text}");
 }
 
+#[test]
+fn policy_of_an_api_server_is_kept_with_its_author_and_the_servers_times() {
+    let log = Log(tempfile::tempdir().unwrap());
+    let written = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, spec: {podSelector: {}}, metadata: {
+        name: a, namespace: shop, uid: u, generation: 3, resourceVersion: '812', creationTimestamp: '2026-03-01T08:00:00Z',
+        managedFields: [
+          {manager: kubectl-create, time: '2026-03-01T08:00:00Z', fieldsV1: {f:spec: {f:podSelector: {}}}},
+          {manager: argocd, time: '2026-05-01T11:20:00Z', fieldsV1: {f:spec: {f:podSelector: {}}}},
+          {manager: labeller, time: '2026-06-01T00:00:00Z', fieldsV1: {f:metadata: {f:labels: {}}}}]}}";
+    let facts = log.open("b", false).rows(&cluster(&[written]), 1, 0, |_| OwnerId::NOBODY);
+    let row = facts.iter().find_map(|fact| if let Fact::Policy(row) = fact { Some(row) } else { None }).unwrap();
+    assert_eq!((row.uid.as_str(), row.generation, row.resource_version.as_str()), ("u", 3, "812"));
+    let time = |time: Option<DateTime<Utc>>| time.unwrap().to_rfc3339();
+    assert_eq!((row.author.as_str(), time(row.changed_time)), ("argocd", "2026-05-01T11:20:00+00:00".to_owned()));
+    assert_eq!(time(row.created_time), "2026-03-01T08:00:00+00:00");
+    assert!(!row.text.contains("managedFields"), "{}", row.text);
+}
+
 /// What a reader of the change logs takes for the present: content by kind, namespace and name.
 type Present = BTreeMap<String, String>;
 

@@ -1,7 +1,9 @@
 //! `v1` Pod to the model: labels, addresses, container ports, phase and owner. Unknown fields are ignored, since most
 //! fields of a pod do not matter to network policy.
 
+use chrono::DateTime;
 use netverdict_policy::model::{ContainerPort, Phase, Pod, Workload};
+use serde_json::Value;
 
 use super::port;
 use crate::{
@@ -46,6 +48,9 @@ pub fn pod(object: &Object) -> (Option<Pod>, Vec<Finding>) {
             pod.phase = Phase::Running;
         }
     }
+    if !pod.addresses.is_empty() {
+        (pod.started, pod.ended) = lifetime(object, pod.finished());
+    }
     (Some(pod), report.finish())
 }
 
@@ -70,6 +75,18 @@ fn read_phase(status: &mut Fields<'_>) -> Read<Option<Phase>> {
             return Err(Box::new(Invalid::new(code::WRONG_TYPE, status.path("phase"), message, remedy)));
         }
     }))
+}
+
+/// When it was taken on by its kubelet, and when its last container ended if it has `finished`. What is no time is left
+/// out: only the naming of past flows depends on it.
+fn lifetime(object: &Object, finished: bool) -> (Option<i64>, Option<i64>) {
+    let seconds = |value: &Value| DateTime::parse_from_rfc3339(value.as_str()?).ok().map(|time| time.timestamp());
+    let status = |name: &str| object.value.get("status").and_then(|status| status.get(name));
+    let started = status("startTime").and_then(seconds);
+    let containers = ["containerStatuses", "initContainerStatuses"].into_iter().filter_map(status);
+    let containers = containers.filter_map(Value::as_array).flatten();
+    let ends = containers.filter_map(|container| container.pointer("/state/terminated/finishedAt").and_then(seconds));
+    (started, ends.max().filter(|_| finished))
 }
 
 /// `podIPs` and `podIP`, each address once.

@@ -42,6 +42,36 @@ fn a_trimmed_pod_reads_as_the_whole_one() {
 }
 
 #[test]
+fn a_finished_pod_keeps_its_own_times_and_one_that_runs_no_states_of_containers() {
+    let status = |phase: &str, state: &str| {
+        let status = format!(
+            r#""status": {{"phase": "{phase}", "startTime": "2026-05-01T11:20:00Z", "podIP": "10.0.0.1", "containerStatuses":
+               [{{"name": "a", "containerID": "long", "state": {{{state}}}}}, {{"name": "b", "state": {{{state}}}}}],
+               "initContainerStatuses": [{{"name": "c", "state": {{"terminated": {{"finishedAt": "2026-05-01T11:20:00Z"}}}}}}]}}"#
+        );
+        format!("{}{status}}}", POD.split("\"status\"").next().unwrap())
+    };
+    let ended = r#""terminated": {"exitCode": 0, "finishedAt": "2026-05-01T11:20:01Z"}"#;
+    for (text, expected) in [
+        (status("Succeeded", ended), Some(1_777_634_401)),
+        // It may be restarted.
+        (status("Running", ended), None),
+        (status("Running", r#""running": {"startedAt": "2026-05-01T11:20:01Z"}"#), None),
+    ] {
+        let short = object(trimmed(&text));
+        let (pod, findings) = crate::pod(&short);
+        let pod = pod.unwrap();
+        assert_eq!((pod.started, pod.ended, findings.len()), (Some(1_777_634_400), expected, 0));
+        assert_eq!(crate::pod(&object(serde_json::from_str(&text).unwrap())).0, Some(pod));
+        let kept = short.value.to_string();
+        assert!(!kept.contains("long") && !kept.contains("exitCode") && !kept.contains("startedAt"), "{kept}");
+    }
+    // Before it has an address, nobody asks since when.
+    let pending = status("Pending", "").replace(r#""podIP": "10.0.0.1", "#, "");
+    assert_eq!(crate::pod(&object(trimmed(&pending))).0.unwrap().started, None);
+}
+
+#[test]
 fn heartbeats_change_nothing() {
     let node = |heartbeat: &str| {
         trimmed(&format!(

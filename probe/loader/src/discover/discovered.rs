@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 /// A host interface whose other end is in another network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discovered {
     /// Index of the host end.
     pub ifindex: u32,
@@ -14,6 +16,8 @@ pub struct Discovered {
     /// From the cgroup path of the oldest process in the namespace that is in a pod's cgroup; `None` if there is no
     /// such process.
     pub pod_uid: Option<String>,
+    /// Whether the namespace has a process, in whatever cgroup. A pod's has none until its sandbox starts.
+    pub has_processes: bool,
     /// Addresses of the other end without link-local ones, ascending.
     pub addresses: Vec<IpAddr>,
     /// Link-local addresses of the other end, and the one that it derives from its hardware address; ascending.
@@ -22,7 +26,18 @@ pub struct Discovered {
     pub born: Option<SystemTime>,
 }
 
-/// What a [`Watch`] reports.
+/// An interface through which a pod's packets leave without passing a host end, so that no program judges them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Uncovered {
+    pub netns_cookie: u64,
+    pub pod_uid: String,
+    /// Name inside the pod.
+    pub interface: String,
+    /// `macvlan`, `ipvlan`, `vlan`, or `device` for one that the host gave away.
+    pub kind: &'static str,
+}
+
+/// What a [`crate::Watch`] reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sighting {
     /// The interface is new, or its description changed.
@@ -31,4 +46,6 @@ pub enum Sighting {
     Gone { ifindex: u32 },
     /// The addresses of the node's own interfaces changed: all that there are now. See [`crate::Watch::own_addresses`].
     OwnAddresses(BTreeSet<IpAddr>),
+    /// The pods' interfaces without a host end changed: all that there are now.
+    Uncovered(BTreeSet<Uncovered>),
 }

@@ -48,6 +48,11 @@ impl Inside {
         Some(link_local(hardware_address.as_slice().try_into().ok()?).into())
     }
 
+    /// Name and kind of each interface that leads out of the namespace past the host ends.
+    pub(super) fn uncovered(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.interfaces.iter().filter_map(|interface| Some((interface.name.as_str(), interface.leads_past?)))
+    }
+
     fn interface(&self, ifindex: u32) -> Option<&Interface> {
         self.interfaces.iter().find(|interface| interface.ifindex == ifindex)
     }

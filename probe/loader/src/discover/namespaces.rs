@@ -22,6 +22,15 @@ pub(super) struct Namespace {
     pub(super) file: File,
     /// The pod of its oldest process in a pod's cgroup. That is the sandbox's process, which starts before any other.
     pub(super) pod_uid: Option<String>,
+    /// Whether a process is in it.
+    pub(super) has_processes: bool,
+}
+
+impl Namespace {
+    /// The one at a path, as a CNI plugin gets it: nobody is inside yet.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        open(path).map(|(_, file)| Self { file, pod_uid: None, has_processes: false })
+    }
 }
 
 /// Device and inode. They identify a namespace as long as it is open.
@@ -41,14 +50,18 @@ pub(super) fn all() -> Result<Vec<Namespace>, ProbeError> {
         if let Some((identity, file)) = open(&path)
             && identity != own
         {
-            found.entry(identity).or_insert(Found { file, oldest: None });
+            found.entry(identity).or_insert(Found { file, oldest: None, has_processes: false });
         }
     }
     let mut namespaces: Vec<_> = found.into_iter().collect();
     namespaces.sort_unstable_by_key(|(identity, _)| *identity);
     Ok(namespaces
         .into_iter()
-        .map(|(_, Found { file, oldest })| Namespace { file, pod_uid: oldest.map(|(_, uid)| uid) })
+        .map(|(_, Found { file, oldest, has_processes })| Namespace {
+            file,
+            pod_uid: oldest.map(|(_, uid)| uid),
+            has_processes,
+        })
         .collect())
 }
 
@@ -56,6 +69,7 @@ struct Found {
     file: File,
     /// Start time and pod of the oldest process that is in a pod's cgroup.
     oldest: Option<(u64, String)>,
+    has_processes: bool,
 }
 
 /// Adds the namespace of a process. A process that ends meanwhile is left out.
@@ -77,7 +91,7 @@ fn add_process(process: &Path, own: Identity, found: &mut HashMap<Identity, Foun
     } else if let Some((opened, file)) = open(&path)
         && opened == identity
     {
-        found.insert(identity, Found { file, oldest: pod });
+        found.insert(identity, Found { file, oldest: pod, has_processes: true });
     }
 }
 

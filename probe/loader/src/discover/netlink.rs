@@ -9,7 +9,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
-        link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
         nsid::{NsidAttribute, NsidMessage},
     },
 };
@@ -33,6 +33,9 @@ pub(super) struct HostLink {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Interface {
     pub(super) ifindex: u32,
+    pub(super) name: String,
+    /// The kind of an interface that leads out of its namespace without a host end: see [`leads_past`].
+    pub(super) leads_past: Option<&'static str>,
     /// Empty for kinds without one.
     pub(super) hardware_address: Vec<u8>,
     pub(super) addresses: Vec<IpAddr>,
@@ -75,6 +78,8 @@ pub(super) async fn interfaces() -> Result<Vec<Interface>, ProbeError> {
             });
             Interface {
                 ifindex,
+                name: host_link(link).name,
+                leads_past: leads_past(link),
                 hardware_address: hardware_address.unwrap_or_default(),
                 addresses: addresses
                     .iter()
@@ -124,6 +129,39 @@ fn host_link(link: &LinkMessage) -> HostLink {
         host.peer_namespace = None;
     }
     host
+}
+
+/// What kind of interface it is, if it leads out of its namespace without a pair: a child of an interface in another
+/// namespace, or a device that the host gave away. A child of an interface of its own namespace uses that one.
+fn leads_past(link: &LinkMessage) -> Option<&'static str> {
+    let flags = link.header.flags;
+    if flags.contains(LinkFlags::Loopback) || !flags.contains(LinkFlags::Up) {
+        return None;
+    }
+    let mut kind = None;
+    let mut has_parent_elsewhere = false;
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::LinkNetNsId(_) => has_parent_elsewhere = true,
+            LinkAttribute::LinkInfo(info) => {
+                kind = info.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.clone()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    match kind {
+        Some(InfoKind::MacVlan | InfoKind::MacVtap) if has_parent_elsewhere => Some("macvlan"),
+        Some(InfoKind::IpVlan | InfoKind::IpVtap) if has_parent_elsewhere => Some("ipvlan"),
+        Some(InfoKind::Vlan) if has_parent_elsewhere => Some("vlan"),
+        // Hardware, physical or virtual functions, has no kind.
+        None if matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Infiniband) => {
+            Some("device")
+        }
+        _ => None,
+    }
 }
 
 async fn namespace_id(handle: &Handle, namespace: &Namespace) -> Result<Option<i32>, ProbeError> {

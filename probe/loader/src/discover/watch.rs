@@ -11,13 +11,13 @@ use futures::{StreamExt, channel::mpsc::UnboundedReceiver};
 use rtnetlink::{
     MulticastGroup, new_multicast_connection,
     packet_core::{NetlinkMessage, NetlinkPayload},
-    packet_route::RouteNetlinkMessage,
+    packet_route::{AddressFamily, RouteNetlinkMessage},
     sys::SocketAddr,
 };
 use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
-    discovered::{Discovered, Sighting},
+    discovered::{Discovered, Sighting, Uncovered},
     netlink,
     scan::{Scan, scan_host},
 };
@@ -49,6 +49,7 @@ pub struct Watch {
     frequent_until: Instant,
     own_addresses: BTreeSet<IpAddr>,
     next_read: Instant,
+    uncovered: BTreeSet<Uncovered>,
 }
 
 struct Events {
@@ -89,6 +90,7 @@ impl Watch {
             frequent_until: now,
             own_addresses,
             next_read: now + interval,
+            uncovered: BTreeSet::new(),
         };
         let scan = scan_host().await?;
         watch.births = scan.interfaces.iter().map(|ifindex| (*ifindex, None)).collect();
@@ -145,6 +147,9 @@ impl Watch {
                 self.births.entry(link.header.index).or_insert_with(|| Some(SystemTime::now()));
                 self.scan_soon();
             }
+            // A message of the bridge family says that an interface has left its bridge. It is still there.
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
+                if link.header.interface_family == AddressFamily::Bridge => {}
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                 let ifindex = link.header.index;
                 self.births.remove(&ifindex);
@@ -176,7 +181,11 @@ impl Watch {
 
     /// Queues the differences between a scan and the last one.
     fn compare(&mut self, scan: Scan) {
-        let Scan { found, interfaces } = scan;
+        let Scan { found, interfaces, uncovered } = scan;
+        if uncovered != self.uncovered {
+            self.uncovered = uncovered;
+            self.queue.push_back(Sighting::Uncovered(self.uncovered.clone()));
+        }
         for mut discovered in found {
             let ifindex = discovered.ifindex;
             // Without an event, the time of the scan is the latest at which it can have appeared.

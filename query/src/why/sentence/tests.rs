@@ -11,7 +11,14 @@ fn now() -> DateTime<Utc> {
 }
 
 fn end(name: &str) -> WhyEnd {
-    WhyEnd { name: name.into(), kind: "pod".into(), addresses: Vec::new(), labels: BTreeMap::new(), deleted: None }
+    WhyEnd {
+        name: name.into(),
+        kind: "pod".into(),
+        addresses: Vec::new(),
+        labels: BTreeMap::new(),
+        deleted: None,
+        candidates: Vec::new(),
+    }
 }
 
 fn decider(name: &str, rule: Option<u32>) -> Decider {
@@ -29,6 +36,7 @@ fn decider(name: &str, rule: Option<u32>) -> Decider {
         action: String::new(),
         role: role.as_str().into(),
         text: String::new(),
+        revision: None,
         since: Since::Unchanged,
     }
 }
@@ -63,6 +71,7 @@ fn point(name: &str, verdict: Verdict, reason: Reason, decided_by: Vec<Decider>)
         node: "node-1".into(),
         hypothetical: false,
         identity_window_open: false,
+        mistaken_for: None,
     }
 }
 

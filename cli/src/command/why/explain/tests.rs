@@ -16,6 +16,7 @@ fn pod(name: &str, address: &str, label: &str) -> WhyEnd {
         addresses: vec![address.to_owned()],
         labels: [("app".to_owned(), label.to_owned())].into(),
         deleted: None,
+        candidates: vec![],
     }
 }
 
@@ -33,6 +34,7 @@ fn decider(name: &str, rule_index: Option<u32>, since: Since) -> Decider {
         action: String::new(),
         role: if rule_index.is_some() { "decided" } else { "isolating" }.to_owned(),
         text: "kind: NetworkPolicy\nmetadata:\n  name: x\n".to_owned(),
+        revision: None,
         since,
     }
 }
@@ -62,6 +64,7 @@ fn point(name: &str, verdict: Verdict, reason: Reason) -> WhyPoint {
         node: "n1".to_owned(),
         hypothetical: false,
         identity_window_open: false,
+        mistaken_for: None,
     }
 }
 
@@ -134,6 +137,16 @@ fn wide_prints_the_policies_as_they_stood() {
     answer.points.remove(0);
     answer.points[0].decided_by.truncate(1);
     answer.points[0].near_misses.clear();
+    answer.points[0].decided_by[0].uid = "41092141".to_owned();
+    answer.points[0].decided_by[0].revision = Some(Revision {
+        resource_version: "812".to_owned(),
+        author: "argocd".to_owned(),
+        changed: Some(at("2026-05-01T11:20:00Z")),
+        created: Some(at("2026-03-01T08:00:00Z")),
+        origin: "api".to_owned(),
+        node: "n1".to_owned(),
+        in_force: at("2026-05-01T11:20:00.040Z"),
+    });
     check(
         &answer,
         true,
@@ -148,6 +161,8 @@ destination ingress: denied, isolated, and no rule matches
   seen         12 s ago (2026-05-01T11:59:48.000Z), 3 times since 2026-05-01T11:00:00.000Z, dropped on node n1
   now          the same
   --- allow-api as it stood
+    # uid 41092141, resourceVersion 812, written by argocd at 2026-05-01T11:20:00.000Z, made at 2026-03-01T08:00:00.000Z, \
+read from api, in force on node n1 since 2026-05-01T11:20:00.040Z
     kind: NetworkPolicy
     metadata:
       name: x

@@ -1,0 +1,156 @@
+//! Endpoints that nobody judges by policy: bound to no pod, or without tables, or reachable past the programs. They show in
+//! health and metrics, and in the record as long as it lasts.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+use netverdict_flowlog::row::GapCause;
+use netverdict_probe::{Discovered, Uncovered};
+
+use super::state::{OpenGap, State};
+use crate::{health::Part, metrics::signed};
+
+/// A pod is bound within this time where all is well.
+const EXPECTED_WITHIN: Duration = Duration::from_secs(5);
+/// Between rows about a gap that is still open.
+const STILL_OPEN: Duration = Duration::from_secs(60);
+/// Names in one problem; the rest is counted.
+const MOST_NAMES: usize = 5;
+/// Open gaps with rows of their own. Beyond that, health and metrics count them.
+const MOST_GAPS: usize = 256;
+
+/// What is open now, with its detail for the record.
+type Open = BTreeMap<(GapCause, String), (SystemTime, String)>;
+
+impl State {
+    /// Tells which endpoints are not judged. `last`: the collector ends, and what is open is recorded until now.
+    pub(super) fn tell_unbound(&mut self, last: bool) {
+        let mut open = Open::new();
+        let (mut unbound, mut incomplete) = (Vec::new(), Vec::new());
+        for (ifindex, guarded) in &self.attachments.guarded {
+            if guarded.since.elapsed() < EXPECTED_WITHIN {
+                continue;
+            }
+            let Some(found) = self.attachments.sighted.get(ifindex) else { continue };
+            match self.attachments.attached.get(ifindex) {
+                None => {
+                    let name = self.name_of(found);
+                    let detail = "programs are attached, but nobody knows the pod: its packets are not ready, which \
+                                  enforce mode denies";
+                    open.insert((GapCause::Unbound, name.clone()), (guarded.at, detail.to_owned()));
+                    unbound.push(name);
+                }
+                Some(bound) if !self.parts.probe.is_ready(*ifindex).unwrap_or(false) => {
+                    incomplete.push(bound.pod.to_string());
+                }
+                Some(_) => {}
+            }
+        }
+        let uncovered =
+            self.attachments.uncovered.iter().map(|uncovered| self.uncovered(uncovered)).collect::<Vec<_>>();
+        for (pod, detail) in &uncovered {
+            open.insert((GapCause::Unattached, pod.clone()), (SystemTime::now(), detail.clone()));
+        }
+        self.parts.metrics.unbound.set(signed((unbound.len() + incomplete.len()) as u64));
+        self.parts.metrics.uncovered.set(signed(uncovered.len() as u64));
+        let node = &self.parts.session.node;
+        let troubles = [
+            problem(
+                &unbound,
+                "interfaces belong to no pod that the cluster source has; compare it with the pods of this \
+                               node, or give --unannounced ignore if they are not pods'",
+            ),
+            problem(
+                &incomplete,
+                &format!(
+                    "pods are not in the tables of node {node}; they have ended, or --node is \
+                                           another name than the API server's"
+                ),
+            ),
+            problem(
+                &uncovered.into_iter().map(|(pod, detail)| format!("{pod}: {detail}")).collect::<Vec<_>>(),
+                "interfaces are not covered",
+            ),
+        ];
+        let troubles: Vec<String> = troubles.into_iter().flatten().collect();
+        self.parts.metrics.troubles(Part::Unbound, troubles.len());
+        if self.parts.health.set(Part::Unbound, troubles.clone()) && !troubles.is_empty() {
+            tracing::warn!(unbound.troubles = ?troubles, "endpoints are not judged by policy");
+        }
+        self.record_open(open, last);
+    }
+
+    /// The pod as far as somebody has named it, or the interface.
+    fn name_of(&self, found: &Discovered) -> String {
+        match (self.attachments.claims.of(found.netns_cookie), &found.pod_uid) {
+            (Some(claim), _) => claim.pod.to_string(),
+            (None, Some(uid)) => format!("interface {} (pod uid {uid})", found.name),
+            (None, None) => format!("interface {}", found.name),
+        }
+    }
+
+    fn uncovered(&self, uncovered: &Uncovered) -> (String, String) {
+        let Uncovered { netns_cookie: _, pod_uid, interface, kind } = uncovered;
+        let pods = self.publication.wanted.iter().flat_map(|cluster| cluster.snapshot.pods.values());
+        let pod =
+            pods.into_iter().find(|pod| pod.uid == *pod_uid || (pod.cgroup_uid == *pod_uid && !pod_uid.is_empty()));
+        let name = pod.map_or_else(|| format!("pod uid {pod_uid}"), |pod| pod.key().to_string());
+        (
+            name,
+            format!("interface {interface} is a {kind}, which no program covers: nothing that passes there is judged"),
+        )
+    }
+
+    /// Rows for gaps that begin, that have been open for a while, and that end.
+    fn record_open(&mut self, mut open: Open, last: bool) {
+        let now = SystemTime::now();
+        let mut rows = Vec::new();
+        let mut still_open = BTreeMap::new();
+        for (key, known) in std::mem::take(&mut self.attachments.open_gaps) {
+            let ends = open.remove(&key).is_none();
+            if ends || last || known.at.elapsed() >= STILL_OPEN {
+                rows.push((key.clone(), known.recorded, known.detail.clone()));
+                if !ends {
+                    still_open.insert(key, OpenGap { recorded: now, at: Instant::now(), ..known });
+                }
+            } else {
+                still_open.insert(key, known);
+            }
+        }
+        for (key, (from, detail)) in open {
+            if still_open.len() >= MOST_GAPS {
+                break;
+            }
+            rows.push((key.clone(), from, detail.clone()));
+            still_open.insert(key, OpenGap { recorded: now, at: Instant::now(), detail });
+        }
+        self.attachments.open_gaps = still_open;
+        for ((cause, endpoint), from, detail) in rows {
+            self.append_gap(cause, endpoint, from, now, detail);
+        }
+    }
+}
+
+fn problem(names: &[String], what: &str) -> Option<String> {
+    if names.is_empty() {
+        return None;
+    }
+    let shown = names.iter().take(MOST_NAMES).cloned().collect::<Vec<_>>().join(", ");
+    let rest = names.len().saturating_sub(MOST_NAMES);
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    Some(format!("{} {what}: {shown}{more}", names.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_counts_all_and_names_a_few() {
+        assert_eq!(problem(&[], "things"), None);
+        let names: Vec<String> = (0..7).map(|number| format!("n{number}")).collect();
+        assert_eq!(problem(&names, "things").unwrap(), "7 things: n0, n1, n2, n3, n4 and 2 more");
+    }
+}

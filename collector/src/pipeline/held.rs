@@ -1,0 +1,48 @@
+//! Observations with an end that is a pod nobody knows yet, held for a moment: a job that lives 300 ms is over before the
+//! API server tells its address.
+//!
+//! Whatever is held is written at the next flush at the latest, so that nothing is committed without it.
+
+use std::collections::VecDeque;
+
+use crate::observation::Observation;
+
+/// A kubelet reports within a second or two.
+const HELD_NS: u64 = 3_000_000_000;
+/// Beyond it the oldest is written as it is.
+const MOST_HELD: usize = 4_096;
+
+/// An event of our probe on its way to a row.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) ingest_ns: i64,
+    pub(super) seq: u64,
+    /// Nanoseconds since boot.
+    pub(super) boot_time: u64,
+    pub(super) observation: Observation,
+}
+
+/// In the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Held(VecDeque<Counted>);
+
+impl Held {
+    /// Holds an event. Returns the one that there is no room for any more.
+    pub(super) fn push(&mut self, event: Counted) -> Option<Counted> {
+        self.0.push_back(event);
+        if self.0.len() > MOST_HELD { self.0.pop_front() } else { None }
+    }
+
+    /// Those that have been held for long enough, and those whose ends are known by now.
+    pub(super) fn take_due(&mut self, boot_time: u64, is_known: impl Fn(&Observation) -> bool) -> Vec<Counted> {
+        let is_due =
+            |event: &Counted| event.boot_time.saturating_add(HELD_NS) <= boot_time || is_known(&event.observation);
+        let (due, held) = self.0.drain(..).partition(is_due);
+        self.0 = held;
+        Vec::from(due)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
