@@ -42,7 +42,7 @@ use super::{connect::Access, error::ClusterError, reach::Reach};
 use crate::source::{Change, Scope, Source, Update};
 
 /// Changes that are handed out together, and the bytes that they came in: both bound the memory of those that wait.
-const BATCH: usize = 500;
+const BATCH: usize = 250;
 const BATCH_BYTES: usize = 8 << 20;
 /// Pages that are in memory at once, as they were sent.
 const PAGES: usize = 2;
