@@ -20,9 +20,9 @@ use tokio::{
 };
 
 use super::{
-    WatchOptions,
     backoff::Backoff,
     decode::{Decoded, Decoder, Event},
+    options::WatchOptions,
     report::{News, Reporter, Unwanted},
     request::{self, Failure, Lines},
     status::{KindStatus, nanoseconds},
