@@ -10,11 +10,12 @@ use std::{
 
 use ipnet::IpNet;
 use netverdict_manifest::{Object, Reading, Severity, code, implied_namespace};
-use netverdict_policy::{Snapshot, model::PolicyKey};
+use netverdict_policy::{ObjectKey, Snapshot, model::PolicyKey};
 
 use crate::{
     generations::Generations,
     identity::ObjectIdentity,
+    kept::KeptObject,
     layers::Layers,
     source::{Change, Fault, Layer},
 };
@@ -37,12 +38,44 @@ pub struct Assembly {
 
 #[derive(Debug)]
 struct ReadObject {
-    object: Arc<Object>,
-    /// Its own fields.
-    says: Snapshot,
+    object: Arc<KeptObject>,
+    says: Says,
     policies: Vec<Arc<Object>>,
     /// Findings of severity error.
     errors: Vec<String>,
+}
+
+/// What an object says by itself. Of a pod, of which there are many, it follows from its identity and the snapshot.
+#[derive(Debug)]
+enum Says {
+    Pod,
+    Other(Box<Snapshot>),
+}
+
+impl Says {
+    fn of(says: Snapshot) -> Self {
+        let is_pod = says.pods.len() == 1;
+        let only_pods = Snapshot { pods: BTreeMap::new(), ..says.clone() } == Snapshot::default();
+        if is_pod && only_pods { Self::Pod } else { Self::Other(Box::new(says)) }
+    }
+
+    fn into_snapshot(self, identity: &ObjectIdentity, whole: &Snapshot) -> Snapshot {
+        match self {
+            Self::Other(says) => *says,
+            Self::Pod => {
+                let key = ObjectKey::new(&identity.namespace, &identity.name);
+                let pod = whole.pods.get(&key).cloned();
+                Snapshot { pods: pod.map(|pod| (key, pod)).into_iter().collect(), ..Snapshot::default() }
+            }
+        }
+    }
+
+    fn defines(&self, namespace: &str) -> bool {
+        match self {
+            Self::Pod => false,
+            Self::Other(says) => says.namespaces.contains_key(namespace),
+        }
+    }
 }
 
 impl Assembly {
@@ -76,21 +109,24 @@ impl Assembly {
     fn update(&mut self, identity: ObjectIdentity, generations: &mut Generations) {
         let Some(object) = self.layers.get(&identity).cloned() else {
             if let Some(read) = self.read.remove(&identity) {
-                self.replace(read.says, read.policies, Reading::default());
+                let says = read.says.into_snapshot(&identity, &self.snapshot);
+                self.replace(says, read.policies, Reading::default());
             }
             return;
         };
         if self.read.get(&identity).is_some_and(|read| Arc::ptr_eq(&read.object, &object)) {
             return;
         }
-        let mut counted = (*object).clone();
+        let mut counted = object.whole();
         generations.count(&mut counted);
         let reading = netverdict_manifest::snapshot(std::slice::from_ref(&counted));
         let errors = reading.findings.iter().filter(|finding| finding.severity == Severity::Error);
         let errors = errors.map(ToString::to_string).collect();
-        let before = self.read.remove(&identity).map(|read| (read.says, read.policies)).unwrap_or_default();
+        let before = self.read.remove(&identity);
+        let before = before.map(|read| (read.says.into_snapshot(&identity, &self.snapshot), read.policies));
+        let before = before.unwrap_or_default();
         let (says, policies) = self.replace(before.0, before.1, reading);
-        self.read.insert(identity, ReadObject { object, says, policies, errors });
+        self.read.insert(identity, ReadObject { object, says: Says::of(says), policies, errors });
     }
 
     /// Replaces what an object said before by what it says now.
@@ -142,7 +178,7 @@ impl Assembly {
         for name in of_before.into_iter().chain(namespaced(now)).chain(before.namespaces.keys()) {
             let identity = ObjectIdentity::of_namespace(name);
             let is_defined = now.namespaces.contains_key(name)
-                || self.read.get(&identity).is_some_and(|read| read.says.namespaces.contains_key(name));
+                || self.read.get(&identity).is_some_and(|read| read.says.defines(name));
             match (is_defined, self.namespaces.contains_key(name)) {
                 (true, _) => {}
                 (false, true) if snapshot.namespaces.contains_key(name) => {}

@@ -11,14 +11,15 @@ use netverdict_manifest::Object;
 
 use crate::{
     identity::ObjectIdentity,
+    kept::KeptObject,
     source::{Change, Fault, Key, Layer, Location, Scope},
 };
 
 #[derive(Debug, Default)]
 pub struct Layers {
-    scopes: BTreeMap<(Layer, Scope), BTreeMap<Key, Arc<Object>>>,
-    /// All objects of an identity by origin; the last one counts.
-    same: HashMap<ObjectIdentity, BTreeMap<Origin, Arc<Object>>>,
+    scopes: BTreeMap<(Layer, Scope), BTreeMap<Key, Arc<KeptObject>>>,
+    /// All objects of an identity, sorted by origin; the last one counts. It is one, as a rule.
+    same: HashMap<ObjectIdentity, Vec<(Origin, Arc<KeptObject>)>>,
     faults: BTreeMap<(Layer, Scope, Option<Key>), Vec<Fault>>,
 }
 
@@ -52,8 +53,8 @@ impl Layers {
     }
 
     /// The object that counts.
-    pub fn get(&self, identity: &ObjectIdentity) -> Option<&Arc<Object>> {
-        self.same.get(identity)?.last_key_value().map(|(_, object)| object)
+    pub(crate) fn get(&self, identity: &ObjectIdentity) -> Option<&Arc<KeptObject>> {
+        self.same.get(identity)?.last().map(|(_, object)| object)
     }
 
     /// What could not be read, by source and scope.
@@ -65,13 +66,11 @@ impl Layers {
     /// layer has twice both are there.
     pub fn into_objects(self) -> Vec<Object> {
         let Self { scopes, same, .. } = self;
-        let highest: HashMap<ObjectIdentity, Layer> = same
+        let highest: HashMap<ObjectIdentity, Layer> =
+            same.into_iter().filter_map(|(identity, origins)| Some((identity, origins.last()?.0.0))).collect();
+        let all = scopes
             .into_iter()
-            .filter_map(|(identity, origins)| Some((identity, origins.last_key_value()?.0.0)))
-            .collect();
-        let all = scopes.into_iter().flat_map(|((layer, _), objects)| {
-            objects.into_values().map(move |object| (layer, Arc::unwrap_or_clone(object)))
-        });
+            .flat_map(|((layer, _), objects)| objects.into_values().map(move |object| (layer, object.whole())));
         let counting = all.filter(|(layer, object)| highest.get(&ObjectIdentity::of(object)) == Some(layer));
         counting.map(|(_, object)| object).collect()
     }
@@ -80,21 +79,26 @@ impl Layers {
         let Location { scope, key } = location.clone();
         self.faults.remove(&(layer, scope.clone(), Some(key.clone())));
         let held = self.scopes.entry((layer, scope)).or_default();
+        let object = KeptObject::new(object);
         // What says the same need not be read again.
-        if held.get(&key).is_some_and(|known| says_the_same(known, &object)) {
+        if held.get(&key).is_some_and(|known| known.says_the_same(&object)) {
             return;
         }
         let object = Arc::new(object);
         let before = held.insert(key, object.clone());
-        let identity = ObjectIdentity::of(&object);
+        let identity = ObjectIdentity::of(object.head());
         let origin = (layer, location);
         if let Some(before) = before {
-            let former = ObjectIdentity::of(&before);
+            let former = ObjectIdentity::of(before.head());
             if former != identity {
                 self.forget(former, &origin, touched);
             }
         }
-        self.same.entry(identity.clone()).or_default().insert(origin, object);
+        let origins = self.same.entry(identity.clone()).or_insert_with(|| Vec::with_capacity(1));
+        match place(origins, &origin) {
+            Ok(index) => origins[index].1 = object,
+            Err(index) => origins.insert(index, (origin, object)),
+        }
         touched.insert(identity);
     }
 
@@ -108,13 +112,15 @@ impl Layers {
             self.scopes.remove(&scope);
         }
         if let Some(before) = before {
-            self.forget(ObjectIdentity::of(&before), &(layer, location), touched);
+            self.forget(ObjectIdentity::of(before.head()), &(layer, location), touched);
         }
     }
 
     fn forget(&mut self, identity: ObjectIdentity, origin: &Origin, touched: &mut HashSet<ObjectIdentity>) {
         if let Some(origins) = self.same.get_mut(&identity) {
-            origins.remove(origin);
+            if let Ok(index) = place(origins, origin) {
+                origins.remove(index);
+            }
             if origins.is_empty() {
                 self.same.remove(&identity);
             }
@@ -123,9 +129,9 @@ impl Layers {
     }
 }
 
-/// The origin is named in findings and in rows of policies, so it counts.
-fn says_the_same(a: &Object, b: &Object) -> bool {
-    a.origin == b.origin && a.value == b.value
+/// Where an origin is, or belongs.
+fn place(origins: &[(Origin, Arc<KeptObject>)], origin: &Origin) -> Result<usize, usize> {
+    origins.binary_search_by(|(known, _)| known.cmp(origin))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 mod assembly;
 mod generations;
 mod identity;
+mod kept;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 mod layers;

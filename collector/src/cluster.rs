@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use crate::clock;
 
 /// Updates on their way from the sources, each a page of a list at most: a source waits when the queue is full.
-pub const UPDATES: usize = 16;
+pub const UPDATES: usize = 4;
 /// Between looks at the stop switch.
 const STEP: Duration = Duration::from_millis(50);
 

@@ -16,7 +16,7 @@
 
 pub mod address_history;
 pub mod admin;
-mod aggregate;
+pub mod aggregate;
 pub mod attribute;
 pub mod batch;
 pub mod clock;

@@ -11,6 +11,7 @@
 mod backoff;
 mod decode;
 mod kind;
+mod options;
 mod report;
 mod request;
 mod served;
@@ -21,7 +22,6 @@ use std::{
     convert::Infallible,
     mem,
     sync::Arc,
-    time::Duration,
 };
 
 use kube::api::ApiResource;
@@ -31,56 +31,26 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::status::{KindFigures, WatchStatus};
 use self::{
     kind::{KindTask, Shared},
     report::{News, REPORTS, Report, Reporter, TaskId},
     served::ServedTask,
     status::KindStatus,
 };
+pub use self::{
+    options::WatchOptions,
+    status::{KindFigures, WatchStatus},
+};
 use super::{connect::Access, error::ClusterError, reach::Reach};
 use crate::source::{Change, Scope, Source, Update};
 
 /// Changes that are handed out together, and the bytes that they came in: both bound the memory of those that wait.
-const BATCH: usize = 500;
+const BATCH: usize = 250;
 const BATCH_BYTES: usize = 8 << 20;
 /// Pages that are in memory at once, as they were sent.
 const PAGES: usize = 2;
 /// What is told of one outage.
 const MOST_REASONS: usize = 3;
-
-/// Times. The defaults are for clusters; a test has less of it.
-#[derive(Clone, Copy, Debug)]
-pub struct WatchOptions {
-    /// Between questions which kinds are served, and so the longest time until an API server that stands still is noticed.
-    /// A few small requests a node: 1 000 nodes make some 100 a second.
-    pub discover_every: Duration,
-    /// How long a watch is asked to last, at least; twice this at most. Then the server looks at our rights again.
-    pub lifetime: Duration,
-    /// The longest silence of a watch. A server sends a bookmark a minute.
-    pub silence: Duration,
-    /// How long a kind may not be watched before that is told: a watch that is opened again at once misses nothing.
-    pub grace: Duration,
-    /// Between a failure and the next attempt, at first and at most.
-    pub first_backoff: Duration,
-    pub most_backoff: Duration,
-    /// Changes that come within this time are handed out together: a rollout's, or those of a folder that is applied.
-    pub window: Duration,
-}
-
-impl Default for WatchOptions {
-    fn default() -> Self {
-        Self {
-            discover_every: Duration::from_secs(20),
-            lifetime: Duration::from_secs(300),
-            silence: Duration::from_secs(100),
-            grace: Duration::from_secs(3),
-            first_backoff: Duration::from_millis(500),
-            most_backoff: Duration::from_secs(30),
-            window: Duration::from_millis(10),
-        }
-    }
-}
 
 /// All objects of a cluster that a verdict can depend on, and their changes for ever.
 pub struct ApiWatch {

@@ -33,7 +33,7 @@ fn file(name: &str, objects: Vec<Object>) -> Vec<Change> {
 /// Version of the object that counts.
 fn counts(layers: &Layers, name: &str) -> Option<String> {
     let object = layers.get(&ObjectIdentity::of(&object(name, "")))?;
-    Some(object.value["metadata"]["labels"]["v"].as_str().unwrap().to_owned())
+    Some(object.whole().value["metadata"]["labels"]["v"].as_str().unwrap().to_owned())
 }
 
 #[test]

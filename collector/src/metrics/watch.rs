@@ -74,7 +74,7 @@ impl Figure {
     fn encode(&self, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
         match self {
             Self::Count(count, true) => ConstCounter::new(*count).encode(encoder),
-            Self::Count(count, false) => ConstGauge::new(super::signed(*count)).encode(encoder),
+            Self::Count(count, false) => ConstGauge::new(i64::try_from(*count).unwrap_or(i64::MAX)).encode(encoder),
             #[expect(clippy::cast_precision_loss, reason = "a figure to look at: microseconds are enough")]
             Self::Seconds(ns) => ConstGauge::new(*ns as f64 / 1e9).encode(encoder),
         }

@@ -20,9 +20,9 @@ use tokio::{
 };
 
 use super::{
-    WatchOptions,
     backoff::Backoff,
     decode::{Decoded, Decoder, Event},
+    options::WatchOptions,
     report::{News, Reporter, Unwanted},
     request::{self, Failure, Lines},
     status::{KindStatus, nanoseconds},
@@ -32,8 +32,8 @@ use crate::{
     source::{Change, Key, Location, Scope},
 };
 
-/// Objects a page: what kubectl asks for too.
-const PAGE: u32 = 500;
+/// Objects a page. Some pages wait in queues, so it is half of what kubectl asks for.
+const PAGE: u32 = 250;
 /// Bytes of a page. Of larger objects fewer are asked for at once.
 const MOST_PAGE_BYTES: usize = 16 << 20;
 /// Objects of one kind; more than any cluster that Kubernetes supports has.
@@ -48,7 +48,7 @@ const SHORT: Duration = Duration::from_secs(1);
 /// Watches in a row that cannot be opened although the server answers: then a list is asked for.
 const MOST_REFUSED: u32 = 3;
 /// Initial events that are sent together.
-const BATCH: usize = 500;
+const BATCH: usize = 250;
 /// Silence after which a server is taken for one that knows no streaming lists.
 const STREAM_SILENCE: Duration = Duration::from_secs(10);
 

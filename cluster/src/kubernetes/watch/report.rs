@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use crate::source::Change;
 
 /// Reports that wait: a page of a list or a few events each, so that a cluster is not in memory twice.
-pub(super) const REPORTS: usize = 32;
+pub(super) const REPORTS: usize = 4;
 
 /// Which task reports. A task that was replaced may still have reports in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
