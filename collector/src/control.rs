@@ -111,7 +111,7 @@ impl State {
             }
             if measured.elapsed() >= MEASURE {
                 measured = Instant::now();
-                if self.attachments.attached.len() < self.attachments.guarded.len() {
+                if self.parts.metrics.unbound.get() > 0 {
                     self.read_claims(claims);
                     self.attachments.bind_again = true;
                 }

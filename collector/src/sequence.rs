@@ -228,7 +228,9 @@ pub const fn detail(cause: GapCause) -> &'static str {
         GapCause::UploadAbandoned => "the upload was given up",
         GapCause::UncleanStop => "the node stopped before its rings were drained",
         GapCause::Unattached => "the interface was there before its programs were attached",
-        GapCause::Unbound => "nobody knew the pod behind the interface, so its packets were not ready",
+        GapCause::Unbound => {
+            "programs are attached and nobody knows the pod: its packets are not ready, which enforce mode denies"
+        }
         GapCause::Expired => "removed to stay below the cap on disk use",
         GapCause::Unreadable => "events could not be read; run collector and probe of one version",
         GapCause::SourceStale => "the cluster source could not be read whole; repair what readyz names",

@@ -37,6 +37,20 @@ fn a_pod_that_the_cluster_does_not_have_is_denied_named_and_judged_once_it_is_th
     let gaps = "select count(*) from gaps where cause = 'unbound' and endpoint = 'shop/late'";
     wait("the record names it while it lasts", PATIENCE, || Ok(node.number(gaps) >= 1)).expect("a gap");
 
+    // As after a node was renamed: the pod is there, on a node that this one is not.
+    node.write_manifest(
+        "late.yaml",
+        &format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: late, namespace: shop, uid: {}}}\n\
+         spec: {{nodeName: former-name, containers: [{{name: main}}]}}\nstatus: {{phase: Running, podIP: {}}}\n",
+            late.uid(),
+            late.v4
+        ),
+    );
+    let renamed = || Ok(asked("readyz")?.contains("--node is another name than the API server's: shop/late"));
+    wait("readyz says that the node has another name", PATIENCE, renamed).expect("told");
+    fs::remove_file(node.place.manifests().join("late.yaml")).expect("removed");
+
     node.write_cluster();
     node.wait_until_attached();
     node.send_from_ports("shop/late", "shop/web", 8080, 28_001..28_002);
@@ -91,4 +105,43 @@ fn a_namespace_that_nobody_announced_is_a_pods_unless_told_otherwise() {
         };
         assert_eq!(arrives().expect("sent"), passes, "{unannounced}");
     }
+}
+
+#[test]
+fn a_pod_made_while_the_collector_is_down_is_bridged_by_what_is_pinned_and_adopted() {
+    let mut node = Node::started("enforce");
+    let late = node.topology.pod("shop/late").expect("a pod");
+    node.write_cluster();
+    node.kill_collector();
+    assert!(node.place.cni("CHECK", &late, "fail").is_err(), "nothing is attached yet");
+    let result = node.place.cni("ADD", &late, "fail").expect("the pinned programs are attached");
+    assert_eq!(result["ips"][0]["address"], format!("{}/24", late.v4), "what the plugins before made is passed on");
+    node.place.cni("CHECK", &late, "fail").expect("attached");
+    node.send_from_ports("shop/late", "shop/web", 8080, 28_200..28_201);
+
+    node.start_collector("enforce", &[]);
+    node.wait_until_attached();
+    node.send_from_ports("shop/late", "shop/web", 8080, 28_201..28_202);
+    let verdict = |port: u16, verdict: &str| {
+        node.wait_for(
+            1,
+            &format!(
+                "select count(*) from flows where source_port = {port} and direction = 'egress' \
+                 and source_pod = 'late' and verdict = '{verdict}'"
+            ),
+        );
+    };
+    verdict(28_201, "allowed");
+    node.wait_for(1, "select count(*) from flows where source_port = 28200 and reason = 'policy_not_ready'");
+    node.place.cni("DEL", &late, "fail").expect("deleted");
+    node.place.cni("DEL", &late, "fail").expect("deleted twice");
+}
+
+#[test]
+fn no_pod_starts_unjudged_where_nothing_is_pinned_unless_that_is_allowed() {
+    let mut node = Node::new();
+    let late = node.topology.pod("shop/late").expect("a pod");
+    let refused = node.place.cni("ADD", &late, "fail").expect_err("no collector has ever run").to_string();
+    assert!(refused.contains("\"code\":11") && refused.contains("start the collector"), "{refused}");
+    node.place.cni("ADD", &late, "allow").expect("allowed");
 }

@@ -150,16 +150,21 @@ impl RunFolder {
     /// Calls the CNI plugin as a container runtime does when a pod's network is there. It is how a collector learns whose a
     /// namespace is that no process of a pod is in.
     pub fn announce(&self, pod: &PodNetwork) -> Result<()> {
+        self.cni("ADD", pod, "allow").map(drop)
+    }
+
+    /// Calls the CNI plugin with a verb of the specification; what it wrote to standard output, which is the error too.
+    pub fn cni(&self, verb: &str, pod: &PodNetwork, on_unavailable: &str) -> Result<Value> {
         let (namespace, name) = pod.pod.split_once('/').context("a pod is named namespace/name")?;
         let configuration = json!({
-            "cniVersion": "1.1.0", "name": "pods", "type": "netverdict-cni", "onUnavailable": "allow",
+            "cniVersion": "1.1.0", "name": "pods", "type": "netverdict-cni", "onUnavailable": on_unavailable,
             "runDir": self.run_dir(), "pinRoot": self.pins(),
             "prevResult": { "cniVersion": "1.1.0", "ips": [
                 { "address": format!("{}/24", pod.v4) }, { "address": format!("{}/64", pod.v6) },
             ] },
         });
         let mut plugin = self.program("netverdict-cni");
-        plugin.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", &pod.network_namespace).env("CNI_IFNAME", "eth0");
+        plugin.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", &pod.network_namespace).env("CNI_IFNAME", "eth0");
         plugin.env("CNI_NETNS", pod.path());
         let uid = pod.uid();
         plugin.env("CNI_ARGS", format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID={uid}"));
@@ -167,10 +172,11 @@ impl RunFolder {
         let mut child = plugin.spawn().context("could not start netverdict-cni")?;
         child.stdin.take().context("stdin is piped")?.write_all(configuration.to_string().as_bytes())?;
         let done = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&done.stdout);
         if !done.status.success() {
-            bail!("netverdict-cni: {}", String::from_utf8_lossy(&done.stdout));
+            bail!("netverdict-cni: {said}");
         }
-        Ok(())
+        Ok(serde_json::from_str(&said).unwrap_or(Value::Null))
     }
 
     /// Removes what was pinned, and the folder. Dropping it does the same.

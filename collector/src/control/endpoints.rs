@@ -88,7 +88,8 @@ impl State {
     fn attach(&mut self, found: &Discovered, bound: BoundEndpoint) {
         let ifindex = bound.ifindex;
         let known = self.attachments.attached.get(&ifindex).filter(|known| known.netns_cookie == bound.netns_cookie);
-        if known == Some(&bound) {
+        // The kernel's record may have been lost: to a plugin that took this collector for dead.
+        if known == Some(&bound) && self.parts.probe.is_ready(ifindex).unwrap_or(false) {
             return;
         }
         let is_new = known.is_none_or(|known| known.pod_uid != bound.pod_uid);

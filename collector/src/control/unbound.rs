@@ -9,8 +9,8 @@ use std::{
 use netverdict_flowlog::row::GapCause;
 use netverdict_probe::{Discovered, Uncovered};
 
-use super::state::{OpenGap, State};
-use crate::{health::Part, metrics::signed};
+use super::state::{Guarded, OpenGap, State};
+use crate::{health::Part, metrics::signed, sequence};
 
 /// A pod is bound within this time where all is well.
 const EXPECTED_WITHIN: Duration = Duration::from_secs(5);
@@ -24,62 +24,49 @@ const MOST_GAPS: usize = 256;
 /// What is open now, with its detail for the record.
 type Open = BTreeMap<(GapCause, String), (SystemTime, String)>;
 
+/// Who is not judged, by name.
+#[derive(Default)]
+struct Unjudged {
+    /// With programs and without a pod; since when.
+    unbound: Vec<(String, SystemTime)>,
+    /// Bound to a pod without tables.
+    incomplete: Vec<String>,
+    /// Pods, and what no program of theirs covers.
+    uncovered: Vec<(String, String)>,
+}
+
 impl State {
     /// Tells which endpoints are not judged. `last`: the collector ends, and what is open is recorded until now.
     pub(super) fn tell_unbound(&mut self, last: bool) {
-        let mut open = Open::new();
-        let (mut unbound, mut incomplete) = (Vec::new(), Vec::new());
-        for (ifindex, guarded) in &self.attachments.guarded {
-            if guarded.since.elapsed() < EXPECTED_WITHIN {
-                continue;
-            }
-            let Some(found) = self.attachments.sighted.get(ifindex) else { continue };
-            match self.attachments.attached.get(ifindex) {
-                None => {
-                    let name = self.name_of(found);
-                    let detail = "programs are attached, but nobody knows the pod: its packets are not ready, which \
-                                  enforce mode denies";
-                    open.insert((GapCause::Unbound, name.clone()), (guarded.at, detail.to_owned()));
-                    unbound.push(name);
-                }
-                Some(bound) if !self.parts.probe.is_ready(*ifindex).unwrap_or(false) => {
-                    incomplete.push(bound.pod.to_string());
-                }
-                Some(_) => {}
-            }
-        }
-        let uncovered =
-            self.attachments.uncovered.iter().map(|uncovered| self.uncovered(uncovered)).collect::<Vec<_>>();
-        for (pod, detail) in &uncovered {
-            open.insert((GapCause::Unattached, pod.clone()), (SystemTime::now(), detail.clone()));
-        }
+        let unjudged = self.unjudged();
+        let Unjudged { unbound, incomplete, uncovered } = &unjudged;
         self.parts.metrics.unbound.set(signed((unbound.len() + incomplete.len()) as u64));
         self.parts.metrics.uncovered.set(signed(uncovered.len() as u64));
-        let node = &self.parts.session.node;
-        let troubles = [
-            problem(
-                &unbound,
-                "interfaces belong to no pod that the cluster source has; compare it with the pods of this \
-                               node, or give --unannounced ignore if they are not pods'",
-            ),
-            problem(
-                &incomplete,
-                &format!(
-                    "pods are not in the tables of node {node}; they have ended, or --node is \
-                                           another name than the API server's"
-                ),
-            ),
-            problem(
-                &uncovered.into_iter().map(|(pod, detail)| format!("{pod}: {detail}")).collect::<Vec<_>>(),
-                "interfaces are not covered",
-            ),
-        ];
-        let troubles: Vec<String> = troubles.into_iter().flatten().collect();
+        let troubles = unjudged.troubles(&self.parts.session.node);
         self.parts.metrics.troubles(Part::Unbound, troubles.len());
         if self.parts.health.set(Part::Unbound, troubles.clone()) && !troubles.is_empty() {
             tracing::warn!(unbound.troubles = ?troubles, "endpoints are not judged by policy");
         }
-        self.record_open(open, last);
+        self.record_open(unjudged.gaps(), last);
+    }
+
+    fn unjudged(&self) -> Unjudged {
+        let mut unjudged = Unjudged {
+            uncovered: self.attachments.uncovered.iter().map(|uncovered| self.uncovered(uncovered)).collect(),
+            ..Unjudged::default()
+        };
+        let expected = |guarded: &Guarded| guarded.since.elapsed() >= EXPECTED_WITHIN;
+        for (ifindex, guarded) in self.attachments.guarded.iter().filter(|(_, guarded)| expected(guarded)) {
+            let Some(found) = self.attachments.sighted.get(ifindex) else { continue };
+            match self.attachments.attached.get(ifindex) {
+                None => unjudged.unbound.push((self.name_of(found), guarded.at)),
+                Some(bound) if !self.parts.probe.is_ready(*ifindex).unwrap_or(false) => {
+                    unjudged.incomplete.push(bound.pod.to_string());
+                }
+                Some(_) => {}
+            }
+        }
+        unjudged
     }
 
     /// The pod as far as somebody has named it, or the interface.
@@ -130,6 +117,36 @@ impl State {
         for ((cause, endpoint), from, detail) in rows {
             self.append_gap(cause, endpoint, from, now, detail);
         }
+    }
+}
+
+impl Unjudged {
+    /// For health, each with its remedy.
+    fn troubles(&self, node: &str) -> Vec<String> {
+        let Self { unbound, incomplete, uncovered } = self;
+        let unbound: Vec<_> = unbound.iter().map(|(name, _)| name.clone()).collect();
+        let uncovered: Vec<_> = uncovered.iter().map(|(pod, detail)| format!("{pod}: {detail}")).collect();
+        let of_no_pod = "interfaces belong to no pod that the cluster source has; compare it with the pods of this node, or \
+                         give --unannounced ignore if they are not pods'";
+        let without_tables = format!(
+            "pods are not in the tables of node {node}; they have ended, or --node is another name than the API server's"
+        );
+        let troubles = [
+            problem(&unbound, of_no_pod),
+            problem(incomplete, &without_tables),
+            problem(&uncovered, "interfaces are not covered"),
+        ];
+        troubles.into_iter().flatten().collect()
+    }
+
+    /// For the record. What is bound is in it already: each packet says that its endpoint was not ready.
+    fn gaps(self) -> Open {
+        let Self { unbound, incomplete: _, uncovered } = self;
+        let detail = sequence::detail(GapCause::Unbound);
+        let unbound = unbound.into_iter().map(|(name, since)| ((GapCause::Unbound, name), (since, detail.to_owned())));
+        let now = SystemTime::now();
+        let uncovered = uncovered.into_iter().map(|(pod, detail)| ((GapCause::Unattached, pod), (now, detail)));
+        unbound.chain(uncovered).collect()
     }
 }
 

@@ -1,13 +1,7 @@
 //! The Unix socket that netverdict-cni asks: one line of JSON each way. Only root reaches it, and each message is bounded in
 //! size and time.
 
-use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use netverdict_probe::{Announcement, Answer, MOST_ADDRESSES, prepare_run_dir};
@@ -33,22 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest that a plugin may wait for its pod.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// The socket; its file is removed on drop.
-pub(super) struct Announcements {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Drop for Announcements {
-    fn drop(&mut self) {
-        // A plugin that finds no socket does not wait for an answer.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
+/// The socket. Its file stays when the collector ends, for by then it may be the next collector's: a plugin that finds nobody
+/// behind it is refused at once.
+///
 /// # Errors
 /// The folder or the socket cannot be made, or others can write to the folder.
-pub(super) fn bind(run_dir: &Path) -> anyhow::Result<Announcements> {
+pub(super) fn bind(run_dir: &Path) -> anyhow::Result<UnixListener> {
     let remedy = || format!("{} cannot be used; choose another with --run-dir", run_dir.display());
     prepare_run_dir(run_dir).with_context(remedy)?;
     let path = run_dir.join(SOCKET);
@@ -58,12 +42,12 @@ pub(super) fn bind(run_dir: &Path) -> anyhow::Result<Announcements> {
     }
     let listener = UnixListener::bind(&path).with_context(remedy)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).with_context(remedy)?;
-    Ok(Announcements { listener, path })
+    Ok(listener)
 }
 
 /// Answers until the end is requested.
 pub(super) async fn serve(
-    socket: Announcements,
+    listener: UnixListener,
     announced: QueueSender<Announced>,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
@@ -72,7 +56,7 @@ pub(super) async fn serve(
     loop {
         let accepted = tokio::select! {
             () = shutdown.requested() => break,
-            accepted = socket.listener.accept() => accepted,
+            accepted = listener.accept() => accepted,
         };
         while connections.try_join_next().is_some() {}
         match (accepted, places.clone().try_acquire_owned()) {
@@ -93,7 +77,7 @@ pub(super) async fn serve(
             }
         }
     }
-    drop(socket);
+    drop(listener);
     connections.shutdown().await;
     Ok(())
 }
