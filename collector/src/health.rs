@@ -20,6 +20,8 @@ pub enum Part {
     Publish,
     /// Interfaces and their programs.
     Attach,
+    /// Judging behind the translation of addresses.
+    Services,
     /// The write-ahead log.
     Log,
     /// Parquet files.
@@ -27,7 +29,8 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Self; 6] = [Self::Start, Self::Source, Self::Publish, Self::Attach, Self::Log, Self::Store];
+    pub const ALL: [Self; 7] =
+        [Self::Start, Self::Source, Self::Publish, Self::Attach, Self::Services, Self::Log, Self::Store];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -35,6 +38,7 @@ impl Part {
             Self::Source => "source",
             Self::Publish => "publish",
             Self::Attach => "attach",
+            Self::Services => "services",
             Self::Log => "log",
             Self::Store => "store",
         }
@@ -44,7 +48,7 @@ impl Part {
     /// record that cannot be written is data being lost.
     pub const fn effect(self) -> Effect {
         match self {
-            Self::Start | Self::Publish | Self::Attach | Self::Log | Self::Store => Effect::Unready,
+            Self::Start | Self::Publish | Self::Attach | Self::Services | Self::Log | Self::Store => Effect::Unready,
             Self::Source => Effect::Warning,
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use netverdict_flowlog::row::LaneName;
 use netverdict_policy::{Compiler, Snapshot};
-use netverdict_probe::{BoundEndpoint, Discovered, Probe};
+use netverdict_probe::{BoundEndpoint, Discovered, Probe, Uplink};
 use netverdict_service::queue::QueueSender;
 use tokio::sync::oneshot;
 
@@ -74,6 +74,8 @@ pub(super) struct InForce {
 pub(super) struct Attachments {
     pub(super) sighted: BTreeMap<u32, Discovered>,
     pub(super) attached: BTreeMap<u32, BoundEndpoint>,
+    /// All interfaces of the node.
+    pub(super) uplinks: Vec<Uplink>,
     /// An interface or a pod has changed.
     pub(super) bind_again: bool,
     /// After an attachment that failed.
@@ -100,6 +102,7 @@ impl State {
             attachments: Attachments {
                 sighted: BTreeMap::new(),
                 attached: attached.into_iter().map(|bound| (bound.ifindex, bound)).collect(),
+                uplinks: Vec::new(),
                 bind_again: true,
                 attach_at: None,
             },

@@ -11,7 +11,7 @@ mod scan;
 mod watch;
 
 pub use self::{
-    discovered::{Discovered, Sighting},
-    scan::scan,
+    discovered::{Discovered, LinkLayer, Sighting, Uplink},
+    scan::{scan, uplinks},
     watch::Watch,
 };

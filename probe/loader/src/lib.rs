@@ -4,11 +4,13 @@
 //! The pinned programs and maps keep enforcing without this process. The crate compiles no policy and interprets no
 //! event: tables come from `netverdict-policy`, and records are handed out as bytes.
 
+mod btf;
 pub mod discover;
 mod endpoint;
 mod endpoints;
 mod error;
 mod links;
+mod local_pods;
 mod mapping;
 mod maps;
 mod object;
@@ -23,7 +25,7 @@ mod state;
 mod status;
 mod test_run;
 
-pub use discover::{Discovered, Sighting, Watch};
+pub use discover::{Discovered, Sighting, Uplink, Watch};
 pub use endpoint::{BoundEndpoint, bind};
 pub use error::{ProbeError, PublishError};
 pub use maps::occupancy::MapOccupancy;

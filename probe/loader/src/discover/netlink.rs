@@ -9,12 +9,15 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
-        link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
         nsid::{NsidAttribute, NsidMessage},
     },
 };
 
-use super::namespaces::Namespace;
+use super::{
+    discovered::{LinkLayer, Uplink},
+    namespaces::Namespace,
+};
 use crate::error::ProbeError;
 
 /// An interface of the host.
@@ -27,6 +30,15 @@ pub(super) struct HostLink {
     pub(super) peer_namespace: Option<i32>,
     /// Index of the other end in its namespace; 0 if there is none.
     pub(super) peer_ifindex: u32,
+    /// `None` for loopback.
+    pub(super) link: Option<LinkLayer>,
+}
+
+impl HostLink {
+    pub(super) fn uplink(&self) -> Option<Uplink> {
+        let Self { ifindex, name, link, .. } = self;
+        Some(Uplink { ifindex: *ifindex, name: name.clone(), link: (*link)? })
+    }
 }
 
 /// An interface and its addresses.
@@ -49,6 +61,14 @@ pub(super) async fn host(namespaces: &[Namespace]) -> Result<(Vec<HostLink>, Vec
             ids.push(namespace_id(&handle, namespace).await?);
         }
         Ok((links, ids))
+    })
+    .await
+}
+
+/// The interfaces of this namespace, as ways out of it.
+pub(super) async fn uplinks() -> Result<Vec<Uplink>, ProbeError> {
+    with_connection(async |handle| {
+        Ok(links(&handle).await?.iter().filter_map(|link| host_link(link).uplink()).collect())
     })
     .await
 }
@@ -107,7 +127,13 @@ async fn links(handle: &Handle) -> Result<Vec<LinkMessage>, ProbeError> {
 }
 
 fn host_link(link: &LinkMessage) -> HostLink {
-    let mut host = HostLink { ifindex: link.header.index, name: String::new(), peer_namespace: None, peer_ifindex: 0 };
+    let mut host = HostLink {
+        ifindex: link.header.index,
+        name: String::new(),
+        peer_namespace: None,
+        peer_ifindex: 0,
+        link: link_layer(link.header.link_layer_type),
+    };
     let mut is_pair = false;
     for attribute in &link.attributes {
         match attribute {
@@ -124,6 +150,22 @@ fn host_link(link: &LinkMessage) -> HostLink {
         host.peer_namespace = None;
     }
     host
+}
+
+fn link_layer(kind: LinkLayerType) -> Option<LinkLayer> {
+    match kind {
+        LinkLayerType::Loopback => None,
+        LinkLayerType::Ether => Some(LinkLayer::Ethernet),
+        LinkLayerType::None
+        | LinkLayerType::Rawip
+        | LinkLayerType::Tunnel
+        | LinkLayerType::Tunnel6
+        | LinkLayerType::Sit
+        | LinkLayerType::Ipgre
+        | LinkLayerType::Ip6gre
+        | LinkLayerType::Ppp => Some(LinkLayer::Bare),
+        _ => Some(LinkLayer::Other),
+    }
 }
 
 async fn namespace_id(handle: &Handle, namespace: &Namespace) -> Result<Option<i32>, ProbeError> {

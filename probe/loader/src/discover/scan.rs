@@ -5,7 +5,7 @@ use std::{net::IpAddr, thread};
 use tokio::sync::oneshot;
 
 use super::{
-    discovered::Discovered,
+    discovered::{Discovered, Uplink},
     inside,
     namespaces::{self, Namespace},
     netlink::{self, HostLink},
@@ -20,11 +20,20 @@ pub async fn scan() -> Result<Vec<Discovered>, ProbeError> {
     scan_host().await.map(|scan| scan.found)
 }
 
+/// The node's interfaces without loopback: packets may leave over each that is no pod's.
+///
+/// # Errors
+/// Netlink cannot be read.
+pub async fn uplinks() -> Result<Vec<Uplink>, ProbeError> {
+    netlink::uplinks().await
+}
+
 /// The result of one scan.
 pub(super) struct Scan {
     pub(super) found: Vec<Discovered>,
     /// Every interface of the host, of any kind.
     pub(super) interfaces: Vec<u32>,
+    pub(super) uplinks: Vec<Uplink>,
 }
 
 /// Scans on a thread of its own, because the thread enters other network namespaces and does not return from the last one.
@@ -55,6 +64,7 @@ fn scan_on_this_thread() -> Result<Scan, ProbeError> {
     let namespaces = namespaces::all()?;
     let (links, ids) = runtime.block_on(netlink::host(&namespaces))?;
     let interfaces = links.iter().map(|link| link.ifindex).collect();
+    let uplinks = links.iter().filter_map(HostLink::uplink).collect();
     let mut found = Vec::new();
     for (namespace, id) in namespaces.iter().zip(ids) {
         let Some(id) = id else { continue };
@@ -69,7 +79,7 @@ fn scan_on_this_thread() -> Result<Scan, ProbeError> {
         }
     }
     found.sort_unstable_by_key(|discovered| discovered.ifindex);
-    Ok(Scan { found, interfaces })
+    Ok(Scan { found, interfaces, uplinks })
 }
 
 fn describe(link: &HostLink, namespace: &Namespace, inside: &inside::Inside) -> Discovered {

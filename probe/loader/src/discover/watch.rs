@@ -17,7 +17,7 @@ use rtnetlink::{
 use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
-    discovered::{Discovered, Sighting},
+    discovered::{Discovered, Sighting, Uplink},
     netlink,
     scan::{Scan, scan_host},
 };
@@ -49,6 +49,7 @@ pub struct Watch {
     frequent_until: Instant,
     own_addresses: BTreeSet<IpAddr>,
     next_read: Instant,
+    uplinks: Vec<Uplink>,
 }
 
 struct Events {
@@ -89,6 +90,7 @@ impl Watch {
             frequent_until: now,
             own_addresses,
             next_read: now + interval,
+            uplinks: Vec::new(),
         };
         let scan = scan_host().await?;
         watch.births = scan.interfaces.iter().map(|ifindex| (*ifindex, None)).collect();
@@ -176,7 +178,12 @@ impl Watch {
 
     /// Queues the differences between a scan and the last one.
     fn compare(&mut self, scan: Scan) {
-        let Scan { found, interfaces } = scan;
+        let Scan { found, interfaces, uplinks } = scan;
+        // Before the pods: what a pod sends is complete only with the ways out.
+        if uplinks != self.uplinks {
+            self.uplinks.clone_from(&uplinks);
+            self.queue.push_back(Sighting::Uplinks(uplinks));
+        }
         for mut discovered in found {
             let ifindex = discovered.ifindex;
             // Without an event, the time of the scan is the latest at which it can have appeared.
