@@ -12,6 +12,7 @@ mod node;
 mod publishing;
 mod rewriting;
 mod rings;
+mod services;
 mod tables;
 
 mod traffic;

@@ -213,8 +213,8 @@ layout! {
 impl Endpoint {
     /// The classes by which a packet of a revision is judged.
     #[inline(always)]
-    pub const fn as_of(&self, revision: u64) -> EndpointClasses {
-        if revision >= self.since { self.after } else { self.before }
+    pub const fn as_of(&self, revision: u64) -> &EndpointClasses {
+        if revision >= self.since { &self.after } else { &self.before }
     }
 }
 

@@ -12,10 +12,11 @@ use crate::{
     connections::{Entry, FlowTuple},
     conntrack::{self, Tracking},
     decide::Answer,
-    judge::{self, PASS},
+    judge,
     packet::{Packet, protocol},
     packet_context::PacketContext,
     ruling::Ruling,
+    subprogram::{ScalarReturn, scalar_return},
 };
 
 /// Whether a reply must be ruled here: its connection was opened to a Service's address. A TCP connection keeps its
@@ -30,16 +31,13 @@ pub fn concerns(packet: &Packet, entry: &Entry) -> bool {
 
 /// Rules an answer. The connection of the packet as it is on the wire is known.
 #[inline(never)]
-pub fn packet(skb: *mut __sk_buff, packet: &mut Packet) -> i32 {
-    let wire = packet.source;
-    let Some(mut context) = PacketContext::new(skb, Direction::Ingress) else { return PASS };
-    let asked = FlowTuple::of(packet, context.ifindex);
-    let Some(entry) = asked.find(&context) else { return PASS };
+pub fn rule(skb: *mut __sk_buff, packet: &mut Packet, ruling: &mut Ruling) -> ScalarReturn {
+    let Some(mut context) = PacketContext::new(skb, Direction::Ingress) else { return scalar_return() };
+    let Some(entry) = FlowTuple::of(packet, context.ifindex).find(&context) else { return scalar_return() };
     entry.touch(packet, &context);
-    let mut ruling = Ruling::PASS;
     if conntrack::restore(skb, packet) != Tracking::Reply {
-        rule_unresolved(&context, &entry, &mut ruling);
-        return judge::finish(&context, packet, &ruling);
+        rule_unresolved(&context, &entry, ruling);
+        return scalar_return();
     }
     context.translated = true;
     let backend = FlowTuple::between(
@@ -48,18 +46,18 @@ pub fn packet(skb: *mut __sk_buff, packet: &mut Packet) -> i32 {
         packet.protocol,
         context.ifindex,
     );
-    // The Service's own address answers: nothing was translated, and the connection's entry is the one that asked.
-    let same = packet.original_source == wire && packet.original_source_port == packet.source_port;
-    if !same && backend.find(&context).is_some() {
+    // If not, the Service's own address answers, and the connection that asked is the one to judge.
+    let translated = packet.has_translated_source();
+    if translated && backend.find(&context).is_some() {
         entry.set(RESOLVED);
-        return PASS;
+        return scalar_return();
     }
-    judge::rule_reversed_flow(&context, packet, &backend, &mut ruling).consume();
-    // Not where the Service itself answers: the entry was replaced, and what the pointer points to may be another's.
-    if !same && ruling.answer.verdict != Verdict::Denied {
+    judge::rule_reversed_flow(&context, packet, &backend, ruling).consume();
+    // Where nothing was translated the entry was replaced, and what the pointer points to may be another's.
+    if translated && ruling.answer.verdict != Verdict::Denied {
         entry.set(RESOLVED);
     }
-    judge::finish(&context, packet, &ruling)
+    scalar_return()
 }
 
 /// Nobody knows who answers.

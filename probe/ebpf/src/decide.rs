@@ -53,13 +53,17 @@ impl Answer {
 /// An address outside every block that a policy names, without a known owner.
 pub const WORLD: Peer = Peer { identity: identity::WORLD, owner: 0, flags: 0, reserved: 0 };
 
-/// The peer at an address: its exact record, otherwise its longest matching block, otherwise [`WORLD`].
+/// The peer at an address: its exact record, otherwise its longest matching block, otherwise [`WORLD`]. `flags`: those
+/// that count.
 #[inline(always)]
-pub fn find_peer(address: &Words, revision: u64) -> Peer {
+pub fn find_peer(address: &Words, revision: u64, flags: u32) -> Peer {
     let mut peer = MaybeUninit::<Peer>::uninit();
     // SAFETY: the call initialises all of it.
     unsafe {
-        write_peer(address, revision, &mut *peer.as_mut_ptr()).consume();
+        let found = &mut *peer.as_mut_ptr();
+        write_peer(address, revision, found).consume();
+        // Changed in place: the compiler would copy the value with a loop over bytes.
+        found.flags &= flags;
         peer.assume_init()
     }
 }

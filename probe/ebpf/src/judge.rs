@@ -37,16 +37,20 @@ use crate::{
 pub const PASS: i32 = -1;
 pub const DROP: i32 = TC_ACT_SHOT as i32;
 
-/// What is left to do for a packet, beside its fate: [`PASS`] and [`DROP`] are final.
+/// What is left to do for a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 enum Stage {
+    /// Nothing: it passes without a record.
     Pass = 0,
-    Drop,
+    /// To conclude the ruling.
+    Ruled,
     /// It belongs to no known connection.
     NewFlow,
     /// Its connection was judged by an older revision.
     Changed,
+    /// The same, and its sender may be a local pod whose egress was too.
+    ChangedAtBothEnds,
     /// It is an answer from a Service's address.
     Answer,
 }
@@ -59,29 +63,37 @@ pub fn packet(ctx: &TcContext, direction: Direction) -> i32 {
     // SAFETY: this CPU's own element, which nothing else on this CPU uses meanwhile (see `emit`).
     let [packet, quoted] = unsafe { &mut *scratch };
     let skb = ctx.skb.skb;
-    let parsed = parse::read(packet, skb, Link::Ethernet);
-    if matches!(parsed, Err(Refusal::NotIp)) {
+    let mut ruling = Ruling::PASS;
+    let stage = match parse::read(packet, skb, Link::Ethernet) {
+        Ok(()) => rule_known(skb, packet, quoted, direction, &mut ruling),
+        Err(Refusal::NotIp) => return PASS,
+        Err(refusal) => {
+            packet.assume_untranslated();
+            let short = refusal == Refusal::ShortFragment;
+            ruling.deny(if short { KernelReason::ShortFragment } else { KernelReason::Malformed });
+            Stage::Ruled
+        }
+    };
+    if stage == Stage::Pass {
         return PASS;
     }
-    let refusal = match parsed {
-        Ok(()) => None,
-        Err(Refusal::ShortFragment) => Some(KernelReason::ShortFragment),
-        Err(_) => Some(KernelReason::Malformed),
-    };
-    let stage = rule_known(skb, packet, quoted, direction, refusal);
-    match stage {
-        Stage::Pass => PASS,
-        Stage::Drop => DROP,
-        Stage::Answer => answers::packet(skb, packet),
-        // A local pod's egress comes before the ingress of the pod that it sends to.
-        Stage::NewFlow | Stage::Changed
-            if direction == Direction::Ingress && source_side::denies(skb, packet, quoted, stage == Stage::Changed) =>
-        {
-            DROP
+    // A local pod's egress comes before the ingress of the pod that it sends to.
+    if direction == Direction::Ingress && matches!(stage, Stage::NewFlow | Stage::ChangedAtBothEnds) {
+        let established = stage == Stage::ChangedAtBothEnds;
+        let sender = source_side::rule(skb, packet, quoted, established, &mut ruling);
+        if sender != 0 && conclude(skb, packet, &ruling, sender, Direction::Egress) == DROP {
+            return DROP;
         }
-        Stage::NewFlow => rule_unknown(skb, packet, direction),
-        Stage::Changed => rule_changed(skb, packet, direction),
+        ruling = Ruling::PASS;
     }
+    match stage {
+        Stage::Pass | Stage::Ruled => {}
+        Stage::NewFlow => rule_unknown(skb, packet, direction, &mut ruling).consume(),
+        Stage::Changed | Stage::ChangedAtBothEnds => rule_changed(skb, packet, direction, &mut ruling).consume(),
+        Stage::Answer => answers::rule(skb, packet, &mut ruling).consume(),
+    }
+    // SAFETY: the context is the kernel's.
+    conclude(skb, packet, &ruling, unsafe { (*skb).ifindex }, direction)
 }
 
 /// Rules the packets that no table need be asked about.
@@ -91,59 +103,48 @@ fn rule_known(
     packet: &mut Packet,
     quoted: &mut Packet,
     direction: Direction,
-    refusal: Option<KernelReason>,
+    ruling: &mut Ruling,
 ) -> Stage {
     let Some(context) = PacketContext::new(skb, direction) else { return Stage::Pass };
-    let mut ruling = Ruling::PASS;
-    let stage = match refusal {
-        None => rule(&context, packet, quoted, &mut ruling),
-        Some(reason) => {
-            packet.assume_untranslated();
-            ruling.deny(reason);
-            Stage::Pass
-        }
-    };
-    if stage != Stage::Pass {
-        return stage;
-    }
-    if finish(&context, packet, &ruling) == DROP { Stage::Drop } else { Stage::Pass }
+    rule(&context, packet, quoted, ruling)
 }
 
 #[inline(never)]
-fn rule_unknown(skb: *mut __sk_buff, packet: &Packet, direction: Direction) -> i32 {
-    let Some(context) = PacketContext::new(skb, direction) else { return PASS };
-    let mut ruling = Ruling::PASS;
+fn rule_unknown(skb: *mut __sk_buff, packet: &Packet, direction: Direction, ruling: &mut Ruling) -> ScalarReturn {
+    let Some(context) = PacketContext::new(skb, direction) else { return scalar_return() };
     let tuple = FlowTuple::of(packet, context.ifindex);
     let entry = tuple.find(&context);
-    rule_new_flow(&context, packet, &tuple, entry.as_ref(), &mut ruling).consume();
-    finish(&context, packet, &ruling)
+    rule_new_flow(&context, packet, &tuple, entry.as_ref(), ruling).consume();
+    scalar_return()
 }
 
 #[inline(never)]
-fn rule_changed(skb: *mut __sk_buff, packet: &Packet, direction: Direction) -> i32 {
-    let Some(context) = PacketContext::new(skb, direction) else { return PASS };
-    let mut ruling = Ruling::PASS;
+fn rule_changed(skb: *mut __sk_buff, packet: &Packet, direction: Direction, ruling: &mut Ruling) -> ScalarReturn {
+    let Some(context) = PacketContext::new(skb, direction) else { return scalar_return() };
     if let Some(entry) = FlowTuple::of(packet, context.ifindex).find(&context) {
-        re_evaluate(&context, packet, &entry, &mut ruling).consume();
+        re_evaluate(&context, packet, &entry, ruling).consume();
         entry.touch(packet, &context);
     }
-    finish(&context, packet, &ruling)
+    scalar_return()
 }
 
-/// Records the ruling, and forwards or drops the packet.
-#[inline(always)]
-pub fn finish(context: &PacketContext<'_>, packet: &Packet, ruling: &Ruling) -> i32 {
+/// Records the ruling of an endpoint, and forwards or drops the packet.
+#[inline(never)]
+pub fn conclude(skb: *mut __sk_buff, packet: &Packet, ruling: &Ruling, ifindex: u32, direction: Direction) -> i32 {
+    let Some(context) = PacketContext::of_endpoint(skb, ifindex, direction) else { return PASS };
     let dropped = ruling.answer.verdict == Verdict::Denied && context.enforces();
-    if packet.fragment == Fragment::First && ruling.answer.reason != KernelReason::Malformed {
-        fragments::remember(packet, context, &ruling.answer, dropped).consume();
+    if ruling.for_fragments
+        || (packet.fragment == Fragment::First && ruling.answer.reason != KernelReason::Malformed)
+    {
+        fragments::remember(packet, &context, &ruling.answer, dropped).consume();
     }
     if ruling.record {
-        record::write(context, packet, ruling, dropped).consume();
+        record::write(&context, packet, ruling, dropped).consume();
     }
     if dropped { DROP } else { PASS }
 }
 
-/// Decides what happens to the packet, or what is left to ask. Leaves `ruling` unchanged if it passes without a record.
+/// Decides what happens to the packet, or what is left to ask. Leaves `ruling` unchanged if the packet passes without a record.
 #[inline(always)]
 fn rule(context: &PacketContext<'_>, packet: &mut Packet, quoted: &mut Packet, ruling: &mut Ruling) -> Stage {
     // Skip the source check until the endpoint's address list is complete.
@@ -160,14 +161,14 @@ fn rule(context: &PacketContext<'_>, packet: &mut Packet, quoted: &mut Packet, r
             } else {
                 rule_spoofed_source(context, packet, None, None, ruling).consume();
             }
-            return Stage::Pass;
+            return Stage::Ruled;
         }
     }
     let tuple = FlowTuple::of(packet, context.ifindex);
     let entry = tuple.find(context);
     if !own {
         rule_spoofed_source(context, packet, Some(&tuple), entry.as_ref(), ruling).consume();
-        return Stage::Pass;
+        return Stage::Ruled;
     }
     if let Some(entry) = &entry
         && !starts_new_flow(packet, entry)
@@ -177,16 +178,14 @@ fn rule(context: &PacketContext<'_>, packet: &mut Packet, quoted: &mut Packet, r
         }
         // Without complete tables there is nothing to re-evaluate it by.
         if entry.get().revision != context.revision && context.complete {
-            if !context.is_egress() && entry.original {
-                return Stage::Changed;
-            }
-            re_evaluate(context, packet, entry, ruling).consume();
+            let from_sender = !context.is_egress() && entry.original;
+            return if from_sender { Stage::ChangedAtBothEnds } else { Stage::Changed };
         }
         entry.touch(packet, context);
-        return Stage::Pass;
+        return if packet.fragment == Fragment::First { Stage::Ruled } else { Stage::Pass };
     }
     if packet.is_icmp_error() && is_related(context, packet, quoted) {
-        return Stage::Pass;
+        return if packet.fragment == Fragment::First { Stage::Ruled } else { Stage::Pass };
     }
     Stage::NewFlow
 }
@@ -241,7 +240,7 @@ pub fn rule_new_flow(
             _ => tuple.open(packet, context, &answer, reversed).consume(),
         }
     }
-    *ruling = Ruling { answer, record, reversed, peer, owner: owner_of(subject) };
+    *ruling = Ruling { answer, record, reversed, for_fragments: false, peer, owner: owner_of(subject) };
     scalar_return()
 }
 
@@ -277,7 +276,7 @@ pub fn rule_reversed_flow(
     if answer.verdict != Verdict::Denied || !context.enforces() {
         tuple.open(packet, context, &answer, true).consume();
     }
-    *ruling = Ruling { answer, record: true, reversed: true, peer, owner: owner_of(subject) };
+    *ruling = Ruling { answer, record: true, reversed: true, peer, owner: owner_of(subject), ..Ruling::PASS };
     scalar_return()
 }
 
@@ -308,7 +307,7 @@ pub fn re_evaluate(context: &PacketContext<'_>, packet: &Packet, entry: &Entry, 
         entry.update(&answer, context);
         false
     };
-    *ruling = Ruling { answer, record, reversed: !entry.original, peer, owner: owner_of(subject) };
+    *ruling = Ruling { answer, record, reversed: !entry.original, peer, owner: owner_of(subject), ..Ruling::PASS };
     scalar_return()
 }
 
@@ -322,7 +321,7 @@ pub fn rule_later_fragment(context: &PacketContext<'_>, packet: &mut Packet, rul
             packet.source_port = first.source_port;
             packet.destination_port = first.destination_port;
             let peer = peer(context, packet);
-            *ruling = Ruling { answer: first.answer, record: true, reversed: false, peer, owner: 0 };
+            *ruling = Ruling { answer: first.answer, record: true, peer, ..Ruling::PASS };
         }
         return scalar_return();
     }
@@ -330,11 +329,10 @@ pub fn rule_later_fragment(context: &PacketContext<'_>, packet: &mut Packet, rul
     let subject = context.subject();
     let mut answer = answer;
     judge(subject, packet, peer, context.direction, None, &mut answer);
-    let dropped = answer.verdict == Verdict::Denied && context.enforces();
+    *ruling = Ruling { answer, record: true, peer, owner: owner_of(subject), ..Ruling::PASS };
     // The fragments after this one follow it without a record of their own. The first fragment overwrites it if it
     // still comes.
-    fragments::remember(packet, context, &answer, dropped).consume();
-    *ruling = Ruling { answer, record: true, reversed: false, peer, owner: owner_of(subject) };
+    ruling.for_fragments = true;
     scalar_return()
 }
 
@@ -347,7 +345,9 @@ fn rule_spoofed_source(
     entry: Option<&Entry>,
     ruling: &mut Ruling,
 ) -> ScalarReturn {
-    let mut spoofed = Ruling { peer: peer(context, packet), ..Ruling::PASS };
+    // The owner of the address that the pod uses; the endpoint's owner says who sent the packet.
+    let claimed = find_peer(&packet.source, context.revision, !0).owner;
+    let mut spoofed = Ruling { peer: peer(context, packet), owner: claimed, ..Ruling::PASS };
     spoofed.deny(KernelReason::SpoofedSource);
     if let Some(tuple) = tuple
         && !context.enforces()
@@ -384,11 +384,7 @@ fn may_be_midstream(context: &PacketContext<'_>, subject: Option<&Subject>, pack
 #[inline(always)]
 fn peer(context: &PacketContext<'_>, packet: &Packet) -> Peer {
     let address = if context.is_egress() { &packet.destination } else { &packet.original_source };
-    let mut peer = find_peer(address, context.revision);
-    if context.translated {
-        peer.flags &= !peer_flag::SERVICE;
-    }
-    peer
+    find_peer(address, context.revision, if context.translated { !peer_flag::SERVICE } else { !0 })
 }
 
 /// Looks the flow up in the tables. Leaves `answer` ("not ready") unchanged if the endpoint is not ready or an entry is

@@ -4,7 +4,7 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_boot_ns};
 use netverdict_abi::{Direction, Endpoint, Mode, Settings};
 
-use crate::{maps, subject::Subject, validated_read};
+use crate::{maps, subject::Subject, subprogram::copy, validated_read};
 
 pub struct PacketContext<'a> {
     pub skb: *mut __sk_buff,
@@ -78,7 +78,7 @@ impl PacketContext<'_> {
             subject.ready = endpoint.ready;
             subject.owner = endpoint.owner;
             subject.attached_at = endpoint.attached_at;
-            subject.classes = endpoint.as_of(self.revision);
+            copy(endpoint.as_of(self.revision), &mut subject.classes);
         });
         (found && subject.ready != 0).then_some(subject)
     }

@@ -6,7 +6,6 @@ use netverdict_abi::{
 };
 
 use crate::{
-    decide::find_peer,
     emit, flooded,
     packet::{Fragment, Packet, bytes, protocol},
     packet_context::PacketContext,
@@ -23,15 +22,14 @@ pub fn write(context: &PacketContext<'_>, packet: &Packet, ruling: &Ruling, drop
         return scalar_return();
     }
     let Ruling { answer, reversed, peer, .. } = ruling;
-    let endpoint_owner = if ruling.owner == 0 { context.owner() } else { ruling.owner };
-    let mut own = endpoint_owner;
-    match answer.reason {
-        // The owner of the address that the pod uses; `endpoint_owner` says who sent the packet.
-        KernelReason::SpoofedSource => own = find_peer(&packet.source, context.revision).owner,
+    let is_spoofed = answer.reason == KernelReason::SpoofedSource;
+    let endpoint_owner = if ruling.owner == 0 || is_spoofed { context.owner() } else { ruling.owner };
+    let own = match answer.reason {
+        KernelReason::SpoofedSource => ruling.owner,
         // The addresses were not looked up.
-        KernelReason::Malformed | KernelReason::ShortFragment => own = 0,
-        _ => {}
-    }
+        KernelReason::Malformed | KernelReason::ShortFragment => 0,
+        _ => endpoint_owner,
+    };
     let egress = context.is_egress() != *reversed;
     let lane = if answer.verdict == Verdict::Denied { Lane::Denied } else { Lane::Flow };
     emit::send(context, lane, |event| {

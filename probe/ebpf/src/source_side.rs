@@ -10,12 +10,13 @@ use netverdict_abi::{AddressKey, Direction, KernelReason, Verdict, map::connecti
 use crate::{
     connections::FlowTuple,
     conntrack::{self, Tracking},
-    judge::{self, DROP, PASS},
+    judge::{self, PASS},
     maps,
     packet::{Fragment, Packet, Words, bytes},
     packet_context::PacketContext,
     parse::{self, Link},
     ruling::Ruling,
+    subprogram::{ScalarReturn, scalar_return},
     validated_read,
 };
 
@@ -29,32 +30,43 @@ pub fn leaving(ctx: &TcContext, link: Link) -> i32 {
     if parse::read(packet, ctx.skb.skb, link).is_err() {
         return PASS;
     }
-    if denies(ctx.skb.skb, packet, quoted, false) { DROP } else { PASS }
+    let mut ruling = Ruling::PASS;
+    let sender = rule(ctx.skb.skb, packet, quoted, false, &mut ruling);
+    if sender == 0 {
+        return PASS;
+    }
+    judge::conclude(ctx.skb.skb, packet, &ruling, sender, Direction::Egress)
 }
 
-/// Judges the egress of the local pod that sent the packet, unless that was done for this destination; true if the packet
-/// is to be dropped for it. Sets the original ends of the packet. `established`: the destination's side knows the
+/// Judges the egress of the local pod that sent the packet, unless that was done for this destination. Returns the pod's
+/// interface, for which the ruling is to be concluded; 0 if there is nothing to conclude. Sets the original ends of the
+/// packet. `established`: the destination's side knows the
 /// connection already, so that it goes on whatever the answer is (E-10).
 #[inline(never)]
-pub fn denies(skb: *mut __sk_buff, packet: &mut Packet, quoted: &mut Packet, established: bool) -> bool {
+pub fn rule(
+    skb: *mut __sk_buff,
+    packet: &mut Packet,
+    quoted: &mut Packet,
+    established: bool,
+    ruling: &mut Ruling,
+) -> u32 {
     let tracking = conntrack::restore(skb, packet);
     // Its connection was judged by the ingress of the pod that replies.
     if tracking == Tracking::Reply {
-        return false;
+        return 0;
     }
     let ifindex = local_pod(&packet.original_source);
     if ifindex == 0 || is_of_another_pod(skb, ifindex) {
-        return false;
+        return 0;
     }
-    let Some(mut context) = PacketContext::of_endpoint(skb, ifindex, Direction::Egress) else { return false };
+    let Some(mut context) = PacketContext::of_endpoint(skb, ifindex, Direction::Egress) else { return 0 };
     context.translated = true;
-    let mut ruling = Ruling::PASS;
-    rule(&context, packet, quoted, tracking, established, &mut ruling);
-    judge::finish(&context, packet, &ruling) == DROP
+    rule_sender(&context, packet, quoted, tracking, established, ruling);
+    if ruling.record || ruling.for_fragments || ruling.answer.verdict == Verdict::Denied { ifindex } else { 0 }
 }
 
 #[inline(always)]
-fn rule(
+fn rule_sender(
     context: &PacketContext<'_>,
     packet: &mut Packet,
     quoted: &mut Packet,
@@ -66,7 +78,12 @@ fn rule(
         judge::rule_later_fragment(context, packet, ruling).consume();
         return;
     }
-    if is_about_connection(context, packet, quoted, tracking) {
+    let related = match tracking {
+        Tracking::Related => is_about_connection(context),
+        Tracking::Untracked => packet.is_icmp_error() && judge::is_related(context, packet, quoted),
+        Tracking::Original | Tracking::Reply => false,
+    };
+    if related {
         return;
     }
     let tuple = FlowTuple::of_sender(packet, context.ifindex);
@@ -92,37 +109,33 @@ fn rule(
         tuple.open(packet, context, &ruling.answer, false).consume();
     }
     if translated {
-        let sent_to = FlowTuple::between(
-            (&packet.original_source, packet.original_source_port),
-            (&packet.original_destination, packet.original_destination_port),
-            packet.protocol,
-            context.ifindex,
-        );
-        if let Some(entry) = sent_to.find(context) {
-            entry.set(RESOLVED);
-        }
+        mark_resolved(context, packet).consume();
     }
 }
 
-/// Whether the packet is an ICMP error about a connection of the pod that passes.
-#[inline(always)]
-fn is_about_connection(
-    context: &PacketContext<'_>,
-    packet: &Packet,
-    quoted: &mut Packet,
-    tracking: Tracking,
-) -> bool {
-    match tracking {
-        Tracking::Related => {
-            let Some((sender, sender_port, receiver, receiver_port, protocol)) = conntrack::related_connection() else {
-                return false;
-            };
-            let ends = ((&sender, sender_port), (&receiver, receiver_port));
-            FlowTuple::between(ends.0, ends.1, protocol, context.ifindex).find(context).is_some()
-        }
-        Tracking::Untracked => packet.is_icmp_error() && judge::is_related(context, packet, quoted),
-        Tracking::Original | Tracking::Reply => false,
+/// Notes in the connection that `from_pod` opened that its backend was judged.
+#[inline(never)]
+fn mark_resolved(context: &PacketContext<'_>, packet: &Packet) -> ScalarReturn {
+    let sent_to = FlowTuple::between(
+        (&packet.original_source, packet.original_source_port),
+        (&packet.original_destination, packet.original_destination_port),
+        packet.protocol,
+        context.ifindex,
+    );
+    if let Some(entry) = sent_to.find(context) {
+        entry.set(RESOLVED);
     }
+    scalar_return()
+}
+
+/// Whether conntrack relates an ICMP error to a connection of the pod that passes.
+#[inline(never)]
+fn is_about_connection(context: &PacketContext<'_>) -> bool {
+    let Some((sender, sender_port, receiver, receiver_port, protocol)) = conntrack::related_connection() else {
+        return false;
+    };
+    let (from, to) = ((&sender, sender_port), (&receiver, receiver_port));
+    FlowTuple::between(from, to, protocol, context.ifindex).find(context).is_some()
 }
 
 /// The interface of the local pod that has an address; 0 if none has.
