@@ -2,5 +2,6 @@
 //!
 //! `NETVERDICT_LIVE_CLUSTER` says that the programs of a cluster are there; `cargo xtask test cluster-live` builds them.
 
+mod services;
 mod story;
 mod world;

@@ -23,7 +23,7 @@ use clap::Subcommand;
 pub use self::{
     images::{REGISTRY, agnhost},
     namespaces::Namespaces,
-    plan::{Cni, Node, Plan, Proxy, Shape},
+    plan::{Cni, Node, OUTSIDE_V4, OUTSIDE_V6, Plan, Proxy, Shape},
     product::Product,
     running::Cluster,
 };

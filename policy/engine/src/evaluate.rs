@@ -19,7 +19,10 @@ use std::{fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub(crate) use self::decisions::{audited, self_traffic};
+pub(crate) use self::{
+    decisions::{audited, self_traffic},
+    ports::is_tunnel,
+};
 pub use self::flow::{End, Family, Flow, PointName};
 use self::{decisions::unknown_endpoint, peer::Facts, question::Question};
 use crate::{

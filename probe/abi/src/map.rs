@@ -128,12 +128,14 @@ pub mod identity {
 
 /// Bits of [`Peer::flags`].
 pub mod peer_flag {
-    /// The address of a Service, whose backend is not known at this hook.
+    /// The address of a Service, which stands for a backend that is not known before the address is translated.
     pub const SERVICE: u32 = 1 << 0;
     /// In a pod range, but no pod is known to own the address.
     pub const UNKNOWN_POD: u32 = 1 << 1;
     /// No peer: the side of a record on which its address is removed.
     pub const ABSENT: u32 = 1 << 2;
+    /// An address of this node.
+    pub const OWN_NODE: u32 = 1 << 3;
 }
 
 layout! {

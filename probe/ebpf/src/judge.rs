@@ -22,7 +22,7 @@ use crate::{
     connections::{Entry, FlowTuple, allowed_in_any_mode},
     conntrack::{self, Tracking},
     decide::{Answer, Question, decide, find_peer},
-    fragments, maps, own_source,
+    fragments, maps, own_node, own_source,
     packet::{Fragment, Packet, Refusal, protocol},
     packet_context::PacketContext,
     parse::{self, Link},
@@ -210,6 +210,14 @@ pub fn rule_new_flow(
     let subject = context.subject();
     let mut answer = Answer::not_ready(context.enforces());
     judge(subject, packet, peer, context.direction, Some(packet.destination_port), &mut answer);
+    if peer.flags & peer_flag::OWN_NODE != 0 && own_node::may_be_anybodys(context, packet) {
+        let anybody = own_node::without_owner(context, packet);
+        let mut stricter = answer;
+        judge(subject, packet, anybody, context.direction, Some(packet.destination_port), &mut stricter);
+        if stricter.verdict == Verdict::Denied {
+            answer = stricter;
+        }
+    }
     let mut reversed = false;
     if answer.verdict == Verdict::Denied && may_be_midstream(context, subject, packet) {
         let mut reverse = answer;

@@ -18,6 +18,7 @@ mod flooded;
 mod fragments;
 mod judge;
 mod maps;
+mod own_node;
 mod own_source;
 mod packet;
 mod packet_context;
