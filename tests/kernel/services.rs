@@ -113,6 +113,8 @@ impl Lab {
         let [gateway, _] = self.node.topology.gateway_addresses();
         run("ip", &["route", "add", "default", "via", &world.v4.to_string(), "dev", &world.host_interface]);
         run("ip", &["-6", "route", "add", "default", "via", &world.v6.to_string(), "dev", &world.host_interface]);
+        let accept_dad = || std::fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0");
+        world.enter(accept_dad).unwrap().unwrap();
         for address in OUTSIDE {
             run("ip", &["-n", &world.network_namespace, "address", "add", address, "dev", "eth0"]);
         }
@@ -176,6 +178,8 @@ fn on_a_node(test: impl FnOnce() + Send) {
         if rustix::process::geteuid().is_root() {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             run("ip", &["link", "set", "lo", "up"]);
+            // A link-local address that is being checked cannot ask for neighbours.
+            std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
         }
         test();
     };
@@ -473,7 +477,7 @@ fn datagrams_and_their_fragments_follow_the_backend() {
                     sender.send_to(&vec![7; size], at(service[which], 80)).unwrap();
                     let mut datagram = vec![0; 8_000];
                     let heard = receiver.recv_from(&mut datagram);
-                    assert_eq!(heard.is_ok(), passes, "{size} bytes to {}", pod.pod);
+                    assert_eq!(heard.is_ok(), passes, "{size} bytes to {}: {:?}", pod.pod, lab.events());
                     let Ok((length, from)) = heard else { continue };
                     assert_eq!(length, size);
                     receiver.send_to(&datagram[..length], from).unwrap();
@@ -492,7 +496,10 @@ fn request_that_no_backend_gets_is_recorded_as_unresolved() {
     on_a_node(|| {
         let Some(mut lab) = Lab::start(egress_of_web) else { return };
         let web = lab.pod("shop/web");
-        nft(&format!("table inet refusal {{ chain forward {{ type filter hook forward priority 0; ip daddr {} drop; }} }}", OF_PG[0]));
+        nft(&format!(
+            "table inet refusal {{\nchain forward {{\ntype filter hook forward priority 0\nip daddr {} drop\n}}\n}}",
+            OF_PG[0]
+        ));
         lab.node.forget_events();
         let refused = web.enter(|| TcpStream::connect_timeout(&at(OF_PG[0], 81), Duration::from_millis(1_500))).unwrap();
         assert!(refused.is_err());
