@@ -26,6 +26,7 @@ struct FlowKey {
     destination: IpAddr,
     source_port: u16,
     destination_port: u16,
+    original_destination: Option<(IpAddr, u16)>,
     protocol: u8,
     icmp: (u8, u8),
     attribution: AttributionId,
@@ -120,7 +121,16 @@ fn key_of(observation: &Observation, row: &FlowRow) -> Option<(FlowKey, u64)> {
     else {
         return None;
     };
-    let FlowTuple { direction, source_port, destination_port, protocol, icmp_type, icmp_code, .. } = observation.flow;
+    let FlowTuple {
+        direction,
+        source_port,
+        destination_port,
+        original_destination,
+        protocol,
+        icmp_type,
+        icmp_code,
+        ..
+    } = observation.flow;
     let key = FlowKey {
         direction,
         interface: *interface,
@@ -129,6 +139,7 @@ fn key_of(observation: &Observation, row: &FlowRow) -> Option<(FlowKey, u64)> {
         destination: observation.flow.destination,
         source_port,
         destination_port,
+        original_destination,
         protocol,
         icmp: (icmp_type, icmp_code),
         attribution: *attribution,

@@ -90,6 +90,7 @@ impl State {
             let again = self.attachments.attach_at.take_if(|at| Instant::now() >= *at).is_some();
             if std::mem::take(&mut self.attachments.bind_again) || again {
                 self.attach_all();
+                self.follow_uplinks();
             }
             self.answer_waiting();
             if self.publication.wanted.is_some()

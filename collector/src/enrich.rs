@@ -59,6 +59,8 @@ struct Key {
     address: IpAddr,
     /// Of Services only: which port was asked.
     port: u16,
+    /// Of the destination: where the sender addressed it, if that was translated.
+    addressed: Option<(IpAddr, u16)>,
 }
 
 /// What the kernel said of an end.
@@ -149,12 +151,17 @@ impl Enricher {
             Owner::Node { .. } | Owner::Service { .. } => None,
         });
         let peer_end = PeerEnd { owner: peer_owner, address: peer_address, pod };
-        let endpoint_row = self.row(catalogue, state, endpoint, endpoint_address, 0);
+        let addressed = observation.flow.original_destination;
+        let (at_endpoint, at_peer) = match direction {
+            Direction::Egress => (None, addressed),
+            Direction::Ingress => (addressed, None),
+        };
+        let endpoint_row = self.row(catalogue, state, endpoint, endpoint_address, 0, at_endpoint);
         let asked_port = if direction == Direction::Egress { destination_port } else { 0 };
         let known_since = unknown_peer(observation).and_then(|address| history.owner(address, observation.last_ns));
         let peer_row = match known_since {
             Some(pod) => Arc::new(known_since_row(state.map(|state| &**state), peer_address, pod)),
-            None => self.row(catalogue, state, peer, peer_address, asked_port),
+            None => self.row(catalogue, state, peer, peer_address, asked_port, at_peer),
         };
         let (source, destination) = match direction {
             Direction::Egress => (endpoint_row, peer_row),
@@ -170,13 +177,14 @@ impl Enricher {
         who: Who,
         address: IpAddr,
         port: u16,
+        addressed: Option<(IpAddr, u16)>,
     ) -> Arc<EndpointRow> {
         let owner = match &who {
             Who::Owner(id) => catalogue.owner(*id),
             _ => None,
         };
         let port = if matches!(owner.map(|owner| &**owner), Some(Owner::Service { .. })) { port } else { 0 };
-        let key = Key { snapshot: state.map_or(0, |state| state.number), who, address, port };
+        let key = Key { snapshot: state.map_or(0, |state| state.number), who, address, port, addressed };
         if let Some(row) = self.cache.get(&key) {
             return row.clone();
         }
@@ -271,16 +279,26 @@ fn build(state: Option<&SnapshotState>, key: &Key, owner: Option<&Owner>) -> End
         (Who::Owner(_), Some(Owner::Service { key: service })) => {
             row.kind = EndpointKind::Service;
             row.namespace.clone_from(&service.namespace);
-            row.service = service.to_string();
-            let ports = state.and_then(|state| state.service(service)).map(|service| &service.ports);
-            let port = ports.into_iter().flatten().find(|port| port.port == key.port);
-            row.service_port = port.map(|port| port.name.clone()).unwrap_or_default();
+            fill_service(&mut row, state, service, key.port);
         }
         (Who::Owner(_), None) => row.kind = EndpointKind::UnknownOwner,
         (Who::UnknownPod, _) => row.kind = EndpointKind::UnknownPod,
         (Who::Nobody, _) => row.kind = nobody(state, key.address),
     }
+    if let (Some(state), Some((address, port))) = (state, key.addressed)
+        && let Some(Owner::Service { key: service }) = state.owner_of(address)
+    {
+        fill_service(&mut row, Some(state), service, port);
+    }
     row
+}
+
+/// The Service that was addressed.
+fn fill_service(row: &mut EndpointRow, state: Option<&SnapshotState>, service: &ObjectKey, port: u16) {
+    row.service = service.to_string();
+    let ports = state.and_then(|state| state.service(service)).map(|service| &service.ports);
+    let port = ports.into_iter().flatten().find(|known| known.port == port);
+    row.service_port = port.map(|port| port.name.clone()).unwrap_or_default();
 }
 
 /// What an address is that the kernel knew no owner of.

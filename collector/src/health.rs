@@ -22,6 +22,8 @@ pub enum Part {
     Attach,
     /// Interfaces that are not judged by policy: of no known pod, or not covered.
     Unbound,
+    /// Judging behind the translation of addresses.
+    Services,
     /// The write-ahead log.
     Log,
     /// Parquet files.
@@ -29,8 +31,8 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Self; 7] =
-        [Self::Start, Self::Source, Self::Publish, Self::Attach, Self::Unbound, Self::Log, Self::Store];
+    pub const ALL: [Self; 8] =
+        [Self::Start, Self::Source, Self::Publish, Self::Attach, Self::Unbound, Self::Services, Self::Log, Self::Store];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,6 +41,7 @@ impl Part {
             Self::Publish => "publish",
             Self::Attach => "attach",
             Self::Unbound => "unbound",
+            Self::Services => "services",
             Self::Log => "log",
             Self::Store => "store",
         }
@@ -49,7 +52,7 @@ impl Part {
     /// data being lost.
     pub const fn effect(self) -> Effect {
         match self {
-            Self::Start | Self::Publish | Self::Attach | Self::Log | Self::Store => Effect::Unready,
+            Self::Start | Self::Publish | Self::Attach | Self::Services | Self::Log | Self::Store => Effect::Unready,
             Self::Source | Self::Unbound => Effect::Warning,
         }
     }

@@ -101,6 +101,10 @@ pub struct FlowTuple {
     pub protocol: u8,
     /// 4 or 6; 0 where it is not known.
     pub family: u8,
+    /// Address and port to which the sender sent it, where that was translated (DNAT).
+    pub original_destination: Option<(IpAddr, u16)>,
+    /// Address and port that the receiver saw, where they were translated (SNAT).
+    pub translated_source: Option<(IpAddr, u16)>,
     pub tcp_flags: u8,
     pub icmp_type: u8,
     pub icmp_code: u8,

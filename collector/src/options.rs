@@ -127,6 +127,11 @@ pub struct ProbeArguments {
     /// restart of the collector.
     #[arg(long, env = "NETVERDICT_MODE", value_enum, default_value_t = ModeArgument::Observe)]
     pub mode: ModeArgument,
+    /// What an enforcing node does with a connection through a Service whose backend cannot be known, because the kernel's
+    /// connection tracking cannot be read or something else translates the address. Deny by default: such a connection
+    /// could go anywhere.
+    #[arg(long, env = "NETVERDICT_UNRESOLVED_SERVICES", value_enum, default_value_t = UnresolvedArgument::Deny)]
+    pub unresolved_services: UnresolvedArgument,
     /// Ring size, as seconds of collector downtime it can absorb at the expected event rates. Half a minute leaves room
     /// for a slow image pull. Rings that are already pinned keep their size.
     #[arg(long, env = "NETVERDICT_RING_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..), value_name = "SECONDS")]
@@ -255,6 +260,14 @@ pub enum ModeArgument {
     Enforce,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UnresolvedArgument {
+    /// Forward it; the record says that the backend is not known.
+    Pass,
+    /// Drop it; the record says so.
+    Deny,
+}
+
 impl From<ModeArgument> for ModeName {
     fn from(mode: ModeArgument) -> Self {
         match mode {
@@ -285,6 +298,7 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
     let SourceOptions { kubernetes, kubeconfig, context, manifests: _, manifest_interval } = source;
     let ProbeArguments {
         mode,
+        unresolved_services,
         ring_seconds,
         ring_denied_rate,
         ring_flow_rate,
@@ -317,6 +331,7 @@ pub fn effective(options: &RunOptions, node: &str) -> Vec<(String, String)> {
         ("manifests", maybe(&source.folder())),
         ("manifest-interval", format!("{manifest_interval:?}")),
         ("mode", ModeName::from(*mode).as_str().to_owned()),
+        ("unresolved-services", format!("{unresolved_services:?}").to_lowercase()),
         ("ring-seconds", ring_seconds.to_string()),
         ("ring-denied-rate", ring_denied_rate.to_string()),
         ("ring-flow-rate", ring_flow_rate.to_string()),

@@ -226,6 +226,7 @@ mod tests {
             namespace: "shop".into(),
             name: "web".into(),
             uid: "uid".into(),
+            // Not on record: only binding asks for it.
             cgroup_uid: String::new(),
             labels: BTreeMap::from([("app".into(), "web".into())]),
             addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],

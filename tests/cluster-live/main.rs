@@ -4,5 +4,6 @@
 
 mod first_packet;
 mod probes;
+mod services;
 mod story;
 mod world;

@@ -21,6 +21,11 @@ pub(crate) struct World {
 impl World {
     /// `None`, after saying so, where there are no programs to run. The objects of `manifest` are there, and its pods run.
     pub(crate) fn start(instance: &str, shape: Shape, manifest: &str) -> Option<Self> {
+        Self::start_with(instance, shape, |_| manifest.to_owned())
+    }
+
+    /// The same with a manifest that is made from the names of the first and the last node.
+    pub(crate) fn start_with(instance: &str, shape: Shape, manifest: impl FnOnce([&str; 2]) -> String) -> Option<Self> {
         if std::env::var_os("NETVERDICT_LIVE_CLUSTER").is_none() {
             println!("SKIPPED cluster-live: NETVERDICT_LIVE_CLUSTER is not set; run `cargo xtask test cluster-live`");
             return None;
@@ -28,7 +33,9 @@ impl World {
         let object = PathBuf::from(std::env::var_os("NETVERDICT_BPF_OBJECT").expect("a BPF object"));
         let programs = setup::found_cluster_programs().expect("the programs of a cluster");
         let cluster = Cluster::start(instance, shape, programs, |step| println!("{step}")).expect("a cluster");
-        let manifest = manifest.replace("AGNHOST", &xtask::cluster::agnhost());
+        let nodes = cluster.nodes();
+        let ends = [&nodes[0].0.name, &nodes[nodes.len() - 1].0.name].map(String::as_str);
+        let manifest = manifest(ends).replace("AGNHOST", &xtask::cluster::agnhost());
         cluster.apply(&manifest).expect("objects");
         for namespace in ["default", "yahoo"] {
             let all = ["-n", namespace, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=60s"];
@@ -64,6 +71,12 @@ impl World {
         let text = text.expect("an object");
         let addresses: Vec<IpAddr> = text.split_whitespace().map(|address| address.parse().expect("address")).collect();
         addresses.try_into().unwrap_or_else(|found| panic!("{object} has not one address of each family: {found:?}"))
+    }
+
+    /// The first node's addresses.
+    pub(crate) fn node_addresses(&self) -> [IpAddr; 2] {
+        let (node, _) = &self.cluster.nodes()[0];
+        [node.v4().into(), node.v6().into()]
     }
 
     /// A TCP connection from a pod.

@@ -1,5 +1,6 @@
 //! Every conformance case through the real programs: each node compiles and publishes snapshot after snapshot, and at
-//! both ends of each flow the packets are judged by `BPF_PROG_TEST_RUN`. What is compared is the event, with the decision
+//! both ends of each flow the packets are judged by `BPF_PROG_TEST_RUN`. A packet to a Service is judged once more where it
+//! leaves the node, with its backend's address. What is compared is the event, with the decision
 //! that its attribution id stands for. Near misses are found in user space, and not asked for here.
 //!
 //! Needs root rights, a BPF file system and a BPF object. Without them the test says `SKIPPED datapath: <why>`, or fails
@@ -180,10 +181,20 @@ impl Lab {
             return Ok((recorded_verdict(&run)?, differences(point, node, &run)));
         }
         let talk = self.talk(snapshot, flow, point.name)?;
+        let backend = address(snapshot, &flow.flow.destination, flow.flow.family);
         let node = self.bound(snapshot, point);
         match flow.state {
             State::New => {
-                let run = node.run(direction, &talk.opening());
+                let run = match flow.via {
+                    Some(_) if point.name == PointName::SourceEgress => {
+                        node.run_translated(&talk.opening(), &talk.to(backend?, flow.flow.port).opening())
+                    }
+                    _ => node.run(direction, &talk.opening()),
+                };
+                // Behind the translation it is known; what reaches no backend is never judged.
+                if point.reason == Reason::ServiceNotResolved && !run.dropped && run.events.is_empty() {
+                    return Ok((Verdict::Unknown, Vec::new()));
+                }
                 Ok((recorded_verdict(&run)?, differences(point, node, &run)))
             }
             State::NeighbourDiscovery => unrecorded(&node.run(direction, &talk.solicitation())),

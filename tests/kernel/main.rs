@@ -13,6 +13,7 @@ mod node;
 mod publishing;
 mod rewriting;
 mod rings;
+mod services;
 mod tables;
 
 mod traffic;

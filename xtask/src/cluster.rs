@@ -25,7 +25,7 @@ pub use self::{
     attempt::Attempt,
     images::{Agnhost, REGISTRY, agnhost, worker_image},
     namespaces::Namespaces,
-    plan::{Cni, Node, Plan, Proxy, Shape},
+    plan::{Cni, Node, OUTSIDE_V4, OUTSIDE_V6, Plan, Proxy, Shape},
     product::Product,
     running::Cluster,
 };

@@ -114,7 +114,7 @@ fn explain<T>(error: ProbeError, pins: &Pins) -> anyhow::Result<T> {
 }
 
 fn describe(status: &Status, paint: Paint) -> String {
-    let Status { abi_version, other_versions, mode, revision, running, programs, maps, endpoints } = status;
+    let Status { abi_version, other_versions, mode, revision, running, programs, maps, endpoints, uplinks } = status;
     let mut text = String::new();
     let _ = writeln!(text, "mode {}, policy revision {revision}, ABI version {abi_version}", paint.bold(mode));
     text.push_str(if *running {
@@ -150,6 +150,8 @@ fn describe(status: &Status, paint: Paint) -> String {
         text.push_str(&Columns::table(&["INTERFACE", "INDEX", "POD", "ATTACHED", "READY"], &rows, paint));
         text.push('\n');
     }
+    let uplinks = if uplinks.is_empty() { "nothing".to_owned() } else { uplinks.join(", ") };
+    let _ = writeln!(text, "what leaves the node is judged at {uplinks}\n");
     let rows: Vec<_> = programs
         .iter()
         .map(|program| vec![Cell::new(&program.name), Cell::new(program.id.to_string()), Cell::new(&program.tag)])
@@ -198,6 +200,7 @@ mod tests {
                 from_pod: true,
                 to_pod: false,
             }],
+            uplinks: vec!["eth0".to_owned(), "flannel.1".to_owned()],
         };
         assert_eq!(
             describe(&status, Paint::default()),
@@ -209,6 +212,8 @@ warning: another ABI version is pinned at /sys/fs/bpf/netverdict/v0
 
 INTERFACE  INDEX  POD    ATTACHED           READY
 veth0      3      db/pg  from the pod only  yes
+
+what leaves the node is judged at eth0, flannel.1
 
 PROGRAM   ID  TAG
 from_pod  12  ab01

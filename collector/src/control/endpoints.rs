@@ -29,6 +29,10 @@ impl State {
                 self.attachments.sighted.insert(found.ifindex, found);
                 self.attachments.bind_again = true;
             }
+            Sighting::Uplinks(uplinks) => {
+                self.attachments.uplinks = uplinks;
+                self.attachments.bind_again = true;
+            }
             Sighting::OwnAddresses(addresses) => self.use_own_addresses(addresses),
             Sighting::Uncovered(uncovered) => self.attachments.uncovered = uncovered,
             Sighting::Gone { ifindex } => self.forget(ifindex),
@@ -82,6 +86,25 @@ impl State {
         self.parts.metrics.troubles(Part::Attach, troubles.len());
         if self.parts.health.set(Part::Attach, troubles.clone()) && !troubles.is_empty() {
             tracing::error!(attach.troubles = ?troubles, "endpoints not attached");
+        }
+    }
+
+    /// Has what leaves the node judged at every interface that is no pod's.
+    pub(super) fn follow_uplinks(&mut self) {
+        let mut troubles: Vec<String> =
+            self.parts.probe.conntrack_trouble().map(ToOwned::to_owned).into_iter().collect();
+        match self.parts.probe.follow_uplinks(&self.attachments.uplinks) {
+            Ok(unjudged) => troubles.extend(unjudged),
+            Err(error) => {
+                self.parts.metrics.failed(Part::Services);
+                troubles.push(chain(&error));
+                self.attachments.attach_at = Some(Instant::now() + RETRY);
+            }
+        }
+        self.parts.metrics.troubles(Part::Services, troubles.len());
+        let told = troubles.clone();
+        if self.parts.health.set(Part::Services, troubles) && !told.is_empty() {
+            tracing::warn!(services.troubles = ?told, "backends of Services are not all known");
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use netverdict_flowlog::row::{GapCause, LaneName};
 use netverdict_policy::{Compiler, Snapshot};
-use netverdict_probe::{Answer, BoundEndpoint, Claims, Discovered, Probe, Uncovered};
+use netverdict_probe::{Answer, BoundEndpoint, Claims, Discovered, Probe, Uncovered, Uplink};
 use netverdict_service::queue::QueueSender;
 use tokio::sync::oneshot;
 
@@ -88,6 +88,8 @@ pub(super) struct Attachments {
     pub(super) claims: Claims,
     pub(super) waiting: Vec<Waiting>,
     pub(super) open_gaps: BTreeMap<(GapCause, String), OpenGap>,
+    /// All interfaces of the node.
+    pub(super) uplinks: Vec<Uplink>,
     /// An interface or a pod has changed.
     pub(super) bind_again: bool,
     /// After an attachment that failed.
@@ -144,6 +146,7 @@ impl State {
             publication: Publication { own_addresses, ..Publication::default() },
             attachments: Attachments {
                 attached: attached.into_iter().map(|bound| (bound.ifindex, bound)).collect(),
+                uplinks: Vec::new(),
                 bind_again: true,
                 ..Attachments::default()
             },

@@ -2,13 +2,13 @@
 
 use std::{io, path::Path, time::Duration};
 
-use netverdict_abi::{ABI_VERSION, Mode};
+use netverdict_abi::{ABI_VERSION, Mode, Unresolved};
 use netverdict_flowlog::row::ModeName;
 use netverdict_probe::{ProbeOptions, RingBytes};
 
 use crate::{
     clock,
-    options::{FsyncArgument, ProbeArguments, StorageOptions},
+    options::{FsyncArgument, ProbeArguments, StorageOptions, UnresolvedArgument},
     recording::Header,
     store::StoreOptions,
     wal::FsyncPolicy,
@@ -20,6 +20,7 @@ const FSYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn probe_options(options: ProbeArguments, state_dir: &Path) -> ProbeOptions {
     let ProbeArguments {
         mode,
+        unresolved_services,
         ring_seconds,
         ring_denied_rate,
         ring_flow_rate,
@@ -40,6 +41,10 @@ pub(super) fn probe_options(options: ProbeArguments, state_dir: &Path) -> ProbeO
             ModeName::Observe => Mode::Observe,
             ModeName::Audit => Mode::Audit,
             ModeName::Enforce => Mode::Enforce,
+        },
+        unresolved: match unresolved_services {
+            UnresolvedArgument::Pass => Unresolved::Pass,
+            UnresolvedArgument::Deny => Unresolved::Deny,
         },
         ring_bytes: RingBytes {
             denied: RingBytes::for_outage(ring_seconds, ring_denied_rate),

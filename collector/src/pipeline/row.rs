@@ -1,6 +1,6 @@
 //! An observation with its ends and its attribution → a row of `flows`.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use netverdict_flowlog::row::{FlowRow, Method, Receiver, Reporter};
 use netverdict_policy::{Direction, Reason};
@@ -79,10 +79,10 @@ impl RowTemplate {
             tcp_flags: flow.tcp_flags,
             icmp_type: flow.icmp_type,
             icmp_code: flow.icmp_code,
-            original_destination_ip: None,
-            original_destination_port: None,
-            translated_source_ip: None,
-            translated_source_port: None,
+            original_destination_ip: flow.original_destination.map(|(address, _)| address),
+            original_destination_port: port(flow.original_destination),
+            translated_source_ip: flow.translated_source.map(|(address, _)| address),
+            translated_source_port: port(flow.translated_source),
             verdict: outcome.verdict,
             verdict_if_enforced,
             disposition: outcome.disposition,
@@ -110,4 +110,9 @@ impl RowTemplate {
             divergence: false,
         }
     }
+}
+
+/// `None` for protocols without ports.
+fn port(end: Option<(IpAddr, u16)>) -> Option<u16> {
+    end.map(|(_, port)| port).filter(|port| *port != 0)
 }

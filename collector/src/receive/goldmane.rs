@@ -140,6 +140,8 @@ fn read(line: &[u8], received: i64) -> Result<Option<Observation>, Unreadable> {
             destination_port: port,
             protocol,
             family: 0,
+            original_destination: None,
+            translated_source: None,
             tcp_flags: 0,
             icmp_type: 0,
             icmp_code: 0,

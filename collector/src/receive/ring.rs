@@ -119,6 +119,8 @@ fn verdict(lane: LaneName, offset_ns: i64, event: &VerdictEvent) -> Result<Obser
                 0 => 6,
                 found => return Err(code("family")(found)),
             },
+            original_destination: translated(event.original_destination, event.original_destination_port),
+            translated_source: translated(event.translated_source, event.translated_source_port),
             tcp_flags: event.tcp_flags,
             icmp_type: event.icmp_type,
             icmp_code: event.icmp_code,
@@ -162,6 +164,7 @@ const fn reason(reason: KernelReason) -> ReasonSource {
         KernelReason::SpoofedSource => ReasonSource::Kernel { reason: Reason::SpoofedSource, drop: None },
         KernelReason::PolicyNotReady => ReasonSource::Kernel { reason: Reason::PolicyNotReady, drop: None },
         KernelReason::ServiceNotResolved => ReasonSource::Kernel { reason: Reason::ServiceNotResolved, drop: None },
+        KernelReason::SelfTraffic => ReasonSource::Kernel { reason: Reason::SelfTraffic, drop: None },
         KernelReason::EstablishedStale => ReasonSource::Kernel { reason: Reason::EstablishedStale, drop: None },
         KernelReason::Midstream => ReasonSource::Kernel { reason: Reason::Midstream, drop: None },
         KernelReason::Malformed => {
@@ -171,6 +174,11 @@ const fn reason(reason: KernelReason) -> ReasonSource {
             ReasonSource::Kernel { reason: Reason::OtherDrop, drop: Some(DropReason::ShortFragment) }
         }
     }
+}
+
+/// An end before or behind its translation; `None` where there was none.
+fn translated(bytes: netverdict_abi::address::Address, port: u16) -> Option<(IpAddr, u16)> {
+    (bytes != netverdict_abi::address::UNSPECIFIED).then(|| (address(bytes), port))
 }
 
 fn address(bytes: netverdict_abi::address::Address) -> IpAddr {

@@ -64,10 +64,12 @@ pub enum Owner {
 pub struct PeerEntry {
     pub identity: IdentityId,
     pub owner: OwnerId,
-    /// A Service's address: `unknown` at the source's egress, since its backend is not known there.
+    /// A Service's address: `unknown` at the source's egress, unless nothing translates it.
     pub service: bool,
     /// In a pod range, but no pod is known to own it.
     pub unknown_pod: bool,
+    /// An address of the node whose pods are the subjects.
+    pub own_node: bool,
 }
 
 /// The answer to a lookup.

@@ -103,6 +103,16 @@ code! {
 }
 
 code! {
+    /// What a node that enforces does with a connection through a Service whose backend cannot be known.
+    Unresolved {
+        /// Forward and record it, with the verdict unknown.
+        Pass = 0,
+        /// Drop and record it.
+        Deny = 1,
+    }
+}
+
+code! {
     /// The reason of a verdict, as far as the kernel knows it. For `ByPolicy` the attribution id stands for the reason.
     KernelReason {
         /// See the attribution id.
@@ -111,7 +121,7 @@ code! {
         SpoofedSource = 1,
         /// The endpoint's tables are not complete yet.
         PolicyNotReady = 2,
-        /// The destination is the address of a Service, whose backend is not known at this hook.
+        /// The destination is the address of a Service, and which backend it stands for is not known.
         ServiceNotResolved = 3,
         /// Allowed only because the connection is older than the policy. The attribution is that of the denial which a new
         /// connection would get.
@@ -122,5 +132,7 @@ code! {
         Malformed = 6,
         /// Not a policy reason: a first fragment with an incomplete transport header.
         ShortFragment = 7,
+        /// A pod reached itself through a Service (E-8).
+        SelfTraffic = 8,
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::address::Address;
 
-/// One judged packet, 112 bytes. `kind` and `abi_version` come first and never move, so that a
+/// One judged packet, 144 bytes. `kind` and `abi_version` come first and never move, so that a
 /// reader can refuse what it does not know.
 ///
 /// Direction, ends and ports are those of the flow that was judged. If a reply was the occasion, they are reversed against
@@ -32,8 +32,14 @@ pub struct VerdictEvent {
     pub revision: u64,
     /// Attribution id, 63 bits; 0 if `reason` is the whole explanation.
     pub attribution: u64,
+    /// The sender, before any translation.
     pub source: Address,
+    /// The receiver, after any translation.
     pub destination: Address,
+    /// Where the sender addressed it, if that was translated (DNAT); unspecified if not.
+    pub original_destination: Address,
+    /// The source address that the receiver sees, if that was translated (SNAT); unspecified if not.
+    pub translated_source: Address,
     /// Owner id of the source address in the kernel's tables at that time; 0 if unknown.
     pub source_owner: u32,
     /// Owner id of the destination address, likewise.
@@ -69,7 +75,10 @@ pub struct VerdictEvent {
     pub reserved: [u8; 2],
     /// Length of the packet in bytes, link layer included.
     pub length: u32,
-    pub reserved_tail: [u8; 4],
+    /// Port of `original_destination`, host order; 0 for protocols without ports.
+    pub original_destination_port: u16,
+    /// Port of `translated_source`, host order; 0 for protocols without ports.
+    pub translated_source_port: u16,
 }
 
 /// Bits of [`VerdictEvent::flags`].
@@ -80,4 +89,4 @@ pub mod flag {
     pub const UNKNOWN_POD: u8 = 1 << 1;
 }
 
-const _: () = assert!(size_of::<VerdictEvent>() == 112);
+const _: () = assert!(size_of::<VerdictEvent>() == 144);

@@ -13,7 +13,7 @@ pub mod codes;
 pub mod event;
 pub mod map;
 
-pub use codes::{Direction, Disposition, EventKind, KernelReason, Lane, LossClass, Mode, Verdict};
+pub use codes::{Direction, Disposition, EventKind, KernelReason, Lane, LossClass, Mode, Unresolved, Verdict};
 pub use event::VerdictEvent;
 pub use map::{
     AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Endpoint, EndpointClasses,
@@ -24,4 +24,4 @@ pub use map::{
 /// Version of everything in this crate. It is in each event and in the path under which maps are pinned
 /// (`/sys/fs/bpf/netverdict/v<N>/`): programs and maps of different versions never meet. Raise it with any change
 /// of layout or meaning; `tests/golden/abi.txt` notices when that was forgotten.
-pub const ABI_VERSION: u8 = 1;
+pub const ABI_VERSION: u8 = 2;

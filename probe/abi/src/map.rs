@@ -12,7 +12,7 @@ pub mod name {
         ($($(#[$meta:meta])* $name:ident),+ $(,)?) => {
             $($(#[$meta])* pub const $name: &str = stringify!($name);)+
 
-            /// Every pinned map. `SCRATCH` and `SUBJECT` are missing: they are working memory of the programs, which user
+            /// Every pinned map. `SCRATCH`, `SUBJECT` and `CONNTRACK` are missing: they are working memory of the programs, which user
             /// space does not pin or read.
             pub const ALL: &[&str] = &[$($name),+];
         };
@@ -27,6 +27,8 @@ pub mod name {
         ENDPOINTS,
         /// `hash`: [`super::OwnAddressKey`] → `u8` (always 1): source addresses that the pod behind an interface may use.
         OWN_ADDRESSES,
+        /// `hash`: [`super::AddressKey`] → ifindex (`u32`): the interface of the local pod that has the address.
+        LOCAL_PODS,
         /// `hash`: [`super::AddressKey`] → [`super::PeerVersions`]: addresses of pods, nodes and Services.
         ADDRESSES,
         /// `lpm_trie`: prefix length and [`super::AddressKey`] → [`super::PeerVersions`]: CIDR blocks that policies
@@ -58,8 +60,21 @@ pub mod name {
     pub const FROM_POD: &str = "from_pod";
     /// tcx program for packets to a pod: attach to egress of the host side of its veth.
     pub const TO_POD: &str = "to_pod";
+    /// tcx program for packets that leave the node: attach to egress of an interface with an Ethernet header.
+    pub const LEAVING: &str = "leaving";
+    /// The same for an interface without a link-layer header, such as a tunnel.
+    pub const LEAVING_BARE: &str = "leaving_bare";
     /// A program that does nothing: the baseline of benches.
     pub const EMPTY: &str = "empty";
+}
+
+/// Constants in the programs that user space sets when it loads them, each a `u32`. They come from the kernel's type
+/// information. 0 (the default) in either: conntrack cannot be read.
+pub mod constant {
+    /// Offset of the pointer to the conntrack entry in `struct sk_buff`.
+    pub const CONNTRACK_IN_PACKET: &str = "CONNTRACK_IN_PACKET";
+    /// Offset of the first tuple in `struct nf_conn`.
+    pub const TUPLES_IN_CONNTRACK: &str = "TUPLES_IN_CONNTRACK";
 }
 
 macro_rules! layout {
@@ -78,7 +93,9 @@ layout! {
     Settings = 32 {
         /// [`crate::Mode`].
         mode: u8,
-        reserved: [u8; 7],
+        /// [`crate::Unresolved`].
+        unresolved: u8,
+        reserved: [u8; 6],
         /// How long an idle established TCP connection stays in the table, in nanoseconds.
         tcp_established_timeout: u64,
         /// How long any other idle connection stays in the table, in nanoseconds.
@@ -111,12 +128,14 @@ pub mod identity {
 
 /// Bits of [`Peer::flags`].
 pub mod peer_flag {
-    /// The address of a Service, whose backend is not known at this hook.
+    /// The address of a Service, which stands for a backend that is not known before the address is translated.
     pub const SERVICE: u32 = 1 << 0;
     /// In a pod range, but no pod is known to own the address.
     pub const UNKNOWN_POD: u32 = 1 << 1;
     /// No peer: the side of a record on which its address is removed.
     pub const ABSENT: u32 = 1 << 2;
+    /// An address of this node.
+    pub const OWN_NODE: u32 = 1 << 3;
 }
 
 layout! {
@@ -196,8 +215,8 @@ layout! {
 impl Endpoint {
     /// The classes by which a packet of a revision is judged.
     #[inline(always)]
-    pub const fn as_of(&self, revision: u64) -> EndpointClasses {
-        if revision >= self.since { self.after } else { self.before }
+    pub const fn as_of(&self, revision: u64) -> &EndpointClasses {
+        if revision >= self.since { &self.after } else { &self.before }
     }
 }
 
@@ -311,6 +330,10 @@ pub mod connection_flag {
     pub const CLOSING: u8 = 1 << 3;
     /// Its `EstablishedStale` event was written already.
     pub const STALE: u8 = 1 << 4;
+    /// Its destination is a Service's address, and the chosen backend was judged.
+    pub const RESOLVED: u8 = 1 << 5;
+    /// Its event that says that no backend was seen was written already.
+    pub const UNRESOLVED: u8 = 1 << 6;
 }
 
 layout! {

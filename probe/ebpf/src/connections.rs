@@ -32,17 +32,29 @@ pub struct FlowTuple {
 }
 
 impl FlowTuple {
+    /// As the headers say.
     #[inline(always)]
     pub fn of(packet: &Packet, ifindex: u32) -> Self {
-        let from_low = is_low(&packet.source, packet.source_port, &packet.destination, packet.destination_port);
-        let (low, low_port, high, high_port) = if from_low {
-            (&packet.source, packet.source_port, &packet.destination, packet.destination_port)
-        } else {
-            (&packet.destination, packet.destination_port, &packet.source, packet.source_port)
-        };
+        let source = (&packet.source, packet.source_port);
+        Self::between(source, (&packet.destination, packet.destination_port), packet.protocol, ifindex)
+    }
+
+    /// From the sender, as it was before any translation, to the destination as it is now.
+    #[inline(always)]
+    pub fn of_sender(packet: &Packet, ifindex: u32) -> Self {
+        let source = (&packet.original_source, packet.original_source_port);
+        Self::between(source, (&packet.destination, packet.destination_port), packet.protocol, ifindex)
+    }
+
+    /// Each end is an address and a port.
+    #[inline(always)]
+    pub fn between(source: (&Words, u16), destination: (&Words, u16), protocol: u8, ifindex: u32) -> Self {
+        let from_low = is_low(source.0, source.1, destination.0, destination.1);
+        let ((low, low_port), (high, high_port)) =
+            if from_low { (source, destination) } else { (destination, source) };
         let [[p0, p1], [p2, p3]] = [low_port.to_ne_bytes(), high_port.to_ne_bytes()];
         let ports = u32::from_ne_bytes([p0, p1, p2, p3]);
-        let last = u32::from_ne_bytes([packet.protocol, 0, 0, 0]);
+        let last = u32::from_ne_bytes([protocol, 0, 0, 0]);
         let [l0, l1, l2, l3] = *low;
         let [h0, h1, h2, h3] = *high;
         Self { words: [ifindex, l0, l1, l2, l3, h0, h1, h2, h3, ports, last], from_low }
@@ -137,6 +149,24 @@ impl Entry {
             atomic::add(&raw mut (*connection).packets, 1);
             atomic::add(&raw mut (*connection).bytes, u64::from(context.length));
         }
+    }
+
+    /// Sets one of [`netverdict_abi::map::connection_flag`].
+    #[inline(always)]
+    pub fn set(&self, flag: u8) {
+        // SAFETY: as in `find`, and as in `touch` a flag that is lost to a concurrent write is set by a later packet.
+        unsafe { (*self.connection).flags |= flag };
+    }
+
+    /// Clears a flag; false if it was not set.
+    #[inline(always)]
+    pub fn take(&self, flag: u8) -> bool {
+        let was_set = self.get().flags & flag != 0;
+        if was_set {
+            // SAFETY: as in `set`.
+            unsafe { (*self.connection).flags &= !flag };
+        }
+        was_set
     }
 
     /// Stores the answer of a re-evaluation; false if another CPU stored it first.

@@ -53,13 +53,28 @@ impl Answer {
 /// An address outside every block that a policy names, without a known owner.
 pub const WORLD: Peer = Peer { identity: identity::WORLD, owner: 0, flags: 0, reserved: 0 };
 
-/// The peer at an address: its exact record, otherwise its longest matching block, otherwise [`WORLD`].
+/// The peer at an address: its exact record, otherwise its longest matching block, otherwise [`WORLD`]. `flags`: those
+/// that count.
 #[inline(always)]
-pub fn find_peer(address: &Words, revision: u64) -> Peer {
+pub fn find_peer(address: &Words, revision: u64, flags: u32) -> Peer {
     let mut peer = MaybeUninit::<Peer>::uninit();
     // SAFETY: the call initialises all of it.
     unsafe {
-        write_peer(address, revision, &mut *peer.as_mut_ptr()).consume();
+        let found = &mut *peer.as_mut_ptr();
+        write_peer(address, revision, found).consume();
+        // Changed in place: the compiler would copy the value with a loop over bytes.
+        found.flags &= flags;
+        peer.assume_init()
+    }
+}
+
+/// The peer at an address, as if nobody had it.
+#[inline(always)]
+pub fn find_peer_without_owner(address: &Words, revision: u64) -> Peer {
+    let mut peer = MaybeUninit::<Peer>::uninit();
+    // SAFETY: the call initialises all of it.
+    unsafe {
+        write_peer_without_owner(address, revision, &mut *peer.as_mut_ptr()).consume();
         peer.assume_init()
     }
 }
@@ -73,18 +88,30 @@ fn write_peer(address: &Words, revision: u64, found: &mut Peer) -> ScalarReturn 
     {
         return scalar_return();
     }
+    write_block(key, revision, found);
+    scalar_return()
+}
+
+#[inline(never)]
+fn write_peer_without_owner(address: &Words, revision: u64, found: &mut Peer) -> ScalarReturn {
+    write_block(AddressKey { address: bytes(*address) }, revision, found);
+    scalar_return()
+}
+
+/// By the longest matching block, otherwise [`WORLD`].
+#[inline(always)]
+fn write_block(key: AddressKey, revision: u64, found: &mut Peer) {
     // No validation: the kernel frees a trie node only after an RCU grace period (`kernel/bpf/lpm_trie.c`).
     if let Some(versions) = maps::BLOCKS.get(Key::new(ADDRESS_BITS, key)) {
         let peer = versions.as_of(revision);
         if peer.flags & peer_flag::ABSENT == 0 {
             *found = *peer;
-            return scalar_return();
+            return;
         }
     }
     const { assert!(WORLD.identity == 0) };
     // SAFETY: all-zero bytes are a `Peer`: [`WORLD`], as asserted for the identity.
     unsafe { zero(found) };
-    scalar_return()
 }
 
 /// Judges one flow in one direction. Leaves `answer` unchanged if a table entry that must exist is missing. Not

@@ -1,4 +1,4 @@
-//! The BPF programs of the probe, on the host side of a pod's veth. This file only declares them; [`judge`] says what
+//! The BPF programs of the probe, on the host side of a pod's veth and where packets leave the node. This file only declares them; [`judge`] says what
 //! happens to a packet, in which order. The programs look up tables and know no policies; every layout is declared in
 //! `netverdict-abi`.
 
@@ -8,26 +8,32 @@
 // `parse`.
 #![feature(asm_experimental_arch)]
 
+mod answers;
 mod atomic;
 mod connections;
+mod conntrack;
 mod decide;
 mod emit;
 mod flooded;
 mod fragments;
 mod judge;
 mod maps;
+mod own_node;
 mod own_source;
 mod packet;
 mod packet_context;
 mod parse;
 mod record;
 mod ruling;
+mod source_side;
 mod subject;
 mod subprogram;
 mod validated_read;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use netverdict_abi::Direction;
+
+use crate::parse::Link;
 
 /// tcx ingress on the host side of a pod's veth: what the pod sends.
 #[classifier]
@@ -39,6 +45,18 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
     judge::packet(&ctx, Direction::Ingress)
+}
+
+/// tcx egress of an interface over which packets leave the node, with an Ethernet header.
+#[classifier]
+pub fn leaving(ctx: TcContext) -> i32 {
+    source_side::leaving(&ctx, Link::Ethernet)
+}
+
+/// The same without a link-layer header.
+#[classifier]
+pub fn leaving_bare(ctx: TcContext) -> i32 {
+    source_side::leaving(&ctx, Link::Bare)
 }
 
 /// What a program costs that does nothing: the floor that benches compare with.

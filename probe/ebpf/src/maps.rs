@@ -11,7 +11,7 @@ use netverdict_abi::{
     FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, PeerVersions, PolicyEntry, Settings,
 };
 
-use crate::{packet::Packet, subject::Subject};
+use crate::{conntrack::Tuples, packet::Packet, subject::Subject};
 
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -22,6 +22,9 @@ pub static CURRENT_REVISION: Array<u64> = Array::with_max_entries(1, 0);
 pub static ENDPOINTS: HashMap<u32, Endpoint> = HashMap::with_max_entries(1024, 0);
 #[map]
 pub static OWN_ADDRESSES: HashMap<OwnAddressKey, u8> = HashMap::with_max_entries(8192, 0);
+
+#[map]
+pub static LOCAL_PODS: HashMap<AddressKey, u32> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
 
 // Maps that grow with the cluster allocate an entry when it is written: a generous limit costs no memory in advance (ADR 1).
 #[map]
@@ -60,3 +63,6 @@ pub static SCRATCH: PerCpuArray<[Packet; 2]> = PerCpuArray::with_max_entries(1, 
 /// Working memory, never pinned: the endpoint as a policy subject.
 #[map]
 pub static SUBJECT: PerCpuArray<Subject> = PerCpuArray::with_max_entries(1, 0);
+/// Working memory, never pinned: the tuples of the packet's conntrack entry.
+#[map]
+pub static CONNTRACK: PerCpuArray<Tuples> = PerCpuArray::with_max_entries(1, 0);

@@ -40,8 +40,14 @@ pub enum Fragment {
 pub struct Packet {
     pub source: Words,
     pub destination: Words,
+    /// The sender before any translation. Equal to `source` until [`crate::conntrack::restore`] was called.
+    pub original_source: Words,
+    /// Where the sender addressed it. Equal to `destination` until [`crate::conntrack::restore`] was called.
+    pub original_destination: Words,
     pub source_port: u16,
     pub destination_port: u16,
+    pub original_source_port: u16,
+    pub original_destination_port: u16,
     /// Identification field of a fragment.
     pub identification: u32,
     /// Where the transport header begins, from the first byte of the frame.
@@ -68,6 +74,27 @@ pub enum Refusal {
 }
 
 impl Packet {
+    /// Nothing is known of a translation: both ends are as they are in the headers.
+    #[inline(always)]
+    pub fn assume_untranslated(&mut self) {
+        self.original_source = self.source;
+        self.original_destination = self.destination;
+        self.original_source_port = self.source_port;
+        self.original_destination_port = self.destination_port;
+    }
+
+    /// Whether the source address or port was translated (SNAT).
+    #[inline(always)]
+    pub fn has_translated_source(&self) -> bool {
+        self.original_source != self.source || self.original_source_port != self.source_port
+    }
+
+    /// Whether the destination address or port was translated (DNAT).
+    #[inline(always)]
+    pub fn has_translated_destination(&self) -> bool {
+        self.original_destination != self.destination || self.original_destination_port != self.destination_port
+    }
+
     #[inline(always)]
     pub fn is_icmp(&self) -> bool {
         (self.family == 4 && self.protocol == protocol::ICMP) || (self.family == 6 && self.protocol == protocol::ICMPV6)

@@ -1,10 +1,10 @@
 //! What stays the same while one packet is judged. The revision cell is read here, once per packet, and every table is
 //! read as of that revision.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_boot_ns, programs::TcContext};
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_boot_ns};
 use netverdict_abi::{Direction, Endpoint, Mode, Settings};
 
-use crate::{maps, subject::Subject, validated_read};
+use crate::{maps, subject::Subject, subprogram::copy, validated_read};
 
 pub struct PacketContext<'a> {
     pub skb: *mut __sk_buff,
@@ -21,18 +21,26 @@ pub struct PacketContext<'a> {
     /// Length of the frame in bytes.
     pub length: u32,
     pub direction: Direction,
+    /// This hook is behind the translation of addresses: a Service's address that is still there stands for itself.
+    pub translated: bool,
 }
 
 impl PacketContext<'_> {
     /// Never `None`: the maps are arrays with one element. The verifier cannot know that.
     #[inline(always)]
-    pub fn new(ctx: &TcContext, direction: Direction) -> Option<Self> {
+    pub fn new(skb: *mut __sk_buff, direction: Direction) -> Option<Self> {
+        // SAFETY: the context is the kernel's.
+        let ifindex = unsafe { (*skb).ifindex };
+        Self::of_endpoint(skb, ifindex, direction)
+    }
+
+    /// For a packet at another interface than the endpoint's own.
+    #[inline(always)]
+    pub fn of_endpoint(skb: *mut __sk_buff, ifindex: u32, direction: Direction) -> Option<Self> {
         let settings = maps::SETTINGS.get(0)?;
         let revision = maps::CURRENT_REVISION.get_ptr(0)?;
         // SAFETY: an element of an array map is never freed. Volatile, or the compiler might read it a second time later.
         let revision = unsafe { revision.read_volatile() };
-        // SAFETY: the context is the kernel's.
-        let ifindex = unsafe { (*ctx.skb.skb).ifindex };
         let endpoint = look_up(ifindex);
         // A positive result is validated again before anything is judged by it (`subject`); only a negative one must be
         // validated here. SAFETY: memory of the map.
@@ -40,15 +48,17 @@ impl PacketContext<'_> {
         // SAFETY: no precondition.
         let now = unsafe { bpf_ktime_get_boot_ns() };
         Some(Self {
-            skb: ctx.skb.skb,
+            skb,
             settings,
             revision,
             now,
             complete,
             endpoint,
             ifindex,
-            length: ctx.len(),
+            // SAFETY: the context is the kernel's.
+            length: unsafe { (*skb).len },
             direction,
+            translated: false,
         })
     }
 
@@ -68,7 +78,7 @@ impl PacketContext<'_> {
             subject.ready = endpoint.ready;
             subject.owner = endpoint.owner;
             subject.attached_at = endpoint.attached_at;
-            subject.classes = endpoint.as_of(self.revision);
+            copy(endpoint.as_of(self.revision), &mut subject.classes);
         });
         (found && subject.ready != 0).then_some(subject)
     }

@@ -1,10 +1,11 @@
 //! Writes the event of a ruling. Where the ruling is for the other orientation the event is too: direction, ends and
 //! ports are those of the flow that was judged, not of the packet that was seen.
 
-use netverdict_abi::{Direction, Disposition, KernelReason, Lane, LossClass, Verdict, event::flag, map::peer_flag};
+use netverdict_abi::{
+    Direction, Disposition, KernelReason, Lane, LossClass, Verdict, VerdictEvent, event::flag, map::peer_flag,
+};
 
 use crate::{
-    decide::find_peer,
     emit, flooded,
     packet::{Fragment, Packet, bytes, protocol},
     packet_context::PacketContext,
@@ -21,33 +22,22 @@ pub fn write(context: &PacketContext<'_>, packet: &Packet, ruling: &Ruling, drop
         return scalar_return();
     }
     let Ruling { answer, reversed, peer, .. } = ruling;
-    let endpoint_owner = if ruling.owner == 0 { context.owner() } else { ruling.owner };
-    let mut own = endpoint_owner;
-    match answer.reason {
-        // The owner of the address that the pod uses; `endpoint_owner` says who sent the packet.
-        KernelReason::SpoofedSource => own = find_peer(&packet.source, context.revision).owner,
+    let is_spoofed = answer.reason == KernelReason::SpoofedSource;
+    let endpoint_owner = if ruling.owner == 0 || is_spoofed { context.owner() } else { ruling.owner };
+    let own = match answer.reason {
+        KernelReason::SpoofedSource => ruling.owner,
         // The addresses were not looked up.
-        KernelReason::Malformed | KernelReason::ShortFragment => own = 0,
-        _ => {}
-    }
+        KernelReason::Malformed | KernelReason::ShortFragment => 0,
+        _ => endpoint_owner,
+    };
     let egress = context.is_egress() != *reversed;
     let lane = if answer.verdict == Verdict::Denied { Lane::Denied } else { Lane::Flow };
     emit::send(context, lane, |event| {
         event.direction = if egress { Direction::Egress } else { Direction::Ingress } as u8;
         event.attribution = answer.attribution;
-        let (source, destination) =
-            if *reversed { (&packet.destination, &packet.source) } else { (&packet.source, &packet.destination) };
-        event.source = bytes(*source);
-        event.destination = bytes(*destination);
+        write_ends(packet, *reversed, event);
         (event.source_owner, event.destination_owner) = if egress { (own, peer.owner) } else { (peer.owner, own) };
         event.endpoint_owner = endpoint_owner;
-        if matches!(packet.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
-            (event.source_port, event.destination_port) = if *reversed {
-                (packet.destination_port, packet.source_port)
-            } else {
-                (packet.source_port, packet.destination_port)
-            };
-        }
         event.protocol = packet.protocol;
         event.family = packet.family;
         event.tcp_flags = packet.tcp_flags;
@@ -65,4 +55,35 @@ pub fn write(context: &PacketContext<'_>, packet: &Packet, ruling: &Ruling, drop
         event.length = context.length;
     });
     scalar_return()
+}
+
+/// The ends of the flow that was judged, and how they were translated.
+#[inline(always)]
+fn write_ends(packet: &Packet, reversed: bool, event: &mut VerdictEvent) {
+    let has_ports = matches!(packet.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+    let port = |port: u16| if has_ports { port } else { 0 };
+    if reversed {
+        event.source = bytes(packet.destination);
+        event.source_port = port(packet.destination_port);
+        event.destination = bytes(packet.original_source);
+        event.destination_port = port(packet.original_source_port);
+        // What answers under another address was addressed under that.
+        if packet.has_translated_source() {
+            event.original_destination = bytes(packet.source);
+            event.original_destination_port = port(packet.source_port);
+        }
+        return;
+    }
+    event.source = bytes(packet.original_source);
+    event.source_port = port(packet.original_source_port);
+    event.destination = bytes(packet.destination);
+    event.destination_port = port(packet.destination_port);
+    if packet.has_translated_source() {
+        event.translated_source = bytes(packet.source);
+        event.translated_source_port = port(packet.source_port);
+    }
+    if packet.has_translated_destination() {
+        event.original_destination = bytes(packet.original_destination);
+        event.original_destination_port = port(packet.original_destination_port);
+    }
 }

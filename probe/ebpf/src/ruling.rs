@@ -10,9 +10,11 @@ pub struct Ruling {
     pub record: bool,
     /// The flow that was judged runs against this packet, because the packet is a reply.
     pub reversed: bool,
+    /// Later fragments of the same packet follow this ruling.
+    pub for_fragments: bool,
     /// The other end, where it was looked up.
     pub peer: Peer,
-    /// Owner id of the endpoint; 0 where it was not looked up.
+    /// Owner id of the endpoint, or of the address that it claims falsely; 0 where it was not looked up.
     pub owner: u32,
 }
 
@@ -22,6 +24,7 @@ impl Ruling {
         answer: Answer { verdict: Verdict::Allowed, reason: KernelReason::ByPolicy, attribution: 0 },
         record: false,
         reversed: false,
+        for_fragments: false,
         peer: WORLD,
         owner: 0,
     };

@@ -11,7 +11,7 @@ mod scan;
 mod watch;
 
 pub use self::{
-    discovered::{Discovered, Sighting, Uncovered},
-    scan::{Behind, behind, scan},
+    discovered::{Discovered, LinkLayer, Sighting, Uncovered, Uplink},
+    scan::{Behind, behind, scan, uplinks},
     watch::Watch,
 };

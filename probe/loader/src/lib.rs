@@ -4,12 +4,14 @@
 //! The pinned programs and maps keep enforcing without this process. The crate compiles no policy and interprets no
 //! event: tables come from `netverdict-policy`, and records are handed out as bytes.
 
+mod btf;
 mod claim;
 pub mod discover;
 mod endpoint;
 mod endpoints;
 mod error;
 mod links;
+mod local_pods;
 mod mapping;
 mod maps;
 mod object;
@@ -26,7 +28,7 @@ mod status;
 mod test_run;
 
 pub use claim::{Announcement, Answer, Claim, ClaimFolder, Claims, MOST_ADDRESSES, check_attachment, prepare_run_dir};
-pub use discover::{Discovered, Sighting, Uncovered, Watch};
+pub use discover::{Discovered, Sighting, Uncovered, Uplink, Watch};
 pub use endpoint::{BoundEndpoint, bind};
 pub use error::{ProbeError, PublishError};
 pub use maps::occupancy::MapOccupancy;

@@ -1,8 +1,13 @@
-//! Attaches the programs to interfaces: tcx links, pinned as `links/<ifindex>-<from|to>`, so that they outlive the process.
+//! Attaches the programs to interfaces: tcx links, pinned as `links/<ifindex>-<from|to>` for a pod's interface and as
+//! `uplinks/<ifindex>-<leaving|bare>` for any other, so that they outlive the process.
 
 mod detach;
 
-use std::{path::PathBuf, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
@@ -23,20 +28,33 @@ use crate::{
 const ATTACH_ATTEMPTS: u32 = 50;
 const ATTACH_POLL: Duration = Duration::from_millis(10);
 
-/// One of the two hooks on the host side of a pod's veth.
+/// A hook of an interface, with the program that runs there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Hook {
     FromPod,
     ToPod,
+    /// Where packets leave the node with an Ethernet header.
+    Leaving,
+    /// Where packets leave the node without a link-layer header.
+    LeavingBare,
 }
 
 impl Hook {
+    /// On the host side of a pod's veth.
     pub(crate) const BOTH: [Self; 2] = [Self::FromPod, Self::ToPod];
+    /// On any other interface, one of these.
+    pub(crate) const OF_UPLINK: [Self; 2] = [Self::Leaving, Self::LeavingBare];
+
+    pub(crate) const fn of_uplink(bare: bool) -> Self {
+        if bare { Self::LeavingBare } else { Self::Leaving }
+    }
 
     const fn suffix(self) -> &'static str {
         match self {
             Self::FromPod => "from",
             Self::ToPod => "to",
+            Self::Leaving => "leaving",
+            Self::LeavingBare => "bare",
         }
     }
 
@@ -44,6 +62,8 @@ impl Hook {
         match self {
             Self::FromPod => name::FROM_POD,
             Self::ToPod => name::TO_POD,
+            Self::Leaving => name::LEAVING,
+            Self::LeavingBare => name::LEAVING_BARE,
         }
     }
 
@@ -51,7 +71,7 @@ impl Hook {
     const fn side(self) -> TcAttachType {
         match self {
             Self::FromPod => TcAttachType::Ingress,
-            Self::ToPod => TcAttachType::Egress,
+            Self::ToPod | Self::Leaving | Self::LeavingBare => TcAttachType::Egress,
         }
     }
 }
@@ -65,40 +85,54 @@ pub(crate) struct LinkPin {
 
 impl LinkPin {
     pub(crate) fn path(self, pins: &Pins) -> PathBuf {
-        pins.links().join(format!("{}-{}", self.ifindex, self.hook.suffix()))
+        let folder = match self.hook {
+            Hook::FromPod | Hook::ToPod => pins.links(),
+            Hook::Leaving | Hook::LeavingBare => pins.uplinks(),
+        };
+        folder.join(format!("{}-{}", self.ifindex, self.hook.suffix()))
     }
 
-    fn parse(file_name: &str) -> Option<Self> {
+    /// `hooks`: those of the folder.
+    fn parse(file_name: &str, hooks: [Hook; 2]) -> Option<Self> {
         let (ifindex, suffix) = file_name.split_once('-')?;
-        let hook = Hook::BOTH.into_iter().find(|hook| hook.suffix() == suffix)?;
+        let hook = hooks.into_iter().find(|hook| hook.suffix() == suffix)?;
         Some(Self { ifindex: ifindex.parse().ok()?, hook })
     }
 }
 
-/// Every pinned link, including those of deleted interfaces.
+/// Every pinned link of pods' interfaces, including those of deleted interfaces.
 pub(crate) fn pinned(pins: &Pins) -> Result<Vec<LinkPin>, ProbeError> {
-    let mut found: Vec<_> =
-        pins::entries(&pins.links())?.iter().filter_map(|path| LinkPin::parse(path.file_name()?.to_str()?)).collect();
+    pinned_in(&pins.links(), Hook::BOTH)
+}
+
+/// Every pinned link of other interfaces, including those of deleted interfaces.
+pub(crate) fn pinned_uplinks(pins: &Pins) -> Result<Vec<LinkPin>, ProbeError> {
+    pinned_in(&pins.uplinks(), Hook::OF_UPLINK)
+}
+
+fn pinned_in(folder: &Path, hooks: [Hook; 2]) -> Result<Vec<LinkPin>, ProbeError> {
+    let parse = |path: &PathBuf| LinkPin::parse(path.file_name()?.to_str()?, hooks);
+    let mut found: Vec<_> = pins::entries(folder)?.iter().filter_map(parse).collect();
     found.sort_unstable();
     Ok(found)
 }
 
-/// Detaches an interface's links at once and removes their pins. Returns the number of links.
+/// Detaches the links of a pod's interface at once and removes their pins. Returns the number of links.
 pub(crate) fn remove(pins: &Pins, ifindex: u32) -> Result<u32, ProbeError> {
-    let mut removed = 0;
-    for hook in Hook::BOTH {
-        let path = LinkPin { ifindex, hook }.path(pins);
-        detach::detach(&path).map_err(|source| pins::failed(&path, "detach", source))?;
-        removed += u32::from(pins::remove(&path)?);
-    }
-    Ok(removed)
+    Hook::BOTH.into_iter().try_fold(0, |removed, hook| Ok(removed + remove_pin(pins, LinkPin { ifindex, hook })?))
 }
 
-/// [`remove`] for every interface.
+/// Detaches a link and removes its pin. Returns the number of links, at most 1.
+pub(crate) fn remove_pin(pins: &Pins, pin: LinkPin) -> Result<u32, ProbeError> {
+    let path = pin.path(pins);
+    detach::detach(&path).map_err(|source| pins::failed(&path, "detach", source))?;
+    Ok(u32::from(pins::remove(&path)?))
+}
+
+/// Detaches every link and removes its pin.
 pub(crate) fn remove_all(pins: &Pins) -> Result<u32, ProbeError> {
-    let mut interfaces: Vec<_> = pinned(pins)?.into_iter().map(|pin| pin.ifindex).collect();
-    interfaces.dedup();
-    interfaces.into_iter().try_fold(0, |removed, ifindex| Ok(removed + remove(pins, ifindex)?))
+    let all = pinned(pins)?.into_iter().chain(pinned_uplinks(pins)?);
+    all.into_iter().try_fold(0, |removed, pin| Ok(removed + remove_pin(pins, pin)?))
 }
 
 /// Name of the interface with this index in this network namespace; `None` if there is none.
@@ -107,10 +141,12 @@ pub(crate) fn interface_name(ifindex: u32) -> Option<String> {
     netdevice::index_to_name(socket, ifindex).ok()
 }
 
-/// The two programs, opened for attaching.
+/// The programs, opened for attaching.
 pub(crate) struct Links {
     from_pod: SchedClassifier,
     to_pod: SchedClassifier,
+    leaving: SchedClassifier,
+    leaving_bare: SchedClassifier,
     pins: Pins,
 }
 
@@ -119,6 +155,8 @@ impl Links {
         Ok(Self {
             from_pod: programs::open(pins, Hook::FromPod.program())?,
             to_pod: programs::open(pins, Hook::ToPod.program())?,
+            leaving: programs::open(pins, Hook::Leaving.program())?,
+            leaving_bare: programs::open(pins, Hook::LeavingBare.program())?,
             pins: pins.clone(),
         })
     }
@@ -157,8 +195,17 @@ impl Links {
 
     /// Attaches both programs, or adopts the links that exist. The CNI plugin may attach the same ones at the same time.
     pub(crate) fn ensure(&mut self, ifindex: u32) -> Result<(), ProbeError> {
+        self.ensure_hooks(ifindex, &Hook::BOTH)
+    }
+
+    /// Attaches a program, or adopts the link that exists.
+    pub(crate) fn ensure_hook(&mut self, pin: LinkPin) -> Result<(), ProbeError> {
+        self.ensure_hooks(pin.ifindex, &[pin.hook])
+    }
+
+    fn ensure_hooks(&mut self, ifindex: u32, hooks: &[Hook]) -> Result<(), ProbeError> {
         let interface = interface_name(ifindex).ok_or(ProbeError::NoInterface { ifindex })?;
-        for hook in Hook::BOTH {
+        for &hook in hooks {
             let pin = LinkPin { ifindex, hook };
             let mut attempts = 0;
             while !self.adopt(pin)? {
@@ -181,7 +228,9 @@ impl Links {
         if interface_name(ifindex).as_deref() == Some(interface.as_str()) {
             Ok(())
         } else {
-            remove(&self.pins, ifindex)?;
+            for &hook in hooks {
+                remove_pin(&self.pins, LinkPin { ifindex, hook })?;
+            }
             let reason = format!("interface {interface} was renamed meanwhile; try again");
             Err(ProbeError::Attach { ifindex, action: "attaching", reason })
         }
@@ -208,6 +257,8 @@ impl Links {
         match hook {
             Hook::FromPod => &mut self.from_pod,
             Hook::ToPod => &mut self.to_pod,
+            Hook::Leaving => &mut self.leaving,
+            Hook::LeavingBare => &mut self.leaving_bare,
         }
     }
 }
@@ -242,13 +293,15 @@ mod tests {
     #[test]
     fn pin_names_read_back_and_others_are_no_links() {
         let pins = Pins::of(std::path::Path::new("/x"));
-        for hook in Hook::BOTH {
-            let pin = LinkPin { ifindex: 17, hook };
-            let path = pin.path(&pins);
-            assert_eq!(LinkPin::parse(path.file_name().unwrap().to_str().unwrap()), Some(pin));
+        for hooks in [Hook::BOTH, Hook::OF_UPLINK] {
+            for hook in hooks {
+                let pin = LinkPin { ifindex: 17, hook };
+                let path = pin.path(&pins);
+                assert_eq!(LinkPin::parse(path.file_name().unwrap().to_str().unwrap(), hooks), Some(pin));
+            }
         }
         for name in ["17", "17-", "17-both", "x-from", "-from", "99999999999-to"] {
-            assert_eq!(LinkPin::parse(name), None, "{name}");
+            assert_eq!(LinkPin::parse(name, Hook::BOTH), None, "{name}");
         }
     }
 }

@@ -16,7 +16,7 @@ use self::{
     revision::RevisionCell,
     table::{Hash, Table},
 };
-use crate::error::ProbeError;
+use crate::{error::ProbeError, local_pods::LocalPodTable};
 
 pub(crate) type OwnAddressTable = Table<Hash<OwnAddressKey, u8>>;
 
@@ -24,6 +24,7 @@ pub(crate) struct Maps {
     settings: Array<MapData, Raw<Settings>>,
     revision: RevisionCell,
     pub(crate) own_addresses: OwnAddressTable,
+    pub(crate) local_pods: LocalPodTable,
     lanes: PerCpuArray<MapData, Raw<LaneCounters>>,
     losses: Table<Hash<LossKey, u64>>,
 }
@@ -38,6 +39,7 @@ impl Maps {
             settings: open_as(folder, name::SETTINGS)?,
             revision: RevisionCell::open(open(folder, name::CURRENT_REVISION)?)?,
             own_addresses: Table::open(folder, name::OWN_ADDRESSES)?,
+            local_pods: Table::open(folder, name::LOCAL_PODS)?,
             lanes: open_as(folder, name::LANES)?,
             losses: Table::open(folder, name::LOSSES)?,
         })

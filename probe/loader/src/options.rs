@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use netverdict_abi::{Mode, VerdictEvent};
+use netverdict_abi::{Mode, Unresolved, VerdictEvent};
 
 /// Size of the header that the kernel puts before each record of a ring, in bytes.
 const RECORD_HEADER: u64 = 8;
@@ -17,6 +17,8 @@ pub struct ProbeOptions {
     /// The BPF object to load instead of the embedded one. `None`: `NETVERDICT_BPF_OBJECT`, then the embedded one.
     pub object: Option<PathBuf>,
     pub mode: Mode,
+    /// What a node that enforces does with a connection through a Service whose backend cannot be known.
+    pub unresolved: Unresolved,
     pub ring_bytes: RingBytes,
     /// Entries of the connection table. When it is full, the least recently used connection is evicted, and judged as new.
     pub max_connections: u32,
@@ -58,6 +60,8 @@ impl Default for ProbeOptions {
             object: None,
             // The only mode in which a mistake drops no traffic.
             mode: Mode::Observe,
+            // What is not known is denied.
+            unresolved: Unresolved::Deny,
             // Replacing a collector takes seconds; half a minute allows for a slow image pull.
             ring_bytes: RingBytes { denied: RingBytes::for_outage(30, 2_000), flow: RingBytes::for_outage(30, 10_000) },
             // As many as nf_conntrack keeps on a node of 16 GiB.
@@ -120,7 +124,7 @@ mod tests {
     #[test]
     fn ring_holds_the_outage_it_was_asked_for() {
         let bytes = u64::from(RingBytes::for_outage(10, 1_000));
-        assert!(bytes >= 10 * 1_000 * 120, "{bytes}");
+        assert!(bytes >= 10 * 1_000 * 152, "{bytes}");
         assert!(bytes.is_power_of_two());
     }
 

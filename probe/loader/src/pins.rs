@@ -1,6 +1,6 @@
 //! The paths of pins, and the lock that admits one probe. Does not load, attach or read anything.
 //!
-//! Pins are `<root>/v<ABI>/{programs,maps,links}/…` on a BPF file system, which refuses names with a dot. The lock is
+//! Pins are `<root>/v<ABI>/{programs,maps,links,uplinks}/…` on a BPF file system, which refuses names with a dot. The lock is
 //! on the root folder itself, so that it also works between containers that mount the same file system.
 
 use std::{
@@ -72,8 +72,13 @@ impl Pins {
         self.version_folder.join("links")
     }
 
+    /// Links of interfaces that are no pod's.
+    pub(crate) fn uplinks(&self) -> PathBuf {
+        self.version_folder.join("uplinks")
+    }
+
     pub(crate) fn create(&self) -> Result<(), ProbeError> {
-        for folder in [self.programs(), self.maps(), self.links()] {
+        for folder in [self.programs(), self.maps(), self.links(), self.uplinks()] {
             create_folder(&folder)?;
         }
         Ok(())
@@ -82,6 +87,7 @@ impl Pins {
     /// Removes every pin of this version. Detach the links first, or packets are judged with some of the maps missing.
     pub(crate) fn remove(&self) -> Result<Counts, ProbeError> {
         remove_all(&self.links())?;
+        remove_all(&self.uplinks())?;
         let counts = Counts { programs: remove_all(&self.programs())?, maps: remove_all(&self.maps())? };
         remove_folder(&self.version_folder)?;
         Ok(counts)

@@ -16,10 +16,13 @@ use netverdict_policy::{
 };
 
 use crate::{
+    btf::Conntrack,
+    discover::{LinkLayer, Uplink},
     endpoint::BoundEndpoint,
     endpoints::Endpoints,
     error::{ProbeError, PublishError},
-    links::{self, Hook, Links},
+    links::{self, Hook, LinkPin, Links},
+    local_pods,
     maps::{Maps, occupancy::MapOccupancy},
     object,
     options::ProbeOptions,
@@ -97,6 +100,8 @@ pub struct Probe {
     predecessors: Vec<Pins>,
     pin_root: PathBuf,
     rings: Weak<()>,
+    /// Why conntrack cannot be read.
+    conntrack_trouble: Option<String>,
     _lock: Lock,
 }
 
@@ -110,7 +115,11 @@ impl Probe {
         let lock = Lock::take(&options.pin_root, options.lock_wait)?;
         let (mut state, known) = StateFile::open(&options.state_dir)?;
         let pins = Pins::of(&options.pin_root);
-        let adopted = adopt_or_load(&options, &pins)?;
+        let (conntrack, conntrack_trouble) = match Conntrack::find() {
+            Ok(found) => (found, None),
+            Err(why) => (Conntrack::default(), Some(format!("conntrack cannot be read: {why}"))),
+        };
+        let adopted = adopt_or_load(&options, &pins, conntrack)?;
         let mut maps = Maps::open(&pins.maps())?;
         let mut published = PublishedMaps::open(&pins.maps())?;
         maps.set_settings(settings(&options))?;
@@ -120,6 +129,9 @@ impl Probe {
             maps.set_revision(last)?;
         }
         let mut links = Links::open(&pins)?;
+        for pin in links::pinned_uplinks(&pins)? {
+            links.adopt(pin)?;
+        }
         let endpoints = adopt_links(&mut maps, &mut published, &mut links, &pins, &mut state, &known)?;
         let publisher = Publisher::adopt(&maps, &mut published, known.floor, &known.owners, options.grace)?;
         let restored = Restored {
@@ -144,6 +156,7 @@ impl Probe {
             predecessors,
             pin_root: options.pin_root,
             rings: Weak::new(),
+            conntrack_trouble,
             _lock: lock,
         };
         Ok((probe, restored))
@@ -197,6 +210,9 @@ impl Probe {
             None => self.published.endpoints.table.remove(&ifindex).map(drop),
         };
         self.links.ensure(ifindex)?;
+        for hook in Hook::OF_UPLINK {
+            links::remove_pin(&self.pins, LinkPin { ifindex, hook })?;
+        }
         forgotten
     }
 
@@ -221,6 +237,7 @@ impl Probe {
         if endpoints.bind(&mut maps.own_addresses, &mut published.endpoints.table, endpoint, standing)? {
             self.publisher.note_write();
         }
+        local_pods::enter(&mut maps.local_pods, endpoint)?;
         self.detach_predecessors(ifindex)?;
         self.save()
     }
@@ -241,6 +258,43 @@ impl Probe {
     /// The map cannot be read.
     pub fn is_ready(&self, ifindex: u32) -> Result<bool, ProbeError> {
         Ok(self.published.endpoints.table.get(&ifindex)?.is_some_and(|record| record.ready != 0))
+    }
+
+    /// Attaches the programs for packets that leave the node to every interface but those of pods, and detaches those of
+    /// interfaces that are not in the list. Returns what cannot be judged, for people.
+    ///
+    /// # Errors
+    /// An interface cannot be attached; all others are.
+    pub fn follow_uplinks(&mut self, uplinks: &[Uplink]) -> Result<Vec<String>, ProbeError> {
+        let mut troubles = Vec::new();
+        let (mut wanted, mut failed) = (BTreeSet::new(), None);
+        let of_pods: BTreeSet<u32> = links::pinned(&self.pins)?.into_iter().map(|pin| pin.ifindex).collect();
+        for Uplink { ifindex, name, link } in uplinks {
+            if of_pods.contains(ifindex) {
+                continue;
+            }
+            if *link == LinkLayer::Other {
+                troubles.push(format!("{name}: packets on this kind of link cannot be read"));
+                continue;
+            }
+            let pin = LinkPin { ifindex: *ifindex, hook: Hook::of_uplink(*link == LinkLayer::Bare) };
+            wanted.insert(pin);
+            match self.links.ensure_hook(pin) {
+                Ok(()) | Err(ProbeError::NoInterface { .. }) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        for pin in links::pinned_uplinks(&self.pins)? {
+            if !wanted.contains(&pin) {
+                links::remove_pin(&self.pins, pin)?;
+            }
+        }
+        failed.map_or(Ok(troubles), Err)
+    }
+
+    /// Why the backends of Services cannot be known on this node; `None` if they can.
+    pub fn conntrack_trouble(&self) -> Option<&str> {
+        self.conntrack_trouble.as_deref()
     }
 
     /// The bound interfaces.
@@ -318,6 +372,7 @@ impl Probe {
             self.unsaved.insert(ifindex);
         }
         let Self { maps, published, endpoints, .. } = self;
+        local_pods::remove(&mut maps.local_pods, ifindex)?;
         endpoints.unbind(&mut maps.own_addresses, &mut published.endpoints.table, ifindex)
     }
 
@@ -357,11 +412,11 @@ impl Probe {
 
 /// Adopts the pinned programs and maps, and brings the programs up to date; or loads the object and pins it. Returns
 /// whether there was something to adopt.
-fn adopt_or_load(options: &ProbeOptions, pins: &Pins) -> Result<bool, ProbeError> {
+fn adopt_or_load(options: &ProbeOptions, pins: &Pins, conntrack: Conntrack) -> Result<bool, ProbeError> {
     let object = object::find(options.object.as_deref())?;
     if programs::are_complete(pins) {
         if let Some(object) = &object {
-            let replaced = programs::replace(object, pins, options)?;
+            let replaced = programs::replace(object, pins, options, conntrack)?;
             tracing::info!(programs.replaced = replaced, "adopting pinned programs and maps");
         }
         return Ok(true);
@@ -370,7 +425,7 @@ fn adopt_or_load(options: &ProbeOptions, pins: &Pins) -> Result<bool, ProbeError
     // Left by an earlier start that did not finish.
     links::remove_all(pins)?;
     pins.remove()?;
-    if let Err(error) = programs::load_fresh(&object, pins, options) {
+    if let Err(error) = programs::load_fresh(&object, pins, options, conntrack) {
         if let Err(error) = pins.remove() {
             tracing::warn!(error = %error, "pins of a failed start cannot be removed");
         }
@@ -406,6 +461,7 @@ fn adopt_links(
             endpoints.unbind(&mut maps.own_addresses, records, ifindex)?;
         }
     }
+    local_pods::retain(&mut maps.local_pods, |ifindex| alive.contains_key(&ifindex))?;
     // An interrupted start or attachment may have left one hook without its program.
     for (ifindex, hooks) in alive {
         if hooks.len() < Hook::BOTH.len() {
@@ -418,7 +474,8 @@ fn adopt_links(
 fn settings(options: &ProbeOptions) -> Settings {
     Settings {
         mode: options.mode as u8,
-        reserved: [0; 7],
+        unresolved: options.unresolved as u8,
+        reserved: [0; 6],
         tcp_established_timeout: nanoseconds(options.tcp_established_timeout),
         other_timeout: nanoseconds(options.other_timeout),
         midstream_window: nanoseconds(options.midstream_window),

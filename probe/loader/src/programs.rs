@@ -6,9 +6,10 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramError, ProgramInfo, SchedClassifier},
 };
-use netverdict_abi::map::name;
+use netverdict_abi::map::{constant, name};
 
 use crate::{
+    btf::Conntrack,
     error::ProbeError,
     options::ProbeOptions,
     pins::{self, Pins},
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// The programs, in the order in which they are pinned. Benches use the empty one as their baseline.
-pub(crate) const NAMES: [&str; 3] = [name::FROM_POD, name::TO_POD, name::EMPTY];
+pub(crate) const NAMES: [&str; 5] = [name::FROM_POD, name::TO_POD, name::LEAVING, name::LEAVING_BARE, name::EMPTY];
 
 /// Suffix of a program's pin until it replaces the old pin. (The kernel refuses dots in the name.)
 const NEXT: &str = "_next";
@@ -28,9 +29,14 @@ pub(crate) fn are_complete(pins: &Pins) -> bool {
 }
 
 /// Creates the maps, loads the programs and pins both. No pin may exist.
-pub(crate) fn load_fresh(object: &[u8], pins: &Pins, options: &ProbeOptions) -> Result<(), ProbeError> {
+pub(crate) fn load_fresh(
+    object: &[u8],
+    pins: &Pins,
+    options: &ProbeOptions,
+    conntrack: Conntrack,
+) -> Result<(), ProbeError> {
     pins.create()?;
-    let mut ebpf = parse(object, pins, options)?;
+    let mut ebpf = parse(object, pins, options, conntrack)?;
     for program in NAMES {
         load(&mut ebpf, program)?.pin(pins.program(program)).map_err(|error| refused(&error))?;
     }
@@ -42,8 +48,13 @@ pub(crate) fn load_fresh(object: &[u8], pins: &Pins, options: &ProbeOptions) -> 
 
 /// Replaces the pinned programs whose instructions differ from the object's, over the pinned maps. Returns whether
 /// there were any. Links keep running the old programs until the caller updates them.
-pub(crate) fn replace(object: &[u8], pins: &Pins, options: &ProbeOptions) -> Result<bool, ProbeError> {
-    let mut ebpf = parse(object, pins, options)?;
+pub(crate) fn replace(
+    object: &[u8],
+    pins: &Pins,
+    options: &ProbeOptions,
+    conntrack: Conntrack,
+) -> Result<bool, ProbeError> {
+    let mut ebpf = parse(object, pins, options, conntrack)?;
     let mut replaced = false;
     for name in NAMES {
         let program = load(&mut ebpf, name)?;
@@ -75,7 +86,7 @@ pub(crate) fn pinned_info(pins: &Pins, name: &str) -> Result<ProgramInfo, ProbeE
 }
 
 /// Parses the object, and opens its pinned maps or creates and pins them.
-fn parse(object: &[u8], pins: &Pins, options: &ProbeOptions) -> Result<Ebpf, ProbeError> {
+fn parse(object: &[u8], pins: &Pins, options: &ProbeOptions, conntrack: Conntrack) -> Result<Ebpf, ProbeError> {
     let folder = pins.maps();
     let paths: Vec<_> = name::ALL.iter().map(|map| (*map, folder.join(map))).collect();
     let mut loader = EbpfLoader::new();
@@ -85,6 +96,8 @@ fn parse(object: &[u8], pins: &Pins, options: &ProbeOptions) -> Result<Ebpf, Pro
     for (map, entries) in sizes(options) {
         loader.map_max_entries(map, entries);
     }
+    loader.override_global(constant::CONNTRACK_IN_PACKET, &conntrack.in_packet, true);
+    loader.override_global(constant::TUPLES_IN_CONNTRACK, &conntrack.tuples, true);
     loader.load(object).map_err(|error| refused(&error))
 }
 
@@ -121,6 +134,8 @@ fn sizes(options: &ProbeOptions) -> Vec<(&'static str, u32)> {
         (name::FRAGMENTS, options.max_fragments),
         // Two address families, their link-local addresses, and room for pods with several interfaces.
         (name::OWN_ADDRESSES, options.max_endpoints.saturating_mul(16)),
+        // The same without link-local addresses.
+        (name::LOCAL_PODS, options.max_endpoints.saturating_mul(16)),
         // One entry for each loss class of an interface, and room for deleted interfaces.
         (name::LOSSES, options.max_endpoints.saturating_mul(4)),
     ];

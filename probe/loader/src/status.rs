@@ -37,6 +37,8 @@ pub struct Status {
     pub programs: Vec<ProgramStatus>,
     pub maps: Vec<MapOccupancy>,
     pub endpoints: Vec<EndpointStatus>,
+    /// Names of the interfaces at which packets that leave the node are judged.
+    pub uplinks: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -103,6 +105,7 @@ pub fn status(pin_root: &Path, state_dir: &Path) -> Result<Status, ProbeError> {
         running: Lock::is_held(pin_root)?,
         programs: program_status(&pins)?,
         maps: occupied,
+        uplinks: uplinks(&pins)?,
         endpoints: endpoint_status(&pins, &published.endpoints.table, &state::bindings(state_dir)?)?,
     })
 }
@@ -131,6 +134,7 @@ pub fn detach_all(pin_root: &Path) -> Result<Removed, ProbeError> {
 pub(crate) fn occupancy(maps: &Maps, published: &PublishedMaps) -> Vec<MapOccupancy> {
     let mut occupancy = published.occupancy();
     occupancy.push(maps.own_addresses.occupancy());
+    occupancy.push(maps.local_pods.occupancy());
     occupancy
 }
 
@@ -177,6 +181,11 @@ fn endpoint_status(
             })
         })
         .collect()
+}
+
+fn uplinks(pins: &Pins) -> Result<Vec<String>, ProbeError> {
+    let pinned = links::pinned_uplinks(pins)?;
+    Ok(pinned.into_iter().filter_map(|pin| links::interface_name(pin.ifindex)).collect())
 }
 
 pub(crate) fn mode_name(mode: u8) -> &'static str {

@@ -106,6 +106,21 @@ impl Node {
             Direction::Egress => name::FROM_POD,
             Direction::Ingress => name::TO_POD,
         };
+        self.run_program(program, packet)
+    }
+
+    /// A packet that the bound pod sends to a Service, and that leaves the node as `translated`.
+    pub(crate) fn run_translated(&mut self, packet: &[u8], translated: &[u8]) -> Run {
+        let mut sent = self.run_program(name::FROM_POD, packet);
+        if sent.dropped {
+            return sent;
+        }
+        let Run { dropped, events } = self.run_program(name::LEAVING, translated);
+        sent.events.extend(events);
+        Run { dropped, ..sent }
+    }
+
+    fn run_program(&mut self, program: &str, packet: &[u8]) -> Run {
         let run = test_run(&self.pins.0, program, packet, LOOPBACK, 1).expect("a test run");
         assert!(matches!(run.return_value, PASS | DROP), "{program} returned {:#x}", run.return_value);
         assert_eq!(run.data_out, packet, "{program} only looks");

@@ -33,6 +33,11 @@ enum Segment {
 }
 
 impl Talk {
+    /// The same connection after a Service's address became this one.
+    pub(crate) fn to(self, destination: IpAddr, port: Option<u16>) -> Self {
+        Self { destination, destination_port: port.unwrap_or_default(), ..self }
+    }
+
     /// The first packet.
     pub(crate) fn opening(&self) -> Vec<u8> {
         self.write(Segment::Syn)

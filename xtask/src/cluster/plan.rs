@@ -22,8 +22,8 @@ pub(super) const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub(super) const API_PORT: u16 = 6443;
 
 /// The nodes' network, and the host on it that stands for the rest of the world.
-pub(super) const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 254);
-pub(super) const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 0xfe);
+pub const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 254);
+pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 0xfe);
 
 /// Our CNI plugin, and where a node's collector and the plugin meet: in file systems that the node has for itself. Not the
 /// defaults, which a collector installed on this machine may use.

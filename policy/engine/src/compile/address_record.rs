@@ -68,12 +68,14 @@ pub(super) struct EntryDetails {
     /// Only a Service has the address.
     pub(super) service: bool,
     pub(super) unknown_pod: bool,
+    /// The node whose pods are the subjects has the address.
+    pub(super) own_node: bool,
 }
 
 impl EntryDetails {
     pub(super) fn entry(self, identity: IdentityId, owner: OwnerId) -> PeerEntry {
-        let Self { owner: _, service, unknown_pod } = self;
-        PeerEntry { identity, owner, service, unknown_pod }
+        let Self { owner: _, service, unknown_pod, own_node } = self;
+        PeerEntry { identity, owner, service, unknown_pod, own_node }
     }
 }
 

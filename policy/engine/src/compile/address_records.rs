@@ -147,7 +147,9 @@ impl AddressRecords {
             unknown_pod: claims.is_empty() && !service && block.is_some_and(|block| block.pod_range),
         };
         let owner = record.map_or(Some(OwnerId::NOBODY), |record| record.owner);
-        let details = EntryDetails { owner, service, unknown_pod: signature.unknown_pod };
+        let is_own = |claim: &&Claim| matches!(&claim.claimant, Claimant::Node(name) if *name == self.node);
+        let own_node = claims.iter().any(is_own);
+        let details = EntryDetails { owner, service, unknown_pod: signature.unknown_pod, own_node };
         Some(AddressState { signature, details })
     }
 
@@ -156,7 +158,7 @@ impl AddressRecords {
         let block = self.blocks.get(block)?;
         let (cidr_facts, unknown_pod) = (block.cidr_facts(), block.pod_range);
         let signature = Signature { cidr_facts, unknown_pod, ..Signature::default() };
-        let details = EntryDetails { owner: Some(OwnerId::NOBODY), service: false, unknown_pod };
+        let details = EntryDetails { owner: Some(OwnerId::NOBODY), service: false, unknown_pod, own_node: false };
         Some(AddressState { signature, details })
     }
 

@@ -6,6 +6,7 @@ use super::Compiler;
 use crate::{
     address,
     decision::{AttributionId, Verdict},
+    evaluate::is_tunnel,
     model::{Direction, ObjectKey, Protocol},
     tables::{Outcome, OwnerId, PeerEntry, PortSpace},
 };
@@ -24,14 +25,30 @@ impl Compiler {
         port: Option<u16>,
     ) -> Option<(Verdict, AttributionId)> {
         let (owner, class) = self.subjects.find(subject, direction)?;
-        let peer = self.peer(peer);
+        let address = address::canonical(peer);
+        let peer = self.peer(address);
         if peer.owner != OwnerId::NOBODY && peer.owner == owner {
             return Some((Verdict::Allowed, self.self_traffic));
         }
         if peer.service && direction == Direction::Egress {
             return Some((Verdict::Unknown, AttributionId::NONE));
         }
-        let outcome = class.outcome_for(peer.identity);
+        let found = self.verdict(class.outcome_for(peer.identity), protocol, port)?;
+        if found.0 != Verdict::Denied
+            && direction == Direction::Egress
+            && peer.own_node
+            && is_tunnel(protocol, port.filter(|_| protocol.has_ports()))
+        {
+            let anybody = self.block(address).unwrap_or_default();
+            let stricter = self.verdict(class.outcome_for(anybody.identity), protocol, port)?;
+            if stricter.0 == Verdict::Denied {
+                return Some(stricter);
+            }
+        }
+        Some(found)
+    }
+
+    fn verdict(&self, outcome: Outcome, protocol: Protocol, port: Option<u16>) -> Option<(Verdict, AttributionId)> {
         let outcome = match outcome {
             Outcome::Final { .. } => outcome,
             Outcome::Column(column) => {
@@ -46,11 +63,12 @@ impl Compiler {
     }
 
     /// Exact addresses first, then the longest block, else the world.
-    fn peer(&self, peer: IpAddr) -> PeerEntry {
-        let address = address::canonical(peer);
-        let exact = self.output.tracked.address(address);
-        let block = || self.tables().blocks.get(&self.records.longest_block(address)?).copied();
-        exact.or_else(block).unwrap_or_default()
+    fn peer(&self, address: IpAddr) -> PeerEntry {
+        self.output.tracked.address(address).or_else(|| self.block(address)).unwrap_or_default()
+    }
+
+    fn block(&self, address: IpAddr) -> Option<PeerEntry> {
+        self.tables().blocks.get(&self.records.longest_block(address)?).copied()
     }
 }
 

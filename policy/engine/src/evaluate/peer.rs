@@ -97,6 +97,12 @@ impl<'a> Facts<'a> {
         self.claims.iter().map(Some).chain(nobody)
     }
 
+    /// The same address, as if nobody had it.
+    pub(crate) fn unowned(&self, snapshot: &Snapshot) -> Self {
+        let unknown_pod = self.address.is_some_and(|address| in_pod_range(snapshot, address));
+        Self { claims: Vec::new(), service: false, unknown_pod, ..self.clone() }
+    }
+
     /// A copy whose unknown address matches blocks and names as `unknown_address` says.
     pub(crate) fn assuming(&self, unknown_address: Match) -> Self {
         Self { unknown_address, ..self.clone() }

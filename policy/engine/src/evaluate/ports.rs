@@ -78,3 +78,16 @@ impl PortBoundaries {
         self.0.into_iter().collect()
     }
 }
+
+/// Ports on which nodes take VXLAN (the assigned one and Linux's) and Geneve.
+const TUNNEL_PORTS: [u16; 3] = [4789, 8472, 6081];
+/// IPv4 and IPv6 in IP, GRE, ESP.
+const TUNNEL_PROTOCOLS: [u8; 4] = [4, 41, 47, 50];
+
+/// Whether a node may take this for a packet in a packet. A datagram without a known port may be one.
+pub(crate) fn is_tunnel(protocol: Protocol, port: Option<u16>) -> bool {
+    match protocol {
+        Protocol::UDP => port.is_none_or(|port| TUNNEL_PORTS.contains(&port)),
+        Protocol(number) => TUNNEL_PROTOCOLS.contains(&number),
+    }
+}

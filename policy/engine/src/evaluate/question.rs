@@ -7,7 +7,7 @@ use super::{
     tiers::{self, Conclusion, Match},
 };
 use crate::{
-    decision::Decision,
+    decision::{Decision, Verdict},
     model::{Direction, Pod, Policy, Protocol, Rule, Snapshot},
 };
 
@@ -55,8 +55,29 @@ impl<'a> Question<'a> {
         if self.direction == Direction::Egress && self.peer.service {
             return service_not_resolved();
         }
+        let decision = self.decide_as_it_is();
+        if decision.verdict != Verdict::Denied && self.is_tunnel_to_own_node() {
+            // What unpacks it is the node, but what is in it may be anybody's.
+            let peer = self.peer.unowned(self.snapshot);
+            let (policies, in_force) = (self.policies.clone(), self.in_force.clone());
+            let stricter = Question { peer: &peer, policies, in_force, ..*self }.decide_as_it_is();
+            if stricter.verdict == Verdict::Denied {
+                return stricter;
+            }
+        }
+        decision
+    }
+
+    fn decide_as_it_is(&self) -> Decision {
         let staged = (self.in_force.len() < self.policies.len()).then(|| self.evaluate(&self.policies));
         self.evaluate(&self.in_force).with_staged(staged.as_ref())
+    }
+
+    /// Whether the subject sends what its own node would unpack (E-6).
+    fn is_tunnel_to_own_node(&self) -> bool {
+        self.direction == Direction::Egress
+            && ports::is_tunnel(self.protocol, self.port)
+            && self.peer.claims().flatten().any(|claim| claim.is_node_of(self.subject))
     }
 
     /// Whether the decision depends on the peer's address, and that is not known: with some address it would be another.

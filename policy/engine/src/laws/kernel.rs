@@ -76,7 +76,25 @@ pub(super) fn conclude(records: &Tables, meanings: &Tables, probe: &Probe) -> Op
         Direction::Egress => (subject.egress_class, subject.egress_default),
         Direction::Ingress => (subject.ingress_class, subject.ingress_default),
     };
-    let outcome = match meanings.pairs.get(&(class, peer.identity)).copied().unwrap_or(default) {
+    let found = verdict(meanings, meanings.pairs.get(&(class, peer.identity)).copied().unwrap_or(default), probe)?;
+    if found.0 != Verdict::Denied
+        && probe.direction == Direction::Egress
+        && peer.own_node
+        && evaluate::is_tunnel(probe.protocol, probe.port.filter(|_| probe.protocol.has_ports()))
+    {
+        let anybody = block(records, probe.peer);
+        let outcome = meanings.pairs.get(&(class, anybody.identity)).copied().unwrap_or(default);
+        let stricter = verdict(meanings, outcome, probe)?;
+        if stricter.0 == Verdict::Denied {
+            return Some(stricter);
+        }
+    }
+    Some(found)
+}
+
+/// By port, where the outcome depends on it.
+fn verdict(meanings: &Tables, outcome: Outcome, probe: &Probe) -> Option<(Verdict, AttributionId)> {
+    let outcome = match outcome {
         Outcome::Column(column) => {
             let column = meanings.columns.get(&column)?;
             column.port_space(probe.protocol).map_or(column.other, |space| match probe.port {
@@ -97,11 +115,16 @@ pub(super) fn conclude(records: &Tables, meanings: &Tables, probe: &Probe) -> Op
     }
 }
 
-/// Exact, else by the longest prefix in a trie in which IPv4 is a part of IPv6.
+/// Exact, else by the longest block.
 fn peer(records: &Tables, address: IpAddr) -> PeerEntry {
     if let Some(entry) = records.addresses.get(&crate::address::canonical(address)) {
         return *entry;
     }
+    block(records, address)
+}
+
+/// By the longest prefix in a trie in which IPv4 is a part of IPv6.
+fn block(records: &Tables, address: IpAddr) -> PeerEntry {
     let mapped = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,

@@ -38,6 +38,18 @@ pub fn strip(ctx: &TcContext) -> Result<(Version, u32), Refusal> {
     }
 }
 
+/// The IP version of a packet without a link-layer header.
+#[inline(always)]
+pub fn of_bare_packet(ctx: &TcContext) -> Result<Version, Refusal> {
+    // SAFETY: the context is the kernel's. Network order in the low half.
+    let protocol = unsafe { (*ctx.skb.skb).protocol } as u16;
+    match u16::from_be(protocol) {
+        IPV4 => Ok(Version::V4),
+        IPV6 => Ok(Version::V6),
+        _ => Err(Refusal::NotIp),
+    }
+}
+
 #[inline(always)]
 fn ethertype_at(ctx: &TcContext, offset: u32) -> Result<u16, Refusal> {
     load::<u16>(ctx, offset).map(u16::from_be).ok_or(Refusal::Malformed)

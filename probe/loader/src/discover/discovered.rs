@@ -37,9 +37,29 @@ pub struct Uncovered {
     pub kind: &'static str,
 }
 
+/// An interface of the node over which packets may leave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    pub ifindex: u32,
+    pub name: String,
+    pub link: LinkLayer,
+}
+
+/// What precedes the IP header on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkLayer {
+    Ethernet,
+    /// Nothing: a tunnel.
+    Bare,
+    /// A header that the programs do not read.
+    Other,
+}
+
 /// What a [`crate::Watch`] reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sighting {
+    /// The node's interfaces changed: all that there are now, those of pods included, the loopback interface left out.
+    Uplinks(Vec<Uplink>),
     /// The interface is new, or its description changed.
     Found(Discovered),
     /// The interface was deleted.

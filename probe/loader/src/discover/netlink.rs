@@ -14,7 +14,10 @@ use rtnetlink::{
     },
 };
 
-use super::namespaces::Namespace;
+use super::{
+    discovered::{LinkLayer, Uplink},
+    namespaces::Namespace,
+};
 use crate::error::ProbeError;
 
 /// An interface of the host.
@@ -27,6 +30,15 @@ pub(super) struct HostLink {
     pub(super) peer_namespace: Option<i32>,
     /// Index of the other end in its namespace; 0 if there is none.
     pub(super) peer_ifindex: u32,
+    /// `None` for loopback.
+    pub(super) link: Option<LinkLayer>,
+}
+
+impl HostLink {
+    pub(super) fn uplink(&self) -> Option<Uplink> {
+        let Self { ifindex, name, link, .. } = self;
+        Some(Uplink { ifindex: *ifindex, name: name.clone(), link: (*link)? })
+    }
 }
 
 /// An interface and its addresses.
@@ -52,6 +64,14 @@ pub(super) async fn host(namespaces: &[Namespace]) -> Result<(Vec<HostLink>, Vec
             ids.push(namespace_id(&handle, namespace).await?);
         }
         Ok((links, ids))
+    })
+    .await
+}
+
+/// The interfaces of this namespace, as ways out of it.
+pub(super) async fn uplinks() -> Result<Vec<Uplink>, ProbeError> {
+    with_connection(async |handle| {
+        Ok(links(&handle).await?.iter().filter_map(|link| host_link(link).uplink()).collect())
     })
     .await
 }
@@ -112,7 +132,13 @@ async fn links(handle: &Handle) -> Result<Vec<LinkMessage>, ProbeError> {
 }
 
 fn host_link(link: &LinkMessage) -> HostLink {
-    let mut host = HostLink { ifindex: link.header.index, name: String::new(), peer_namespace: None, peer_ifindex: 0 };
+    let mut host = HostLink {
+        ifindex: link.header.index,
+        name: String::new(),
+        peer_namespace: None,
+        peer_ifindex: 0,
+        link: link_layer(link.header.link_layer_type),
+    };
     let mut is_pair = false;
     for attribute in &link.attributes {
         match attribute {
@@ -161,6 +187,22 @@ fn leads_past(link: &LinkMessage) -> Option<&'static str> {
             Some("device")
         }
         _ => None,
+    }
+}
+
+fn link_layer(kind: LinkLayerType) -> Option<LinkLayer> {
+    match kind {
+        LinkLayerType::Loopback => None,
+        LinkLayerType::Ether => Some(LinkLayer::Ethernet),
+        LinkLayerType::None
+        | LinkLayerType::Rawip
+        | LinkLayerType::Tunnel
+        | LinkLayerType::Tunnel6
+        | LinkLayerType::Sit
+        | LinkLayerType::Ipgre
+        | LinkLayerType::Ip6gre
+        | LinkLayerType::Ppp => Some(LinkLayer::Bare),
+        _ => Some(LinkLayer::Other),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::Path, thread};
 use tokio::sync::oneshot;
 
 use super::{
-    discovered::{Discovered, Uncovered},
+    discovered::{Discovered, Uncovered, Uplink},
     inside,
     namespaces::{self, Namespace},
     netlink::{self, HostLink},
@@ -48,12 +48,21 @@ pub fn behind(path: &Path) -> Result<Behind, ProbeError> {
         .unwrap_or_else(|_| Err(ProbeError::netlink("reading a network namespace", &"the thread panicked")))
 }
 
+/// The node's interfaces without loopback: packets may leave over each that is no pod's.
+///
+/// # Errors
+/// Netlink cannot be read.
+pub async fn uplinks() -> Result<Vec<Uplink>, ProbeError> {
+    netlink::uplinks().await
+}
+
 /// The result of one scan.
 pub(super) struct Scan {
     pub(super) found: Vec<Discovered>,
     /// Every interface of the host, of any kind.
     pub(super) interfaces: Vec<u32>,
     pub(super) uncovered: BTreeSet<Uncovered>,
+    pub(super) uplinks: Vec<Uplink>,
 }
 
 /// Scans on a thread of its own, because the thread enters other network namespaces and does not return from the last one.
@@ -81,6 +90,7 @@ fn scan_on_this_thread() -> Result<Scan, ProbeError> {
     let namespaces = namespaces::all()?;
     let (links, ids) = runtime.block_on(netlink::host(&namespaces))?;
     let interfaces = links.iter().map(|link| link.ifindex).collect();
+    let uplinks = links.iter().filter_map(HostLink::uplink).collect();
     let (mut found, mut uncovered) = (Vec::new(), BTreeSet::new());
     for (namespace, id) in namespaces.iter().zip(ids) {
         let leads_there = |link: &&HostLink| id.is_some() && link.peer_namespace == id;
@@ -98,7 +108,7 @@ fn scan_on_this_thread() -> Result<Scan, ProbeError> {
         }
     }
     found.sort_unstable_by_key(|discovered| discovered.ifindex);
-    Ok(Scan { found, interfaces, uncovered })
+    Ok(Scan { found, interfaces, uncovered, uplinks })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, ProbeError> {

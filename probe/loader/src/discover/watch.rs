@@ -17,7 +17,7 @@ use rtnetlink::{
 use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
-    discovered::{Discovered, Sighting, Uncovered},
+    discovered::{Discovered, Sighting, Uncovered, Uplink},
     netlink,
     scan::{Scan, scan_host},
 };
@@ -50,6 +50,7 @@ pub struct Watch {
     own_addresses: BTreeSet<IpAddr>,
     next_read: Instant,
     uncovered: BTreeSet<Uncovered>,
+    uplinks: Vec<Uplink>,
 }
 
 struct Events {
@@ -91,6 +92,7 @@ impl Watch {
             own_addresses,
             next_read: now + interval,
             uncovered: BTreeSet::new(),
+            uplinks: Vec::new(),
         };
         let scan = scan_host().await?;
         watch.births = scan.interfaces.iter().map(|ifindex| (*ifindex, None)).collect();
@@ -181,10 +183,15 @@ impl Watch {
 
     /// Queues the differences between a scan and the last one.
     fn compare(&mut self, scan: Scan) {
-        let Scan { found, interfaces, uncovered } = scan;
+        let Scan { found, interfaces, uncovered, uplinks } = scan;
         if uncovered != self.uncovered {
             self.uncovered = uncovered;
             self.queue.push_back(Sighting::Uncovered(self.uncovered.clone()));
+        }
+        // Before the pods: what a pod sends is complete only with the ways out.
+        if uplinks != self.uplinks {
+            self.uplinks.clone_from(&uplinks);
+            self.queue.push_back(Sighting::Uplinks(uplinks));
         }
         for mut discovered in found {
             let ifindex = discovered.ifindex;

@@ -31,13 +31,16 @@ pub(crate) fn address(address: IpAddr) -> AddressKey {
 }
 
 pub(crate) fn peer(entry: &PeerEntry) -> Peer {
-    let PeerEntry { identity, owner, service, unknown_pod } = *entry;
+    let PeerEntry { identity, owner, service, unknown_pod, own_node } = *entry;
     let mut flags = 0;
     if service {
         flags |= peer_flag::SERVICE;
     }
     if unknown_pod {
         flags |= peer_flag::UNKNOWN_POD;
+    }
+    if own_node {
+        flags |= peer_flag::OWN_NODE;
     }
     Peer { identity: identity.0, owner: owner.0, flags, reserved: 0 }
 }
@@ -96,9 +99,11 @@ mod tests {
     }
 
     #[test]
-    fn peer_says_service_and_unknown_pod() {
+    fn peer_says_service_unknown_pod_and_own_node() {
         let entry = PeerEntry { identity: IdentityId(17), service: true, unknown_pod: true, ..PeerEntry::default() };
         assert_eq!(peer(&entry).flags, peer_flag::SERVICE | peer_flag::UNKNOWN_POD);
+        let entry = PeerEntry { own_node: true, ..PeerEntry::default() };
+        assert_eq!(peer(&entry).flags, peer_flag::OWN_NODE);
         assert_eq!(peer(&PeerEntry::default()), WORLD);
     }
 }

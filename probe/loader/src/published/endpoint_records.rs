@@ -41,7 +41,7 @@ impl PublishedMap for EndpointRecords {
         let mut plan = Plan::default();
         for (&ifindex, subject) in update.subjects {
             let Some(known) = table.get(&ifindex)?.filter(|known| known.ready != 0) else { continue };
-            let before = known.as_of(update.in_force);
+            let before = *known.as_of(update.in_force);
             if before == subject.classes && known.owner == subject.owner {
                 continue;
             }
