@@ -33,11 +33,7 @@ impl World {
     }
 
     /// The same with a manifest that is made from the names of the first and the last node.
-    pub(crate) fn start_with(
-        instance: &str,
-        shape: Shape,
-        manifest: impl FnOnce([&str; 2]) -> String,
-    ) -> Option<Self> {
+    pub(crate) fn start_with(instance: &str, shape: Shape, manifest: impl FnOnce([&str; 2]) -> String) -> Option<Self> {
         if std::env::var_os("NETVERDICT_LIVE_CLUSTER").is_none() {
             println!("SKIPPED cluster-live: NETVERDICT_LIVE_CLUSTER is not set; run `cargo xtask test cluster-live`");
             return None;

@@ -59,8 +59,7 @@ impl Lab {
         for pod in lab.node.topology.pods().to_vec() {
             let ObjectKey { namespace, name } = key(&pod);
             if pod.pod != WORLD {
-                let endpoint =
-                    BoundEndpoint { pod_uid: format!("uid-{namespace}-{name}"), ..lab.node.bound(&pod) };
+                let endpoint = BoundEndpoint { pod_uid: format!("uid-{namespace}-{name}"), ..lab.node.bound(&pod) };
                 lab.node.probe().attach(&endpoint).unwrap();
             }
         }
@@ -288,7 +287,10 @@ fn verdict_is_the_chosen_backends_and_both_addresses_are_on_record() {
             assert_eq!((denied.verdict, lab.reason(denied)), (Verdict::Denied as u8, Reason::IsolatedNoMatch));
             assert_eq!(denied.disposition, Disposition::Dropped as u8);
             assert_eq!(denied.destination, octets(other.address(family)));
-            assert_eq!(end(denied.original_destination, denied.original_destination_port), Some(at(OF_OTHER[which], 80)));
+            assert_eq!(
+                end(denied.original_destination, denied.original_destination_port),
+                Some(at(OF_OTHER[which], 80))
+            );
         }
     });
 }
@@ -349,7 +351,10 @@ fn backend_on_the_node_itself_is_judged_by_its_first_answer() {
             lab.node.forget_events();
             assert!(!reaches(&web, at(OF_NODE[which], 80)), "its answer is dropped");
             let denied = lab.events();
-            assert!(!denied.is_empty() && denied.iter().all(|event| event.verdict == Verdict::Denied as u8), "{denied:?}");
+            assert!(
+                !denied.is_empty() && denied.iter().all(|event| event.verdict == Verdict::Denied as u8),
+                "{denied:?}"
+            );
             assert_eq!(lab.reason(&denied[0]), Reason::ExplicitDeny);
         }
     });
@@ -358,7 +363,8 @@ fn backend_on_the_node_itself_is_judged_by_its_first_answer() {
 #[test]
 fn pod_reaches_itself_through_a_service() {
     on_a_node(|| {
-        let locked = |cluster: Cluster| cluster.policy(network_policy("shop/locked").isolate_ingress().isolate_egress());
+        let locked =
+            |cluster: Cluster| cluster.policy(network_policy("shop/locked").isolate_ingress().isolate_egress());
         let Some(mut lab) = Lab::start(locked) else { return };
         let web = lab.pod("shop/web");
         for family in [4, 6] {
@@ -369,7 +375,10 @@ fn pod_reaches_itself_through_a_service() {
             let [egress, ingress] = &events[..] else { panic!("{events:?}") };
             for event in [egress, ingress] {
                 assert_eq!(lab.reason(event), Reason::SelfTraffic);
-                assert_eq!((event.source, event.destination), (octets(web.address(family)), octets(web.address(family))));
+                assert_eq!(
+                    (event.source, event.destination),
+                    (octets(web.address(family)), octets(web.address(family)))
+                );
                 assert_ne!(event.translated_source, UNSPECIFIED, "it was masqueraded");
             }
         }
@@ -414,7 +423,9 @@ fn masqueraded_source_is_judged_as_who_it_was() {
 
 fn connects_from(world: &PodNetwork, source: IpAddr, to: SocketAddr) -> bool {
     let connect = || {
-        use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt};
+        use nix::sys::socket::{
+            AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+        };
         use std::os::fd::AsRawFd;
         let family = if source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let socket = socket(family, SockType::Stream, SockFlag::empty(), None).unwrap();
@@ -469,8 +480,7 @@ fn datagrams_and_their_fragments_follow_the_backend() {
             let which = usize::from(family == 6);
             for (pod, service, passes) in [(&other, OF_OTHER, true), (&pg, OF_PG, false)] {
                 for size in [5, 4_000] {
-                    let receiver =
-                        pod.enter(|| UdpSocket::bind((pod.address(family), 8080))).unwrap().unwrap();
+                    let receiver = pod.enter(|| UdpSocket::bind((pod.address(family), 8080))).unwrap().unwrap();
                     receiver.set_read_timeout(Some(PATIENCE)).unwrap();
                     let sender = web.enter(|| UdpSocket::bind((web.address(family), 0))).unwrap().unwrap();
                     sender.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -487,7 +497,11 @@ fn datagrams_and_their_fragments_follow_the_backend() {
         }
         let events = lab.events();
         assert!(events.iter().any(|event| event.verdict == Verdict::Denied as u8));
-        assert!(events.iter().all(|event| event.direction == Direction::Egress as u8 || event.verdict == Verdict::Allowed as u8));
+        assert!(
+            events
+                .iter()
+                .all(|event| event.direction == Direction::Egress as u8 || event.verdict == Verdict::Allowed as u8)
+        );
     });
 }
 
@@ -501,7 +515,8 @@ fn request_that_no_backend_gets_is_recorded_as_unresolved() {
             OF_PG[0]
         ));
         lab.node.forget_events();
-        let refused = web.enter(|| TcpStream::connect_timeout(&at(OF_PG[0], 81), Duration::from_millis(1_500))).unwrap();
+        let refused =
+            web.enter(|| TcpStream::connect_timeout(&at(OF_PG[0], 81), Duration::from_millis(1_500))).unwrap();
         assert!(refused.is_err());
         let events = lab.events();
         let [event] = &events[..] else { panic!("{events:?}") };

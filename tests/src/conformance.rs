@@ -100,8 +100,7 @@ pub enum Need {
 }
 
 /// What the real programs cannot do, at the host's side of pods' interfaces.
-pub const KERNEL_LACKS: &[Need] =
-    &[Need::ServiceHairpin, Need::SelfTraffic, Need::NameOutlived, Need::HostNetwork];
+pub const KERNEL_LACKS: &[Need] = &[Need::ServiceHairpin, Need::SelfTraffic, Need::NameOutlived, Need::HostNetwork];
 
 impl FlowCase {
     pub fn needs(&self) -> &BTreeSet<Need> {

@@ -87,7 +87,8 @@ impl State {
 
     /// Has what leaves the node judged at every interface that is no pod's.
     pub(super) fn follow_uplinks(&mut self) {
-        let mut troubles: Vec<String> = self.parts.probe.conntrack_trouble().map(ToOwned::to_owned).into_iter().collect();
+        let mut troubles: Vec<String> =
+            self.parts.probe.conntrack_trouble().map(ToOwned::to_owned).into_iter().collect();
         match self.parts.probe.follow_uplinks(&self.attachments.uplinks) {
             Ok(unjudged) => troubles.extend(unjudged),
             Err(error) => {

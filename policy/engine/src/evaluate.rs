@@ -19,12 +19,12 @@ use std::{fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::flow::{End, Family, Flow, PointName};
+use self::{decisions::unknown_endpoint, peer::Facts, question::Question};
 pub(crate) use self::{
     decisions::{audited, self_traffic},
     ports::is_tunnel,
 };
-pub use self::flow::{End, Family, Flow, PointName};
-use self::{decisions::unknown_endpoint, peer::Facts, question::Question};
 use crate::{
     decision::{Decision, NearMiss, Verdict},
     model::{Direction, ObjectKey, Pod, Protocol, Snapshot},

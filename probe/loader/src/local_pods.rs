@@ -18,8 +18,7 @@ pub(crate) type LocalPodTable = Table<Hash<AddressKey, u32>>;
 /// has the same.
 pub(crate) fn enter(table: &mut LocalPodTable, endpoint: &BoundEndpoint) -> Result<(), ProbeError> {
     let ifindex = endpoint.ifindex;
-    let wanted: Vec<_> =
-        endpoint.own_addresses.iter().filter(|a| is_routed(a)).map(|a| encode::address(*a)).collect();
+    let wanted: Vec<_> = endpoint.own_addresses.iter().filter(|a| is_routed(a)).map(|a| encode::address(*a)).collect();
     for key in &wanted {
         let known = table.get(key)?;
         if known != Some(ifindex) {

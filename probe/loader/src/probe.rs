@@ -17,10 +17,10 @@ use netverdict_policy::{
 
 use crate::{
     btf::Conntrack,
+    discover::{LinkLayer, Uplink},
     endpoint::BoundEndpoint,
     endpoints::Endpoints,
     error::{ProbeError, PublishError},
-    discover::{LinkLayer, Uplink},
     links::{self, Hook, LinkPin, Links},
     local_pods,
     maps::{Maps, occupancy::MapOccupancy},

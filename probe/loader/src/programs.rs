@@ -17,8 +17,7 @@ use crate::{
 };
 
 /// The programs, in the order in which they are pinned. Benches use the empty one as their baseline.
-pub(crate) const NAMES: [&str; 5] =
-    [name::FROM_POD, name::TO_POD, name::LEAVING, name::LEAVING_BARE, name::EMPTY];
+pub(crate) const NAMES: [&str; 5] = [name::FROM_POD, name::TO_POD, name::LEAVING, name::LEAVING_BARE, name::EMPTY];
 
 /// Suffix of a program's pin until it replaces the old pin. (The kernel refuses dots in the name.)
 const NEXT: &str = "_next";
@@ -30,7 +29,12 @@ pub(crate) fn are_complete(pins: &Pins) -> bool {
 }
 
 /// Creates the maps, loads the programs and pins both. No pin may exist.
-pub(crate) fn load_fresh(object: &[u8], pins: &Pins, options: &ProbeOptions, conntrack: Conntrack) -> Result<(), ProbeError> {
+pub(crate) fn load_fresh(
+    object: &[u8],
+    pins: &Pins,
+    options: &ProbeOptions,
+    conntrack: Conntrack,
+) -> Result<(), ProbeError> {
     pins.create()?;
     let mut ebpf = parse(object, pins, options, conntrack)?;
     for program in NAMES {

@@ -48,12 +48,7 @@ impl Compiler {
         Some(found)
     }
 
-    fn verdict(
-        &self,
-        outcome: Outcome,
-        protocol: Protocol,
-        port: Option<u16>,
-    ) -> Option<(Verdict, AttributionId)> {
+    fn verdict(&self, outcome: Outcome, protocol: Protocol, port: Option<u16>) -> Option<(Verdict, AttributionId)> {
         let outcome = match outcome {
             Outcome::Final { .. } => outcome,
             Outcome::Column(column) => {
