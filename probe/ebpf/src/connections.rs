@@ -50,8 +50,7 @@ impl FlowTuple {
     #[inline(always)]
     pub fn between(source: (&Words, u16), destination: (&Words, u16), protocol: u8, ifindex: u32) -> Self {
         let from_low = is_low(source.0, source.1, destination.0, destination.1);
-        let ((low, low_port), (high, high_port)) =
-            if from_low { (source, destination) } else { (destination, source) };
+        let ((low, low_port), (high, high_port)) = if from_low { (source, destination) } else { (destination, source) };
         let [[p0, p1], [p2, p3]] = [low_port.to_ne_bytes(), high_port.to_ne_bytes()];
         let ports = u32::from_ne_bytes([p0, p1, p2, p3]);
         let last = u32::from_ne_bytes([protocol, 0, 0, 0]);

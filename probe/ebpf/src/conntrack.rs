@@ -11,6 +11,7 @@ use aya_ebpf::{bindings::__sk_buff, helpers::bpf_probe_read_kernel_buf};
 use crate::{
     maps,
     packet::{Fragment, Packet, Words, protocol, v4_words},
+    tuples::Tuples,
 };
 
 // `netverdict_abi::map::constant`. User space replaces the values when it loads the object, so the compiler must not
@@ -26,27 +27,6 @@ const RELATED: u64 = 1;
 /// This and above: the packet is a reply, or quotes one.
 const REPLY: u64 = 3;
 const AF_INET: u16 = 2;
-
-/// `struct nf_conntrack_tuple`. Ports in network order; of ICMP, the identifier and the type and code.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Tuple {
-    source: [u32; 4],
-    source_port: u16,
-    family: u16,
-    destination: [u32; 4],
-    destination_port: u16,
-    protocol: u8,
-    _direction: u8,
-}
-
-/// From the first tuple of `struct nf_conn` to the end of the second.
-#[repr(C)]
-pub struct Tuples {
-    original: Tuple,
-    _list_node: [u32; 4],
-    reply: Tuple,
-}
 
 /// What conntrack knows of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,8 @@
-//! The way of one packet: parse it, check its source address, handle neighbour discovery and later fragments, find its
-//! connection, otherwise look it up in the tables; then record it, and forward or drop it. A packet to a pod is first
-//! judged as its sender's egress where that could not be done when it was sent, see [`crate::source_side`].
+//! The judgement of one packet for one endpoint: looked up in the tables as a new flow, as a flow that the packet answers,
+//! as a later fragment, or anew after a publication. When which of them happens, [`crate::stages`] says.
 //!
-//! Everything but the path of a packet of a known connection is in functions that are not inlined, so that their stack
-//! frames share the 512 bytes that a program has.
+//! These functions are not inlined, so that their stack frames share the 512 bytes that a program has.
 
-use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_SHOT},
-    programs::TcContext,
-};
 use netverdict_abi::{
     Direction, KernelReason, Peer, Unresolved, Verdict,
     map::{
@@ -18,184 +12,17 @@ use netverdict_abi::{
 };
 
 use crate::{
-    answers,
     connections::{Entry, FlowTuple, allowed_in_any_mode},
-    conntrack::{self, Tracking},
+    conntrack,
     decide::{Answer, Question, decide, find_peer},
-    fragments, maps, own_node, own_source,
-    packet::{Fragment, Packet, Refusal, protocol},
+    fragments, own_node,
+    packet::{Packet, protocol},
     packet_context::PacketContext,
-    parse::{self, Link},
-    record,
+    parse,
     ruling::Ruling,
-    source_side,
     subject::Subject,
     subprogram::{ScalarReturn, scalar_return},
 };
-
-/// `TCX_NEXT`: the next program on the hook decides.
-pub const PASS: i32 = -1;
-pub const DROP: i32 = TC_ACT_SHOT as i32;
-
-/// What is left to do for a packet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-enum Stage {
-    /// Nothing: it passes without a record.
-    Pass = 0,
-    /// To conclude the ruling.
-    Ruled,
-    /// It belongs to no known connection.
-    NewFlow,
-    /// Its connection was judged by an older revision.
-    Changed,
-    /// The same, and its sender may be a local pod whose egress was too.
-    ChangedAtBothEnds,
-    /// It is an answer from a Service's address.
-    Answer,
-}
-
-/// The stages follow one another and do not call each other, so that their stack frames share the memory that a program
-/// has.
-#[inline(always)]
-pub fn packet(ctx: &TcContext, direction: Direction) -> i32 {
-    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else { return PASS };
-    // SAFETY: this CPU's own element, which nothing else on this CPU uses meanwhile (see `emit`).
-    let [packet, quoted] = unsafe { &mut *scratch };
-    let skb = ctx.skb.skb;
-    let mut ruling = Ruling::PASS;
-    let stage = match parse::read(packet, skb, Link::Ethernet) {
-        Ok(()) => rule_known(skb, packet, quoted, direction, &mut ruling),
-        Err(Refusal::NotIp) => return PASS,
-        Err(refusal) => {
-            packet.assume_untranslated();
-            let short = refusal == Refusal::ShortFragment;
-            ruling.deny(if short { KernelReason::ShortFragment } else { KernelReason::Malformed });
-            Stage::Ruled
-        }
-    };
-    if stage == Stage::Pass {
-        return PASS;
-    }
-    // A local pod's egress comes before the ingress of the pod that it sends to.
-    if direction == Direction::Ingress && matches!(stage, Stage::NewFlow | Stage::ChangedAtBothEnds) {
-        let established = stage == Stage::ChangedAtBothEnds;
-        let sender = source_side::rule(skb, packet, quoted, established, &mut ruling);
-        if sender != 0 && conclude(skb, packet, &ruling, sender, Direction::Egress) == DROP {
-            return DROP;
-        }
-        ruling = Ruling::PASS;
-    }
-    match stage {
-        Stage::Pass | Stage::Ruled => {}
-        Stage::NewFlow => rule_unknown(skb, packet, direction, &mut ruling).consume(),
-        Stage::Changed | Stage::ChangedAtBothEnds => rule_changed(skb, packet, direction, &mut ruling).consume(),
-        Stage::Answer => answers::rule(skb, packet, &mut ruling).consume(),
-    }
-    // SAFETY: the context is the kernel's.
-    conclude(skb, packet, &ruling, unsafe { (*skb).ifindex }, direction)
-}
-
-/// Rules the packets that no table need be asked about.
-#[inline(never)]
-fn rule_known(
-    skb: *mut __sk_buff,
-    packet: &mut Packet,
-    quoted: &mut Packet,
-    direction: Direction,
-    ruling: &mut Ruling,
-) -> Stage {
-    let Some(context) = PacketContext::new(skb, direction) else { return Stage::Pass };
-    rule(&context, packet, quoted, ruling)
-}
-
-#[inline(never)]
-fn rule_unknown(skb: *mut __sk_buff, packet: &Packet, direction: Direction, ruling: &mut Ruling) -> ScalarReturn {
-    let Some(context) = PacketContext::new(skb, direction) else { return scalar_return() };
-    let tuple = FlowTuple::of(packet, context.ifindex);
-    let entry = tuple.find(&context);
-    rule_new_flow(&context, packet, &tuple, entry.as_ref(), ruling).consume();
-    scalar_return()
-}
-
-#[inline(never)]
-fn rule_changed(skb: *mut __sk_buff, packet: &Packet, direction: Direction, ruling: &mut Ruling) -> ScalarReturn {
-    let Some(context) = PacketContext::new(skb, direction) else { return scalar_return() };
-    if let Some(entry) = FlowTuple::of(packet, context.ifindex).find(&context) {
-        re_evaluate(&context, packet, &entry, ruling).consume();
-        entry.touch(packet, &context);
-    }
-    scalar_return()
-}
-
-/// Records the ruling of an endpoint, and forwards or drops the packet.
-#[inline(never)]
-pub fn conclude(skb: *mut __sk_buff, packet: &Packet, ruling: &Ruling, ifindex: u32, direction: Direction) -> i32 {
-    let Some(context) = PacketContext::of_endpoint(skb, ifindex, direction) else { return PASS };
-    let dropped = ruling.answer.verdict == Verdict::Denied && context.enforces();
-    if ruling.for_fragments
-        || (packet.fragment == Fragment::First && ruling.answer.reason != KernelReason::Malformed)
-    {
-        fragments::remember(packet, &context, &ruling.answer, dropped).consume();
-    }
-    if ruling.record {
-        record::write(&context, packet, ruling, dropped).consume();
-    }
-    if dropped { DROP } else { PASS }
-}
-
-/// Decides what happens to the packet, or what is left to ask. Leaves `ruling` unchanged if the packet passes without a record.
-#[inline(always)]
-fn rule(context: &PacketContext<'_>, packet: &mut Packet, quoted: &mut Packet, ruling: &mut Ruling) -> Stage {
-    // Skip the source check until the endpoint's address list is complete.
-    let own = !context.is_egress() || !context.complete || own_source::is_own(packet, context.ifindex);
-    if packet.is_discovery() && (own || own_source::may_discover(packet)) {
-        return Stage::Pass;
-    }
-    if packet.fragment == Fragment::Later {
-        // Conntrack knows the ports of what it has reassembled.
-        let tracked = !context.is_egress() && conntrack::restore(context.skb, packet) == Tracking::Original;
-        if !tracked {
-            if own {
-                rule_later_fragment(context, packet, ruling).consume();
-            } else {
-                rule_spoofed_source(context, packet, None, None, ruling).consume();
-            }
-            return Stage::Ruled;
-        }
-    }
-    let tuple = FlowTuple::of(packet, context.ifindex);
-    let entry = tuple.find(context);
-    if !own {
-        rule_spoofed_source(context, packet, Some(&tuple), entry.as_ref(), ruling).consume();
-        return Stage::Ruled;
-    }
-    if let Some(entry) = &entry
-        && !starts_new_flow(packet, entry)
-    {
-        if !context.is_egress() && answers::concerns(packet, entry) {
-            return Stage::Answer;
-        }
-        // Without complete tables there is nothing to re-evaluate it by.
-        if entry.get().revision != context.revision && context.complete {
-            let from_sender = !context.is_egress() && entry.original;
-            return if from_sender { Stage::ChangedAtBothEnds } else { Stage::Changed };
-        }
-        entry.touch(packet, context);
-        return if packet.fragment == Fragment::First { Stage::Ruled } else { Stage::Pass };
-    }
-    if packet.is_icmp_error() && is_related(context, packet, quoted) {
-        return if packet.fragment == Fragment::First { Stage::Ruled } else { Stage::Pass };
-    }
-    Stage::NewFlow
-}
-
-/// Whether a packet is judged as a new flow although its connection is known: a TCP connection request, or an echo
-/// request that looks like a reply because both ends use the identifier 0.
-#[inline(always)]
-fn starts_new_flow(packet: &Packet, entry: &Entry) -> bool {
-    packet.is_connection_request() || (!entry.original && packet.is_echo_request())
-}
 
 /// Judges a flow that is not in the connection table, or that starts anew.
 #[inline(never)]
@@ -346,7 +173,7 @@ pub fn rule_later_fragment(context: &PacketContext<'_>, packet: &mut Packet, rul
 
 /// Denies a packet whose source address is not the pod's own. `tuple` is `None` for a fragment without ports.
 #[inline(never)]
-fn rule_spoofed_source(
+pub fn rule_spoofed_source(
     context: &PacketContext<'_>,
     packet: &Packet,
     tuple: Option<&FlowTuple>,

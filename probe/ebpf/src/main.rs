@@ -1,4 +1,4 @@
-//! The BPF programs of the probe, on the host side of a pod's veth and where packets leave the node. This file only declares them; [`judge`] says what
+//! The BPF programs of the probe, on the host side of a pod's veth and where packets leave the node. This file only declares them; [`stages`] says what
 //! happens to a packet, in which order. The programs look up tables and know no policies; every layout is declared in
 //! `netverdict-abi`.
 
@@ -10,6 +10,7 @@
 
 mod answers;
 mod atomic;
+mod conclude;
 mod connections;
 mod conntrack;
 mod decide;
@@ -26,8 +27,10 @@ mod parse;
 mod record;
 mod ruling;
 mod source_side;
+mod stages;
 mod subject;
 mod subprogram;
+mod tuples;
 mod validated_read;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
@@ -38,31 +41,31 @@ use crate::parse::Link;
 /// tcx ingress on the host side of a pod's veth: what the pod sends.
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    judge::packet(&ctx, Direction::Egress)
+    stages::packet(&ctx, Direction::Egress)
 }
 
 /// tcx egress on the host side of a pod's veth: what the pod receives.
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
-    judge::packet(&ctx, Direction::Ingress)
+    stages::packet(&ctx, Direction::Ingress)
 }
 
 /// tcx egress of an interface over which packets leave the node, with an Ethernet header.
 #[classifier]
 pub fn leaving(ctx: TcContext) -> i32 {
-    source_side::leaving(&ctx, Link::Ethernet)
+    stages::leaving(&ctx, Link::Ethernet)
 }
 
 /// The same without a link-layer header.
 #[classifier]
 pub fn leaving_bare(ctx: TcContext) -> i32 {
-    source_side::leaving(&ctx, Link::Bare)
+    stages::leaving(&ctx, Link::Bare)
 }
 
 /// What a program costs that does nothing: the floor that benches compare with.
 #[classifier]
 pub fn empty(_ctx: TcContext) -> i32 {
-    judge::PASS
+    conclude::PASS
 }
 
 #[panic_handler]

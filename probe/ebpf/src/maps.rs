@@ -11,7 +11,7 @@ use netverdict_abi::{
     FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, PeerVersions, PolicyEntry, Settings,
 };
 
-use crate::{conntrack::Tuples, packet::Packet, subject::Subject};
+use crate::{packet::Packet, subject::Subject, tuples::Tuples};
 
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);

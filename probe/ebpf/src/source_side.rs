@@ -4,39 +4,19 @@
 //!
 //! That holds whatever translated the address, and whether or not `from_pod` knew it as a Service's.
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use aya_ebpf::bindings::__sk_buff;
 use netverdict_abi::{AddressKey, Direction, KernelReason, Verdict, map::connection_flag::RESOLVED};
 
 use crate::{
     connections::FlowTuple,
     conntrack::{self, Tracking},
-    judge::{self, PASS},
-    maps,
+    judge, maps,
     packet::{Fragment, Packet, Words, bytes},
     packet_context::PacketContext,
-    parse::{self, Link},
     ruling::Ruling,
     subprogram::{ScalarReturn, scalar_return},
     validated_read,
 };
-
-/// A packet that leaves the node. Nothing is recorded, and nothing dropped, but for the egress of a pod.
-#[inline(always)]
-pub fn leaving(ctx: &TcContext, link: Link) -> i32 {
-    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else { return PASS };
-    // SAFETY: this CPU's own element, which nothing else on this CPU uses meanwhile (see `emit`).
-    let [packet, quoted] = unsafe { &mut *scratch };
-    // What cannot be parsed was refused when a pod sent it; what the node itself sends is not judged.
-    if parse::read(packet, ctx.skb.skb, link).is_err() {
-        return PASS;
-    }
-    let mut ruling = Ruling::PASS;
-    let sender = rule(ctx.skb.skb, packet, quoted, false, &mut ruling);
-    if sender == 0 {
-        return PASS;
-    }
-    judge::conclude(ctx.skb.skb, packet, &ruling, sender, Direction::Egress)
-}
 
 /// Judges the egress of the local pod that sent the packet, unless that was done for this destination. Returns the pod's
 /// interface, for which the ruling is to be concluded; 0 if there is nothing to conclude. Sets the original ends of the
