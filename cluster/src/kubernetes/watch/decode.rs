@@ -38,6 +38,7 @@ pub(super) struct Decoded {
 
 /// A line of a watch.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all events are puts")]
 pub(super) enum Event {
     Put(Decoded),
     /// The object is gone; the version of its deletion.
