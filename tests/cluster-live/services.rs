@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
-use xtask::cluster::{Cni, OUTSIDE_V4, OUTSIDE_V6, Proxy, Shape};
+use xtask::cluster::{Attempt, Cni, OUTSIDE_V4, OUTSIDE_V6, Proxy, Shape};
 
-use crate::world::{Attempt, World};
+use crate::world::World;
 
 /// Default deny for what the client sends, but for the server on the other node: both pods or nobody's.
 const ONLY_FAR: &str = "
@@ -75,7 +75,7 @@ fn check(instance: &str, shape: Shape) {
     }
 
     for (policy, open, closed) in [(ONLY_FAR, &far, &near), (ONLY_NEAR, &near, &far)] {
-        world.apply(policy);
+        world.cluster.apply(policy).expect("applied");
         world.until(Attempt::TimedOut, &client, closed[0].ip(), closed[0].port());
         for to in open.iter().chain(&itself) {
             assert_eq!(world.connect(&client, to.ip(), to.port()), Attempt::Answered, "{to}: {policy}");

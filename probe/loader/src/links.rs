@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn pin_names_read_back_and_others_are_no_links() {
-        let pins = Pins::of(std::path::Path::new("/x"));
+        let pins = Pins::of(Path::new("/x"));
         for hooks in [Hook::BOTH, Hook::OF_UPLINK] {
             for hook in hooks {
                 let pin = LinkPin { ifindex: 17, hook };

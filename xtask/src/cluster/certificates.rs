@@ -68,7 +68,7 @@ impl Authority {
     /// A key and its certificate: of a server, if it has names, else of a client. `ca` is signed by itself.
     fn issue(&self, name: &str, subject: &str, names: Option<&str>) -> Result<()> {
         let mut command = Command::new("openssl");
-        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
         command.args(["-days", DAYS, "-subj", subject]);
         command.arg("-keyout").arg(self.path(&format!("{name}.key")));
         command.arg("-out").arg(self.path(&format!("{name}.crt")));
