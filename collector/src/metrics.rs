@@ -24,7 +24,7 @@ use prometheus_client::{
 use self::watch::WatchMetrics;
 use crate::{
     health::Part,
-    pipeline::{Reports, Tally},
+    pipeline::tally::{Reports, Tally},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

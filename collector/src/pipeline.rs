@@ -6,6 +6,7 @@
 
 mod held;
 mod row;
+pub mod tally;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     held::{Counted, Held},
     row::RowTemplate,
+    tally::Tally,
 };
 use crate::{
     address_history::AddressHistory,
@@ -42,31 +44,6 @@ pub struct Checkpoint {
     /// Absent in checkpoints of before there were foreign reports.
     #[serde(default)]
     pub dedup: Dedup,
-}
-
-/// What cannot be seen in the rows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// By lane; those that could be read, repeats of the ring included.
-    pub events: BTreeMap<&'static str, u64>,
-    /// By [`ring::Unreadable::label`] or [`ForeignRecord::Unreadable`]'s.
-    pub unreadable: BTreeMap<&'static str, u64>,
-    /// Events that were on record already.
-    pub repeated: u64,
-    /// Reports of other systems by what became of them.
-    pub reports: Reports,
-    /// The first refusals since the last call, for the log.
-    pub refusals: Vec<String>,
-}
-
-/// Reports of other systems, counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reports {
-    pub recorded: u64,
-    /// On record already: their sender repeats itself.
-    pub repeated: u64,
-    /// Without any traffic, so without a row.
-    pub empty: u64,
 }
 
 pub struct Pipeline {

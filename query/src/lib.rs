@@ -4,6 +4,7 @@
 //! no cluster and no kernel, and needs no privilege.
 
 pub mod cells;
+pub mod command_line;
 pub mod deadline;
 mod dedup_window;
 pub mod error;
@@ -34,6 +35,6 @@ mod views;
 mod watch;
 pub mod why;
 
+pub use command_line::Options;
 pub use error::QueryError;
 pub use execute::Executor;
-pub use options::Options;

@@ -1,34 +1,9 @@
-//! The query service's options: long flags, `NETVERDICT_` variables, defaults with their reasons. Those of a port are with
-//! the port.
+//! Options of the record and of statements: long flags, `NETVERDICT_` variables, defaults with their reasons.
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser};
-use netverdict_service::{endpoint_url::EndpointUrl, quantity::duration, telemetry::TelemetryOptions};
-
-use crate::ports::PortOptions;
-
-/// Answers which policy decided, over HTTP and the PostgreSQL protocol.
-///
-/// The service reads the Parquet files that collectors wrote and the rows that they have not yet written. It changes
-/// nothing and needs no privilege. Ask it with `netverdict why`, `netverdict sql`, psql or Grafana.
-#[derive(Clone, Debug, Parser)]
-#[command(
-    name = "netverdict-query",
-    version,
-    args_override_self = true,
-    after_help = "Try:\n  psql \"host=127.0.0.1 port=9432 user=netverdict dbname=netverdict\"   (password: the content of --secret-file)\n  netverdict=> select time, source, destination, policies from denials order by time desc limit 10;"
-)]
-pub struct Options {
-    #[command(flatten)]
-    pub data: DataOptions,
-    #[command(flatten)]
-    pub ports: PortOptions,
-    #[command(flatten)]
-    pub limits: LimitOptions,
-    #[command(flatten)]
-    pub telemetry: TelemetryOptions,
-}
+use clap::Args;
+use netverdict_service::{endpoint_url::EndpointUrl, quantity::duration};
 
 /// Where the record is.
 #[derive(Clone, Debug, Args)]
@@ -86,23 +61,4 @@ pub struct LimitOptions {
     /// 10.
     #[arg(long, env = "NETVERDICT_KEPT_STATES_MEMORY", default_value_t = 256, value_name = "MIB")]
     pub kept_states_memory: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_help_is_well_formed() {
-        Options::command().debug_assert();
-    }
-
-    #[test]
-    fn credentials_of_collectors_are_not_in_the_log_of_the_options() {
-        let arguments = ["netverdict-query", "--collector", "https://user:password@node-1:9471"];
-        let options = Options::try_parse_from(arguments).expect("options");
-        let logged = format!("{options:?}");
-        assert!(logged.contains("https://***@node-1:9471") && !logged.contains("password@"), "{logged}");
-    }
 }

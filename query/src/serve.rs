@@ -13,9 +13,10 @@ use serde_json::Value;
 
 use crate::{
     Executor,
+    command_line::Options,
     history::History,
     metrics::Metrics,
-    options::{DataOptions, LimitOptions, Options},
+    options::{DataOptions, LimitOptions},
     port::{GRACE, OpenPort, Parts},
     ports,
     tables::Store,

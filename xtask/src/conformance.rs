@@ -20,7 +20,7 @@ use crate::{
     ebpf, machine, services, setup,
 };
 
-/// Beside a cluster that runs already.
+/// A cluster that runs already is another instance.
 const INSTANCE: &str = "conformance";
 const REPORTS: &str = "docs/conformance";
 

@@ -82,7 +82,12 @@ impl State {
             }
         }
         self.parts.metrics.endpoints.set(signed(self.attachments.attached.len() as u64));
-        let troubles: Vec<String> = self.attachments.failed.values().cloned().collect();
+        let mut troubles: Vec<String> = self.attachments.failed.values().cloned().collect();
+        if let Err(error) = self.parts.probe.save() {
+            self.parts.metrics.failed(Part::Attach);
+            troubles.push(chain(&error));
+            self.attachments.attach_at = Some(Instant::now() + RETRY);
+        }
         self.parts.metrics.troubles(Part::Attach, troubles.len());
         if self.parts.health.set(Part::Attach, troubles.clone()) && !troubles.is_empty() {
             tracing::error!(attach.troubles = ?troubles, "endpoints not attached");
@@ -120,7 +125,7 @@ impl State {
             let (interface, pod, uid) = (ifindex, bound.pod.clone(), bound.pod_uid.clone());
             self.send(Input::Bound { interface, pod, uid });
         }
-        match self.parts.probe.attach(&bound) {
+        match self.parts.probe.bind(&bound) {
             Ok(()) => {
                 if is_new {
                     tracing::info!(endpoint.interface = ifindex, endpoint.pod = %bound.pod, "endpoint bound");

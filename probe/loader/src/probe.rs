@@ -224,6 +224,15 @@ impl Probe {
     /// The interface does not exist, or a map is full. The programs are attached whatever else fails. If only the state file
     /// cannot be written, the binding is in force; the next call tries to write it again.
     pub fn attach(&mut self, endpoint: &BoundEndpoint) -> Result<(), ProbeError> {
+        self.bind(endpoint)?;
+        self.save()
+    }
+
+    /// As [`Self::attach`], but leaves the state file to [`Self::save`]: for many at once.
+    ///
+    /// # Errors
+    /// As those of [`Self::attach`].
+    pub fn bind(&mut self, endpoint: &BoundEndpoint) -> Result<(), ProbeError> {
         let ifindex = endpoint.ifindex;
         self.guard(ifindex, endpoint.netns_cookie)?;
         if self.endpoints.get(ifindex).is_some_and(|bound| bound.pod_uid != endpoint.pod_uid) {
@@ -238,8 +247,7 @@ impl Probe {
             self.publisher.note_write();
         }
         local_pods::enter(&mut maps.local_pods, endpoint)?;
-        self.detach_predecessors(ifindex)?;
-        self.save()
+        self.detach_predecessors(ifindex)
     }
 
     /// Detaches an interface and removes its records. Does nothing if the interface is not attached.
@@ -377,8 +385,11 @@ impl Probe {
     }
 
     /// Appends the bindings that the state file does not have yet. They are in force before: a disk that is full must not
-    /// decide who is judged.
-    fn save(&mut self) -> Result<(), ProbeError> {
+    /// decide who is judged. Each call syncs the file once.
+    ///
+    /// # Errors
+    /// The file cannot be written. The next call tries again.
+    pub fn save(&mut self) -> Result<(), ProbeError> {
         let line = |&ifindex: &u32| match self.endpoints.get(ifindex) {
             Some(endpoint) => Line::Bound(endpoint.clone()),
             None => Line::Unbound { ifindex },

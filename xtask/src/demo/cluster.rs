@@ -13,7 +13,7 @@ use crate::{
     setup,
 };
 
-/// Beside a cluster that runs already.
+/// A cluster that runs already is another instance.
 const INSTANCE: &str = "demo";
 const PORT: u16 = 8080;
 /// The workloads; AGNHOST stands for the image.
