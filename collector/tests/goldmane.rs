@@ -273,7 +273,11 @@ async fn what_is_not_taken_is_not_acknowledged() {
     let plain = collector.client.post(&collector.url).header("content-type", "text/plain").body(line.clone());
     assert_eq!(status(plain.bearer_auth(secret.trim())).await, 415);
     let too_long = "x".repeat(listener::MAX_BODY_BYTES + 1);
-    assert_eq!(status(with_token(too_long)).await, 413);
+    // It may be refused and the connection closed before all of it was sent.
+    match with_token(too_long).send().await {
+        Ok(answer) => assert_eq!(answer.status().as_u16(), 413),
+        Err(error) => assert!(error.is_request(), "{error:?}"),
+    }
     assert_eq!(status(collector.client.get(&collector.url)).await, 405);
     assert_eq!(status(collector.client.post(collector.url.replace("goldmane", "other"))).await, 404);
     assert_eq!(status(with_token(line.clone())).await, 200);

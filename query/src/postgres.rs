@@ -36,9 +36,6 @@ use self::{
 };
 use crate::port::{self, OpenPort, Parts};
 
-/// In logs, metrics and the ready file.
-const NAME: &str = "postgres";
-
 /// How long a client may take to log in. As PostgreSQL's `authentication_timeout`.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -88,7 +85,7 @@ pub(crate) async fn open(options: &PostgresOptions, parts: &Parts) -> anyhow::Re
     let listener = bind(*postgres, "--postgres").await?;
     let address = listener.local_addr()?;
     let serve = serve(listener, parts.clone(), tls, *max_connections);
-    Ok(OpenPort { name: NAME, address, serve: Box::pin(serve) })
+    Ok(OpenPort { name: connection::NAME, address, serve: Box::pin(serve) })
 }
 
 /// Serves until the end is requested; then open connections are closed.

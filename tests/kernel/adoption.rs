@@ -197,7 +197,7 @@ fn detaching_everything_leaves_nothing() {
     node.stop();
     assert!(!arrives(&web, &pg, 4, 7001), "enforcement outlives the process");
     let removed = detach_all(&root).unwrap();
-    assert_eq!((removed.links, removed.programs), (4, 3));
+    assert_eq!((removed.links, removed.programs), (4, 5));
     assert!(arrives(&web, &pg, 4, 7002));
     assert!(!root.exists());
     assert!(matches!(status(&root, &node.options.state_dir), Err(ProbeError::NothingPinned { .. })));

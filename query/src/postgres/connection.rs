@@ -30,6 +30,8 @@ use super::{
 };
 use crate::{QueryError, metrics::Metrics};
 
+/// Of the port, in logs, metrics and the ready file.
+pub(super) const NAME: &str = "postgres";
 /// Longest message of a client that has logged in, in bytes: room for a statement (`guard::MAX_STATEMENT`) that is too
 /// long and gets an answer that says so, and for the values of its parameters.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -64,7 +66,7 @@ impl Connection {
                 self.session(&mut socket, session).await
             }
             Ok(Err(error)) => {
-                self.metrics.refused_login(super::NAME);
+                self.metrics.refused_login(NAME);
                 Err(error)
             }
             Err(_) => Err(fatal("57014", format!("no login within {:?}", self.login_timeout))),

@@ -15,9 +15,11 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::{
-    World, finish, has_sctp,
+    choice::Choice,
+    probe::Probe,
     record::Denials,
     report::{Outcome, Report, Suite},
+    world::{World, has_sctp},
 };
 use crate::{cluster, cluster::Product, setup};
 
@@ -42,7 +44,7 @@ pub struct Options {
     #[arg(long, default_value = "1000", value_name = "MILLISECONDS")]
     settle: u64,
     #[command(flatten)]
-    choice: super::Choice,
+    choice: Choice,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -82,41 +84,6 @@ struct Step {
     probes: Vec<Probe>,
 }
 
-/// Pods and policies are `namespace/name`.
-#[derive(Debug, Deserialize)]
-pub(super) struct Probe {
-    pub(super) from: String,
-    pub(super) to: String,
-    host: String,
-    pub(super) port: u16,
-    pub(super) protocol: String,
-    expected: String,
-    observed: String,
-    /// The policies that deny it, by direction.
-    #[serde(default)]
-    egress: Vec<String>,
-    #[serde(default)]
-    ingress: Vec<String>,
-}
-
-impl Probe {
-    /// Where it is denied first, and by which policies; `None` if it is allowed.
-    pub(super) fn denial(&self) -> Option<(&'static str, &[String])> {
-        match (self.egress.as_slice(), self.ingress.as_slice()) {
-            ([], []) => None,
-            ([], ingress) => Some(("ingress", ingress)),
-            (egress, _) => Some(("egress", egress)),
-        }
-    }
-}
-
-impl fmt::Display for Probe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, to, host, port, protocol, .. } = self;
-        write!(f, "{from} to {to} ({host}) port {port}/{protocol}")
-    }
-}
-
 pub(super) fn run(options: &Options) -> Result<()> {
     let agnhost = setup::cluster_programs()?.kubernetes.join("agnhost");
     let programs = setup::cyclonus()?;
@@ -129,7 +96,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         println!("[{}/{}, {} s] {outcome}: {name}", case.number, case.of, started.elapsed().as_secs());
         report.add(name, outcome);
     }
-    finish(&report, &format!("cyclonus-{}", options.destination), &options.choice)
+    report.publish(&format!("cyclonus-{}", options.destination), &options.choice)
 }
 
 fn judge(case: &Case, product: &Product) -> Result<Outcome> {

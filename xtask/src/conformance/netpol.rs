@@ -14,8 +14,9 @@ use clap::Args;
 
 use self::cases::{Case, Runner};
 use super::{
-    World, finish,
+    choice::Choice,
     report::{Outcome, Report, Suite},
+    world::World,
 };
 use crate::setup;
 
@@ -34,7 +35,7 @@ pub struct Options {
     #[arg(long, value_name = "MINUTES")]
     within: Option<u64>,
     #[command(flatten)]
-    choice: super::Choice,
+    choice: Choice,
 }
 
 pub(super) fn run(options: &Options) -> Result<()> {
@@ -42,7 +43,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let world = World::start(options.choice.shape, &[])?;
     let runner = Runner::new(tests, world.cluster.plan())?;
     let report = run_cases(&runner, options)?;
-    finish(&report, "netpol", &options.choice)
+    report.publish("netpol", &options.choice)
 }
 
 fn run_cases(runner: &Runner, options: &Options) -> Result<Report> {

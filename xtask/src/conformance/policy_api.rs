@@ -11,13 +11,12 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    Choice, REPORTS, World, finish, has_sctp,
-    report::{Outcome, Report, Suite},
-    version,
+    choice::Choice,
+    report::{self, Outcome, Report, Suite, version},
+    world::{World, has_sctp},
 };
 use crate::{
     cluster::{Agnhost, Shape},
-    command::root,
     setup,
 };
 
@@ -49,10 +48,9 @@ pub(super) fn run(choice: &Choice) -> Result<()> {
     let mut report = Report::new(SUITE);
     run_tests(&world, &suite.tests, &published, &choice, &mut report)?;
     if choice.focus.is_none() && published.is_file() {
-        fs::create_dir_all(root().join(REPORTS))?;
-        fs::copy(&published, root().join(REPORTS).join("network-policy-api.yaml"))?;
+        fs::copy(&published, report::folder()?.join("network-policy-api.yaml"))?;
     }
-    finish(&report, "network-policy-api", &choice)
+    report.publish("network-policy-api", &choice)
 }
 
 fn run_tests(world: &World, tests: &Path, published: &Path, choice: &Choice, report: &mut Report) -> Result<()> {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::cyclonus::Probe;
+use super::probe::Probe;
 use crate::cluster::Product;
 
 /// When what a ring holds is in an answer at the latest, on a busy machine.

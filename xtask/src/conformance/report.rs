@@ -2,10 +2,15 @@
 
 use std::{
     fmt::{self, Write as _},
+    fs,
+    path::PathBuf,
     process::Command,
     time::Duration,
 };
 
+use anyhow::{Context, Result, bail};
+
+use super::choice::Choice;
 use crate::{
     cluster::Shape,
     command::{output, root},
@@ -51,11 +56,32 @@ impl Report {
         self.outcomes.push((case, outcome));
     }
 
-    pub(super) fn failed(&self) -> usize {
+    /// Prints the report, or writes it if it is of all cases.
+    ///
+    /// # Errors
+    /// A case failed, or the file cannot be written.
+    pub(super) fn publish(&self, name: &str, choice: &Choice) -> Result<()> {
+        println!("\n{}", self.summary());
+        let text = self.markdown(choice.shape);
+        match choice.focus {
+            Some(_) => println!("\n{text}"),
+            None => {
+                let path = folder()?.join(format!("{name}.md"));
+                fs::write(&path, &text).with_context(|| format!("could not write {}", path.display()))?;
+                println!("written: {}", path.display());
+            }
+        }
+        match self.failed() {
+            0 => Ok(()),
+            failed => bail!("{failed} cases failed"),
+        }
+    }
+
+    fn failed(&self) -> usize {
         self.count(|outcome| matches!(outcome, Outcome::Failed(..)))
     }
 
-    pub(super) fn summary(&self) -> String {
+    fn summary(&self) -> String {
         format!(
             "{} cases: {} passed, {} failed, {} not run",
             self.outcomes.len(),
@@ -66,12 +92,12 @@ impl Report {
     }
 
     /// Cases in the order of their names.
-    pub(super) fn markdown(&self, shape: Shape) -> String {
+    fn markdown(&self, shape: Shape) -> String {
         let Suite { title, about, versions } = self.suite;
         let mut text = format!("# {title}\n\n{about}\n\n**{}.**\n\n| what | version |\n|---|---|\n", self.summary());
         let own = [
             ("cluster", format!("`{shape}`")),
-            ("product", super::version()),
+            ("product", version()),
             ("kernel", said("uname", &["-r"])),
             ("date", said("date", &["--utc", "+%Y-%m-%d"])),
         ];
@@ -95,7 +121,19 @@ fn add_row(text: &mut String, one: &str, two: &str) {
     writeln!(text, "| {one} | {two} |").expect("written to memory");
 }
 
-pub(super) fn said(program: &str, arguments: &[&str]) -> String {
+/// Where reports are.
+pub(super) fn folder() -> Result<PathBuf> {
+    let folder = root().join("docs/conformance");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// Which build of the product this is.
+pub(super) fn version() -> String {
+    said("git", &["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+}
+
+fn said(program: &str, arguments: &[&str]) -> String {
     let text = output(Command::new(program).args(arguments).current_dir(root()));
     text.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }

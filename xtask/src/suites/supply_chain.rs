@@ -1,7 +1,7 @@
 //! Checks both lock files against `deny.toml`: licences, sources, banned and duplicated crates, advisories.
 //!
 //! Advisories come from a git repository. If it cannot be fetched and there is no copy, they are not checked, and the
-//! summary says so. The other checks need no network.
+//! summary says so. The other checks need every crate of the lock files, those of other platforms too: they are fetched.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::command::{output, root, run};
+use crate::command::{cargo, output, quietly, root, run};
 
 /// The key of cargo-deny's path among what was prepared.
 pub(super) const PROGRAM: &str = "cargo-deny";
@@ -28,6 +28,8 @@ pub(super) fn check(program: &Path) -> Result<Option<String>> {
     let mut failed = Vec::new();
     let database = fetch_advisories(program);
     for (manifest, is_strict) in MANIFESTS {
+        // Builds fetch what this platform needs. Without a network they may all be here already.
+        let _ = quietly(cargo().args(["fetch", "--locked", "--manifest-path", manifest]));
         let mut command = deny(program, manifest);
         command.arg("check");
         for lint in UNUSED {

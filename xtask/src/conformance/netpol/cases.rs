@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     cluster::Plan,
-    conformance::{has_sctp, report::Outcome},
+    conformance::{report::Outcome, world::has_sctp},
 };
 
 /// How the names of all cases start.
