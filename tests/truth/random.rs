@@ -59,6 +59,10 @@ fn judge_random(subnet: u8, mode: Mode, seed: u64) {
         for _ in 0..PACKETS {
             source_port = source_port.checked_add(1).unwrap_or(1_024);
             let probe = Probing::new(&mut chance, &pods, &strangers, source_port);
+            // On its way a packet of a pod here has been judged as that pod's egress.
+            if probe.is_denied_to_its_sender(&mut node) {
+                continue;
+            }
             let decision = probe.expected(&snapshot);
             let (dropped, events) = probe.send(&mut node);
             if let Some(fault) = probe.fault(&node, &decision, (mode, revision), dropped, &events) {
@@ -133,12 +137,33 @@ impl<'a> Probing<'a> {
         decision.expect("the pod takes part")
     }
 
+    /// Sends the packet from the pod that is its source, if one is. Whether it was dropped there.
+    fn is_denied_to_its_sender(&self, node: &mut Node) -> bool {
+        let is_at_peer = |pod: &&PodNetwork| [pod.address(4), pod.address(6)].contains(&self.peer);
+        match node.topology.pods().iter().find(is_at_peer) {
+            Some(sender) if self.direction == Direction::Ingress => {
+                let ifindex = node.ifindex(sender);
+                self.run(node, name::FROM_POD, ifindex).0
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the packet was dropped, and its events.
     fn send(&self, node: &mut Node) -> (bool, Vec<VerdictEvent>) {
+        let program = match self.direction {
+            Direction::Egress => name::FROM_POD,
+            Direction::Ingress => name::TO_POD,
+        };
+        let ifindex = node.ifindex(self.pod);
+        self.run(node, program, ifindex)
+    }
+
+    fn run(&self, node: &mut Node, program: &str, ifindex: u32) -> (bool, Vec<VerdictEvent>) {
         let own = self.pod.address(if self.peer.is_ipv4() { 4 } else { 6 });
-        let (program, source, destination) = match self.direction {
-            Direction::Egress => (name::FROM_POD, own, self.peer),
-            Direction::Ingress => (name::TO_POD, self.peer, own),
+        let (source, destination) = match self.direction {
+            Direction::Egress => (own, self.peer),
+            Direction::Ingress => (self.peer, own),
         };
         let port = self.port.unwrap_or(PORTS[0]);
         let mut packet = match self.protocol {
@@ -150,7 +175,7 @@ impl<'a> Probing<'a> {
         if self.is_fragment() {
             packet = fragment(&packet, 200, self.source_port);
         }
-        let run = test_run(&node.options.pin_root, program, &packet, node.ifindex(self.pod), 1).unwrap();
+        let run = test_run(&node.options.pin_root, program, &packet, ifindex, 1).unwrap();
         (run.return_value == DROP, node.events())
     }
 

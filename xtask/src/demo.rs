@@ -4,6 +4,7 @@
 pub mod cluster;
 mod expected;
 mod shop;
+mod steps;
 mod traffic;
 
 use std::{
@@ -24,6 +25,7 @@ use serde_json::Value;
 use self::{
     expected::{Expectation, compare, policy_names},
     shop::{NODE, PODS, port_of},
+    steps::{VISIBLE_WITHIN, say},
     traffic::WAYS,
 };
 use crate::{
@@ -34,8 +36,6 @@ use crate::{
     topology::{PodNetwork, Topology},
 };
 
-/// A record is visible within two seconds; a loaded machine gets more time before the demo fails.
-const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
 /// Source ports of the datagrams sent while the collector is killed: each identifies one.
 const NUMBERED: std::ops::Range<u16> = 20_000..20_300;
 /// Their destination port. Nothing listens there, and policy denies it.
@@ -388,8 +388,4 @@ fn print_connections(folder: &RunFolder, query: &Serving) -> Result<()> {
          password as above"
     );
     Ok(())
-}
-
-fn say(step: &str) {
-    println!("\n=== {step}");
 }

@@ -32,7 +32,7 @@ pub fn concerns(packet: &Packet, entry: &Entry) -> bool {
 /// Rules an answer. The connection of the packet as it is on the wire is known.
 #[inline(never)]
 pub fn rule(skb: *mut __sk_buff, packet: &mut Packet, ruling: &mut Ruling) -> ScalarReturn {
-    let Some(mut context) = PacketContext::new(skb, Direction::Ingress) else { return scalar_return() };
+    let Some(mut context) = PacketContext::new(skb, packet, Direction::Ingress) else { return scalar_return() };
     let Some(entry) = FlowTuple::of(packet, context.ifindex).find(&context) else { return scalar_return() };
     entry.touch(packet, &context);
     if conntrack::restore(skb, packet) != Tracking::Reply {

@@ -18,7 +18,7 @@ pub const DROP: i32 = TC_ACT_SHOT as i32;
 /// Records the ruling of an endpoint, and forwards or drops the packet.
 #[inline(never)]
 pub fn conclude(skb: *mut __sk_buff, packet: &Packet, ruling: &Ruling, ifindex: u32, direction: Direction) -> i32 {
-    let Some(context) = PacketContext::of_endpoint(skb, ifindex, direction) else { return PASS };
+    let Some(context) = PacketContext::of_endpoint(skb, packet, ifindex, direction) else { return PASS };
     let dropped = ruling.answer.verdict == Verdict::Denied && context.enforces();
     if ruling.for_fragments || (packet.fragment == Fragment::First && ruling.answer.reason != KernelReason::Malformed) {
         fragments::remember(packet, &context, &ruling.answer, dropped).consume();

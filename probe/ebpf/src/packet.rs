@@ -48,6 +48,8 @@ pub struct Packet {
     pub destination_port: u16,
     pub original_source_port: u16,
     pub original_destination_port: u16,
+    /// `current_revision` when the packet came: it is judged and recorded as of this one, in whatever stages.
+    pub revision: u64,
     /// Identification field of a fragment.
     pub identification: u32,
     /// Where the transport header begins, from the first byte of the frame.

@@ -1,15 +1,15 @@
-//! What stays the same while one packet is judged. The revision cell is read here, once per packet, and every table is
+//! What stays the same in one stage of judging a packet. The revision cell is read once per packet, and every table is
 //! read as of that revision.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_boot_ns};
 use netverdict_abi::{Direction, Endpoint, Mode, Settings};
 
-use crate::{maps, subject::Subject, subprogram::copy, validated_read};
+use crate::{maps, packet::Packet, subject::Subject, subprogram::copy, validated_read};
 
 pub struct PacketContext<'a> {
     pub skb: *mut __sk_buff,
     pub settings: &'a Settings,
-    /// `current_revision`.
+    /// Of the packet.
     pub revision: u64,
     /// Nanoseconds since boot, suspended time included.
     pub now: u64,
@@ -28,19 +28,16 @@ pub struct PacketContext<'a> {
 impl PacketContext<'_> {
     /// Never `None`: the maps are arrays with one element. The verifier cannot know that.
     #[inline(always)]
-    pub fn new(skb: *mut __sk_buff, direction: Direction) -> Option<Self> {
+    pub fn new(skb: *mut __sk_buff, packet: &Packet, direction: Direction) -> Option<Self> {
         // SAFETY: the context is the kernel's.
         let ifindex = unsafe { (*skb).ifindex };
-        Self::of_endpoint(skb, ifindex, direction)
+        Self::of_endpoint(skb, packet, ifindex, direction)
     }
 
     /// For a packet at another interface than the endpoint's own.
     #[inline(always)]
-    pub fn of_endpoint(skb: *mut __sk_buff, ifindex: u32, direction: Direction) -> Option<Self> {
+    pub fn of_endpoint(skb: *mut __sk_buff, packet: &Packet, ifindex: u32, direction: Direction) -> Option<Self> {
         let settings = maps::SETTINGS.get(0)?;
-        let revision = maps::CURRENT_REVISION.get_ptr(0)?;
-        // SAFETY: an element of an array map is never freed. Volatile, or the compiler might read it a second time later.
-        let revision = unsafe { revision.read_volatile() };
         let endpoint = look_up(ifindex);
         // A positive result is validated again before anything is judged by it (`subject`); only a negative one must be
         // validated here. SAFETY: memory of the map.
@@ -50,7 +47,7 @@ impl PacketContext<'_> {
         Some(Self {
             skb,
             settings,
-            revision,
+            revision: packet.revision,
             now,
             complete,
             endpoint,
@@ -97,6 +94,14 @@ impl PacketContext<'_> {
     pub fn is_egress(&self) -> bool {
         self.direction == Direction::Egress
     }
+}
+
+/// The revision in force.
+#[inline(always)]
+pub fn current_revision() -> Option<u64> {
+    let revision = maps::CURRENT_REVISION.get_ptr(0)?;
+    // SAFETY: an element of an array map is never freed. Volatile, or the compiler might read it a second time later.
+    Some(unsafe { revision.read_volatile() })
 }
 
 #[inline(always)]

@@ -39,7 +39,7 @@ pub fn rule(
     if ifindex == 0 || is_of_another_pod(skb, ifindex) {
         return 0;
     }
-    let Some(mut context) = PacketContext::of_endpoint(skb, ifindex, Direction::Egress) else { return 0 };
+    let Some(mut context) = PacketContext::of_endpoint(skb, packet, ifindex, Direction::Egress) else { return 0 };
     context.translated = true;
     rule_sender(&context, packet, quoted, tracking, established, ruling);
     if ruling.record || ruling.for_fragments || ruling.answer.verdict == Verdict::Denied { ifindex } else { 0 }

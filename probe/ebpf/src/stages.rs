@@ -12,7 +12,7 @@ use crate::{
     conntrack::{self, Tracking},
     judge, maps, own_source,
     packet::{Fragment, Packet, Refusal},
-    packet_context::PacketContext,
+    packet_context::{PacketContext, current_revision},
     parse::{self, Link},
     ruling::Ruling,
     source_side,
@@ -46,7 +46,10 @@ pub fn packet(ctx: &TcContext, direction: Direction) -> i32 {
     let [packet, quoted] = unsafe { &mut *scratch };
     let skb = ctx.skb.skb;
     let mut ruling = Ruling::PASS;
-    let stage = match parse::read(packet, skb, Link::Ethernet) {
+    let parsed = parse::read(packet, skb, Link::Ethernet);
+    let Some(revision) = current_revision() else { return PASS };
+    packet.revision = revision;
+    let stage = match parsed {
         Ok(()) => rule_known(skb, packet, quoted, direction, &mut ruling),
         Err(Refusal::NotIp) => return PASS,
         Err(refusal) => {
@@ -88,6 +91,8 @@ pub fn leaving(ctx: &TcContext, link: Link) -> i32 {
     if parse::read(packet, ctx.skb.skb, link).is_err() {
         return PASS;
     }
+    let Some(revision) = current_revision() else { return PASS };
+    packet.revision = revision;
     let mut ruling = Ruling::PASS;
     let sender = source_side::rule(ctx.skb.skb, packet, quoted, false, &mut ruling);
     if sender == 0 {
@@ -105,13 +110,13 @@ fn rule_known(
     direction: Direction,
     ruling: &mut Ruling,
 ) -> Stage {
-    let Some(context) = PacketContext::new(skb, direction) else { return Stage::Pass };
+    let Some(context) = PacketContext::new(skb, packet, direction) else { return Stage::Pass };
     rule(&context, packet, quoted, ruling)
 }
 
 #[inline(never)]
 fn rule_unknown(skb: *mut __sk_buff, packet: &Packet, direction: Direction, ruling: &mut Ruling) -> ScalarReturn {
-    let Some(context) = PacketContext::new(skb, direction) else { return scalar_return() };
+    let Some(context) = PacketContext::new(skb, packet, direction) else { return scalar_return() };
     let tuple = FlowTuple::of(packet, context.ifindex);
     let entry = tuple.find(&context);
     judge::rule_new_flow(&context, packet, &tuple, entry.as_ref(), ruling).consume();
@@ -120,7 +125,7 @@ fn rule_unknown(skb: *mut __sk_buff, packet: &Packet, direction: Direction, ruli
 
 #[inline(never)]
 fn rule_changed(skb: *mut __sk_buff, packet: &Packet, direction: Direction, ruling: &mut Ruling) -> ScalarReturn {
-    let Some(context) = PacketContext::new(skb, direction) else { return scalar_return() };
+    let Some(context) = PacketContext::new(skb, packet, direction) else { return scalar_return() };
     if let Some(entry) = FlowTuple::of(packet, context.ifindex).find(&context) {
         judge::re_evaluate(&context, packet, &entry, ruling).consume();
         entry.touch(packet, &context);

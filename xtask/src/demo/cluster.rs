@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
 
-use super::{VISIBLE_WITHIN, say};
+use super::steps::{VISIBLE_WITHIN, say};
 use crate::{
     cluster::{Attempt, Cluster, Product, Shape, agnhost},
     ebpf, machine,
