@@ -5,13 +5,13 @@
 //! installed already is used; Debian's is tried first, since its compiler and linker have the same LLVM.
 
 mod container_runtime;
+mod debian;
 mod deny;
 mod kubernetes;
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
@@ -129,7 +129,7 @@ pub fn bpf_toolchain() -> Result<BpfToolchain> {
 /// Debian's compiler and LLVM packages have the same LLVM version, so a linker for them can always be built.
 fn debian_toolchain() -> Result<BpfToolchain> {
     if !debian_compiler() {
-        install_debian_packages(&DEBIAN_PACKAGES)?;
+        debian::install(&DEBIAN_PACKAGES)?;
     }
     let linker = match find_linker(Origin::Debian) {
         Some(linker) => linker,
@@ -187,7 +187,7 @@ fn program(name: &str, package: &str) -> Result<PathBuf> {
     if let Some(found) = which(name) {
         return Ok(found);
     }
-    install_debian_packages(&[package])?;
+    debian::install(&[package])?;
     which(name).with_context(|| format!("`{name}` is still missing: install {package} with your package manager"))
 }
 
@@ -273,28 +273,6 @@ fn install_linker(origin: Origin, environment: &[(&str, &str)]) -> Result<PathBu
     std::fs::remove_dir_all(folder.join("build")).ok();
     built.context("bpf-linker could not be built")?;
     find_linker(origin).context("bpf-linker was built but does not start")
-}
-
-fn install_debian_packages(packages: &[&str]) -> Result<()> {
-    if which("apt-get").is_none() {
-        bail!("this machine has no apt-get: install {} with your package manager", packages.join(", "));
-    }
-    if !nix::unistd::geteuid().is_root() {
-        bail!("needs root to install packages: run `sudo apt-get install {}`", packages.join(" "));
-    }
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let _running = Running::start(format!("installing Debian packages: {}", packages.join(" ")));
-    let install = || {
-        let mut apt = Command::new("apt-get");
-        apt.args(["install", "--yes", "--no-install-recommends"]).args(packages);
-        quietly(apt.env("DEBIAN_FRONTEND", "noninteractive"))
-    };
-    // The package lists may be missing or old; they are fetched only when they have to be.
-    install().or_else(|_| {
-        quietly(Command::new("apt-get").arg("update"))?;
-        install()
-    })
 }
 
 fn describe(toolchain: &BpfToolchain) -> String {

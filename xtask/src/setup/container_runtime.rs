@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{install_debian_packages, which};
+use super::debian;
+use crate::command::which;
 
 /// Programs on PATH, and the packages that have them.
 const PROGRAMS: [(&str, &str); 8] = [
@@ -44,7 +45,7 @@ pub(super) fn install() -> Result<ContainerRuntime> {
         packages.push("busybox-static");
     }
     packages.dedup();
-    install_debian_packages(&packages)?;
+    debian::install(&packages)?;
     match found() {
         Some(found) => Ok(found),
         None => bail!("something of {} is still missing", packages.join(", ")),
@@ -65,7 +66,7 @@ fn cni_plugins() -> Option<PathBuf> {
 pub fn static_bash() -> Result<PathBuf> {
     let program = PathBuf::from("/bin/bash-static");
     if !program.is_file() {
-        install_debian_packages(&["bash-static"])?;
+        debian::install(&["bash-static"])?;
     }
     Ok(program)
 }
