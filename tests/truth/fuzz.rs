@@ -66,7 +66,7 @@ fn fuzz(subnet: u8, mode: Mode, seed: u64) {
         }
     }
     // A packet of another pod is judged as that pod's egress too.
-    let ends = [&own, &friend, &stranger].map(|pod| node.ifindex(pod));
+    let ends: Vec<u32> = node.topology.pods().iter().map(|pod| node.ifindex(pod)).collect();
     let mut forge = Forge::new(seed, &pairs, LONGEST);
     let root = node.options.pin_root.clone();
     let run = |program: &str, packet: &[u8]| -> bool {

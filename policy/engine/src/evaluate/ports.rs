@@ -84,10 +84,11 @@ const TUNNEL_PORTS: [u16; 3] = [4789, 8472, 6081];
 /// IPv4 and IPv6 in IP, GRE, ESP.
 const TUNNEL_PROTOCOLS: [u8; 4] = [4, 41, 47, 50];
 
-/// Whether a node may take this for a packet in a packet. A datagram without a known port may be one.
+/// Whether a node may take this for a packet in a packet. A later fragment whose first one was not seen is not: it is never
+/// put together.
 pub(crate) fn is_tunnel(protocol: Protocol, port: Option<u16>) -> bool {
     match protocol {
-        Protocol::UDP => port.is_none_or(|port| TUNNEL_PORTS.contains(&port)),
+        Protocol::UDP => port.is_some_and(|port| TUNNEL_PORTS.contains(&port)),
         Protocol(number) => TUNNEL_PROTOCOLS.contains(&number),
     }
 }
