@@ -37,14 +37,11 @@ pub fn rule_new_flow(
     let subject = context.subject();
     let mut answer = Answer::not_ready(context.enforces());
     judge(subject, packet, peer, context.direction, Some(packet.destination_port), &mut answer);
-    if peer.flags & peer_flag::OWN_NODE != 0
-        && answer.verdict != Verdict::Denied
-        && own_node::may_be_anybodys(context, packet)
-    {
+    if peer.flags & peer_flag::OWN_NODE != 0 && own_node::may_be_anybodys(context, packet) {
         let anybody = own_node::without_owner(context, packet);
         let mut stricter = answer;
         judge(subject, packet, anybody, context.direction, Some(packet.destination_port), &mut stricter);
-        if stricter.verdict == Verdict::Denied {
+        if stricter.verdict == Verdict::Denied && answer.verdict != Verdict::Denied {
             answer = stricter;
         }
     }
