@@ -12,12 +12,15 @@ use crate::{drain::Delivery, metrics::Metrics};
 /// Deliveries that may wait for the log.
 pub const WAITING: usize = 2;
 
+/// Runs a receiver until it is told to stop.
+pub type Serve = Box<dyn FnOnce(Inlet) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
 /// A receiver whose port is bound and that waits to be served.
 pub struct BoundReceiver {
     /// As in logs, metrics and the ready file: one of a closed list.
     pub name: &'static str,
     pub address: SocketAddr,
-    pub serve: Box<dyn FnOnce(Inlet) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>,
+    pub serve: Serve,
 }
 
 /// What a receiver hands its batches to.

@@ -59,10 +59,9 @@ pub(super) fn run(options: &Options) -> Result<()> {
     println!("{READY}");
     std::io::stdout().flush()?;
     loop {
-        match wait() {
-            // Until a program is started here, there is nobody to wait for.
-            Err(Errno::ECHILD) => std::thread::sleep(Duration::from_millis(200)),
-            Ok(_) | Err(_) => {}
+        // Until a program is started here, there is nobody to wait for.
+        if wait() == Err(Errno::ECHILD) {
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
 }

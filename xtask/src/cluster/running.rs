@@ -144,7 +144,7 @@ impl Cluster {
             children.start(self, first, self.node(), program)?;
         }
         for (_, node) in &self.nodes {
-            let answers = || Ok(node.enter(|| succeeds(Command::new("ctr").arg("version")))?);
+            let answers = || node.enter(|| succeeds(Command::new("ctr").arg("version")));
             children.wait("containerd answers", answers)?;
         }
         self.load(&archive)?;
@@ -240,7 +240,7 @@ impl Children {
         wait(condition, PATIENCE, || {
             for (name, log, child) in &mut self.0 {
                 if let Some(status) = child.try_wait()? {
-                    let said = fs::read_to_string(&log).unwrap_or_default();
+                    let said = fs::read_to_string(log).unwrap_or_default();
                     let last: Vec<&str> = said.lines().rev().take(10).collect();
                     let last: Vec<&str> = last.into_iter().rev().collect();
                     bail!("{name} ended with {status}; it said:\n{}", last.join("\n"));
