@@ -82,7 +82,7 @@ pub(super) async fn complete(
 /// content may come back, and then has another generation.
 fn revision(stood: &[&PolicyRow], generation: i64, node: &str, seen: Option<DateTime<Utc>>) -> Option<Revision> {
     let of_node = |row: &&PolicyRow| *row.head.node == *node;
-    let is_known = stood.iter().any(|row| of_node(row));
+    let is_known = stood.iter().any(&of_node);
     let same = stood.iter().filter(|row| row.generation == generation && (!is_known || of_node(row)));
     let same: Vec<&PolicyRow> = same.copied().collect();
     let by_then = same.iter().rfind(|row| seen.is_none_or(|seen| row.head.time <= seen));
