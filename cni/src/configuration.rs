@@ -65,7 +65,7 @@ pub(crate) struct Configuration {
     /// How long a pod waits until it is judged.
     pub(crate) wait: Duration,
     pub(crate) on_unavailable: OnUnavailable,
-    /// What the plugins before us made.
+    /// The result of the plugins before us.
     pub(crate) result: Option<Value>,
     /// `None` if the runtime lists none.
     pub(crate) valid_attachments: Option<Vec<Attachment>>,

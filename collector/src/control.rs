@@ -39,7 +39,7 @@ pub struct Control {
     pub states: QueueReceiver<ClusterState>,
     pub sightings: QueueReceiver<Sighting>,
     pub announced: QueueReceiver<Announced>,
-    /// What the CNI plugin has written down.
+    /// Claims that the CNI plugin has written down.
     pub claims: ClaimFolder,
     /// Interfaces that were attached before this start.
     pub bindings: Vec<BoundEndpoint>,
@@ -61,7 +61,7 @@ impl Control {
     }
 }
 
-/// What the thread follows.
+/// The queues that the thread follows.
 struct Inputs {
     states: QueueReceiver<ClusterState>,
     sightings: QueueReceiver<Sighting>,

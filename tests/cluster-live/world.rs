@@ -9,7 +9,7 @@ use xtask::{
     setup,
 };
 
-/// What a loaded machine may take for what should take a second or two.
+/// Enough for a loaded machine, where an idle one needs a second or two.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {

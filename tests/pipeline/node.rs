@@ -13,7 +13,7 @@ use serde_json::Value;
 use xtask::services::{RunFolder, Serving, wait};
 
 pub(crate) const NODE: &str = "pipeline-node";
-/// What a loaded machine may take for what should take a second or two.
+/// Enough for a loaded machine, where an idle one needs a second or two.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything in namespace `db` is denied, except from `shop/web` to TCP and UDP 5432 of `db/pg`.

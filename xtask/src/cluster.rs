@@ -40,7 +40,7 @@ pub enum Verb {
     Up(Shape),
     /// Remove it, also what a crash has left.
     Down,
-    /// What runs.
+    /// Show the parts that run.
     Status,
     /// Import the images of a `docker save` archive on every node.
     Load { archive: PathBuf },

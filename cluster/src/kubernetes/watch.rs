@@ -49,7 +49,7 @@ const BATCH: usize = 250;
 const BATCH_BYTES: usize = 8 << 20;
 /// Pages that are in memory at once, as they were sent.
 const PAGES: usize = 2;
-/// What is told of one outage.
+/// Reasons that are told of one outage.
 const MOST_REASONS: usize = 3;
 
 /// All objects of a cluster that a verdict can depend on, and their changes for ever.
@@ -344,7 +344,7 @@ fn tell(reason: &str, plurals: &[&str]) -> String {
     }
 }
 
-/// A task ends when it is told to. If it fails, so does whoever follows the source.
+/// A task ends when it is told to. If it panics, the caller of the source panics too.
 fn end_with(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()

@@ -1,4 +1,4 @@
-//! What the CNI plugin announces: a pod's interface is attached at once, and the plugin is answered when the pod is judged,
+//! Announcements of the CNI plugin: a pod's interface is attached at once, and the plugin is answered when the pod is judged,
 //! or when its time is over.
 
 use std::{

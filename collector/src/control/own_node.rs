@@ -15,12 +15,12 @@ use netverdict_policy::{
     model::{Node, ObjectKey, Pod, Service},
 };
 
-/// What this node knows before the API server does, or the API server never does.
+/// Knowledge of this node that the API server gets later, or never.
 pub(super) struct KnownHere<'a> {
     pub(super) node: &'a str,
     /// All addresses of the node's interfaces.
     pub(super) own_addresses: &'a BTreeSet<IpAddr>,
-    /// What the CNI plugin assigned, by the pod's uid.
+    /// Addresses that the CNI plugin assigned, by the pod's uid.
     pub(super) assigned: &'a BTreeMap<String, Vec<IpAddr>>,
 }
 

@@ -81,7 +81,7 @@ pub(super) struct Attachments {
     pub(super) guarded: BTreeMap<u32, Guarded>,
     /// Bound to their pods.
     pub(super) attached: BTreeMap<u32, BoundEndpoint>,
-    /// What the last attempt to attach or bind failed with.
+    /// The errors of the last attempt to attach or bind.
     pub(super) failed: BTreeMap<u32, String>,
     /// Pods' interfaces that no program covers.
     pub(super) uncovered: BTreeSet<Uncovered>,

@@ -1,4 +1,4 @@
-//! What the pipeline counts beside the rows that it gives.
+//! The counts of the pipeline, beside the rows that it gives.
 
 use std::collections::BTreeMap;
 

@@ -23,7 +23,7 @@ pub struct BoundReceiver {
     pub serve: Serve,
 }
 
-/// What a receiver hands its batches to.
+/// The side of the log that takes a receiver's batches.
 #[derive(Clone)]
 pub struct Inlet {
     pub deliveries: QueueSender<Delivery>,

@@ -60,7 +60,7 @@ pub fn rule(skb: *mut __sk_buff, packet: &mut Packet, ruling: &mut Ruling) -> Sc
     scalar_return()
 }
 
-/// Nobody knows who answers.
+/// The backend that answers is not known.
 #[inline(always)]
 fn rule_unresolved(context: &PacketContext<'_>, entry: &Entry, ruling: &mut Ruling) {
     let denies = context.enforces() && context.settings.unresolved == Unresolved::Deny as u8;

@@ -1,4 +1,4 @@
-//! What becomes of a packet that was ruled: it is recorded, and forwarded or dropped.
+//! The end of a packet that was ruled: it is recorded, and forwarded or dropped.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use netverdict_abi::{Direction, KernelReason, Verdict};

@@ -28,7 +28,7 @@ const RELATED: u64 = 1;
 const REPLY: u64 = 3;
 const AF_INET: u16 = 2;
 
-/// What conntrack knows of a packet.
+/// The state of a packet's connection in conntrack.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Tracking {

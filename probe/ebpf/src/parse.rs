@@ -14,7 +14,7 @@ use crate::{
     subprogram::zero,
 };
 
-/// What precedes the IP header.
+/// The header before the IP header.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     Ethernet,

@@ -19,7 +19,7 @@ use crate::{
     subprogram::{ScalarReturn, scalar_return},
 };
 
-/// What is left to do for a packet.
+/// The work that is left for a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 enum Stage {

@@ -125,7 +125,7 @@ pub(crate) fn bindings(folder: &Path) -> Result<BTreeMap<u32, BoundEndpoint>, Pr
     read(&folder.join(FILE), &boot_id()?).map(|state| state.bindings)
 }
 
-/// What the kernel calls this boot.
+/// The kernel's id of this boot.
 ///
 /// # Errors
 /// It cannot be read.

@@ -15,7 +15,7 @@ use crate::command::quietly;
 
 /// A cluster lives for a day or so.
 const DAYS: &str = "30";
-/// What the API server is called by everybody; its own addresses come after these.
+/// The API server's names; its own addresses come after these.
 const API_NAMES: &str = "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:localhost,IP:127.0.0.1";
 /// The Service `kubernetes` has the first address of each range.
 const API_SERVICE_V4: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);

@@ -38,7 +38,7 @@ pub(super) fn first_half(plan: &Plan, programs: &Path, node: &Node) -> [(&'stati
     [("etcd", etcd), ("kube-apiserver", api)]
 }
 
-/// What needs the API server.
+/// The programs that need the API server.
 pub(super) fn second_half(plan: &Plan, programs: &Path) -> [(&'static str, Command); 2] {
     let certificates = plan.certificates();
     let alone = ["--leader-elect=false", "--bind-address", "127.0.0.1"];

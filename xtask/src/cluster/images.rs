@@ -16,10 +16,10 @@ pub const REGISTRY: &str = "netverdict.test";
 /// The version of agnhost that Kubernetes' own tests of this version ask for.
 const AGNHOST_VERSION: &str = "2.53";
 
-/// What cyclonus asks for where many connections are made by one program.
+/// The image that cyclonus uses where one program makes many connections.
 const WORKER: &str = "docker.io/mfenwick100/cyclonus-worker:latest";
 
-/// What tests call by name in the image of agnhost.
+/// Programs that tests call by name in the image of agnhost.
 const APPLETS: &str = "sh cat cut date echo env false grep head hostname id ip kill ls nc netstat ping ping6 ps route sed \
                        seq sleep sort tail test timeout top tr true uniq wc";
 
@@ -173,7 +173,7 @@ impl Layer<Vec<u8>> {
         Self(Builder::new(Vec::new()))
     }
 
-    /// What programs expect of any system.
+    /// Files that programs expect of any system.
     fn ground(&mut self) -> Result<()> {
         for (name, mode) in [("etc", 0o755), ("tmp", 0o1777), ("root", 0o700)] {
             self.folder(name, mode)?;

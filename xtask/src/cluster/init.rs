@@ -40,7 +40,7 @@ const MACHINE_WIDE: [(&str, &str); 6] = [
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
-/// What a node's own network is set to.
+/// Settings of a node's own network.
 const FORWARDING: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];
 /// Frames between two pods on one bridge pass the rules of kube-proxy too. There only with the module `br_netfilter`.
 const BRIDGED: [&str; 2] = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];

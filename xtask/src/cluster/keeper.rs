@@ -18,7 +18,7 @@ use super::{
     removal,
 };
 
-/// What its owner writes when the keeper shall outlive it.
+/// Written by its owner when the keeper shall outlive it.
 const STAY: &str = "stay";
 
 #[derive(Args, Debug)]

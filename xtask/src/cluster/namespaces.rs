@@ -30,7 +30,7 @@ const END_WITHIN: Duration = Duration::from_secs(30);
 /// What the first process writes to its standard output when the namespaces are complete.
 pub(super) const READY: &str = "ready";
 
-/// What a node has of its own.
+/// Folders that a node has of its own.
 const NODE: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWNET)
     .union(CloneFlags::CLONE_NEWPID)

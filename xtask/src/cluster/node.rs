@@ -1,4 +1,4 @@
-//! What runs on every node: containerd, the kubelet, kube-proxy, and their configuration.
+//! The programs of every node: containerd, the kubelet, kube-proxy, and their configuration.
 
 use std::{
     fmt::Write as _,

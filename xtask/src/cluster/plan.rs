@@ -1,4 +1,4 @@
-//! What a cluster consists of before anything runs: its nodes, addresses, folders and names. It starts nothing.
+//! The parts of a cluster before anything runs: its nodes, addresses, folders and names. It starts nothing.
 
 use std::{
     fmt,
@@ -31,7 +31,7 @@ pub(super) const PLUGIN: &str = "netverdict-cni";
 pub(super) const PIN_ROOT: &str = "/sys/fs/bpf/netverdict-node";
 pub(super) const RUN_DIR: &str = "/run/netverdict-node";
 
-/// What a cluster is made of.
+/// The shape of a cluster.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// How many nodes; the first has the control plane too.

@@ -195,7 +195,7 @@ impl Cluster {
         quietly(self.kubectl().args(["apply", "-f"]).arg(&file))
     }
 
-    /// What kubectl writes.
+    /// The output of kubectl.
     pub fn ask(&self, arguments: &[&str]) -> Result<String> {
         output(self.kubectl().args(arguments))
     }

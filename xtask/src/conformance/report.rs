@@ -16,7 +16,7 @@ use crate::{
     command::{output, root},
 };
 
-/// What is run.
+/// A suite of others.
 pub(super) struct Suite {
     pub(super) title: &'static str,
     pub(super) about: &'static str,

@@ -1,4 +1,4 @@
-//! What the steps of a demo have in common.
+//! Common to the steps of a demo.
 
 use std::time::Duration;
 

@@ -31,7 +31,7 @@ pub(super) struct ContainerRuntime {
     pub(super) cni_plugins: PathBuf,
 }
 
-/// What is there, after installing what is not.
+/// The programs, after missing packages were installed.
 pub(super) fn install() -> Result<ContainerRuntime> {
     if let Some(found) = found() {
         return Ok(found);

@@ -22,7 +22,7 @@ const MODULE: &str = "tests/cluster/kubernetes";
 /// The store and the API server: what a test needs that only asks for objects.
 const API: [Program; 2] =
     [Program("etcd", "go.etcd.io/etcd/server/v3"), Program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")];
-/// What a cluster needs beside them.
+/// The other programs of a cluster.
 const CLUSTER: [Program; 6] = [
     Program("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
     Program("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
@@ -42,7 +42,7 @@ pub const POLICY_API_VERSION: &str = "v0.3.0";
 /// A name, and a Go package that has it as last part of its path, but for the version.
 struct Program(&'static str, &'static str);
 
-/// What a whole cluster is made of.
+/// The programs of a whole cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterPrograms {
     /// The folder of Kubernetes' own.
@@ -54,7 +54,7 @@ pub struct ClusterPrograms {
     pub cni_plugins: PathBuf,
 }
 
-/// What generates cases of NetworkPolicy and makes their probes.
+/// The generator of cases of NetworkPolicy, and the worker of their probes.
 #[derive(Clone, Debug)]
 pub struct Cyclonus {
     pub generator: PathBuf,

@@ -52,7 +52,7 @@ const BATCH: usize = 250;
 /// Silence after which a server is taken for one that knows no streaming lists.
 const STREAM_SILENCE: Duration = Duration::from_secs(10);
 
-/// What the tasks of all kinds share.
+/// Shared by the tasks of all kinds.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) reach: Arc<Reach>,
@@ -134,7 +134,7 @@ impl KindTask {
         }
     }
 
-    /// Runs until nobody wants to know any more.
+    /// Runs until the source is dropped.
     pub(super) async fn run(mut self) {
         let mut position: Option<Position> = None;
         let mut refused = 0;
@@ -248,7 +248,7 @@ impl KindTask {
             let request = self.request(&connection, &doing, |request| request.list(&parameters))?;
             let (page, bytes) = {
                 let pages = self.shared.pages.clone();
-                // Nobody closes it.
+                // It is never closed.
                 let _permit = pages.acquire().await;
                 let body = request::ask(&connection, request, &doing).await?;
                 let body = match request::read(&connection, body, MOST_PAGE_BYTES, &doing).await {

@@ -1,4 +1,4 @@
-//! What the tasks of a watch tell the source that they are part of.
+//! Reports of a watch's tasks to the source that they are part of.
 
 use kube::api::ApiResource;
 use tokio::sync::mpsc;
@@ -39,7 +39,7 @@ pub(super) struct Reporter {
     pub(super) reports: mpsc::Sender<Report>,
 }
 
-/// Nobody wants to know any more.
+/// The source was dropped.
 #[derive(Debug)]
 pub(super) struct Unwanted;
 

@@ -44,7 +44,7 @@ impl ServedTask {
         Self { shared, reporter, backoff, served: None, missing: BTreeMap::new(), heard: SystemTime::now() }
     }
 
-    /// Runs until nobody wants to know any more.
+    /// Runs until the source is dropped.
     pub(super) async fn run(mut self) {
         let mut failing = true;
         loop {

@@ -1,4 +1,4 @@
-//! How a watch is doing, in numbers, for whoever shows metrics.
+//! The state of a watch in numbers, for metrics.
 
 use std::{
     collections::BTreeMap,

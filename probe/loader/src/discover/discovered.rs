@@ -45,7 +45,7 @@ pub struct Uplink {
     pub link: LinkLayer,
 }
 
-/// What precedes the IP header on an interface.
+/// The header before the IP header on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkLayer {
     Ethernet,
@@ -55,7 +55,7 @@ pub enum LinkLayer {
     Other,
 }
 
-/// What a [`crate::Watch`] reports.
+/// A report of a [`crate::Watch`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sighting {
     /// The node's interfaces changed: all that there are now, those of pods included, the loopback interface left out.
