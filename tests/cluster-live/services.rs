@@ -6,8 +6,8 @@ use xtask::cluster::{Attempt, Cni, OUTSIDE_V4, OUTSIDE_V6, Proxy, Shape};
 
 use crate::world::World;
 
-/// Default deny for what the client sends, but for the server on the other node: both pods or nobody's.
-const ONLY_FAR: &str = "
+/// Default deny for the client's egress, but for the server SERVER, which is on its own node (`near`) or the other (`far`).
+const ONLY_TO: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {namespace: yahoo, name: egress}
@@ -15,19 +15,7 @@ spec:
   podSelector: {}
   policyTypes: [Egress]
   egress:
-    - to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: far}}}]
-      ports: [{port: 8080}]
-";
-/// The same for the server on the client's node.
-const ONLY_NEAR: &str = "
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {namespace: yahoo, name: egress}
-spec:
-  podSelector: {}
-  policyTypes: [Egress]
-  egress:
-    - to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: near}}}]
+    - to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: SERVER}}}]
       ports: [{port: 8080}]
 ";
 const EXTERNAL: [[&str; 2]; 2] = [["192.0.2.80", "2001:db8:80::1"], ["192.0.2.81", "2001:db8:81::1"]];
@@ -74,8 +62,9 @@ fn check(instance: &str, shape: Shape) {
         world.until(Attempt::Answered, &client, to.ip(), to.port());
     }
 
-    for (policy, open, closed) in [(ONLY_FAR, &far, &near), (ONLY_NEAR, &near, &far)] {
-        world.cluster.apply(policy).expect("applied");
+    for (server, open, closed) in [("far", &far, &near), ("near", &near, &far)] {
+        let policy = ONLY_TO.replace("SERVER", server);
+        world.cluster.apply(&policy).expect("applied");
         world.until(Attempt::TimedOut, &client, closed[0].ip(), closed[0].port());
         for to in open.iter().chain(&itself) {
             assert_eq!(world.connect(&client, to.ip(), to.port()), Attempt::Answered, "{to}: {policy}");
