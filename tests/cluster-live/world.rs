@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use serde_json::Value;
 use xtask::{
     cluster::{Attempt, Cluster, Product, Shape},
-    services::wait,
+    services::{Profile, wait},
     setup,
 };
 
@@ -41,7 +41,7 @@ impl World {
             let all = ["-n", namespace, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=60s"];
             cluster.ask(&all).expect("pods run");
         }
-        let product = Product::start(&cluster, &object).expect("the product serves");
+        let product = Product::start(&cluster, &object, Profile::Dev).expect("the product serves");
         let world = Self { product, cluster };
         world.product.wait_for_endpoints(world.pods("").len()).expect("probes");
         Some(world)

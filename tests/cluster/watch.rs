@@ -121,6 +121,22 @@ fn a_kind_counts_from_when_it_is_served_until_its_definition_is_deleted() {
 }
 
 #[test]
+fn a_kind_that_is_defined_is_followed_at_once_and_not_only_at_the_next_look() {
+    let Some(server) = Server::start() else { return };
+    server.apply(SHOP);
+    server.apply(&rights());
+    let options = WatchOptions { discover_every: NEVER, ..WatchOptions::default() };
+    let mut follower = Follower::start(server.kubeconfig("collector", COLLECTOR), options);
+    assert_eq!(policies(&follower.synced()), ["allow-web", "default-deny"]);
+    server.serve_kinds(KINDS, &versions());
+    server.create(cluster_policy("no-one", json!({})));
+    let created = Instant::now();
+    follower.until("its policy", |state| policies(state) == ["no-one", "allow-web", "default-deny"]);
+    println!("the first policy of a new kind counted after {:?}", created.elapsed());
+    assert!(created.elapsed() < SOON, "{:?}", created.elapsed());
+}
+
+#[test]
 fn rights_that_are_taken_away_leave_the_objects_and_are_told_until_they_are_back() {
     let Some(server) = Server::start() else { return };
     server.apply(SHOP);

@@ -1,6 +1,8 @@
 //! Runs the benches, in release, one after the other.
 
-use anyhow::Result;
+mod cluster;
+
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
@@ -10,14 +12,21 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only these (probe, collector, engine); all by default.
+    /// Only these: probe, collector, engine (all three by default), cluster.
     benches: Vec<String>,
 }
 
 /// The benches, and whether each needs the kernel.
 const BENCHES: &[(&str, bool)] = &[("probe", true), ("collector", false), ("engine", false)];
 
+/// The bench on a whole cluster, which takes ten minutes.
+const CLUSTER: &str = "cluster";
+
 pub fn run(options: &Options) -> Result<()> {
+    let known = BENCHES.iter().map(|(name, _)| *name).chain([CLUSTER]).collect::<Vec<_>>();
+    if let Some(unknown) = options.benches.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!("no bench `{unknown}`: there are {}", known.join(", "));
+    }
     for (name, needs_kernel) in BENCHES {
         if !options.benches.is_empty() && !options.benches.iter().any(|chosen| chosen == name) {
             continue;
@@ -34,6 +43,11 @@ pub fn run(options: &Options) -> Result<()> {
             command.env("NETVERDICT_BPF_OBJECT", ebpf::build()?);
         }
         command::run(&mut command)?;
+    }
+    if options.benches.iter().any(|chosen| chosen == CLUSTER) {
+        machine::kernel().map_err(anyhow::Error::msg)?;
+        println!("\n=== {CLUSTER}");
+        cluster::run()?;
     }
     Ok(())
 }

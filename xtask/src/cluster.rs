@@ -12,6 +12,7 @@ mod namespaces;
 mod network;
 mod node;
 mod plan;
+mod pods;
 mod product;
 mod removal;
 mod running;
@@ -26,6 +27,7 @@ pub use self::{
     images::{Agnhost, REGISTRY, agnhost, worker_image},
     namespaces::Namespaces,
     plan::{Cni, Node, OUTSIDE_V4, OUTSIDE_V6, Plan, Proxy, Shape},
+    pods::PodNetwork,
     product::Product,
     running::Cluster,
 };

@@ -1,8 +1,9 @@
-//! Tests of others against the product: `cargo xtask conformance netpol | cyclonus | network-policy-api`.
+//! Long tests on a whole cluster: the suites of others, and a cluster in churn.
 //!
 //! The product enforces on a cluster of its own. The report names every case, with what it was run on.
 
 mod choice;
+mod churn;
 mod cyclonus;
 mod netpol;
 mod policy_api;
@@ -27,6 +28,9 @@ pub enum Verb {
     /// The conformance suite of network-policy-api (ClusterNetworkPolicy, both tiers), on two nodes. Writes
     /// docs/conformance/network-policy-api.md, and beside it the report in the format of that project.
     NetworkPolicyApi(Choice),
+    /// A cluster whose objects change all the time while the API server, the kubelet and the collector are killed in turns.
+    /// Every pod tries every other beside it. Writes docs/conformance/churn.md.
+    Churn(churn::Options),
 }
 
 pub fn run(verb: &Verb) -> Result<()> {
@@ -35,5 +39,6 @@ pub fn run(verb: &Verb) -> Result<()> {
         Verb::Netpol(options) => netpol::run(options),
         Verb::Cyclonus(options) => cyclonus::run(options),
         Verb::NetworkPolicyApi(choice) => policy_api::run(choice),
+        Verb::Churn(options) => churn::run(options),
     }
 }

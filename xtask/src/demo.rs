@@ -31,7 +31,7 @@ use self::{
 use crate::{
     command::output,
     ebpf, machine, progress,
-    services::{self, RunFolder, Serving, usual, wait},
+    services::{self, Profile, RunFolder, Serving, usual, wait},
     setup,
     topology::{PodNetwork, Topology},
 };
@@ -100,7 +100,7 @@ fn build() -> Result<PathBuf> {
         let object = scope.spawn(ebpf::build);
         // Without it the demo runs too, and says so there.
         let readers = scope.spawn(|| setup::reader_tools().ok());
-        let built = services::build();
+        let built = services::build(Profile::Dev);
         let object = progress::join(object);
         progress::join(readers);
         built?;
@@ -325,7 +325,7 @@ impl Shop<'_> {
 
 /// The demo without probes: the recorded events of the same pods, through the same pipeline.
 fn recorded(options: &Options, interrupted: &AtomicBool) -> Result<()> {
-    services::build()?;
+    services::build(Profile::Dev)?;
     let folder = RunFolder::new("demo")?;
     let result = play_recording(&folder, options, interrupted);
     let cleaned = folder.clean_up();

@@ -30,7 +30,7 @@ enum Verb {
     /// A whole real Kubernetes on this machine, in namespaces of its own: up, down, status, load, kubectl.
     #[command(subcommand)]
     Cluster(cluster::Verb),
-    /// Tests of others, run against the product on such a cluster.
+    /// Long tests of the product on such a cluster: the suites of others, and churn.
     #[command(subcommand)]
     Conformance(conformance::Verb),
 }

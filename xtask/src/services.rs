@@ -35,22 +35,34 @@ pub struct RunFolder {
     programs: PathBuf,
 }
 
+/// How the programs are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    Dev,
+    Release,
+}
+
+impl Profile {
+    /// Where its programs are.
+    fn folder(self) -> PathBuf {
+        target().join(match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        })
+    }
+}
+
 /// Builds the programs that [`RunFolder`] runs.
-pub fn build() -> Result<()> {
+pub fn build(profile: Profile) -> Result<()> {
     // The whole workspace chooses the features, whichever verb builds; only the programs named are built.
     let mut build = cargo();
-    build.args([
-        "build",
-        "--workspace",
-        "--bin",
-        "netverdict",
-        "--bin",
-        "netverdict-collector",
-        "--bin",
-        "netverdict-cni",
-        "--bin",
-        "netverdict-query",
-    ]);
+    build.args(["build", "--workspace"]);
+    for program in ["netverdict", "netverdict-collector", "netverdict-cni", "netverdict-query"] {
+        build.args(["--bin", program]);
+    }
+    if profile == Profile::Release {
+        build.arg("--release");
+    }
     progress::cargo(&mut build, |_| {})
 }
 
@@ -62,13 +74,13 @@ impl RunFolder {
         fs::create_dir_all(&root).with_context(|| format!("could not make {}", root.display()))?;
         let pins = Path::new("/sys/fs/bpf").join(name);
         let run_dir = root.join("run");
-        Ok(Self { root, pins, run_dir, programs: target().join("debug") })
+        Ok(Self { root, pins, run_dir, programs: Profile::Dev.folder() })
     }
 
     /// Pins and the runtime directory are where a node says, which has both file systems for itself.
-    pub fn of_node(name: &str, pins: &Path, run_dir: &Path) -> Result<Self> {
+    pub fn of_node(name: &str, pins: &Path, run_dir: &Path, profile: Profile) -> Result<Self> {
         let mut folder = Self::new(name)?;
-        (folder.pins, folder.run_dir) = (pins.into(), run_dir.into());
+        (folder.pins, folder.run_dir, folder.programs) = (pins.into(), run_dir.into(), profile.folder());
         Ok(folder)
     }
 
@@ -231,6 +243,20 @@ impl Drop for RunFolder {
     }
 }
 
+/// Fields of `/proc/PID/stat` behind the name, and the unit of both on every Linux.
+const USER: usize = 11;
+const SYSTEM: usize = 12;
+const TICKS_PER_SECOND: u64 = 100;
+
+/// What a process uses: its processor time until now, and memory in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    pub cpu: Duration,
+    /// With what it shares: its program, and ring buffers.
+    pub resident: u64,
+    pub private: u64,
+}
+
 /// A running service.
 #[derive(Debug)]
 pub struct Serving {
@@ -273,6 +299,26 @@ impl Serving {
 
     pub fn url(&self, port: &str) -> Result<String> {
         Ok(format!("http://{}", self.address(port)?))
+    }
+
+    /// What it uses.
+    pub fn usage(&self) -> Result<Usage> {
+        let folder = Path::new("/proc").join(self.child.id().to_string());
+        let status = fs::read_to_string(folder.join("status"))?;
+        let kibibytes = |field: &str| -> Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+            let text = line.and_then(|line| line.split_whitespace().next()).with_context(|| format!("no {field}"))?;
+            Ok(text.parse()?)
+        };
+        let stat = fs::read_to_string(folder.join("stat"))?;
+        // The name may have spaces, and ends with a bracket.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |field: usize| -> Result<u64> { Ok(fields.get(field).context("a short line")?.parse()?) };
+        Ok(Usage {
+            cpu: Duration::from_millis((ticks(USER)? + ticks(SYSTEM)?) * 1_000 / TICKS_PER_SECOND),
+            resident: kibibytes("VmRSS")? << 10,
+            private: kibibytes("RssAnon")? << 10,
+        })
     }
 
     /// Kills it, as a crash would.

@@ -15,6 +15,12 @@ const CORE: &str = "";
 /// Groups that every API server has.
 const BUILT_IN: &[&str] = &[CORE, "networking.k8s.io"];
 
+/// Whether kinds of the group are read that a cluster may have or not.
+pub(super) fn is_extension(group: &str) -> bool {
+    let mut groups = netverdict_manifest::kinds_read().flat_map(|(api_versions, _)| api_versions);
+    groups.any(|read| read.split_once('/').is_some_and(|(of, _)| of == group && !BUILT_IN.contains(&of)))
+}
+
 /// The kinds to be watched: of the built-in groups those that are read, of the others every kind that is served now, since
 /// one that we do not read may deny too.
 pub(super) async fn watched(client: &Client) -> kube::Result<Vec<ApiResource>> {

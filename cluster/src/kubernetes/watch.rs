@@ -10,6 +10,7 @@
 
 mod backoff;
 mod decode;
+mod definitions;
 mod kind;
 mod options;
 mod report;
@@ -32,6 +33,7 @@ use tokio::{
 };
 
 use self::{
+    definitions::DefinitionsTask,
     kind::{KindTask, Shared},
     report::{News, REPORTS, Report, Reporter, TaskId},
     served::ServedTask,
@@ -108,7 +110,9 @@ impl ApiWatch {
         let discovery = TaskId(0);
         let mut tasks = JoinSet::new();
         let reporter_of = Reporter { task: discovery, reports: reporter.clone() };
-        tasks.spawn(ServedTask::new(shared.clone(), reporter_of).run());
+        let defined = Arc::new(Notify::new());
+        tasks.spawn(DefinitionsTask::new(shared.clone(), defined.clone()).run());
+        tasks.spawn(ServedTask::new(shared.clone(), defined, reporter_of).run());
         Ok(Self {
             shared,
             status: WatchStatus::default(),

@@ -113,6 +113,27 @@ impl Namespaces {
     }
 }
 
+impl Namespaces {
+    /// Kills every process inside that runs a program of this name, as a crash would. Those of containers are not inside.
+    pub(super) fn kill(self, program: &str) -> Result<()> {
+        let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+        let own = of(&self.first.to_string()).context("no namespaces: is the cluster down?")?;
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Ok(process) = name.parse().map(Pid::from_raw) else { continue };
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let first = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            let runs = Path::new(&*String::from_utf8_lossy(first)).file_name().is_some_and(|name| name == program);
+            if runs && of(&name).as_ref() == Some(&own) {
+                // It may have ended by itself; and if it is our child, nobody else takes its status.
+                let _ = kill(process, Signal::SIGKILL);
+                let _ = waitpid(process, None);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Kills every process that was started for the cluster of a folder, and waits until they are gone.
 pub(super) fn end_all(folder: &Path) -> Result<()> {
     let started = Instant::now();
@@ -179,6 +200,6 @@ fn process_id(child: &Child) -> Result<Pid> {
 }
 
 /// Namespaces are those of a thread, so that work inside of others needs one of its own.
-fn on_a_thread<R: Send>(work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+pub(super) fn on_a_thread<R: Send>(work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
     std::thread::scope(|scope| scope.spawn(work).join().map_err(|_| anyhow!("the work in a namespace panicked"))?)
 }

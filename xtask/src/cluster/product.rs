@@ -2,11 +2,13 @@
 //! They are processes inside the nodes' namespaces, where a DaemonSet's would be.
 
 use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
     plan::{Node, PIN_ROOT, RUN_DIR},
     running::Cluster,
 };
-use crate::services::{RunFolder, Serving, wait};
+use crate::services::{Profile, RunFolder, Serving, Usage, wait};
 
 const ANY_PORT: &str = "127.0.0.1:0";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,14 +44,14 @@ struct OnNode {
 
 impl Product {
     /// Starts it. A collector serves once it has read the cluster and its first snapshot is in force.
-    pub fn start(cluster: &Cluster, object: &Path) -> Result<Self> {
+    pub fn start(cluster: &Cluster, object: &Path, profile: Profile) -> Result<Self> {
         let mut nodes = Vec::new();
         for (node, namespaces) in cluster.nodes() {
             let mut on_node = OnNode {
                 collector: None,
                 node: node.clone(),
                 namespaces: *namespaces,
-                folder: RunFolder::of_node(&node.cgroup, Path::new(PIN_ROOT), Path::new(RUN_DIR))?,
+                folder: RunFolder::of_node(&node.cgroup, Path::new(PIN_ROOT), Path::new(RUN_DIR), profile)?,
                 kubeconfig: cluster.plan().kubeconfig_inside(),
                 object: object.to_owned(),
                 rows: ANY_PORT.to_owned(),
@@ -79,6 +81,31 @@ impl Product {
             let ready = self.nodes.iter().map(|node| node.namespaces.enter(|| node.folder.ready_endpoints())?);
             Ok(ready.sum::<Result<usize>>()? >= expected)
         })
+    }
+
+    /// What the first node's collector uses.
+    pub fn usage(&self) -> Result<Usage> {
+        self.nodes[0].collector.as_ref().context("the collector is killed")?.usage()
+    }
+
+    /// The sum of all samples of a metric of the first node's collector.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let node = &self.nodes[0];
+        let collector = node.collector.as_ref().context("the collector is killed")?;
+        let address = collector.address("admin")?;
+        let page = node.namespaces.enter_network(|| -> Result<String> {
+            let mut connection = TcpStream::connect(address)?;
+            write!(connection, "GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+            let mut page = String::new();
+            connection.read_to_string(&mut page)?;
+            Ok(page)
+        })??;
+        let is_sample = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let samples = page.lines().filter(is_sample).filter_map(|line| line.rsplit(' ').next());
+        let values = samples.map(|value| value.parse::<f64>().with_context(|| format!("{name} is {value}")));
+        let values = values.collect::<Result<Vec<_>>>()?;
+        ensure!(!values.is_empty(), "{address} has no metric {name}");
+        Ok(values.iter().sum())
     }
 
     /// `netverdict` on the first node; its output as text.

@@ -179,6 +179,23 @@ impl Cluster {
         Ok(())
     }
 
+    /// Kills a program of the first node, as a crash would.
+    pub fn kill(&self, program: &str) -> Result<()> {
+        self.node().kill(program)
+    }
+
+    /// Starts a program of the first node that was killed.
+    pub fn restart(&self, program: &str) -> Result<()> {
+        let (plan, programs) = (&self.plan, &self.programs.kubernetes);
+        let (node, namespaces) = &self.nodes[0];
+        let control_plane = control_plane::first_half(plan, programs, node);
+        let all = control_plane.into_iter().chain(control_plane::second_half(plan, programs));
+        let mut all = all.chain(node::agents(plan, programs, node)).chain([node::containerd(node)]);
+        let (name, command) =
+            all.find(|(name, _)| *name == program).with_context(|| format!("no program {program}"))?;
+        namespaces.start(command, &self.log(node, name)).map(drop)
+    }
+
     /// Whether its API server answers.
     pub fn is_ready(&self) -> bool {
         self.asks(&["get", "--raw", "/readyz", "--request-timeout=5s"])

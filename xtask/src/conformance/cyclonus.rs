@@ -18,7 +18,7 @@ use super::{
     choice::Choice,
     probe::Probe,
     record::Denials,
-    report::{Outcome, Report, Suite},
+    report::{Outcome, Report, Suite, few},
     world::{World, has_sctp},
 };
 use crate::{cluster, cluster::Product, setup};
@@ -32,9 +32,6 @@ const SUITE: Suite = Suite {
             always allowed and left out (cyclonus has an option for it).",
     versions: &[("Kubernetes", setup::KUBERNETES_VERSION), ("cyclonus", setup::CYCLONUS_VERSION)],
 };
-/// Of the same kind, that are told.
-const MOST_REASONS: usize = 3;
-
 #[derive(Args, Debug)]
 pub struct Options {
     /// Where the probes go.
@@ -87,16 +84,17 @@ struct Step {
 pub(super) fn run(options: &Options) -> Result<()> {
     let agnhost = setup::cluster_programs()?.kubernetes.join("agnhost");
     let programs = setup::cyclonus()?;
-    let world = World::start(options.choice.shape, &[cluster::worker_image(&agnhost, &programs.worker)?])?;
+    let name = format!("cyclonus-{}", options.destination);
+    let world = World::start(&name, options.choice.shape, &[cluster::worker_image(&agnhost, &programs.worker)?])?;
     let (started, mut report) = (Instant::now(), Report::new(SUITE));
     let mut generator = Generator::start(&world, programs.generator, options)?;
     while let Some(case) = generator.next()? {
         let outcome = judge(&case, &world.product)?;
-        let name = format!("{:03} {} ({})", case.number, case.description, case.tags.join(", "));
-        println!("[{}/{}, {} s] {outcome}: {name}", case.number, case.of, started.elapsed().as_secs());
-        report.add(name, outcome);
+        let title = format!("{:03} {} ({})", case.number, case.description, case.tags.join(", "));
+        println!("[{}/{}, {} s] {outcome}: {title}", case.number, case.of, started.elapsed().as_secs());
+        report.add(title, outcome);
     }
-    report.publish(&format!("cyclonus-{}", options.destination), &options.choice)
+    report.publish(&name, &options.choice)
 }
 
 fn judge(case: &Case, product: &Product) -> Result<Outcome> {
@@ -119,15 +117,6 @@ fn judge(case: &Case, product: &Product) -> Result<Outcome> {
         true => Outcome::Passed(time),
         false => Outcome::Failed(time, faults.join("; ")),
     })
-}
-
-fn few(mut faults: Vec<String>) -> Vec<String> {
-    let others = faults.len().saturating_sub(MOST_REASONS);
-    faults.truncate(MOST_REASONS);
-    if others > 0 {
-        faults.push(format!("{others} more"));
-    }
-    faults
 }
 
 /// The program that makes changes and probes. Ends on drop.

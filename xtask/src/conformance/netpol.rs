@@ -40,7 +40,7 @@ pub struct Options {
 
 pub(super) fn run(options: &Options) -> Result<()> {
     let tests = setup::netpol_tests()?;
-    let world = World::start(options.choice.shape, &[])?;
+    let world = World::start("netpol", options.choice.shape, &[])?;
     let runner = Runner::new(tests, world.cluster.plan())?;
     let report = run_cases(&runner, options)?;
     report.publish("netpol", &options.choice)

@@ -24,6 +24,8 @@ use crate::{
 const IMAGE: &str = "registry.k8s.io/e2e-test-images/agnhost:2.45";
 /// The test that all others are parts of.
 const TEST: &str = "TestConformanceProfiles";
+/// Begins a line of the test's own, as opposed to what it prints.
+const MARKER: char = '\x16';
 const SUITE: Suite = Suite {
     title: "The conformance suite of network-policy-api",
     about: "Written by `cargo xtask conformance network-policy-api`; not to be edited. The product enforces on a whole real cluster\n\
@@ -40,7 +42,7 @@ pub(super) fn run(choice: &Choice) -> Result<()> {
     let agnhost = setup::cluster_programs()?.kubernetes.join("agnhost");
     let (bash, front) = (setup::static_bash()?, if has_sctp() { None } else { Some(setup::sctp()?) });
     let image = Agnhost { agnhost: &agnhost, bash: &bash, front: front.as_deref() };
-    let world = World::start(choice.shape, &[image.save(IMAGE, suite.tests.with_extension("tar"))?])?;
+    let world = World::start("policy-api", choice.shape, &[image.save(IMAGE, suite.tests.with_extension("tar"))?])?;
     world.cluster.apply(&fs::read_to_string(&suite.definition)?)?;
     let folder = world.cluster.plan().folder.join("network-policy-api");
     fs::create_dir_all(&folder)?;
@@ -57,7 +59,7 @@ fn run_tests(world: &World, tests: &Path, published: &Path, choice: &Choice, rep
     let plan = world.cluster.plan();
     let focus = choice.focus.as_ref().map(|text| format!("/{text}")).unwrap_or_default();
     let mut command = Command::new(tests);
-    command.args(["-test.v", "-test.timeout=0", "-test.run", &format!("^{TEST}${focus}"), "-all-features"]);
+    command.args(["-test.v=test2json", "-test.timeout=0", "-test.run", &format!("^{TEST}${focus}"), "-all-features"]);
     command.args(["-conformance-profiles", "ClusterNetworkPolicy", "-report-output"]).arg(published);
     command.args(["-organization", "netverdict", "-project", "netverdict", "-version", &version()]);
     command.args(["-url", "https://netverdict.io", "-contact", "https://netverdict.io"]);
@@ -88,7 +90,9 @@ fn run_tests(world: &World, tests: &Path, published: &Path, choice: &Choice, rep
 
 /// The outcome of a single test, if the line tells one: `--- PASS: TestConformanceProfiles/Group/Test_name (1.23s)`.
 fn read(line: &str) -> Option<(String, Outcome)> {
-    let (state, rest) = line.trim_start().strip_prefix("--- ")?.split_once(": ")?;
+    // As test2json has it, which is told of each test as it ends.
+    let line = line.trim_start_matches([' ', MARKER]);
+    let (state, rest) = line.strip_prefix("--- ")?.split_once(": ")?;
     let (name, time) = rest.rsplit_once(" (")?;
     let (group, name) = name.strip_prefix(TEST)?.strip_prefix('/')?.split_once('/')?;
     let time = Duration::try_from_secs_f64(time.strip_suffix("s)")?.parse().ok()?).ok()?;
@@ -106,7 +110,7 @@ mod tests {
 
     #[test]
     fn outcomes_of_single_tests_are_read() {
-        let line = "        --- PASS: TestConformanceProfiles/Gress/Should_allow_all (1.50s)";
+        let line = "\x16--- PASS: TestConformanceProfiles/Gress/Should_allow_all (1.50s)";
         let expected = ("Gress: Should allow all".to_owned(), Outcome::Passed(Duration::from_millis(1500)));
         assert_eq!(read(line), Some(expected));
         assert!(matches!(read(&line.replace("PASS", "FAIL")), Some((_, Outcome::Failed(..)))));

@@ -16,7 +16,10 @@ use crate::{
     command::{output, root},
 };
 
-/// A suite of others.
+/// Faults of the same kind, that are told.
+const MOST_REASONS: usize = 3;
+
+/// A suite.
 pub(super) struct Suite {
     pub(super) title: &'static str,
     pub(super) about: &'static str,
@@ -119,6 +122,16 @@ impl Report {
 fn add_row(text: &mut String, one: &str, two: &str) {
     let [one, two] = [one, two].map(|cell| cell.replace('|', "\\|").replace('[', "\\["));
     writeln!(text, "| {one} | {two} |").expect("written to memory");
+}
+
+/// The first of many faults, and how many others there are.
+pub(super) fn few(mut faults: Vec<String>) -> Vec<String> {
+    let others = faults.len().saturating_sub(MOST_REASONS);
+    faults.truncate(MOST_REASONS);
+    if others > 0 {
+        faults.push(format!("{others} more"));
+    }
+    faults
 }
 
 /// Where reports are.

@@ -7,11 +7,10 @@ use anyhow::Result;
 use crate::{
     cluster::{Cluster, Product, Shape},
     command::succeeds,
-    ebpf, services, setup,
+    ebpf,
+    services::{self, Profile},
+    setup,
 };
-
-/// A cluster that runs already is another instance.
-const INSTANCE: &str = "conformance";
 
 /// A cluster with the product on it. Both end on drop, the product first.
 pub(super) struct World {
@@ -20,15 +19,16 @@ pub(super) struct World {
 }
 
 impl World {
-    /// The images of the `docker save` archives are there too.
-    pub(super) fn start(shape: Shape, archives: &[PathBuf]) -> Result<Self> {
+    /// The images of the `docker save` archives are there too. Several suites may run at a time, each on an instance of its
+    /// own.
+    pub(super) fn start(suite: &str, shape: Shape, archives: &[PathBuf]) -> Result<Self> {
         let programs = setup::cluster_programs()?;
         let object = ebpf::build()?;
-        services::build()?;
+        services::build(Profile::Dev)?;
         println!("starting Kubernetes {} ({shape}), and the product on it", setup::KUBERNETES_VERSION);
-        let cluster = Cluster::start(INSTANCE, shape, programs, |step| println!("  {step}"))?;
+        let cluster = Cluster::start(suite, shape, programs, |step| println!("  {step}"))?;
         archives.iter().try_for_each(|archive| cluster.load(archive))?;
-        let product = Product::start(&cluster, &object)?;
+        let product = Product::start(&cluster, &object, Profile::Dev)?;
         Ok(Self { product, cluster })
     }
 }

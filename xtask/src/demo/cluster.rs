@@ -9,7 +9,7 @@ use super::steps::{VISIBLE_WITHIN, say};
 use crate::{
     cluster::{Attempt, Cluster, Product, Shape, agnhost},
     ebpf, machine,
-    services::{self, wait},
+    services::{self, Profile, wait},
     setup,
 };
 
@@ -25,10 +25,10 @@ pub(super) fn run() -> Result<()> {
     machine::kernel().map_err(anyhow::Error::msg)?;
     let programs = setup::cluster_programs()?;
     let object = ebpf::build()?;
-    services::build()?;
+    services::build(Profile::Dev)?;
     say(&format!("Kubernetes {} with a collector that enforces on its node", setup::KUBERNETES_VERSION));
     let cluster = Cluster::start(INSTANCE, Shape::default(), programs, |step| println!("  {step}"))?;
-    let product = Product::start(&cluster, &object)?;
+    let product = Product::start(&cluster, &object, Profile::Dev)?;
 
     say("A web server in one namespace, two workloads in another");
     apply(&cluster, "workloads.yaml", &WORKLOADS.replace("AGNHOST", &agnhost()))?;

@@ -59,7 +59,7 @@ pub(super) struct Shared {
     pub(super) options: WatchOptions,
     /// To read a page: few are in memory at once.
     pub(super) pages: Arc<Semaphore>,
-    /// Which kinds are served may have changed.
+    /// A kind that is followed is not served any more, it seems.
     pub(super) unserved: Arc<Notify>,
 }
 
@@ -194,7 +194,8 @@ impl KindTask {
     async fn stream(&mut self) -> Work<Position> {
         let connection = self.shared.reach.connection().await;
         let doing = format!("list {}", self.resource.plural);
-        let parameters = WatchParams { timeout: Some(self.lifetime()), ..WatchParams::streaming_lists() };
+        let parameters =
+            WatchParams { timeout: Some(self.shared.options.watch_seconds()), ..WatchParams::streaming_lists() };
         let request = self.request(&connection, &doing, |request| request.watch(&parameters, ""))?;
         let mut lines = Lines::open(&connection, request, &doing).await?;
         let mut keys = BTreeSet::new();
@@ -328,7 +329,7 @@ impl KindTask {
         let mut lines = match lines {
             Some(lines) => lines,
             None => {
-                let parameters = WatchParams::default().timeout(self.lifetime());
+                let parameters = WatchParams::default().timeout(self.shared.options.watch_seconds());
                 let request = self.request(&connection, &doing, |request| request.watch(&parameters, version))?;
                 Lines::open(&connection, request, &doing).await?
             }
@@ -429,11 +430,5 @@ impl KindTask {
     fn heard_now(&mut self, events: usize) {
         self.heard = SystemTime::now();
         self.status.heard(events, self.heard);
-    }
-
-    /// How long a watch is asked to last, in seconds: not the same for all, so that they do not end together.
-    fn lifetime(&self) -> u32 {
-        let lifetime = self.shared.options.lifetime.mul_f64(1.0 + fastrand::f64());
-        u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX).max(1)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub struct WatchOptions {
     /// Between questions which kinds are served, and so the longest time until an API server that stands still is noticed.
+    /// A change of the definitions is noticed at once where we may watch them.
     /// A few small requests a node: 1 000 nodes make some 100 a second.
     pub discover_every: Duration,
     /// How long a watch is asked to last, at least; twice this at most. Then the server looks at our rights again.
@@ -32,5 +33,13 @@ impl Default for WatchOptions {
             most_backoff: Duration::from_secs(30),
             window: Duration::from_millis(10),
         }
+    }
+}
+
+impl WatchOptions {
+    /// How long a watch is asked to last, in seconds: not the same for all, so that they do not end together.
+    pub(super) fn watch_seconds(&self) -> u32 {
+        let lifetime = self.lifetime.mul_f64(1.0 + fastrand::f64());
+        u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX).max(1)
     }
 }

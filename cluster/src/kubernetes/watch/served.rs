@@ -1,11 +1,12 @@
 //! The task that knows which kinds the cluster serves, also when that changes: definitions of kinds come and go.
 //!
-//! It asks at intervals, which tells too whether the server answers at all. A kind that is gone takes its policies out of
-//! force, so it counts as gone only when the server has said so more than once: one that is starting does not know of its
-//! kinds yet.
+//! It asks at intervals, which tells too whether the server answers at all, and more often after a definition has changed: a
+//! kind is listed a moment later. A kind that is gone takes its policies out of force, so it counts as gone only when the
+//! server has said so more than once: one that is starting does not know of its kinds yet.
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -13,7 +14,10 @@ use kube::{
     api::{ApiResource, ListParams},
     core::Request,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use super::{
     backoff::Backoff,
@@ -26,11 +30,18 @@ use crate::kubernetes::{connect::Connection, discover};
 
 /// Between the first time that a kind is not served and the time that it counts.
 const CONFIRM: Duration = Duration::from_secs(5);
+/// Between a change of the definitions and the first look. The pauses double, and the looks end after some
+/// [`CONFIRM`].
+const AFTER_CHANGE: Duration = Duration::from_millis(100);
 
 pub(super) struct ServedTask {
     shared: Shared,
     reporter: Reporter,
     backoff: Backoff,
+    /// A definition has changed.
+    defined: Arc<Notify>,
+    /// The next pause, while a change of the definitions may not have come through.
+    hurry: Option<Duration>,
     /// As reported last; `None` before the first time.
     served: Option<Vec<ApiResource>>,
     /// Kinds that were served and are not, and since when.
@@ -39,9 +50,17 @@ pub(super) struct ServedTask {
 }
 
 impl ServedTask {
-    pub(super) fn new(shared: Shared, reporter: Reporter) -> Self {
-        let backoff = Backoff::new(shared.options.first_backoff, shared.options.most_backoff);
-        Self { shared, reporter, backoff, served: None, missing: BTreeMap::new(), heard: SystemTime::now() }
+    pub(super) fn new(shared: Shared, defined: Arc<Notify>, reporter: Reporter) -> Self {
+        Self {
+            backoff: Backoff::new(shared.options.first_backoff, shared.options.most_backoff),
+            shared,
+            reporter,
+            defined,
+            hurry: None,
+            served: None,
+            missing: BTreeMap::new(),
+            heard: SystemTime::now(),
+        }
     }
 
     /// Runs until the source is dropped.
@@ -78,15 +97,18 @@ impl ServedTask {
         }
     }
 
-    /// Until the next look: sooner where a kind has just vanished.
-    async fn pause(&self) {
+    /// Until the next look: sooner where a kind has just vanished, or a definition has just changed.
+    async fn pause(&mut self) {
         let every = self.shared.options.discover_every;
         let wait = every.mul_f64(0.75 + fastrand::f64() / 2.0);
         let wait = if self.missing.is_empty() { wait } else { wait.min(CONFIRM) };
+        let hurry = self.hurry.take();
+        self.hurry = hurry.map(|pause| pause * 2).filter(|pause| *pause < CONFIRM);
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(hurry.map_or(wait, |pause| pause.min(wait))) => {}
             // Not more often than each kind fails.
             () = self.shared.unserved.notified() => {}
+            () = self.defined.notified() => self.hurry = Some(AFTER_CHANGE),
         }
     }
 
