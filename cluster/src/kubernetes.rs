@@ -1,4 +1,4 @@
-//! The Kubernetes API: how to reach it, and every object there that a verdict can depend on.
+//! The Kubernetes API: how to reach it, every object there that a verdict can depend on, and events about a node.
 //!
 //! All or nothing: without one of the kinds a verdict would be a guess, so what may not be listed is an error. A kind
 //! that the cluster does not serve has no objects there.
@@ -7,6 +7,7 @@ mod connect;
 mod discover;
 mod error;
 mod list;
+mod node_events;
 mod reach;
 mod watch;
 
@@ -14,5 +15,6 @@ pub use self::{
     connect::{Access, Connection},
     error::ClusterError,
     list::ApiList,
+    node_events::NodeEvents,
     watch::{ApiWatch, KindFigures, WatchOptions, WatchStatus},
 };

@@ -10,6 +10,7 @@ mod opening;
 mod sources;
 mod threads;
 mod translate;
+mod unbound_events;
 
 use std::{io, net::SocketAddr, path::Path, time::Duration};
 
@@ -56,7 +57,7 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
     let ports = Ports::open(&options.listen, limits).await?;
     let (ready_file, discover_interval) = (options.listen.ready_file.clone(), options.probe.discover_interval);
     let (run_dir, unannounced) = (options.probe.run_dir.clone(), options.probe.unannounced);
-    let opened = tokio::select! {
+    let mut opened = tokio::select! {
         opened = opening::open(options, shutdown.clone()) => opened?,
         // For instance while another collector still holds the probe.
         () = shutdown.requested() => {
@@ -66,7 +67,7 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
     };
     // The first tables that are published hold the node's own addresses, or pods would be cut off from their kubelet.
     let watch = Watch::start(discover_interval).await.context("interfaces cannot be watched")?;
-    let served = opened.served.clone();
+    let (served, node_events) = (opened.served.clone(), opened.node_events.take());
     // After the probe's lock is taken: of two collectors on a node, that one answers the CNI plugin.
     let announcements = announcements::bind(&run_dir)?;
 
@@ -106,6 +107,9 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
     drop(deliveries);
     tasks.spawn("interfaces", interfaces::watch(watch, discover_interval, sighting_sender, ports_end.clone()));
     tasks.spawn("announcements", announcements::serve(announcements, announced_sender, ports_end.clone()));
+    if let Some(events) = node_events {
+        tasks.spawn("node events", unbound_events::follow(events, health.clone(), ports_end.clone()));
+    }
     for (port, address) in &addresses {
         tracing::info!(port, %address, "serving");
     }

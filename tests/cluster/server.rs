@@ -10,7 +10,7 @@ use std::{
 
 use kube::{
     Api, Client, Config,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     discovery::Discovery,
 };
@@ -33,6 +33,7 @@ pub(crate) const COLLECTOR_NEXT: &str = "collector-next-token";
 /// Group, version and kind.
 pub(crate) type Kind = (&'static str, &'static str, &'static str);
 pub(crate) const POD: Kind = ("", "v1", "Pod");
+pub(crate) const EVENT: Kind = ("", "v1", "Event");
 pub(crate) const NETWORK_POLICY: Kind = ("networking.k8s.io", "v1", "NetworkPolicy");
 pub(crate) const DEFINITION: Kind = ("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
 pub(crate) const BINDING: Kind = ("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding");
@@ -127,6 +128,12 @@ impl Server {
             let discovery = Discovery::new(self.client.clone()).run().await.expect("discovery");
             make(&self.client, &discovery, serde_json::from_value(object).expect("an object")).await;
         });
+    }
+
+    /// The objects of a kind.
+    pub(crate) fn list(&self, kind: Kind, namespace: &str) -> Vec<DynamicObject> {
+        let objects = self.api(kind, namespace);
+        self.runtime.block_on(objects.list(&ListParams::default())).expect("listed").items
     }
 
     /// Changes an object as `kubectl patch --type merge` does, as the manager of its fields that is named.

@@ -6,15 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netverdict_cluster::{ClusterState, kubernetes::WatchOptions};
+use netverdict_cluster::{
+    ClusterState,
+    kubernetes::{Access, NodeEvents, WatchOptions},
+};
 use netverdict_policy::model::{ObjectKey, PolicyKey};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use crate::{
     KINDS, SHOP,
     follower::{Follower, has_pod, hasty, pods, policies},
     proxy::{Mode, Proxy},
-    server::{BINDING, COLLECTOR, COLLECTOR_NEXT, DEFINITION, NETWORK_POLICY, POD, Server},
+    server::{BINDING, COLLECTOR, COLLECTOR_NEXT, DEFINITION, EVENT, NETWORK_POLICY, POD, Server},
 };
 
 const SERVICE: &str = "
@@ -134,6 +138,23 @@ fn a_kind_that_is_defined_is_followed_at_once_and_not_only_at_the_next_look() {
     follower.until("its policy", |state| policies(state) == ["no-one", "allow-web", "default-deny"]);
     println!("the first policy of a new kind counted after {:?}", created.elapsed());
     assert!(created.elapsed() < SOON, "{:?}", created.elapsed());
+}
+
+#[test]
+fn an_event_about_the_node_is_written_with_the_documented_rights() {
+    let Some(server) = Server::start() else { return };
+    server.apply(&rights());
+    let kubeconfig = Some(server.kubeconfig("collector", COLLECTOR));
+    let written = Runtime::new().expect("a runtime").block_on(async {
+        let events = NodeEvents::open(Access { kubeconfig, context: None }, "n1", "netverdict-collector").await?;
+        events.warn("EndpointsNotJudged", &"2 interfaces belong to no pod ".repeat(100)).await
+    });
+    written.expect("allowed, and cut to the length that is");
+    let events = server.list(EVENT, "default");
+    let [event] = events.as_slice() else { panic!("one event, not {events:?}") };
+    let found = ["/involvedObject/name", "/reason", "/type", "/source/component"].map(|path| event.data.pointer(path));
+    let right = ["n1", "EndpointsNotJudged", "Warning", "netverdict-collector"].map(|text| json!(text));
+    assert_eq!(found, right.each_ref().map(Some));
 }
 
 #[test]

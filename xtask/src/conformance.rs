@@ -28,7 +28,7 @@ pub enum Verb {
     /// The conformance suite of network-policy-api (ClusterNetworkPolicy, both tiers), on two nodes. Writes
     /// docs/conformance/network-policy-api.md, and beside it the report in the format of that project.
     NetworkPolicyApi(Choice),
-    /// A cluster whose objects change all the time while the API server, the kubelet and the collector are killed in turns.
+    /// A cluster whose objects change all the time, and whose API server, kubelet, container runtime and collector are killed.
     /// Every pod tries every other beside it. Writes docs/conformance/churn.md.
     Churn(churn::Options),
 }

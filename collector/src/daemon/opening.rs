@@ -4,7 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use netverdict_cluster::Generations;
+use netverdict_cluster::{Generations, kubernetes::NodeEvents};
 use netverdict_flowlog::row::{ModeName, Row, SettingRow};
 use netverdict_probe::{Probe, Restored};
 use netverdict_service::{
@@ -13,7 +13,11 @@ use netverdict_service::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{explain::Explain, sources::Sources, translate};
+use super::{
+    explain::Explain,
+    sources::{self, Sources},
+    translate,
+};
 use crate::{
     clock,
     cluster::changes::Changes,
@@ -37,6 +41,8 @@ const TOKEN_FILE: &str = "collector.token";
 /// The opened parts. The writer has taken what the log held.
 pub(super) struct Opened {
     pub(super) sources: Sources,
+    /// Where there is a cluster to write them to.
+    pub(super) node_events: Option<NodeEvents>,
     pub(super) generations: Generations,
     pub(super) snapshots: Snapshots,
     pub(super) changes: Changes,
@@ -64,6 +70,7 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     state::make_folder(state_dir)?;
     let token_file = listen.token_file.unwrap_or_else(|| state_dir.join(TOKEN_FILE));
     let token = SharedSecret::load_or_create(SecretFile::new(token_file, "--token-file"))?;
+    let node_events = sources::node_events(&source, &node).await?;
     let sources = Sources::open(source, state_dir).await?;
     let generations = Generations::open(state_dir)?;
     let boot_id: Arc<str> = clock::boot_id().context("the kernel has no boot id")?.into();
@@ -102,7 +109,7 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     );
     let writer = replay_log(writer, replay, explain.clone()).await?;
     record_settings(&served, settings);
-    Ok(Opened { sources, generations, snapshots, changes, wal, recorder, probe, explain, writer, served })
+    Ok(Opened { sources, node_events, generations, snapshots, changes, wal, recorder, probe, explain, writer, served })
 }
 
 /// What is on disk.

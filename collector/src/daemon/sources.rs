@@ -4,12 +4,13 @@ use std::{convert::Infallible, path::Path};
 
 use netverdict_cluster::{
     Cluster, Layer, Source, Update,
-    kubernetes::{Access, ApiWatch, ClusterError, WatchOptions, WatchStatus},
+    kubernetes::{Access, ApiWatch, ClusterError, NodeEvents, WatchOptions, WatchStatus},
     manifests::Manifests,
 };
 use netverdict_service::{queue::QueueSender, shutdown::Shutdown, thread_group::ThreadGroup};
 use tokio::runtime::Handle;
 
+use super::unbound_events::COMPONENT;
 use crate::{cluster, options::SourceOptions};
 
 /// Where the cluster's objects come from: at least one.
@@ -57,6 +58,19 @@ impl Sources {
         }
         Ok(())
     }
+}
+
+/// The events of a node, where a cluster is watched.
+///
+/// # Errors
+/// There is no cluster to ask. One that cannot be reached is no error.
+pub(super) async fn node_events(options: &SourceOptions, node: &str) -> anyhow::Result<Option<NodeEvents>> {
+    let SourceOptions { kubernetes, kubeconfig, context, manifests: _, manifest_interval: _ } = options;
+    if !kubernetes {
+        return Ok(None);
+    }
+    let access = Access { kubeconfig: kubeconfig.clone(), context: context.clone() };
+    NodeEvents::open(access, node, COMPONENT).await.map(Some).map_err(with_remedy)
 }
 
 /// A thread for a source, above those that there are.

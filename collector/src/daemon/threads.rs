@@ -43,7 +43,19 @@ pub(super) fn start(
     started: oneshot::Sender<()>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    let Opened { sources, generations, snapshots, changes, wal, recorder, mut probe, explain, writer, served } = opened;
+    let Opened {
+        sources,
+        node_events: _,
+        generations,
+        snapshots,
+        changes,
+        wal,
+        recorder,
+        mut probe,
+        explain,
+        writer,
+        served,
+    } = opened;
     let Served { store, session, health, metrics, token: _ } = served;
     let rings = probe.rings()?;
     let recorder = SharedRecorder::new(recorder);

@@ -1,5 +1,5 @@
-//! A cluster in churn: pods, labels, policies and namespaces change every few seconds, and the API server, the kubelet and
-//! the collector are killed in turns. Beside it every pod tries every other, and each attempt is compared with what the
+//! A cluster in churn: pods, labels, policies and namespaces change every few seconds, and the API server, the kubelet, the
+//! container runtime and the collector are killed in turns. Beside it every pod tries every other, and each attempt is compared with what the
 //! policies of that moment ask for, and with the record.
 
 mod model;
@@ -46,7 +46,7 @@ const PATIENCE: Duration = Duration::from_millis(1_300);
 const BACK_WITHIN: Duration = Duration::from_secs(120);
 const MOST_CHANGES: usize = 3;
 /// Rounds from one program that is killed to the next.
-const ROUNDS_BETWEEN: usize = 6;
+const ROUNDS_BETWEEN: usize = 5;
 /// Memory of a collector when it has served this long is what later figures are compared with.
 const WARM: Duration = Duration::from_secs(45);
 /// Private memory that may be added after that, in bytes: what allocators keep.
@@ -72,9 +72,10 @@ enum Victim {
     ApiServer,
     Collector,
     Kubelet,
+    ContainerRuntime,
 }
 
-const VICTIMS: [Victim; 3] = [Victim::ApiServer, Victim::Collector, Victim::Kubelet];
+const VICTIMS: [Victim; 4] = [Victim::ApiServer, Victim::Kubelet, Victim::Collector, Victim::ContainerRuntime];
 
 impl Victim {
     fn name(self) -> &'static str {
@@ -82,6 +83,7 @@ impl Victim {
             Self::ApiServer => "kube-apiserver",
             Self::Collector => "netverdict-collector",
             Self::Kubelet => "kubelet",
+            Self::ContainerRuntime => "containerd",
         }
     }
 }
@@ -227,7 +229,7 @@ impl Churn {
                 self.end_life();
                 self.world.product.kill_collectors()
             }
-            Victim::ApiServer | Victim::Kubelet => self.world.cluster.kill(victim.name()),
+            Victim::ApiServer | Victim::Kubelet | Victim::ContainerRuntime => self.world.cluster.kill(victim.name()),
         }
     }
 
@@ -244,7 +246,7 @@ impl Churn {
                 // What it does not see yet is on record as such, and not what is asked here.
                 wait("the collector sees changes", BACK_WITHIN, || Ok(self.world.product.metric(STALE)? == 0.0))
             }
-            Victim::Kubelet => self.world.cluster.restart(victim.name()),
+            Victim::Kubelet | Victim::ContainerRuntime => self.world.cluster.restart(victim.name()),
         }
     }
 

@@ -11,7 +11,7 @@ const TEAMS: [&str; 2] = ["red", "blue"];
 const APPS: [&str; 3] = ["web", "api", "db"];
 const NAMESPACES: [&str; 3] = ["churn-x", "churn-y", "churn-z"];
 const PODS_EACH: usize = 4;
-const MOST_POLICIES: usize = 8;
+const MOST_POLICIES: usize = 7;
 
 /// Pods and policies by `namespace/name`.
 #[derive(Debug)]
@@ -98,8 +98,8 @@ impl Model {
     /// Makes a change at random.
     pub(super) fn change(&mut self, image: &str) -> Change {
         match self.rng.u32(0..100) {
-            0..45 => self.write_policy(),
-            45..57 => self.delete_policy(),
+            0..38 => self.write_policy(),
+            38..57 => self.delete_policy(),
             57..75 => self.label_pod(image),
             75..85 => self.label_namespace(),
             85..98 => self.replace_pod(image),
@@ -213,11 +213,13 @@ impl Model {
             1 => (Some(self.rules()), Some(self.rules())),
             _ => (Some(self.rules()), None),
         };
-        Policy { subject: self.perhaps(&APPS), ingress, egress }
+        // A policy about every pod of a namespace leaves little that is allowed.
+        let subject = (self.rng.u32(0..4) > 0).then(|| self.pick(&APPS));
+        Policy { subject, ingress, egress }
     }
 
     fn rules(&mut self) -> Vec<Rule> {
-        (0..self.rng.u32(0..3))
+        (0..self.rng.u32(0..4))
             .map(|_| {
                 let peer = (self.perhaps(&TEAMS), self.perhaps(&APPS));
                 let peer = (self.rng.u32(0..4) > 0).then_some(peer);
