@@ -1,4 +1,7 @@
-//! The rows port: rows that are in no file yet, and the collector's state. For the query service; asks for the token.
+//! The rows port: rows that are in no file yet, committed files, and the collector's state. For the query service; asks
+//! for the token.
+
+mod files;
 
 use std::sync::Arc;
 
@@ -53,15 +56,16 @@ struct Port {
     places: Arc<Semaphore>,
 }
 
-/// `GET /v1/rows` and `GET /v1/status`.
+/// `GET /v1/rows`, `GET /v1/status` and `GET /v1/files/PATH`.
 pub fn router(served: Served) -> Router {
     let guard = BearerGuard::new(served.token.clone(), unauthorized);
     let port = Port { served: Arc::new(served), places: Arc::new(Semaphore::new(AT_ONCE)) };
     Router::new()
         .route("/v1/rows", get(rows))
         .route("/v1/status", get(status))
+        .route("/v1/files/{*path}", get(files::file))
         .fallback(|| async {
-            refusal(StatusCode::NOT_FOUND, "bad-request", "no such path", "ask for /v1/rows or /v1/status")
+            refusal(StatusCode::NOT_FOUND, "bad-request", "no such path", "ask for /v1/rows, /v1/files or /v1/status")
         })
         .layer(middleware::from_fn_with_state(guard, bearer::require))
         .with_state(port)
@@ -104,10 +108,13 @@ async fn rows(
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.apache.arrow.stream"));
     let Session { node, boot_id, .. } = &port.served.session;
+    // Asked for after the rows: files of every earlier segment are in it or before it.
+    let newest = port.served.store.newest().map(|newest| newest.path.to_string());
     for (name, value) in [
         ("netverdict-node", node.to_string()),
         ("netverdict-boot", boot_id.to_string()),
         ("netverdict-segment", segment.to_string()),
+        ("netverdict-newest", newest.unwrap_or_default()),
     ] {
         // Names of nodes and boots are checked when the store is opened.
         if let Ok(value) = HeaderValue::from_str(&value) {
@@ -162,6 +169,7 @@ async fn status(State(port): State<Port>) -> Json<CollectorStatus> {
         mode: session.mode.as_str().to_owned(),
         time: clock::at(clock::now_ns()),
         segment: store.segment(),
+        newest: store.newest(),
         snapshot: u64::try_from(metrics.snapshot.get()).unwrap_or(0),
         source_errors: health.of(Part::Source),
         publish_errors,

@@ -39,6 +39,7 @@ use std::{
 
 use netverdict_flowlog::{
     Table,
+    manifest::Link,
     path::{Hour, SegmentPath},
     row::Row,
 };
@@ -87,6 +88,8 @@ pub struct Flushed {
 pub struct Store {
     options: StoreOptions,
     memtable: Mutex<Memtable>,
+    /// Manifest of the newest committed segment that has one.
+    newest: Mutex<Option<Link>>,
     /// One flush at a time.
     writer: Mutex<Writer>,
     /// Memtable for as long as the store is.
@@ -135,8 +138,9 @@ impl Store {
             leftovers,
             recovered_rows,
         };
-        let writer = Writer { commit, disk };
-        let store = Self { options, memtable: Mutex::new(memtable), writer: Mutex::new(writer), _lock: lock, observer };
+        let newest = Mutex::new(commit.manifest.clone());
+        let (memtable, writer) = (Mutex::new(memtable), Mutex::new(Writer { commit, disk }));
+        let store = Self { options, memtable, newest, writer, _lock: lock, observer };
         Ok((store, committed))
     }
 
@@ -173,6 +177,12 @@ impl Store {
     /// The segment that rows in memory belong to, or a later one: files of an earlier one are complete.
     pub fn segment(&self) -> u64 {
         self.memtable().segment
+    }
+
+    /// Manifest of the newest segment in files. Asked for after [`Store::segment`] or [`Store::unflushed`], it is that of
+    /// the last segment before their number, or of a later one.
+    pub fn newest(&self) -> Option<Link> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn options(&self) -> &StoreOptions {

@@ -8,6 +8,8 @@ pub use gaps::merged;
 use netverdict_policy::{NearMiss, Reason, Verdict};
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::Link;
+
 /// `GET /v1/why`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WhyAnswer {
@@ -259,6 +261,9 @@ pub struct CollectorStatus {
     pub time: DateTime<Utc>,
     /// Rows that are served here belong to this segment or a later one; files with a lower number are complete.
     pub segment: u64,
+    /// Manifest of the newest segment in files; `None` while there is none.
+    #[serde(default)]
+    pub newest: Option<Link>,
     /// Number of the policy snapshot in force.
     pub snapshot: u64,
     /// What could not be read from the cluster source: objects that the snapshot may lack. Empty when all is well.

@@ -46,6 +46,15 @@ pub enum ManifestError {
     Misplaced { expected: Box<ManifestPath>, found: Box<ManifestPath> },
 }
 
+/// Why a copy of a file cannot be put in place.
+#[derive(Debug, Error)]
+pub enum PlaceError {
+    #[error("{path} has {bytes} bytes with SHA-256 {found}, its manifest says {expected}: it was changed or damaged")]
+    Different { path: SegmentPath, bytes: usize, found: String, expected: String },
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
 /// One committed segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
@@ -220,6 +229,24 @@ impl ManifestFile {
         let Written { path, rows, bytes, sha256 } = written;
         Self { path: path.clone(), rows: *rows as u64, bytes: *bytes, sha256: sha256.clone(), lanes }
     }
+
+    /// Whether it is below the directory, with its size.
+    pub fn is_in(&self, data_dir: &Path) -> bool {
+        std::fs::metadata(self.path.below(data_dir)).is_ok_and(|file| file.len() == self.bytes)
+    }
+
+    /// Puts a copy in place, and makes that durable.
+    ///
+    /// # Errors
+    /// The bytes are others than the manifest says, or cannot be written.
+    pub fn place(&self, data_dir: &Path, bytes: &[u8]) -> Result<(), PlaceError> {
+        let found = sha256(bytes);
+        if bytes.len() as u64 != self.bytes || found != self.sha256 {
+            let (path, expected) = (self.path.clone(), self.sha256.clone());
+            return Err(PlaceError::Different { path, bytes: bytes.len(), found, expected });
+        }
+        Ok(file::replace(data_dir, &self.path.below(data_dir), bytes)?)
+    }
 }
 
 #[derive(Deserialize)]
@@ -305,6 +332,18 @@ mod tests {
         assert_ne!(text, forged);
         let read = Manifest::parse(manifest.path(), forged.as_bytes()).unwrap();
         assert_ne!(read.link(), manifest.link());
+    }
+
+    #[test]
+    fn a_copy_that_differs_from_its_manifest_is_not_put_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = b"the bytes of a file";
+        let entry = ManifestFile { bytes: good.len() as u64, sha256: sha256(good), ..file(Table::Flows, 1) };
+        assert!(matches!(entry.place(dir.path(), b"the bytes of a fine"), Err(PlaceError::Different { .. })));
+        assert!(matches!(entry.place(dir.path(), b"the bytes"), Err(PlaceError::Different { .. })));
+        assert!(!entry.is_in(dir.path()));
+        entry.place(dir.path(), good).unwrap();
+        assert!(entry.is_in(dir.path()));
     }
 
     #[test]

@@ -199,6 +199,10 @@ impl ManifestPath {
         Ok(Self { cluster: cluster.into(), node: node.into(), segment, boot: boot.into() })
     }
 
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
     pub fn node(&self) -> &str {
         &self.node
     }

@@ -3,8 +3,10 @@
 //! It reads the collectors' files, and from the collectors the rows that are not in files yet. It changes nothing, talks to
 //! no cluster and no kernel, and needs no privilege.
 
+mod addresses;
 pub mod cells;
 pub mod command_line;
+mod copies;
 pub mod deadline;
 mod dedup_window;
 pub mod error;
@@ -17,6 +19,7 @@ pub mod guard;
 pub mod history;
 pub mod http;
 pub mod metrics;
+mod mirror;
 mod names;
 pub mod notes;
 pub mod options;

@@ -49,6 +49,7 @@ pub struct Metrics {
     seconds: Histogram,
     rows: Counter,
     unflushed: Family<Outcome, Counter>,
+    mirror_rounds: Family<Outcome, Counter>,
     states: Family<Outcome, Counter>,
     kept_states: Gauge,
     kept_state_bytes: Gauge,
@@ -67,6 +68,7 @@ impl Default for Metrics {
             seconds: Histogram::new(exponential_buckets(0.001, 2.5, 13)),
             rows: Counter::default(),
             unflushed: Family::default(),
+            mirror_rounds: Family::default(),
             states: Family::default(),
             kept_states: Gauge::default(),
             kept_state_bytes: Gauge::default(),
@@ -80,6 +82,7 @@ impl Default for Metrics {
             seconds,
             rows,
             unflushed,
+            mirror_rounds,
             states,
             kept_states,
             kept_state_bytes,
@@ -99,6 +102,11 @@ impl Default for Metrics {
             "unflushed_requests",
             "Requests to collectors for rows that are not in files yet",
             unflushed.clone(),
+        );
+        registry.register(
+            "mirror_rounds",
+            "Rounds of copying files of one collector, by outcome",
+            mirror_rounds.clone(),
         );
         registry.register("states", "Policy states asked for: hit, extended by what came since, miss", states.clone());
         registry.register("kept_states", "Policy states that are kept", kept_states.clone());
@@ -146,6 +154,10 @@ impl Metrics {
 
     pub(crate) fn unflushed(&self, ok: bool) {
         self.unflushed.get_or_create(&Outcome { outcome: if ok { "ok" } else { "failed" } }).inc();
+    }
+
+    pub(crate) fn mirrored(&self, ok: bool) {
+        self.mirror_rounds.get_or_create(&Outcome { outcome: if ok { "ok" } else { "failed" } }).inc();
     }
 
     pub(crate) fn state(&self, came: Came) {

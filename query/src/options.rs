@@ -12,7 +12,8 @@ pub struct DataOptions {
     /// Directory of the record: `<table>/cluster=…/date=…/hour=…/*.parquet`. Made if it does not exist.
     #[arg(long, env = "NETVERDICT_DATA_DIR", default_value = "/var/lib/netverdict/data", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Address of a collector's rows port, for instance `http://127.0.0.1:9471`; may be given more than once. Without
+    /// Address of a collector's rows port, for instance `http://127.0.0.1:9471`; may be given more than once. With `dns+`
+    /// before it, every address of the host is a collector, for instance `dns+http://netverdict-collector:9471`. Without
     /// any, rows are visible only once they are in files: up to a minute late.
     #[arg(long = "collector", env = "NETVERDICT_COLLECTORS", value_delimiter = ',', value_name = "URL")]
     pub collectors: Vec<EndpointUrl>,
@@ -27,6 +28,13 @@ pub struct DataOptions {
     /// How long to wait for a collector. After that the answer is given without its rows, and says so.
     #[arg(long, env = "NETVERDICT_COLLECTOR_TIMEOUT", default_value = "2s", value_parser = duration, value_name = "TIME")]
     pub collector_timeout: Duration,
+    /// Copy the files of all collectors into the data directory, which then has the record of all nodes, also of those
+    /// that are gone. The directory has to be empty the first time.
+    #[arg(long, env = "NETVERDICT_MIRROR", requires = "collectors")]
+    pub mirror: bool,
+    /// Space for the copies, in GiB. Beyond it the oldest flows are removed here, and answers say so.
+    #[arg(long, env = "NETVERDICT_MIRROR_LIMIT", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..), value_name = "GIB")]
+    pub mirror_limit: u64,
 }
 
 /// Limits of statements.

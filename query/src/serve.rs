@@ -14,8 +14,10 @@ use serde_json::Value;
 use crate::{
     Executor,
     command_line::Options,
+    copies::Copies,
     history::History,
     metrics::Metrics,
+    mirror,
     options::{DataOptions, LimitOptions},
     port::{GRACE, OpenPort, Parts},
     ports,
@@ -39,7 +41,8 @@ impl Service {
     pub async fn start(options: &Options, shutdown: Shutdown) -> anyhow::Result<Self> {
         let Options { data, ports, limits, telemetry: _ } = options;
         let secret = SharedSecret::load_or_create(SecretFile::new(&ports.access.secret_file, "--secret-file"))?;
-        let executor = executor(data, limits).await?;
+        let copies = copies(data)?;
+        let executor = executor(data, copies.clone(), limits).await?;
         let parts = Parts {
             history: History::new(executor.clone(), limits),
             health: health(&executor),
@@ -51,6 +54,10 @@ impl Service {
             shutdown: shutdown.clone(),
         };
         let mut tasks = TaskGroup::default();
+        if let Some(copies) = copies {
+            let collectors = Arc::clone(parts.executor.store().collectors());
+            tasks.spawn("mirror", mirror::run(collectors, copies, shutdown.clone()));
+        }
         let mut addresses = Vec::new();
         for OpenPort { name, address, serve } in ports::open(ports, &parts).await? {
             tracing::info!(port = name, %address, "serving");
@@ -90,12 +97,23 @@ impl Service {
 }
 
 /// The statements' executor, with all that it reads from.
-async fn executor(data: &DataOptions, limits: &LimitOptions) -> anyhow::Result<Executor> {
+async fn executor(data: &DataOptions, copies: Option<Arc<Copies>>, limits: &LimitOptions) -> anyhow::Result<Executor> {
     let metrics = Arc::new(Metrics::default());
-    let collectors = Arc::new(Collectors::new(data, Arc::clone(&metrics))?);
+    let collectors = Arc::new(Collectors::new(data, copies, Arc::clone(&metrics))?);
     let store = Arc::new(Store::open(&data.data_dir, collectors, Arc::clone(&metrics))?);
     let threads = Threads::start(limits.query_threads).context("no threads for statements")?;
     Ok(Executor::new(store, threads, limits, metrics).await?)
+}
+
+/// With `--mirror`, the copies in the data directory.
+fn copies(data: &DataOptions) -> anyhow::Result<Option<Arc<Copies>>> {
+    if !data.mirror {
+        return Ok(None);
+    }
+    let directory = &data.data_dir;
+    let limit = data.mirror_limit.saturating_mul(1 << 30);
+    let copies = std::fs::create_dir_all(directory).and_then(|()| Copies::open(directory.clone(), limit));
+    Ok(Some(Arc::new(copies.with_context(|| format!("--data-dir {} cannot hold copies", directory.display()))?)))
 }
 
 /// Ready means that the data directory can be listed.

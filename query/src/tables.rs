@@ -71,6 +71,13 @@ impl TableProvider for RecordTable {
         if has_gaps(self.table) {
             notes.scanned(window);
         }
+        if self.table == Table::Flows
+            && let Some(until) = self.store.collectors().removed_until()
+            && window.from_time().is_none_or(|from| from < until)
+        {
+            notes
+                .stale(format!("flows before {until} are not here any more: they took more space than --mirror-limit"));
+        }
         let UnflushedAnswer { rows, problems } = self.store.collectors().rows(self.table, window).await;
         for problem in problems {
             notes.stale(problem);

@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Display,
     io::Cursor,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -13,27 +14,36 @@ use std::{
 use arrow::{array::RecordBatch, ipc::reader::StreamReader};
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
-use netverdict_flowlog::{Table, answer::CollectorStatus};
-use netverdict_service::endpoint_url::{BadEndpoint, EndpointUrl, without_credentials};
-use reqwest::{Client, Response, Url, header::HeaderMap};
+use netverdict_flowlog::{Table, answer::CollectorStatus, path::ManifestPath};
+use netverdict_service::endpoint_url::without_credentials;
+use reqwest::{Response, StatusCode, Url, header::HeaderMap};
 use tokio::runtime::Handle;
 
-use crate::{metrics::Metrics, options::DataOptions, tables::Window};
+use crate::{
+    addresses::{AddressError, Addresses, CollectorAddress},
+    copies::Copies,
+    metrics::Metrics,
+    options::DataOptions,
+    tables::Window,
+};
 
 /// How long an answer of a collector is cached. Together with the collector's own delay this is less than the two seconds
 /// after which a verdict must be visible.
 const CACHED: Duration = Duration::from_millis(500);
 /// Largest answer of a collector, in bytes: far more than its memtable.
 const MAX_ANSWER: usize = 256 << 20;
+/// For a file to be copied.
+const FILE_WITHIN: Duration = Duration::from_secs(60);
 
-#[derive(Debug, thiserror::Error)]
-pub enum CollectorsError {
-    #[error("--collector: {0}")]
-    Address(#[from] BadEndpoint),
-    #[error("--collector: `{0}` is no address that requests can be sent to")]
-    Url(EndpointUrl),
-    #[error("the HTTP client cannot be set up: {0}")]
-    Client(#[from] reqwest::Error),
+/// Why a collector has not answered, as text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct RequestError(String);
+
+impl From<String> for RequestError {
+    fn from(reason: String) -> Self {
+        Self(reason)
+    }
 }
 
 /// Unflushed rows of one collector: those that are not in files of earlier segments.
@@ -42,6 +52,8 @@ pub struct UnflushedRows {
     pub batches: Vec<RecordBatch>,
     /// `None` if the collector did not send it.
     pub boundary: Option<Boundary>,
+    /// Manifest of the newest segment before the boundary, or of a later one; `None` while there is none.
+    newest: Option<ManifestPath>,
     /// When the request began: the rows are at least as new.
     pub asked: Instant,
 }
@@ -64,8 +76,9 @@ pub struct UnflushedAnswer {
 
 /// The collectors of `--collector`.
 pub struct Collectors {
-    urls: Vec<Url>,
-    client: Client,
+    addresses: Addresses,
+    /// Where files of the collectors are copied to.
+    copies: Option<Arc<Copies>>,
     token_file: PathBuf,
     timeout: Duration,
     /// The runtime that serves sockets: statement threads may be busy.
@@ -85,7 +98,7 @@ struct Cache {
 
 impl std::fmt::Debug for Collectors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Collectors").field("collectors", &self.urls.len()).finish_non_exhaustive()
+        f.debug_struct("Collectors").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 
@@ -94,22 +107,36 @@ impl Collectors {
     ///
     /// # Errors
     /// When a URL cannot be used.
-    pub fn new(options: &DataOptions, metrics: Arc<Metrics>) -> Result<Self, CollectorsError> {
-        let DataOptions { data_dir: _, collectors, collector_token_file, collector_timeout } = options;
-        let address = |url: &EndpointUrl| {
-            let text = url.check("http://127.0.0.1:9471")?.reveal();
-            Url::parse(text).map_err(|_| CollectorsError::Url(url.clone()))
-        };
+    pub(crate) fn new(
+        options: &DataOptions,
+        copies: Option<Arc<Copies>>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, AddressError> {
         Ok(Self {
-            urls: collectors.iter().map(address).collect::<Result<_, _>>()?,
-            // Collectors are asked directly: a proxy of the environment is for other traffic.
-            client: Client::builder().no_proxy().connect_timeout(*collector_timeout).build()?,
-            token_file: collector_token_file.clone(),
-            timeout: *collector_timeout,
+            addresses: Addresses::new(&options.collectors, options.collector_timeout)?,
+            copies,
+            token_file: options.collector_token_file.clone(),
+            timeout: options.collector_timeout,
             network: Handle::current(),
             metrics,
             cache: Mutex::default(),
         })
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Until when flows have been removed from the copies.
+    pub(crate) fn removed_until(&self) -> Option<DateTime<Utc>> {
+        self.copies.as_ref()?.removed_until()
+    }
+
+    /// The collectors that there are now, and what is known to be missing.
+    pub(crate) async fn addresses(self: &Arc<Self>) -> (Vec<CollectorAddress>, Vec<String>) {
+        let collectors = Arc::clone(self);
+        let found = self.network.spawn(async move { collectors.addresses.now().await }).await;
+        found.unwrap_or_else(|_| (Vec::new(), vec!["the collectors are not known: the task failed".to_owned()]))
     }
 
     /// Unflushed rows of a table inside a window. To add the rows of files, list the files after this call, and leave out
@@ -120,63 +147,80 @@ impl Collectors {
 
     /// As [`Self::rows`]; no answer is older than `since`.
     pub async fn rows_since(self: &Arc<Self>, table: Table, window: Window, since: Option<Instant>) -> UnflushedAnswer {
-        let each = self.urls.iter().map(|url| {
-            let (collectors, url) = (Arc::clone(self), url.clone());
-            self.network.spawn(async move { collectors.rows_of(url, table, window, since).await })
+        let (addresses, problems) = self.addresses().await;
+        let each = addresses.iter().map(|address| {
+            let (collectors, address) = (Arc::clone(self), address.clone());
+            self.network.spawn(async move { collectors.rows_of(address, table, window, since).await })
         });
-        let mut answer = UnflushedAnswer::default();
-        for (url, rows) in self.urls.iter().zip(join_all(each).await) {
-            match rows.unwrap_or_else(|_| Err("the request's task failed".into())) {
-                Ok(rows) => answer.rows.push(UnflushedRows::clone(&rows)),
-                Err(problem) => answer.problems.push(format!(
-                    "collector {} does not answer ({problem}): what it saw in the last minute may be missing",
-                    without_credentials(url.as_str())
-                )),
+        let mut answer = UnflushedAnswer { rows: Vec::new(), problems };
+        for (address, rows) in addresses.iter().zip(join_all(each).await) {
+            let name = without_credentials(address.name.as_str());
+            match rows.unwrap_or_else(|_| Err("the request's task failed".to_owned().into())) {
+                Ok((rows, uncopied)) => {
+                    answer.rows.push(UnflushedRows::clone(&rows));
+                    answer.problems.extend(uncopied.map(|reason| {
+                        format!(
+                            "the newest files of collector {name} are not copied yet ({reason}): their rows are missing"
+                        )
+                    }));
+                }
+                Err(problem) => answer.problems.push(not_answering(&name, &problem)),
             }
         }
         answer
     }
 
+    /// Its rows, and why the files before them are not here, if they should be.
     async fn rows_of(
         &self,
-        url: Url,
+        address: CollectorAddress,
         table: Table,
         window: Window,
         since: Option<Instant>,
-    ) -> Result<Arc<UnflushedRows>, String> {
-        let key = (url, table, window);
-        if let Some(rows) = self.cache().rows.get(&key)
-            && rows.asked.elapsed() < CACHED
-            && since.is_none_or(|since| rows.asked >= since)
-        {
-            return Ok(Arc::clone(rows));
-        }
-        let rows = self.fetch(&key.0, table, window).await;
-        self.metrics.unflushed(rows.is_ok());
-        let rows = Arc::new(rows?);
-        let mut cache = self.cache();
-        cache.rows.retain(|_, rows| rows.asked.elapsed() < CACHED);
-        cache.rows.insert(key, Arc::clone(&rows));
-        Ok(rows)
+    ) -> Result<(Arc<UnflushedRows>, Option<String>), RequestError> {
+        let key = (address.name.clone(), table, window);
+        let cached = self.cache().rows.get(&key).cloned();
+        let usable =
+            |rows: &Arc<UnflushedRows>| rows.asked.elapsed() < CACHED && since.is_none_or(|since| rows.asked >= since);
+        let rows = match cached.filter(usable) {
+            Some(rows) => rows,
+            None => {
+                let rows = self.fetch(&address, table, window).await;
+                self.metrics.unflushed(rows.is_ok());
+                let rows = Arc::new(rows?);
+                let mut cache = self.cache();
+                cache.rows.retain(|_, rows| rows.asked.elapsed() < CACHED);
+                cache.rows.insert(key, Arc::clone(&rows));
+                rows
+            }
+        };
+        let uncopied = match (&self.copies, &rows.newest) {
+            (Some(copies), Some(newest)) => copies.holds(newest, &address.name, self.timeout).await.err(),
+            _ => None,
+        };
+        Ok((rows, uncopied))
     }
 
-    async fn fetch(&self, url: &Url, table: Table, window: Window) -> Result<UnflushedRows, String> {
+    async fn fetch(
+        &self,
+        address: &CollectorAddress,
+        table: Table,
+        window: Window,
+    ) -> Result<UnflushedRows, RequestError> {
         let asked = Instant::now();
         let mut query = vec![("table", table.name().to_owned())];
         let bounds = [("from", window.from_time()), ("to", window.to_time())];
         query.extend(bounds.into_iter().filter_map(|(name, time)| Some((name, rfc3339(time?)))));
         let work = async {
-            let response = self.get(url, "v1/rows", &query).await?;
-            let boundary = boundary(response.headers());
-            Ok::<_, String>((boundary, body(response).await?))
+            let response = self.get(address, "v1/rows", &query).await?;
+            let (boundary, newest) = (boundary(response.headers()), newest(response.headers()));
+            Ok((boundary, newest, body(response).await?))
         };
-        let (boundary, bytes) = tokio::time::timeout(self.timeout, work)
-            .await
-            .map_err(|_| format!("nothing within {:?}", self.timeout))??;
+        let (boundary, newest, bytes) = self.in_time(work).await?;
         let batches = StreamReader::try_new(Cursor::new(bytes), None)
             .and_then(Iterator::collect)
             .map_err(|error| format!("its rows cannot be read: {error}"))?;
-        Ok(UnflushedRows { batches, boundary, asked })
+        Ok(UnflushedRows { batches, boundary, newest, asked })
     }
 
     /// The status of each collector, or why it is not known.
@@ -186,25 +230,45 @@ impl Collectors {
         {
             return Arc::clone(statuses);
         }
-        let each = self.urls.iter().map(|url| {
-            let (collectors, url) = (Arc::clone(self), url.clone());
-            self.network.spawn(async move { collectors.status_of(&url).await })
+        let (addresses, _) = self.addresses().await;
+        let each = addresses.iter().map(|address| {
+            let (collectors, address) = (Arc::clone(self), address.clone());
+            self.network.spawn(async move { collectors.status_at(&address).await })
         });
-        let statuses = join_all(each)
-            .await
-            .into_iter()
-            .map(|status| status.unwrap_or_else(|_| Err("the request's task failed".into())));
-        let statuses = Arc::new(self.urls.iter().cloned().zip(statuses).collect::<Vec<_>>());
+        let statuses = join_all(each).await.into_iter().map(|status| {
+            status
+                .unwrap_or_else(|_| Err("the request's task failed".to_owned().into()))
+                .map_err(|error| error.to_string())
+        });
+        let names = addresses.iter().map(|address| address.name.clone());
+        let statuses = Arc::new(names.zip(statuses).collect::<Vec<_>>());
         self.cache().statuses = Some((Instant::now(), Arc::clone(&statuses)));
         statuses
     }
 
-    async fn status_of(&self, url: &Url) -> Result<CollectorStatus, String> {
+    pub(crate) async fn status_at(&self, address: &CollectorAddress) -> Result<CollectorStatus, RequestError> {
+        let bytes = self.in_time(async { body(self.get(address, "v1/status", &[]).await?).await }).await?;
+        serde_json::from_slice(&bytes).map_err(|error| format!("its status cannot be read: {error}").into())
+    }
+
+    /// A file of the record, by its path below the data directory; `None`: the collector does not have it.
+    pub(crate) async fn file_at(
+        &self,
+        address: &CollectorAddress,
+        path: &str,
+    ) -> Result<Option<Vec<u8>>, RequestError> {
         let work = async {
-            let bytes = body(self.get(url, "v1/status", &[]).await?).await?;
-            serde_json::from_slice(&bytes).map_err(|error| format!("its status cannot be read: {error}"))
+            let response = self.send(address, &format!("v1/files/{path}"), &[]).await?;
+            match response.status() {
+                StatusCode::NOT_FOUND => Ok(None),
+                status if status.is_success() => body(response).await.map(Some),
+                status => Err(format!("it answers {status}").into()),
+            }
         };
-        tokio::time::timeout(self.timeout, work).await.map_err(|_| format!("nothing within {:?}", self.timeout))?
+        match tokio::time::timeout(FILE_WITHIN, work).await {
+            Ok(file) => file,
+            Err(_) => Err(format!("{path} did not come within {FILE_WITHIN:?}").into()),
+        }
     }
 
     /// Reasons why answers may be out of date, as the collectors report them.
@@ -212,10 +276,7 @@ impl Collectors {
         let mut problems = Vec::new();
         for (url, status) in self.statuses().await.iter() {
             match status {
-                Err(problem) => problems.push(format!(
-                    "collector {} does not answer ({problem}): what it saw in the last minute may be missing",
-                    without_credentials(url.as_str())
-                )),
+                Err(problem) => problems.push(not_answering(&without_credentials(url.as_str()), problem)),
                 Ok(status) => {
                     let node = &status.node;
                     problems.extend(
@@ -236,17 +297,36 @@ impl Collectors {
         problems
     }
 
-    async fn get(&self, url: &Url, path: &str, query: &[(&str, String)]) -> Result<Response, String> {
-        let mut url = url.clone();
-        url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
-        url.query_pairs_mut().extend_pairs(query);
+    async fn get(
+        &self,
+        address: &CollectorAddress,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<Response, RequestError> {
+        let response = self.send(address, path, query).await?;
+        let status = response.status();
+        if status.is_success() { Ok(response) } else { Err(format!("it answers {status}").into()) }
+    }
+
+    async fn send(
+        &self,
+        address: &CollectorAddress,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<Response, RequestError> {
         // Read each time: the collector makes the file at its first start, and it may be replaced.
         let token = tokio::fs::read_to_string(&self.token_file)
             .await
             .map_err(|error| format!("token file {}: {error}", self.token_file.display()))?;
-        let response = self.client.get(url).bearer_auth(token.trim()).send().await.map_err(|error| reason(&error))?;
-        let status = response.status();
-        if status.is_success() { Ok(response) } else { Err(format!("it answers {status}")) }
+        address.get(path, query).bearer_auth(token.trim()).send().await.map_err(|error| reason(&error).into())
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, RequestError>>) -> Result<T, RequestError> {
+        let timeout = self.timeout;
+        match tokio::time::timeout(timeout, work).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("nothing within {timeout:?}").into()),
+        }
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
@@ -263,15 +343,23 @@ fn reason(error: &reqwest::Error) -> String {
     inner.to_string()
 }
 
-async fn body(mut response: Response) -> Result<Vec<u8>, String> {
+async fn body(mut response: Response) -> Result<Vec<u8>, RequestError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| reason(&error))? {
         if bytes.len() + chunk.len() > MAX_ANSWER {
-            return Err(format!("its answer is larger than {MAX_ANSWER} bytes"));
+            return Err(format!("its answer is larger than {MAX_ANSWER} bytes").into());
         }
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+fn not_answering(name: &str, problem: &dyn Display) -> String {
+    format!("collector {name} does not answer ({problem}): what it saw in the last minute may be missing")
+}
+
+fn newest(headers: &HeaderMap) -> Option<ManifestPath> {
+    headers.get("netverdict-newest")?.to_str().ok()?.parse().ok()
 }
 
 fn boundary(headers: &HeaderMap) -> Option<Boundary> {

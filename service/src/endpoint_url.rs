@@ -40,11 +40,17 @@ impl EndpointUrl {
     }
 }
 
+impl From<&str> for EndpointUrl {
+    fn from(text: &str) -> Self {
+        Self(text.trim().to_owned())
+    }
+}
+
 impl FromStr for EndpointUrl {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.trim().to_owned()))
+        Ok(text.into())
     }
 }
 

@@ -3,6 +3,7 @@
 //! Pods are network namespaces, policies are manifests, packets are real. Run by `cargo xtask test pipeline`, which builds
 //! the programs and the BPF object first.
 
+mod copies;
 mod dashboards;
 mod degraded;
 mod durable;

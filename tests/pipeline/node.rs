@@ -129,6 +129,11 @@ impl Node {
         &self.addresses.0
     }
 
+    /// Where its rows are served.
+    pub(crate) fn rows(&self) -> &str {
+        &self.addresses.1
+    }
+
     pub(crate) fn query(&self) -> &Serving {
         self.query.as_ref().expect("a query service")
     }

@@ -86,6 +86,7 @@ impl Store {
             ..Commit::default()
         };
         let saved = commit.save(&self.options.state_dir, &|_| self.step(Step::Committing))?;
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&commit.manifest);
         writer.commit = commit;
         writer.disk = writer.disk.saturating_add(flushed.bytes);
         // A reader that sees the next number finds these files; one that saw this number leaves them out.

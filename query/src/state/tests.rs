@@ -140,7 +140,7 @@ async fn history(data: &Path, more: &[&str]) -> History {
     let arguments = ["query", "--data-dir", data.to_str().expect("UTF-8")];
     let options = Options::try_parse_from(arguments.iter().chain(more)).expect("options");
     let metrics = Arc::new(Metrics::default());
-    let collectors = Arc::new(Collectors::new(&options.data, Arc::clone(&metrics)).expect("a client"));
+    let collectors = Arc::new(Collectors::new(&options.data, None, Arc::clone(&metrics)).expect("a client"));
     let store = Store::open(data, collectors, Arc::clone(&metrics)).expect("a store");
     let threads = Threads::start(2).expect("threads");
     let executor = Executor::new(Arc::new(store), threads, &options.limits, metrics).await.expect("an executor");

@@ -180,11 +180,28 @@ func perform(state *connectivity.TestCaseState, action *generator.Action) error 
 	case action.ReadNetworkPolicies != nil:
 		return state.ReadPolicies(action.ReadNetworkPolicies.Namespaces)
 	case action.CreatePod != nil:
-		return state.CreatePod(action.CreatePod.Namespace, action.CreatePod.Pod, action.CreatePod.Labels)
+		if err := state.CreatePod(action.CreatePod.Namespace, action.CreatePod.Pod, action.CreatePod.Labels); err != nil {
+			return err
+		}
+		return findService(state, action.CreatePod.Namespace, action.CreatePod.Pod)
 	case action.SetPodLabels != nil:
 		return state.SetPodLabels(action.SetPodLabels.Namespace, action.SetPodLabels.Pod, action.SetPodLabels.Labels)
 	case action.DeletePod != nil:
 		return state.DeletePod(action.DeletePod.Namespace, action.DeletePod.Pod)
 	}
 	return fmt.Errorf("an action of this version of cyclonus is not known: %+v", action)
+}
+
+// cyclonus finds the Services of the pods that it begins with, and not those of pods that a case makes.
+func findService(state *connectivity.TestCaseState, namespace, name string) error {
+	pod, err := state.Resources.GetPod(namespace, name)
+	if err != nil {
+		return err
+	}
+	service, err := state.Kubernetes.GetService(namespace, pod.ServiceName())
+	if err != nil {
+		return err
+	}
+	pod.ServiceIP = service.Spec.ClusterIP
+	return nil
 }

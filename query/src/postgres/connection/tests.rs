@@ -18,7 +18,7 @@ async fn connection(folder: &std::path::Path, login_timeout: Duration) -> Connec
     let data = folder.join("data");
     let options = Options::parse_from(["netverdict-query", "--data-dir", data.to_str().expect("UTF-8")]);
     let metrics = Arc::new(Metrics::default());
-    let collectors = Arc::new(Collectors::new(&options.data, Arc::clone(&metrics)).expect("collectors"));
+    let collectors = Arc::new(Collectors::new(&options.data, None, Arc::clone(&metrics)).expect("collectors"));
     let store = Arc::new(Store::open(&data, collectors, Arc::clone(&metrics)).expect("a store"));
     let threads = Threads::start(1).expect("threads");
     let executor = Executor::new(store, threads, &options.limits, Arc::clone(&metrics)).await.expect("an executor");
