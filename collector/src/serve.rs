@@ -2,6 +2,7 @@
 //! for the token.
 
 mod files;
+mod refusal;
 
 use std::sync::Arc;
 
@@ -15,10 +16,7 @@ use axum::{
     routing::get,
 };
 use chrono::{DateTime, Utc};
-use netverdict_flowlog::{
-    Table,
-    answer::{CollectorStatus, ErrorAnswer},
-};
+use netverdict_flowlog::{Table, answer::CollectorStatus};
 use netverdict_service::{
     bearer::{self, BearerError, BearerGuard},
     error_chain::chain,
@@ -27,6 +25,7 @@ use netverdict_service::{
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
+use self::refusal::{internal, refusal};
 use crate::{
     clock,
     health::{Health, Part},
@@ -59,16 +58,17 @@ struct Port {
 /// `GET /v1/rows`, `GET /v1/status` and `GET /v1/files/PATH`.
 pub fn router(served: Served) -> Router {
     let guard = BearerGuard::new(served.token.clone(), unauthorized);
+    let files = files::router(served.store.clone(), served.session.node.clone());
     let port = Port { served: Arc::new(served), places: Arc::new(Semaphore::new(AT_ONCE)) };
     Router::new()
         .route("/v1/rows", get(rows))
         .route("/v1/status", get(status))
-        .route("/v1/files/{*path}", get(files::file))
+        .with_state(port)
+        .merge(files)
         .fallback(|| async {
             refusal(StatusCode::NOT_FOUND, "bad-request", "no such path", "ask for /v1/rows, /v1/files or /v1/status")
         })
         .layer(middleware::from_fn_with_state(guard, bearer::require))
-        .with_state(port)
 }
 
 fn unauthorized(error: BearerError) -> Response {
@@ -175,15 +175,6 @@ async fn status(State(port): State<Port>) -> Json<CollectorStatus> {
         publish_errors,
         endpoints: u64::try_from(metrics.endpoints.get()).unwrap_or(0),
     })
-}
-
-fn internal(message: &str) -> Response {
-    tracing::error!(error = message, "rows not served");
-    refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, "")
-}
-
-fn refusal(status: StatusCode, code: &str, message: &str, remedy: &str) -> Response {
-    (status, Json(ErrorAnswer { code: code.into(), message: message.into(), remedy: remedy.into() })).into_response()
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub enum ManifestError {
 
 /// Why a copy of a file cannot be put in place.
 #[derive(Debug, Error)]
-pub enum PlaceError {
+pub enum CopyError {
     #[error("{path} has {bytes} bytes with SHA-256 {found}, its manifest says {expected}: it was changed or damaged")]
     Different { path: SegmentPath, bytes: usize, found: String, expected: String },
     #[error(transparent)]
@@ -239,11 +239,11 @@ impl ManifestFile {
     ///
     /// # Errors
     /// The bytes are others than the manifest says, or cannot be written.
-    pub fn place(&self, data_dir: &Path, bytes: &[u8]) -> Result<(), PlaceError> {
+    pub fn place(&self, data_dir: &Path, bytes: &[u8]) -> Result<(), CopyError> {
         let found = sha256(bytes);
         if bytes.len() as u64 != self.bytes || found != self.sha256 {
             let (path, expected) = (self.path.clone(), self.sha256.clone());
-            return Err(PlaceError::Different { path, bytes: bytes.len(), found, expected });
+            return Err(CopyError::Different { path, bytes: bytes.len(), found, expected });
         }
         Ok(file::replace(data_dir, &self.path.below(data_dir), bytes)?)
     }
@@ -339,8 +339,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let good = b"the bytes of a file";
         let entry = ManifestFile { bytes: good.len() as u64, sha256: sha256(good), ..file(Table::Flows, 1) };
-        assert!(matches!(entry.place(dir.path(), b"the bytes of a fine"), Err(PlaceError::Different { .. })));
-        assert!(matches!(entry.place(dir.path(), b"the bytes"), Err(PlaceError::Different { .. })));
+        assert!(matches!(entry.place(dir.path(), b"the bytes of a fine"), Err(CopyError::Different { .. })));
+        assert!(matches!(entry.place(dir.path(), b"the bytes"), Err(CopyError::Different { .. })));
         assert!(!entry.is_in(dir.path()));
         entry.place(dir.path(), good).unwrap();
         assert!(entry.is_in(dir.path()));

@@ -11,7 +11,7 @@ use std::{io, sync::Arc, time::Duration};
 use futures::future::join_all;
 use netverdict_flowlog::{
     answer::CollectorStatus,
-    manifest::{Link, Manifest, ManifestError, ManifestFile, PlaceError},
+    manifest::{CopyError, Link, Manifest, ManifestError, ManifestFile},
     path::{ManifestPath, SegmentPath},
 };
 use netverdict_service::{error_chain::chain, shutdown::Shutdown};
@@ -40,7 +40,7 @@ enum MirrorError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Copy(#[from] CopyError),
     #[error(transparent)]
     File(#[from] netverdict_flowlog::file::FileError),
     #[error("{path} is not of node {node}, whose collector gave it")]

@@ -3,21 +3,28 @@
 use std::{io, path::Path, sync::Arc};
 
 use axum::{
+    Router,
     body::Body,
     extract::{Path as UrlPath, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use netverdict_flowlog::path::{ManifestPath, SegmentPath};
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
-use super::{Port, internal, refusal};
+use super::refusal::{internal, refusal};
+use crate::store::Store;
 
 /// `GET /v1/files/PATH`: a manifest or a file of a segment, by its path below the data directory.
-pub(super) async fn file(State(port): State<Port>, UrlPath(path): UrlPath<String>) -> Response {
-    let options = port.served.store.options();
-    let Some(found) = own(&path, &options.cluster, &port.served.session.node) else {
+pub(super) fn router(store: Arc<Store>, node: Arc<str>) -> Router {
+    Router::new().route("/v1/files/{*path}", get(file)).with_state((store, node))
+}
+
+async fn file(State((store, node)): State<(Arc<Store>, Arc<str>)>, UrlPath(path): UrlPath<String>) -> Response {
+    let options = store.options();
+    let Some(found) = own(&path, &options.cluster, &node) else {
         let remedy = "ask for a path that a manifest of this node names";
         return refusal(StatusCode::BAD_REQUEST, "bad-request", "no path of a file of this node's record", remedy);
     };

@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use netverdict_flowlog::{Table, path::SegmentPath};
 use serde::{Deserialize, Serialize};
 
-/// Beside the tables' folders.
+/// In the data directory, next to the folders of the tables.
 const FILE: &str = "mirror.json";
 
 /// What was removed, which is kept so that answers can say so.

@@ -1,6 +1,6 @@
 //! A cluster in churn: pods, labels, policies and namespaces change every few seconds, and the API server, the kubelet, the
-//! container runtime and the collector are killed in turns. Beside it every pod tries every other, and each attempt is compared with what the
-//! policies of that moment ask for, and with the record.
+//! container runtime and the collector are killed in turns. Meanwhile every pod tries every other, and each attempt is
+//! compared with what the policies of that moment ask for, and with the record.
 
 mod model;
 

@@ -27,7 +27,7 @@ const SUITE: Suite = Suite {
     title: "The cases that cyclonus generates",
     about: "Written by `cargo xtask conformance cyclonus`; not to be edited. The product enforces on a whole real cluster. Cases and\n\
             expectations are those of cyclonus; a program of our own in each pod makes its connections, all at once, each with a\n\
-            second's time. A case passes if every probe of every step fares as its policies ask, and the record agrees: a denial\n\
+            second's time after its name is resolved. A case passes if every probe of every step fares as its policies ask, and the record agrees: a denial\n\
             with exactly the policies that deny for each blocked probe, none for an allowed one. What a pod sends to itself is\n\
             always allowed and left out (cyclonus has an option for it).",
     versions: &[("Kubernetes", setup::KUBERNETES_VERSION), ("cyclonus", setup::CYCLONUS_VERSION)],

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -14,7 +15,11 @@ import (
 	"time"
 )
 
-const timeout = time.Second
+const (
+	timeout = time.Second
+	// Hundreds of pods' names are asked for at a moment, which is no part of a connection's second.
+	resolveWithin = 10 * time.Second
+)
 
 // What cyclonus sends. Its own types would make this program twenty times as large.
 type batch struct {
@@ -42,6 +47,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
+	addresses := resolve(connections.Requests)
 	results := make([]result, len(connections.Requests))
 	var waiting sync.WaitGroup
 	for i, request := range connections.Requests {
@@ -49,7 +55,7 @@ func main() {
 		go func() {
 			defer waiting.Done()
 			results[i] = result{Request: request}
-			if err := connect(request); err != nil {
+			if err := connect(request, addresses[request.Host]); err != nil {
 				results[i].Error = err.Error()
 			}
 		}()
@@ -60,10 +66,47 @@ func main() {
 	}
 }
 
+// The address of each host, asked for once; none for a name that nobody answers for.
+func resolve(requests []*request) map[string]string {
+	hosts := map[string]bool{}
+	for _, request := range requests {
+		hosts[request.Host] = true
+	}
+	addresses := map[string]string{}
+	var lock sync.Mutex
+	var waiting sync.WaitGroup
+	for host := range hosts {
+		waiting.Add(1)
+		go func() {
+			defer waiting.Done()
+			if net.ParseIP(host) != nil {
+				lock.Lock()
+				defer lock.Unlock()
+				addresses[host] = host
+				return
+			}
+			limit, cancel := context.WithTimeout(context.Background(), resolveWithin)
+			defer cancel()
+			// With a dot it is the whole name, and no domain is tried before.
+			found, err := net.DefaultResolver.LookupHost(limit, host+".")
+			if err == nil {
+				lock.Lock()
+				defer lock.Unlock()
+				addresses[host] = found[0]
+			}
+		}()
+	}
+	waiting.Wait()
+	return addresses
+}
+
 // An error if nothing answers within a second. A UDP server that says who it is has answered.
-func connect(request *request) error {
+func connect(request *request, address string) error {
+	if address == "" {
+		return fmt.Errorf("%s is not known", request.Host)
+	}
 	deadline := time.Now().Add(timeout)
-	connection, err := net.DialTimeout(strings.ToLower(request.Protocol), net.JoinHostPort(request.Host, strconv.Itoa(request.Port)), timeout)
+	connection, err := net.DialTimeout(strings.ToLower(request.Protocol), net.JoinHostPort(address, strconv.Itoa(request.Port)), timeout)
 	if err != nil {
 		return err
 	}
