@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +15,8 @@ use crate::cluster::Product;
 
 /// When what a ring holds is in an answer at the latest, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The port of queries for names.
+const DNS: u16 = 53;
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// Who, whom, port, protocol.
@@ -52,6 +55,7 @@ impl Denials {
         let fault = |probe: &Probe| {
             let key = (probe.from.clone(), probe.to.clone(), probe.port, probe.protocol.clone());
             let found = self.0.get(&key).map(Vec::as_slice).unwrap_or_default();
+            let found = if found.is_empty() { self.query_of(probe) } else { found };
             match (probe.denial(), found) {
                 (None, []) => None,
                 (None, [(direction, policies), ..]) => {
@@ -67,6 +71,14 @@ impl Denials {
             }
         };
         probes.iter().filter_map(fault).collect()
+    }
+
+    /// Where a policy denies DNS too, a probe to a name ends with the query for it.
+    fn query_of(&self, probe: &Probe) -> &[(String, BTreeSet<String>)] {
+        let is_name = probe.host.parse::<IpAddr>().is_err();
+        let is_query = |(from, _, port, _): &Attempt| *from == probe.from && *port == DNS;
+        let query = self.0.iter().find(|(attempt, _)| is_name && probe.denial().is_some() && is_query(attempt));
+        query.map(|(_, denials)| denials.as_slice()).unwrap_or_default()
     }
 }
 
@@ -127,6 +139,20 @@ mod tests {
         assert_eq!(differences(&[], probe(&[], &["y/p"])).len(), 1, "nothing on record");
         assert_eq!(differences(&[row("ingress", named)], probe(&[], &["y/p", "y/q"])).len(), 1, "one is missing");
         assert_eq!(differences(&[row("ingress", named)], probe(&["x/e"], &["y/p"])).len(), 1, "egress comes first");
+    }
+
+    #[test]
+    fn a_probe_to_a_name_may_end_with_the_query_for_it() {
+        let query = json!({
+            "source": "x/a", "destination": "kube-system/dns", "destination_port": 53, "protocol": 17,
+            "direction": "egress", "decided_by": r#"[{"namespace":"x","name":"e"}]"#,
+        });
+        let to = |host: &str, egress: &[&str]| Probe { host: host.to_owned(), ..probe(egress, &[]) };
+        let query = [query];
+        assert!(differences(&query, to("b.y.svc", &["x/e"])).is_empty());
+        assert_eq!(differences(&query, to("b.y.svc", &["x/e", "x/f"])).len(), 1, "by other policies");
+        assert_eq!(differences(&query, to("10.0.0.1", &["x/e"])).len(), 1, "an address needs no query");
+        assert!(differences(&query, to("b.y.svc", &[])).is_empty(), "allowed");
     }
 
     #[test]
