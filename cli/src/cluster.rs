@@ -28,6 +28,10 @@ impl ClusterOptions {
         self.kubeconfig.is_some() || self.context.is_some()
     }
 
+    pub(crate) fn access(&self) -> Access {
+        Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
+
     /// Reads the cluster into a layer. Returns the namespace of the context: what a name without one means.
     /// `progress` gets a line before each page.
     pub(crate) async fn read(
@@ -45,8 +49,7 @@ impl ClusterOptions {
         layer: Layer,
         progress: &mut dyn FnMut(&str),
     ) -> Result<String, ClusterError> {
-        let access = Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
-        let connection = access.connect().await?;
+        let connection = self.access().connect().await?;
         let namespace = connection.namespace().to_owned();
         let mut list = ApiList::open(connection).await?;
         loop {

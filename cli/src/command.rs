@@ -10,7 +10,7 @@ mod why;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{exit::Exit, program::Program, runtime::block_on, terminal::Terminal};
+use crate::{exit::Exit, program::Program, runtime::block_on, service::USUAL_SERVICE, terminal::Terminal};
 
 /// Which network policy decided, as it stood at that moment
 #[derive(Parser, Debug)]
@@ -60,7 +60,16 @@ pub(crate) fn execute(cli: Cli, program: &Program, terminal: &mut Terminal) -> a
 /// The command line, with a program's name in its usage and examples.
 pub(crate) fn command_line(program: &Program) -> clap::Command {
     let command = Cli::command().name(program.shown).bin_name(program.shown);
-    with_examples_of(program, command)
+    let command = with_examples_of(program, command);
+    // kubectl knows a cluster, so its plugin asks the service that is in it.
+    if program.is_plugin() { command.mut_subcommands(in_a_cluster) } else { command }
+}
+
+fn in_a_cluster(command: clap::Command) -> clap::Command {
+    command.mut_args(|argument| match argument.get_id() == "service" {
+        true => argument.default_value(USUAL_SERVICE),
+        false => argument,
+    })
 }
 
 /// Examples are written with `{program}`: clap knows the name only in the usage line.
@@ -80,6 +89,16 @@ mod tests {
     fn the_command_line_is_consistent() {
         for program in [Program::NETVERDICT, Program::KUBECTL_PLUGIN] {
             command_line(&program).debug_assert();
+        }
+    }
+
+    #[test]
+    fn the_plugin_asks_in_the_cluster_unless_a_server_is_named() {
+        for (program, expected) in [(Program::NETVERDICT, None), (Program::KUBECTL_PLUGIN, Some(USUAL_SERVICE))] {
+            let matches = command_line(&program).try_get_matches_from([program.file, "why", "a/b", "c/d"]).unwrap();
+            let (_, why) = matches.subcommand().unwrap();
+            let service = why.get_raw("service").and_then(|mut values| values.next()?.to_str());
+            assert_eq!(service, expected);
         }
     }
 

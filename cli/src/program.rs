@@ -13,4 +13,8 @@ impl Program {
     pub const NETVERDICT: Self = Self { shown: "netverdict", file: "netverdict" };
     /// kubectl runs a file called `kubectl-verdict` for `kubectl verdict`.
     pub const KUBECTL_PLUGIN: Self = Self { shown: "kubectl verdict", file: "kubectl-verdict" };
+
+    pub(crate) fn is_plugin(self) -> bool {
+        self.file == Self::KUBECTL_PLUGIN.file
+    }
 }

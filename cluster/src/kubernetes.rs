@@ -1,4 +1,5 @@
-//! The Kubernetes API: how to reach it, every object there that a verdict can depend on, and events about a node.
+//! The Kubernetes API: how to reach it, every object there that a verdict can depend on, events about a
+//! node, and the way to a Service through it.
 //!
 //! All or nothing: without one of the kinds a verdict would be a guess, so what may not be listed is an error. A kind
 //! that the cluster does not serve has no objects there.
@@ -9,6 +10,7 @@ mod error;
 mod list;
 mod node_events;
 mod reach;
+mod service_proxy;
 mod watch;
 
 pub use self::{
@@ -16,5 +18,6 @@ pub use self::{
     error::ClusterError,
     list::ApiList,
     node_events::NodeEvents,
+    service_proxy::{ProxiedAnswer, ProxyError, ServiceProxy, secret_value},
     watch::{ApiWatch, KindFigures, WatchOptions, WatchStatus},
 };

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::Link;
 
+/// Header of the query service's token behind a proxy that takes `Authorization` for itself, as a Kubernetes API server
+/// does. In the form of that header.
+pub const PROXIED_AUTHORIZATION: &str = "netverdict-authorization";
+
 /// `GET /v1/why`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WhyAnswer {

@@ -13,14 +13,14 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Request},
-    http::StatusCode,
+    http::{HeaderName, StatusCode},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use chrono::Utc;
 use clap::Args;
-use netverdict_flowlog::answer::ErrorAnswer;
+use netverdict_flowlog::answer::{ErrorAnswer, PROXIED_AUTHORIZATION};
 use netverdict_service::{
     bearer::{self, BearerGuard},
     http_server::{HttpLimitOptions, HttpLimits, HttpServer, bind},
@@ -114,7 +114,8 @@ fn router(api: Arc<Api>) -> Router {
             remedy: "send `Authorization: Bearer` with the content of the file that --secret-file names".into(),
         };
         Json(answer).into_response()
-    });
+    })
+    .proxied_as(HeaderName::from_static(PROXIED_AUTHORIZATION));
     let closed = Router::new()
         .route("/v1/why", get(why::why))
         .route("/v1/flows", get(flows::flows))

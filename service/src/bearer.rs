@@ -1,5 +1,5 @@
-//! Bearer tokens (RFC 6750) in the `Authorization` header, and nowhere else: never in a query string or a form, where
-//! logs and histories keep them.
+//! Bearer tokens (RFC 6750) in the `Authorization` header, or in one of that form beside it, and nowhere else: never in a
+//! query string or a form, where logs and histories keep them.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use thiserror::Error;
 
 use crate::secret::SharedSecret;
@@ -33,7 +33,14 @@ pub enum BearerError {
 /// # Errors
 /// Says what is wrong with the header; it does not repeat it.
 pub fn token(headers: &HeaderMap) -> Result<&[u8], BearerError> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    token_of(headers, &header::AUTHORIZATION)
+}
+
+/// The same in a header that may stand for `Authorization`, behind a proxy that takes that one for itself.
+fn token_of<'a>(headers: &'a HeaderMap, proxied: &HeaderName) -> Result<&'a [u8], BearerError> {
+    let beside = Some(proxied).filter(|name| **name != header::AUTHORIZATION);
+    let beside = beside.into_iter().flat_map(|name| headers.get_all(name));
+    let mut values = headers.get_all(header::AUTHORIZATION).iter().chain(beside);
     let value = values.next().ok_or(BearerError::Missing)?;
     if values.next().is_some() {
         return Err(BearerError::Several);
@@ -58,19 +65,30 @@ pub fn check(headers: &HeaderMap, secret: &SharedSecret) -> Result<(), BearerErr
 #[derive(Clone)]
 pub struct BearerGuard {
     secret: SharedSecret,
+    proxied: HeaderName,
     refuse: Arc<dyn Fn(BearerError) -> Response + Send + Sync>,
 }
 
 impl BearerGuard {
     /// `refuse` makes the body of a refusal, in the form that the port's errors have. Status and challenge are ours.
     pub fn new(secret: SharedSecret, refuse: impl Fn(BearerError) -> Response + Send + Sync + 'static) -> Self {
-        Self { secret, refuse: Arc::new(refuse) }
+        Self { secret, proxied: header::AUTHORIZATION, refuse: Arc::new(refuse) }
+    }
+
+    /// Takes the token in this header too, in the form of `Authorization`.
+    #[must_use]
+    pub fn proxied_as(self, header: HeaderName) -> Self {
+        Self { proxied: header, ..self }
+    }
+
+    fn check(&self, headers: &HeaderMap) -> Result<(), BearerError> {
+        if self.secret.matches(token_of(headers, &self.proxied)?) { Ok(()) } else { Err(BearerError::Wrong) }
     }
 }
 
 /// A layer for `axum::middleware::from_fn_with_state`: answers 401 unless the request carries the secret.
 pub async fn require(State(guard): State<BearerGuard>, request: Request, next: Next) -> Response {
-    let Err(error) = check(request.headers(), &guard.secret) else { return next.run(request).await };
+    let Err(error) = guard.check(request.headers()) else { return next.run(request).await };
     let mut response = (guard.refuse)(error);
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -89,6 +107,17 @@ mod tests {
 
     fn headers(values: &[&str]) -> HeaderMap {
         values.iter().map(|value| (header::AUTHORIZATION, HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_proxy_may_take_the_usual_header_for_itself() {
+        let name = HeaderName::from_static("x-authorization");
+        let mut proxied = HeaderMap::new();
+        proxied.insert(&name, HeaderValue::from_static("Bearer abc"));
+        assert_eq!(token_of(&proxied, &name), Ok(&b"abc"[..]));
+        assert_eq!(token(&proxied), Err(BearerError::Missing));
+        proxied.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer abc"));
+        assert_eq!(token_of(&proxied, &name), Err(BearerError::Several));
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn pod(text: &str) -> Result<String, crate::endpoint::EndpointError> {
 }
 
 pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
-    let service = Service::connect(&arguments.service)?;
+    let service = Service::connect(&arguments.service).await?;
     let parameters = arguments.filter.parameters(Utc::now());
     if arguments.follow {
         return follow(&service, parameters, arguments.output, terminal).await;

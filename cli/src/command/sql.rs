@@ -70,7 +70,7 @@ pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> a
     if query.trim().is_empty() {
         bail!("the query is empty; write one statement, like \"select * from flows limit 10\"");
     }
-    let service = Service::connect(&arguments.service)?;
+    let service = Service::connect(&arguments.service).await?;
     // Whatever is printed: only JSON answers carry gaps and warnings beside the rows.
     let question = SqlQuestion { query, format: "json".to_owned() };
     let answer: SqlAnswer = service.post("/v1/sql", &question).await?;

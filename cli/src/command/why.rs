@@ -72,7 +72,7 @@ enum Output {
 
 pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
     let now = Utc::now();
-    let service = Service::connect(&arguments.service)?;
+    let service = Service::connect(&arguments.service).await?;
     let answer: WhyAnswer = service.get("/v1/why", &parameters(arguments, now)).await?;
     for reason in &answer.stale {
         terminal.warn(&format!("the answer may be out of date: {reason}"));

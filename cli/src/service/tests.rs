@@ -13,7 +13,7 @@ use super::*;
 fn options(server: &str, token: &str, folder: &tempfile::TempDir) -> ServiceOptions {
     let token_file = folder.path().join("token");
     std::fs::write(&token_file, token).unwrap();
-    ServiceOptions { server: server_url(server).unwrap(), token_file }
+    ServiceOptions { server: Some(server.parse().unwrap()), token_file: Some(token_file), ..ServiceOptions::default() }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -37,9 +37,11 @@ fn ask(status: &str, body: &str) -> (String, Result<SqlAnswer, ServiceError>) {
         String::from_utf8(head).unwrap()
     });
     let folder = tempfile::tempdir().unwrap();
-    let service = Service::connect(&options(&server, "secret\n", &folder)).unwrap();
     let parameters = [("source", Some("shop/web".to_owned())), ("at", None)];
-    let result = block_on(service.get("/v1/why", &parameters));
+    let result = block_on(async {
+        let service = Service::connect(&options(&server, "secret\n", &folder)).await.unwrap();
+        service.get("/v1/why", &parameters).await
+    });
     (answering.join().unwrap(), result)
 }
 
@@ -90,8 +92,10 @@ fn nobody_listening_is_told_with_what_to_start() {
     silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let server = format!("http://{}", silent.local_addr().unwrap());
-    let service = Service::connect(&options(&server, "secret", &folder)).unwrap();
-    let error = block_on(service.get::<SqlAnswer>("/v1/why", &[])).unwrap_err();
+    let error = block_on(async {
+        let service = Service::connect(&options(&server, "secret", &folder)).await.unwrap();
+        service.get::<SqlAnswer>("/v1/why", &[]).await.unwrap_err()
+    });
     assert!(error.may_pass());
     let text = error.to_string();
     assert!(
@@ -104,16 +108,10 @@ fn nobody_listening_is_told_with_what_to_start() {
 fn a_token_that_cannot_be_one_is_refused_before_anything_is_asked() {
     let folder = tempfile::tempdir().unwrap();
     let mut missing = options("http://127.0.0.1:1", "", &folder);
-    let error = Service::connect(&missing).unwrap_err().to_string();
+    let refused = |options: &ServiceOptions| block_on(Service::connect(options)).err().unwrap().to_string();
+    let error = refused(&missing);
     assert!(error.contains("empty"), "{error}");
-    missing.token_file = folder.path().join("absent");
-    let error = Service::connect(&missing).unwrap_err().to_string();
+    missing.token_file = Some(folder.path().join("absent"));
+    let error = refused(&missing);
     assert!(error.contains("cannot read the token file") && error.contains("start netverdict-query once"), "{error}");
-}
-
-#[test]
-fn only_http_urls_are_servers() {
-    for text in ["127.0.0.1:9480", "ftp://127.0.0.1", "localhost:9480", ""] {
-        server_url(text).expect_err(text);
-    }
 }

@@ -24,7 +24,7 @@ import (
 const (
 	podStart = 120 // seconds
 	// A probe that differs is repeated: on a busy machine one may run out of its second.
-	attempts = 3
+	attempts = 6
 )
 
 type options struct {

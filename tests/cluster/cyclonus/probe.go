@@ -12,7 +12,7 @@ import (
 )
 
 // Pods that probe at the same time.
-const sources = 9
+const sources = 5
 
 type probeResult struct {
 	// `namespace/name` of pods.
