@@ -1,6 +1,7 @@
 //! The command line: one module for each command.
 
 mod completion;
+mod doctor;
 mod eval;
 mod flows;
 mod lint;
@@ -40,6 +41,7 @@ enum Command {
     Eval(eval::Arguments),
     Lint(lint::Arguments),
     Probe(probe::Arguments),
+    Doctor(doctor::Arguments),
     Completion(completion::Arguments),
 }
 
@@ -51,6 +53,7 @@ pub(crate) fn execute(cli: Cli, program: &Program, terminal: &mut Terminal) -> a
         Command::Eval(arguments) => eval::execute(&arguments, terminal),
         Command::Lint(arguments) => block_on(lint::execute(&arguments, terminal)),
         Command::Probe(arguments) => probe::execute(&arguments, terminal),
+        Command::Doctor(arguments) => doctor::execute(&arguments, terminal),
         Command::Completion(arguments) => {
             completion::execute(&arguments, &mut command_line(program), program.file, terminal)
         }

@@ -35,7 +35,7 @@ pub(crate) enum ServiceError {
     )]
     Unreachable { server: String, reason: String },
     #[error("{}", proxy_text(.0))]
-    Proxy(#[source] ProxyError),
+    Proxy(ProxyError),
     #[error("the query service at {server} took longer than {} s\n  ask about less time with --since, or for less with --limit", ANSWER_TIMEOUT.as_secs())]
     TimedOut { server: String },
     #[error(
