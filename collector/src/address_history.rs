@@ -13,7 +13,7 @@ use crate::meaning::SnapshotState;
 const SECOND_NS: i64 = 1_000_000_000;
 /// How long a pod is remembered after it had an address: events are read within seconds, after a restart within minutes.
 const KEPT_NS: i64 = 300 * SECOND_NS;
-/// Between looks for what is older.
+/// Interval between sweeps that remove expired tenures.
 const SWEEP_NS: i64 = 30 * SECOND_NS;
 /// Pods that are remembered of one address; beyond it the oldest is forgotten.
 const MOST_TENURES: usize = 64;

@@ -16,7 +16,7 @@ pub struct RingBatch {
     pub bytes: Vec<u8>,
 }
 
-/// What another system sent, or a part of it, as it was received.
+/// A delivery of another system, or a part of it, as it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignBatch {
     /// Never `ring`.

@@ -63,7 +63,7 @@ pub fn follow<S: Source>(
 /// Applies what the sources report, and sends the state that it leads to. Updates that wait already are applied first:
 /// only the newest state matters. Ends with the sources.
 ///
-/// `waiting`: told what is missing as long as there is no state yet.
+/// `waiting`: gets a description of the missing sources as long as there is no state yet.
 pub fn merge(
     mut cluster: Cluster,
     updates: &QueueReceiver<(Layer, Update)>,

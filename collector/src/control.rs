@@ -78,7 +78,7 @@ impl State {
                 // Only the newest counts.
                 Ok(state) => self.want(states.try_iter().last().unwrap_or(state)),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
-                // The source has ended; whoever joins it says why.
+                // The source has ended; the thread that joins it reports why.
                 Err(mpsc::RecvTimeoutError::Disconnected) => _ = stop.wait(STEP),
             }
             if self.publication.retry_at.is_some_and(|at| Instant::now() >= at) {
@@ -97,7 +97,7 @@ impl State {
                 && let Some(started) = self.started.take()
             {
                 self.parts.health.set(Part::Start, Vec::new());
-                // Who waits for it may have given up.
+                // The receiver may have given up waiting.
                 let _ = started.send(());
             }
             self.record_staleness(false);
@@ -121,7 +121,7 @@ impl State {
         }
     }
 
-    /// What the kernel has counted, for the last time: the rings are drained against it.
+    /// Sends the kernel's counters for the last time: the rings are drained against them.
     fn end(mut self) {
         self.record_staleness(true);
         self.tell_unbound(true);

@@ -165,7 +165,7 @@ async fn wait(
     }
 }
 
-/// The collector's own ports, bound before anybody is answered.
+/// The collector's own ports, bound before any request is answered.
 struct Ports {
     admin: TcpListener,
     rows: TcpListener,

@@ -1,9 +1,9 @@
 //! The neutral observation: one type between all receivers, of our probe and of other systems, and the pipeline.
 //!
 //! It answers four questions: which source reported it and at which position of its sequence ([`Origin`]), what was
-//! seen ([`FlowTuple`], [`Outcome`], [`Volume`]), who the two ends are said to be ([`Ends`]), and what decided
-//! ([`Decider`]). Our own probe answers with numbers, so that its path allocates nothing; what another system says in
-//! words is behind one `Arc` each.
+//! seen ([`FlowTuple`], [`Outcome`], [`Volume`]), which endpoints its ends are said to be ([`Ends`]), and what decided
+//! ([`Decider`]). Our own probe answers with numbers, so that its path allocates nothing; text from another system is
+//! behind one `Arc` each.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
@@ -28,7 +28,7 @@ pub struct Observation {
     pub decider: Decider,
 }
 
-/// What becomes of one record of another system.
+/// The result of reading one record of another system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForeignRecord {
     Flow(Observation),
@@ -70,7 +70,7 @@ pub struct EventId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor {
     pub window: Window,
-    /// What tells the reports of one window apart: a hash or an id of the source.
+    /// Distinguishes the reports of one window: a hash or an id of the source.
     pub key: u128,
 }
 
@@ -134,7 +134,7 @@ pub struct Volume {
     pub count: u64,
 }
 
-/// Who the two ends are said to be.
+/// The two ends, as their source names them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ends {
     /// Our owner ids, as the kernel had them when it decided.
@@ -176,7 +176,7 @@ pub struct ClaimedEnd {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What decided.
+/// The tables or the system that decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decider {
     /// Our compiled tables, or the kernel program itself.
@@ -187,7 +187,7 @@ pub enum Decider {
         revision: u64,
         reason: ReasonSource,
     },
-    /// What another system named. It is recorded, never re-evaluated.
+    /// Decision of another system. It is recorded, never re-evaluated.
     Reported(Arc<Report>),
 }
 

@@ -146,7 +146,7 @@ impl Pipeline {
         self.sequence.last()
     }
 
-    /// What was counted since the last call.
+    /// Counts since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
@@ -192,7 +192,7 @@ impl Pipeline {
     }
 
     fn ring(&mut self, batch: &RingBatch, rows: &mut Vec<Row>) {
-        // Without a session nobody knows whose events these are; the daemon sends one first.
+        // Without a session the origin of these events is unknown; the daemon sends one first.
         let Some(template) = self.session.as_ref().map(RowTemplate::new) else { return };
         let mut flows = Vec::new();
         for read in ring::observations(batch) {
@@ -289,7 +289,7 @@ impl Pipeline {
         }
     }
 
-    /// Records reports of another system, each once. One that cannot be read costs the others nothing.
+    /// Records reports of another system, each once. An unreadable report does not affect the others.
     fn foreign(&mut self, batch: &ForeignBatch, rows: &mut Vec<Row>) {
         let Some(session) = &self.session else { return };
         let (template, node, boot_id) = (RowTemplate::new(session), session.node.clone(), session.boot_id.clone());

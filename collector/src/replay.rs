@@ -34,7 +34,7 @@ pub enum ReplayError {
     Used(String),
 }
 
-/// What a replay did.
+/// Result of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replayed {
     pub inputs: u64,

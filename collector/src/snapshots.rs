@@ -117,7 +117,7 @@ impl Snapshots {
     /// Notes that a state came into force.
     ///
     /// # Errors
-    /// It cannot be noted. After a restart of the collector the probe knows the revision; after a reboot nobody does.
+    /// It cannot be noted. After a restart of the collector the probe knows the revision; after a reboot it is lost.
     pub fn published(&self, number: u64, revision: u64) -> Result<(), SnapshotsError> {
         self.lock().note(&Record::Published { number, revision })
     }
@@ -153,7 +153,7 @@ impl Snapshots {
         let of_boot = states.values().filter(|state| *state.boot_id == *boot_id && !abandoned.contains(&state.number));
         let in_force = of_boot.filter_map(|state| {
             let known = || revisions.iter().find(|(_, number)| *number == state.number).map(|(revision, _)| *revision);
-            // One that never came into force has judged nothing.
+            // A state that never came into force has judged nothing.
             let mut state = state.clone();
             state.revision = Some(state.revision).filter(|revision| *revision > 0).or_else(known)?;
             Some(Arc::new(state))

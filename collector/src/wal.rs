@@ -1,7 +1,7 @@
-//! The write-ahead log: what the rings and other systems delivered, kept until its rows are in Parquet files.
+//! The write-ahead log: data of the rings and of other systems, kept until its rows are in Parquet files.
 //!
-//! What was appended survives a crash of the process at once, and a loss of power as [`FsyncPolicy`] says. It neither
-//! decodes events nor knows which of them became rows: [`crate::store`] remembers how far the files reach.
+//! An appended record survives a crash of the process at once, and a loss of power as [`FsyncPolicy`] says. The log
+//! neither decodes events nor knows which of them became rows: [`crate::store`] remembers how far the files reach.
 
 mod chain;
 mod log;
@@ -45,7 +45,7 @@ pub enum Replayed {
     Damaged(WalPosition, u64),
 }
 
-/// What is in the log after the committed position.
+/// Records of the log after the committed position.
 #[derive(Debug)]
 pub struct Replay {
     recovered: Recovered,
@@ -109,7 +109,7 @@ impl Wal {
         self.log.sync()
     }
 
-    /// Removes files that hold nothing after `through`. What cannot be removed is tried again next time.
+    /// Removes files that hold nothing after `through`. A failed removal is tried again next time.
     pub fn release(&mut self, through: WalPosition) -> Result<(), WalError> {
         self.log.release(through)
     }

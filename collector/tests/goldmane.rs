@@ -1,5 +1,5 @@
-//! Calico's flow log over a real socket into Parquet: acknowledged only when logged, each flow recorded once, whatever
-//! is sent twice and whenever the collector dies. No kernel takes part.
+//! Calico's flow log over a real socket into Parquet: acknowledged only when logged, each flow recorded once, even if a
+//! body is sent twice or the collector dies at any moment. No kernel takes part.
 
 use std::{
     fs,

@@ -1,7 +1,8 @@
-//! Rows of the change logs from one snapshot to the next: what was put, what was deleted, when, and in which snapshot.
+//! Rows of the change logs from one snapshot to the next: puts and deletions, with their time and snapshot.
 //!
-//! What was recorded is kept in the state directory, so that a restart repeats nothing, and a deletion that happened while
-//! the collector was down is recorded when it comes back. After another boot everything is put again with its first time.
+//! Recorded objects are kept in the state directory, so that a restart repeats nothing, and a deletion that happened
+//! while the collector was down is recorded when it comes back. After another boot everything is put again with its first
+//! time.
 
 mod rows;
 
@@ -75,7 +76,7 @@ struct Unsaved {
     objects: BTreeSet<String>,
 }
 
-/// What was recorded: all of it, or since the record before.
+/// Recorded attributions and objects: all of them, or those since the previous record.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     whole: bool,

@@ -39,7 +39,7 @@ impl State {
         }
     }
 
-    /// Attaches the programs if the interface is a pod's, as far as anybody can say. Before anything else is done about it.
+    /// Attaches the programs if the interface belongs to a pod, as far as is known. Comes before any other step for it.
     pub(super) fn guard(&mut self, found: &Discovered) {
         let &Discovered { ifindex, netns_cookie, .. } = found;
         let is_a_pods = self.is_a_pods(found);
@@ -196,7 +196,7 @@ impl State {
         }
     }
 
-    /// The uid of the pod behind an interface: what the CNI plugin said when it was made counts more than who is inside.
+    /// The uid of the pod behind an interface. The CNI plugin's claim takes precedence over the processes inside.
     pub(super) fn uid_behind<'a>(&'a self, found: &'a Discovered) -> Option<&'a str> {
         let claimed = self.attachments.claims.of(found.netns_cookie).map(|claim| claim.pod_uid.as_str());
         claimed.filter(|uid| !uid.is_empty()).or(found.pod_uid.as_deref())
@@ -209,7 +209,7 @@ impl State {
             || (self.parts.unannounced == Unannounced::Attach && !found.has_processes)
     }
 
-    /// What was assigned to the pods that are there, by uid: the API server learns it later.
+    /// Addresses assigned to the present pods, by uid: the API server learns them later.
     pub(super) fn assigned_addresses(&self) -> BTreeMap<String, Vec<IpAddr>> {
         let mut assigned = BTreeMap::<String, Vec<IpAddr>>::new();
         for found in self.attachments.sighted.values() {

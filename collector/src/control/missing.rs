@@ -34,8 +34,8 @@ impl State {
         self.append_gap(GapCause::Unattached, endpoint, found.born.unwrap_or(now).min(now), now, detail.to_owned());
     }
 
-    /// A source that cannot be read whole is on record as long as that lasts: from the moment from which it was not, which
-    /// may be before anybody noticed.
+    /// An incomplete source is on record as long as it is incomplete: from the moment at which that began, which may be
+    /// before it was noticed.
     pub(super) fn record_staleness(&mut self, last: bool) {
         let now = SystemTime::now();
         let (troubles, since) = match &self.publication.wanted {
@@ -83,7 +83,7 @@ impl State {
     pub(super) fn record_losses(&mut self, losses: &[Loss]) {
         let now = SystemTime::now();
         let Some(recorded_at) = self.losses.recorded_at else {
-            // Losses before this start cannot be distinguished from those that an earlier collector recorded.
+            // Losses before this start cannot be distinguished from losses that an earlier collector recorded.
             self.losses.recorded =
                 losses.iter().map(|loss| ((loss.ifindex, codes::lane_name(loss.lane)), loss.lost)).collect();
             self.losses.recorded_at = Some(now);

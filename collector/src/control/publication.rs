@@ -181,7 +181,7 @@ impl State {
     }
 }
 
-/// What is wrong with the sources, as answers and health checks show it: staleness with its beginning.
+/// Problems of the sources, as answers and health checks show them: staleness with its beginning.
 fn told(cluster: &ClusterState) -> Vec<String> {
     let since =
         |line: &String| cluster.stale.iter().find(|source| source.reason == *line).map(|source| source.since_ns);

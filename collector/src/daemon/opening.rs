@@ -112,7 +112,7 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     Ok(Opened { sources, node_events, generations, snapshots, changes, wal, recorder, probe, explain, writer, served })
 }
 
-/// What is on disk.
+/// State that is on disk.
 struct Stored {
     store: Arc<Store>,
     committed: Committed,

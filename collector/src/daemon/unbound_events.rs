@@ -1,4 +1,4 @@
-//! Endpoints that nobody judges by policy, as events of the node: `kubectl describe node` shows them.
+//! Endpoints that are not judged by policy, as events of the node: `kubectl describe node` shows them.
 
 use std::{sync::Arc, time::Duration};
 

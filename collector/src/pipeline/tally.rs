@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// The numbers of a pipeline that cannot be seen in its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// By lane; those that could be read, repeats of the ring included.
+    /// By lane; all readable events, repeats of the ring included.
     pub events: BTreeMap<&'static str, u64>,
     /// By the label of what was wrong.
     pub unreadable: BTreeMap<&'static str, u64>,

@@ -145,7 +145,7 @@ fn address_of_a_pod_range_without_owner_is_an_unknown_pod() {
     let row = only(tick(&mut pipeline, event.boot_time + 3 * SECOND));
     assert_eq!((row.source.kind, row.seq), (EndpointKind::UnknownPod, Some(event.seq)));
     assert!(row.identity_window_open);
-    // Nothing that is held is missing in what is committed.
+    // Held events are not missing in a commit.
     let another = VerdictEvent { seq: 2, source_port: 40_001, ..event };
     assert!(take(&mut pipeline, batch(&[another])).is_empty());
     assert_eq!(only(flush(&mut pipeline)).seq, Some(2));

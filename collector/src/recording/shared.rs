@@ -7,7 +7,7 @@ use netverdict_service::error_chain::chain;
 
 use crate::input::Input;
 
-/// The recorded file, shared by all who have something for it. It ends at the first error.
+/// The recorded file, shared by all threads that record. It ends at the first error.
 #[derive(Clone, Default)]
 pub struct SharedRecorder(Arc<Mutex<Option<Recorder>>>);
 

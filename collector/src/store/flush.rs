@@ -89,7 +89,7 @@ impl Store {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&commit.manifest);
         writer.commit = commit;
         writer.disk = writer.disk.saturating_add(flushed.bytes);
-        // A reader that sees the next number finds these files; one that saw this number leaves them out.
+        // A reader that gets the next number finds these files; a reader that got this number leaves them out.
         self.memtable().committed();
         if saved == Saved::Durable {
             flushed.wal = writer.commit.wal;
@@ -102,7 +102,7 @@ impl Store {
         Ok(flushed)
     }
 
-    /// What happens here can no longer fail the flush.
+    /// Errors here can no longer fail the flush.
     fn after_commit(&self, step: Step) {
         if let Err(error) = self.step(step) {
             tracing::debug!(error = %error, "step after the commit failed");

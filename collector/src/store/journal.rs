@@ -27,7 +27,7 @@ struct Head {
     removes: Vec<String>,
 }
 
-/// What the journal had kept.
+/// Contents of the journal at the start.
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
     pub(super) rows: Vec<Row>,
@@ -45,7 +45,7 @@ impl Journal {
         let (mut log, torn) = Log::open(&dir, FsyncPolicy::Batch, committed).map_err(StoreError::Journal)?;
         let mut recovered = Recovered::default();
         if torn.torn_bytes > 0 {
-            // Its append never returned: nobody was told that it was safe.
+            // Its append never returned: no caller relies on it.
             tracing::info!(bytes = torn.torn_bytes, "end of the journal was torn and is cut off");
         }
         for frame in log.replay(committed) {

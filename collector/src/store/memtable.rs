@@ -20,7 +20,7 @@ use crate::wal::WalPosition;
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
-/// What an append did beside taking the rows.
+/// Side effects of an append.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// Flow rows that there was no room for. A gap `disk_full` stands for them.

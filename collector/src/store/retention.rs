@@ -42,11 +42,11 @@ pub(super) struct Files {
     unfinished: Vec<PathBuf>,
 }
 
-/// What is to go.
+/// Files to remove.
 pub(super) struct Expired {
     pub(super) paths: Vec<SegmentPath>,
     pub(super) bytes: u64,
-    /// What stands for it.
+    /// Gaps recorded in their place.
     pub(super) gaps: Vec<Row>,
     /// Bytes that stay.
     pub(super) left: u64,
@@ -102,7 +102,7 @@ impl Files {
     }
 
     /// Where the node's chain goes on if the state directory is lost. A newest manifest that cannot be read does not keep
-    /// the collector from recording: the chain begins anew, and who verifies it finds the break at that segment.
+    /// the collector from recording: the chain begins anew, and its verification finds the break at that segment.
     pub(super) fn newest_manifest(&self, options: &StoreOptions) -> Option<Link> {
         let newest = self.manifests.iter().map(|(path, _)| path).max_by_key(|path| path.segment())?;
         match Manifest::read(&options.data_dir, newest) {
@@ -183,7 +183,7 @@ impl Files {
 
 const CAPPED: &str = "removed to stay below the cap on disk use: raise the cap to keep records longer";
 
-/// Removes a file, and folders that are empty then. What cannot be removed is left, and said in the log.
+/// Removes a file, and folders that are empty then. A failed removal is logged, and the file stays.
 pub(super) fn remove(data_dir: &Path, path: &SegmentPath) {
     let file = path.below(data_dir);
     match fs::remove_file(&file) {

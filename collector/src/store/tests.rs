@@ -140,7 +140,7 @@ fn files(data_dir: &Path) -> Vec<(SegmentPath, Vec<Row>)> {
     found
 }
 
-/// What rows say, so that they can be compared: `flow 3`, `fact 1`, `gap disk_full 2`.
+/// Short names of rows, for comparison: `flow 3`, `fact 1`, `gap disk_full 2`.
 fn names<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<String> {
     let name = |row: &Row| match row {
         Row::Flow(row) => format!("flow {}", row.seq.expect("a number")),
@@ -195,7 +195,7 @@ fn assert_chain(dir: &Path) {
     assert_eq!(listed, there);
 }
 
-/// What a reader sees who asks the collector first and then lists the files.
+/// Rows that a reader sees that asks the collector first and then lists the files.
 fn visible(store: &Store, dir: &Path) -> Vec<String> {
     let mut rows = Vec::new();
     for table in [Table::Flows, Table::Collectors, Table::Gaps] {

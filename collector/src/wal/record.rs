@@ -29,7 +29,7 @@ pub enum LogRecord {
     Session(Session),
     /// A drained batch as the kernel wrote it.
     Ring(RingBatch),
-    /// What another system sent, as it was received.
+    /// A delivery of another system, as it was received.
     Foreign(ForeignBatch),
 }
 

@@ -1,5 +1,5 @@
-//! Rows that come from nowhere else: changes of the cluster, gaps without events, the collector's own state. They are
-//! journalled by the store before anybody relies on them.
+//! Rows that come from nowhere else: changes of the cluster, gaps without events, the collector's own state. The store
+//! journals them before any reader relies on them.
 
 use std::sync::Arc;
 
