@@ -1,4 +1,4 @@
-//! What the query service answers over HTTP, shared with its clients. JSON; unknown fields are ignored by readers, so
+//! Answers of the query service over HTTP, shared with its clients. JSON; unknown fields are ignored by readers, so
 //! that an older client understands a newer service.
 
 mod gaps;
@@ -24,13 +24,13 @@ pub struct WhyAnswer {
     pub protocol: String,
     /// In the order source egress, destination ingress; only ends that are pods.
     pub points: Vec<WhyPoint>,
-    /// What the newest state says of the connection as a whole; `None` where it cannot be evaluated.
+    /// The newest state's verdict on the connection as a whole; `None` where it cannot be evaluated.
     #[serde(default)]
     pub now: Option<Verdict>,
-    /// Over which other protocols and families there were packets between the ends that met another verdict.
+    /// Other protocols and families over which packets between the ends met another verdict.
     #[serde(default)]
     pub otherwise: Vec<WhyOtherwise>,
-    /// What is known to be missing in the time asked about.
+    /// Known gaps in the time asked about.
     pub gaps: Vec<Gap>,
     /// Why the answer may be out of date; empty when it is not.
     pub stale: Vec<String>,
@@ -54,7 +54,7 @@ pub struct WhyEnd {
     pub candidates: Vec<String>,
 }
 
-/// What came of packets between the same ends over another protocol or family.
+/// Verdict on packets between the same ends over another protocol or family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyOtherwise {
     pub protocol: String,
@@ -97,14 +97,14 @@ pub struct WhyPoint {
     pub count: u64,
     /// The verdict that the newest snapshot gives; `None` where it cannot be evaluated.
     pub now: Option<Verdict>,
-    /// Who would decide now, where that differs.
+    /// The policies that would decide now, where they differ.
     pub now_decided_by: Vec<Decider>,
     pub node: String,
-    /// A packet could not have got here, for the source's end denied it; what this end would have said.
+    /// A packet could not have got here, because the source's end denied it; this would have been this end's verdict.
     pub hypothetical: bool,
     pub identity_window_open: bool,
-    /// Whom this end took the other one for, where the other one's own node knows better: who it is follows from its
-    /// interface there, from its address here.
+    /// The endpoint that this end took the other one for, where the other end's own node knows better: there its identity
+    /// follows from its interface, here from its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mistaken_for: Option<String>,
 }
@@ -128,7 +128,7 @@ pub struct Decider {
     /// The state of the object that decided; `None` where it is not on record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
-    /// What has become of it since.
+    /// Change of the policy since then.
     pub since: Since,
 }
 
@@ -151,7 +151,7 @@ pub struct Revision {
     pub in_force: DateTime<Utc>,
 }
 
-/// What has become of a policy since it decided.
+/// Change of a policy since it decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Since {
@@ -247,7 +247,7 @@ pub struct ErrorAnswer {
     /// `internal`.
     pub code: String,
     pub message: String,
-    /// What to do about it; empty where nothing helps.
+    /// Remedy; empty where nothing helps.
     pub remedy: String,
 }
 
@@ -266,7 +266,7 @@ pub struct CollectorStatus {
     pub newest: Option<Link>,
     /// Number of the policy snapshot in force.
     pub snapshot: u64,
-    /// What could not be read from the cluster source: objects that the snapshot may lack. Empty when all is well.
+    /// Objects that could not be read from the cluster source, and that the snapshot may lack. Empty when all is well.
     pub source_errors: Vec<String>,
     /// Why policy is not in force as it should be, for instance a full map. Empty when all is well.
     pub publish_errors: Vec<String>,

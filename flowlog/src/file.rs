@@ -204,7 +204,7 @@ impl Prepared {
 impl Drop for Prepared {
     fn drop(&mut self) {
         if !self.published {
-            // What stays behind is found by [`is_unfinished`] later.
+            // A file left behind is found by [`is_unfinished`] later.
             let _ = fs::remove_file(&self.temporary);
         }
     }

@@ -69,7 +69,7 @@ impl Column {
         Self { name: name.to_owned(), doc, data_type, nullable: false, storage, since: 1, was: None }
     }
 
-    // What a codec says of it.
+    // Properties that a codec sets.
 
     pub(crate) fn of(self, data_type: DataType) -> Self {
         Self { data_type, ..self }
@@ -171,7 +171,7 @@ pub(crate) trait Columns: Sized + 'static {
 ///
 /// Attributes are methods of [`Column`]: `statistics`, `filter`, `delta`, `plain`, `named "other"`, `since 2`,
 /// `was "former"`. Without `= default` the type's own is taken; rows are made with `..Default::default()`, so that a new
-/// column concerns only who knows its value.
+/// column concerns only code that knows its value.
 macro_rules! columns {
     (
         $(#[$meta:meta])*

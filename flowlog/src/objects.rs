@@ -1,5 +1,5 @@
 //! Objects of the engine as rows of the change logs, and back: pods, nodes, namespaces, Services. Both directions of each
-//! stand together, so that what is written can be read.
+//! stand together, so that every written row can be read.
 //!
 //! Reading fails rather than guesses: a pod without the ports that it had would be judged wrongly. Policies are not here:
 //! their rows hold the object as YAML, which `netverdict-manifest` writes and reads.

@@ -19,7 +19,7 @@ fn instant() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()))
 }
 
-/// What an integer column may hold.
+/// An integer type of a column.
 pub(crate) trait Integer: Copy {
     fn to_number(self) -> i64;
     fn from_number(number: i64) -> Option<Self>;

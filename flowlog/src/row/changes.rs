@@ -9,7 +9,7 @@ use super::words::{ChangeKind, EndpointKind};
 use crate::layout::{Addresses, Flag, Group, LongText, Map, Name, Number, Text, Texts, Time, Word, columns};
 
 columns! {
-    /// What every row of a change log starts with.
+    /// Common first columns of every change log.
     #[derive(Clone, Debug, Serialize, Deserialize)]
     #[serde(default)]
     pub struct ChangeHead {

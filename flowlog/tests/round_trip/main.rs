@@ -31,7 +31,7 @@ fn write(dir: &Path, table: Table, rows: &[Row]) -> std::path::PathBuf {
     file::write(dir, &path(table), &batches, &[]).unwrap().path.below(dir)
 }
 
-/// Columns by value: how a dictionary numbers its words is nobody's business.
+/// Columns by value: the numbering of words in a dictionary does not matter.
 fn plain(batch: &RecordBatch) -> Vec<arrow::array::ArrayRef> {
     let plain = |column: &arrow::array::ArrayRef| match column.data_type() {
         arrow::datatypes::DataType::Dictionary(_, value) => arrow::compute::cast(column, value).unwrap(),
