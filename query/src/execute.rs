@@ -197,7 +197,7 @@ impl Executor {
         self.work(async move { plan(&context, statement).await }, deadline).await
     }
 
-    /// Does work on a statement's thread, where the stack is large enough for whatever recurses through a plan.
+    /// Runs work on a statement's thread, where the stack is large enough for recursion through a plan.
     ///
     /// # Errors
     /// When no thread is free in time, or the work fails.
@@ -307,7 +307,7 @@ impl Run {
         }
         let (mut stream, mut batch) = match first {
             Ok((stream, batch)) => {
-                // Whoever asked may have gone; the task then ends with the first send.
+                // The client may have gone; the task then ends with the first send.
                 let _ = ready.send(Ok(stream.schema()));
                 (stream, batch)
             }

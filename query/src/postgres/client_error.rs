@@ -4,7 +4,7 @@ use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 
 use crate::QueryError;
 
-/// What a client may know of an error; the statement has failed, and the connection goes on.
+/// The part of an error that a client may know; the statement has failed, and the connection goes on.
 pub(super) fn to_client(error: QueryError) -> PgWireError {
     let answer = error.answer();
     let mut info = ErrorInfo::new("ERROR".into(), error.sqlstate().into(), answer.message);

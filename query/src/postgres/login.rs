@@ -2,7 +2,7 @@
 //!
 //! pgwire keeps no record of a successful login: after a failed one it marks the connection as ready for statements. So
 //! messages are taken here until SCRAM has succeeded, and only then there is a [`LoggedIn`], without which there is no
-//! session (`session`). To report upstream: `process_error` sets `ReadyForQuery` whatever the state was, and closes only
+//! session (`session`). To report upstream: `process_error` sets `ReadyForQuery` in every state, and closes only
 //! the write half, so that the message loop goes on (pgwire 0.41.1, tokio/server.rs).
 
 use std::{fmt::Debug, sync::Arc};

@@ -1,5 +1,5 @@
 //! Statements of one connection, in the simple and the extended protocol. Statements that read go through the executor,
-//! with its guard and its deadline; those that only concern the session (`SET`, `SHOW`, `BEGIN`) are answered here.
+//! with its guard and its deadline; statements that only concern the session (`SET`, `SHOW`, `BEGIN`) are answered here.
 
 use std::{fmt::Debug, sync::Arc};
 

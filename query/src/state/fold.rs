@@ -20,7 +20,7 @@ type Key = (Table, String, ObjectKey);
 /// Within one snapshot, what was deleted was deleted before its successor came.
 type Order = (u64, DateTime<Utc>, bool);
 
-/// What an object takes besides its texts: keys, pointers, nodes of trees.
+/// Bytes of an object besides its texts: keys, pointers, nodes of trees.
 const OVERHEAD: usize = 512;
 /// A policy's model beside its text.
 const MODEL: usize = 4;
@@ -73,7 +73,7 @@ impl Changes {
 
 impl Fold {
     /// # Errors
-    /// When it cannot be told whether a change is the latest. What is here then is of no use.
+    /// When it cannot be told whether a change is the latest. The fold is then of no use.
     pub(super) fn apply(&mut self, changes: Changes) -> Result<(), Forgotten> {
         for (key, row) in changes.0 {
             let Some(order) = order(&row) else { continue };
@@ -145,7 +145,7 @@ impl Fold {
     }
 }
 
-/// What a row changes.
+/// The object that a row changes.
 fn key(row: &Row) -> Option<Key> {
     let table = Table::of(row);
     Some(match row {

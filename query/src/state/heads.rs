@@ -19,14 +19,14 @@ use crate::{
     tables::{Segment, Window},
 };
 
-/// What is looked for.
+/// Conditions of a search.
 struct Search<'a> {
     /// Its highest number; over all nodes the latest, for numbers of one node mean nothing on another.
     node: Option<&'a str>,
     moment: Moment,
 }
 
-/// The state of `node`, or of whichever node changed last if there is none of that node.
+/// The state of `node`, or, if `node` has none, of the node that changed last.
 pub(super) async fn find(
     executor: &Executor,
     node: Option<&str>,

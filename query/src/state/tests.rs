@@ -1,5 +1,5 @@
-//! States over files as a collector writes them, asked for again and again: kept ones must be what reading everything
-//! anew gives, whatever happens to the files between two questions.
+//! States over files as a collector writes them, asked for again and again: a kept state must equal one that is read
+//! anew, whatever happens to the files between two questions.
 
 use std::{
     fs,
@@ -117,7 +117,7 @@ impl Record {
         self.at(None, Moment::Newest).await.expect("a state")
     }
 
-    /// By one who keeps nothing.
+    /// Reads the state with an empty cache.
     async fn anew(&self, node: Option<&str>, moment: Moment) -> Vec<String> {
         let history = history(self.folder.path(), &["--kept-states", "0"]).await;
         pods(&rebuild(&history, node, moment, &Arc::default()).await.expect("read").expect("a state"))
@@ -277,7 +277,7 @@ async fn nodes_are_kept_apart() {
         assert_eq!(record.at(Some("c"), Moment::Newest).await.expect("a state").node, "a");
     }
     assert_eq!(record.metric("netverdict_query_kept_states"), 3);
-    // A file of one node is gone: what is kept of the other stays.
+    // A file of one node is gone: kept states of the other stay.
     let [hits, ..] = record.came();
     fs::remove_dir_all(record.folder.path().join("endpoints")).expect("removed");
     (1..=3).for_each(|number| drop(record.next("a", number)));

@@ -1,4 +1,4 @@
-//! Schemas of the tables as readers see them, whatever version their files have.
+//! Schemas of the tables as readers see them, independent of the version of the files.
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use object_store::ObjectMeta;
 use super::footer::Contents;
 use crate::notes::Notes;
 
-/// Names a file for as long as this process runs. Whatever takes a file's place has another.
+/// Names a file for as long as this process runs. A file that takes its place has another id.
 pub(crate) type FileId = u64;
 
 /// A file to be read.

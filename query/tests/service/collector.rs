@@ -71,14 +71,14 @@ impl Collector {
         write(&self.data, held.segment, &held.rows);
     }
 
-    /// Lets go of what is in files now.
+    /// Drops the rows that are in files now.
     pub(crate) fn next_segment(&self) {
         let mut held = self.held.lock().expect("held");
         held.segment += 1;
         held.rows.clear();
     }
 
-    /// What it holds is of this segment or a later one.
+    /// Sets the first segment of the rows that it holds.
     pub(crate) fn at_segment(&self, segment: u64) {
         self.held.lock().expect("held").segment = segment;
     }

@@ -87,7 +87,7 @@ spec:
     ports: [{protocol: TCP, port: 5432}]
 ";
 
-/// What is on record, and where.
+/// The rows on record, and their folder.
 pub(crate) struct World {
     folder: tempfile::TempDir,
     pub(crate) snapshot: Snapshot,
