@@ -130,13 +130,13 @@ impl Compiler {
         self.output.tracked.tables()
     }
 
-    /// What an attribution id means. Meanings that have left the tables are evicted after some thousand new decisions;
-    /// callers that need them for longer keep those that the changes contain.
+    /// Meaning of an attribution id. Meanings that have left the tables are evicted after some thousand new decisions;
+    /// a caller that needs one for longer keeps it from the change that contains it.
     pub fn decision(&self, id: AttributionId) -> Option<&Arc<Decision>> {
         self.output.decisions.get(id)
     }
 
-    /// What an owner id means. Evicted as decisions are.
+    /// Meaning of an owner id. Evicted as decisions are.
     pub fn owner(&self, id: OwnerId) -> Option<&Owner> {
         self.output.owners.get(id)
     }

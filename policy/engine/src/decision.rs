@@ -1,4 +1,4 @@
-//! What evaluation concludes, and who is responsible for it.
+//! The result of an evaluation, and the policies that it is attributed to.
 
 use std::fmt;
 
@@ -52,7 +52,7 @@ named! {
         Exact = "exact",
         /// Upstream leaves the order undefined and another policy says otherwise.
         Ambiguous = "ambiguous",
-        /// Something that the verdict depends on is not known, for instance who owns an address.
+        /// A fact that the verdict depends on is not known, for instance the owner of an address.
         Partial = "partial",
     }
 }
@@ -105,7 +105,7 @@ pub struct Reference {
     pub action: Option<Action>,
 }
 
-/// What evaluation concludes for one flow at one end. The catalogue row that an [`AttributionId`] stands for: equal
+/// The result of evaluating one flow at one end. The catalogue row that an [`AttributionId`] stands for: equal
 /// decisions have equal ids, on every node and after every restart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Decision {
@@ -164,7 +164,7 @@ pub struct NearMiss {
 }
 
 impl NearMiss {
-    /// The one that came furthest, of equals the first; `None` where no policy has a rule. What is worth repairing.
+    /// The miss that came furthest, of equals the first; `None` where no policy has a rule. It shows the rule to repair.
     pub fn nearest<'a>(misses: impl IntoIterator<Item = &'a Self>) -> Option<&'a Self> {
         let with_rules = misses.into_iter().filter(|miss| miss.failed != FailedDimension::NoRules);
         with_rules.reduce(|best, next| if next.failed.distance() > best.failed.distance() { next } else { best })

@@ -1,4 +1,4 @@
-//! What the engine knows of a cluster: pods, namespaces, nodes, Services and policies, free of Kubernetes' spelling.
+//! The engine's model of a cluster: pods, namespaces, nodes, Services and policies, free of Kubernetes' spelling.
 //!
 //! Policies of all kinds share one shape, [`Policy`]; a kind is only a way to fill it in.
 
@@ -49,7 +49,7 @@ pub struct Snapshot {
     pub policies: BTreeMap<PolicyKey, Arc<Policy>>,
     /// DNS name (lower case, no final dot) → addresses it is known to have.
     pub names: BTreeMap<String, BTreeSet<IpAddr>>,
-    /// Ranges from which pods get their addresses. An address in one that no pod owns is an unknown pod.
+    /// Ranges from which pods get their addresses. An address in a range that no pod owns is an unknown pod.
     pub pod_ranges: BTreeSet<IpNet>,
     /// Every policy counts as audited: the node as a whole is in audit mode.
     pub audit_all: bool,
@@ -98,7 +98,7 @@ pub struct Pod {
     /// Empty until the pod is scheduled.
     pub node: String,
     pub host_network: bool,
-    /// Of regular containers and restartable init containers; only those that have a name or a number that a rule can read.
+    /// Of regular containers and restartable init containers; only ports that have a name or a number that a rule can read.
     pub container_ports: Vec<ContainerPort>,
     pub phase: Phase,
     /// `deletionTimestamp` is set; still a subject and a peer until its addresses are released.
@@ -329,7 +329,7 @@ pub enum NamespaceScope {
 }
 
 impl NamespaceScope {
-    /// Whether it is all namespaces, whatever their labels.
+    /// Whether it is all namespaces, independently of labels.
     pub fn is_everything(&self) -> bool {
         matches!(self, Self::Selected(selector) if selector.is_everything())
     }
@@ -343,7 +343,7 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Whether it matches whatever the labels are.
+    /// Whether it matches all labels.
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty()
     }
@@ -382,7 +382,7 @@ pub struct Rule {
     pub fault: Option<String>,
 }
 
-/// What a rule says.
+/// The action of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {

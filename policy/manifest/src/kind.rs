@@ -53,7 +53,7 @@ pub(crate) fn layout(kind: &str) -> Option<&'static Layout> {
     KINDS.iter().find(|known| known.kind() == kind).map(|known| known.layout())
 }
 
-/// What is done with an object.
+/// Treatment of an object by its kind.
 pub(crate) enum Class {
     Namespace,
     Node,

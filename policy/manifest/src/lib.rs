@@ -14,7 +14,7 @@
 //!
 //! # What happens to invalid input
 //!
-//! | what is invalid | effect |
+//! | invalid part | effect |
 //! |---|---|
 //! | a document, the metadata of an object | a finding; all other objects are read |
 //! | kind, apiVersion, `policyTypes`, subject, tier or priority of a policy | not enforced; an API server refuses it |

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// The spelling of a value and of the values below it, for those that JSON spells in another way.
+/// The spelling of a value and of the values below it, where JSON spells them in another way.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Spelling {
     /// Of the value itself, if it is a scalar.

@@ -1,5 +1,5 @@
-//! An object without the fields that nobody reads: for a source that keeps ten thousand pods in memory, and that must not
-//! take each heartbeat of a node for a change.
+//! An object without unused fields: for a source that keeps ten thousand pods in memory, and that must not take each
+//! heartbeat of a node for a change.
 //!
 //! Policies keep their whole specification, since it is on record. A field of a wrong type stays: its reader says so.
 
@@ -202,7 +202,7 @@ fn last_change_of(value: &Value) -> Option<LastChange<'_>> {
     Some(LastChange { manager: text("manager"), time: text("time") })
 }
 
-/// Whether the fields of an entry are among those that a verdict depends on.
+/// Whether the fields of an entry include one that a verdict depends on.
 fn decides(entry: &Value) -> bool {
     let Some(fields) = entry.get("fieldsV1") else { return false };
     let annotations = fields.pointer("/f:metadata/f:annotations").and_then(Value::as_object);

@@ -1,4 +1,4 @@
-//! Whatever comes in: no panic, no silence, and never an accept that nobody wrote.
+//! Arbitrary input: no panic, no silence, and never an accept that is not written in it.
 
 use std::collections::BTreeMap;
 
@@ -188,7 +188,7 @@ fn exercise(objects: &[Object], mut findings: Vec<Finding>) -> Reading {
     reading
 }
 
-/// What the record keeps of an object reads back as that object.
+/// The recorded text of an object reads back as that object.
 fn stores(object: &Object) {
     let stored = text(object);
     let (again, findings) = read(&stored, "stored");

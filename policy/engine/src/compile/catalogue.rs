@@ -1,4 +1,4 @@
-//! What attribution ids and owner ids mean.
+//! Meanings of attribution ids and owner ids.
 
 use std::{collections::HashMap, mem, sync::Arc};
 
@@ -39,7 +39,7 @@ impl<V> Meaning<V> {
         Self { value, idle: false }
     }
 
-    /// An entry that is idle twice is evicted: one that has just left the tables is still asked for.
+    /// An entry that is idle twice is evicted: an entry that has just left the tables may still be looked up.
     fn is_kept(&mut self, used: bool) -> bool {
         let idle = mem::replace(&mut self.idle, !used);
         used || !idle

@@ -31,7 +31,7 @@ impl Difference {
             names: old.names != new.names,
             pod_ranges: old.pod_ranges != new.pod_ranges,
         };
-        // Who is audited may change without a policy.
+        // The audit flag of a namespace may change without a change of a policy.
         let audit = |snapshot: &Snapshot, name: &str| snapshot.namespaces.get(name).is_some_and(|n| n.audit);
         let turned: BTreeSet<&String> =
             difference.namespaces.iter().filter(|name| audit(old, name) != audit(new, name)).collect();

@@ -220,7 +220,7 @@ impl Subject {
     }
 }
 
-/// Of the policies that select a pod, those that can decide in one direction. Baseline is never reached where a network
+/// Of the policies that select a pod, the ones that can decide in one direction. Baseline is never reached where a network
 /// policy isolates; but audited policies stay, since every decision says what they would do.
 fn relevant_policies(selecting: &[Arc<Version>], direction: Direction) -> Vec<Arc<Version>> {
     let concerning = || selecting.iter().filter(|version| tiers::concerns(&version.policy, direction));

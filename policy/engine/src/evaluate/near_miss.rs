@@ -77,7 +77,7 @@ impl Miss {
     }
 }
 
-/// The first of those that passed most.
+/// The first of the items that passed most.
 fn furthest<T>(items: impl IntoIterator<Item = T>, passed: impl Fn(&T) -> Passed) -> Option<T> {
     items.into_iter().reduce(|best, next| if passed(&next) > passed(&best) { next } else { best })
 }

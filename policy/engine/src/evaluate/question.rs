@@ -57,7 +57,7 @@ impl<'a> Question<'a> {
         }
         let decision = self.decide_as_it_is();
         if decision.verdict != Verdict::Denied && self.is_tunnel_to_own_node() {
-            // What unpacks it is the node, but what is in it may be anybody's.
+            // The node unpacks it, but the packet inside may be from any sender.
             let peer = self.peer.unowned(self.snapshot);
             let (policies, in_force) = (self.policies.clone(), self.in_force.clone());
             let stricter = Question { peer: &peer, policies, in_force, ..*self }.decide_as_it_is();

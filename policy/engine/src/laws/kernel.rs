@@ -64,7 +64,7 @@ pub(super) fn publishes_unnoticed(
     Ok(())
 }
 
-/// What the kernel concludes by these records, pairs and columns; `None` where it does not know the subject.
+/// The kernel's verdict by these records, pairs and columns; `None` where it does not know the subject.
 pub(super) fn conclude(records: &Tables, meanings: &Tables, probe: &Probe) -> Option<(Verdict, AttributionId)> {
     let subject = records.subjects.get(&probe.subject)?;
     let peer = peer(records, probe.peer);
