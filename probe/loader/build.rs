@@ -1,4 +1,4 @@
-//! Embeds the BPF object where there is one. A build without it works, and says at run time what is missing.
+//! Embeds the BPF object where there is one. A build without it works, and names the missing object at run time.
 
 use std::{
     env, fs,

@@ -1,4 +1,4 @@
-//! What the kernel's connection tracking says of a packet: the addresses that its sender gave it, before NAT.
+//! The kernel's connection tracking of a packet: the addresses that its sender gave it, before NAT.
 //!
 //! Address translation works by conntrack, which hangs its entry on the packet (`sk_buff._nfct`) and holds the two
 //! tuples of the connection: as its first packet was sent, and as its replies are sent. The offsets of both are set by

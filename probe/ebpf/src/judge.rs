@@ -180,7 +180,7 @@ pub fn rule_spoofed_source(
     entry: Option<&Entry>,
     ruling: &mut Ruling,
 ) -> ScalarReturn {
-    // The owner of the address that the pod uses; the endpoint's owner says who sent the packet.
+    // The owner of the address that the pod uses; the endpoint's owner identifies the sender.
     let claimed = find_peer(&packet.source, context.revision, !0).owner;
     let mut spoofed = Ruling { peer: peer(context, packet), owner: claimed, ..Ruling::PASS };
     spoofed.deny(KernelReason::SpoofedSource);

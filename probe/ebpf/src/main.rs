@@ -62,7 +62,7 @@ pub fn leaving_bare(ctx: TcContext) -> i32 {
     stages::leaving(&ctx, Link::Bare)
 }
 
-/// What a program costs that does nothing: the floor that benches compare with.
+/// A program that does nothing: its cost is the floor that benches compare with.
 #[classifier]
 pub fn empty(_ctx: TcContext) -> i32 {
     conclude::PASS

@@ -106,8 +106,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Takes the lock, then adopts what is pinned, or loads the object and pins it. Enforcement is not interrupted:
-    /// links stay attached, and the kernel replaces their programs atomically.
+    /// Takes the lock, then adopts the pinned programs and maps, or loads the object and pins it. Enforcement is not
+    /// interrupted: links stay attached, and the kernel replaces their programs atomically.
     ///
     /// # Errors
     /// See [`ProbeError`]. Existing pins stay unchanged.
@@ -221,8 +221,8 @@ impl Probe {
     /// pod, the endpoint is not ready and is denied in enforce mode.
     ///
     /// # Errors
-    /// The interface does not exist, or a map is full. The programs are attached whatever else fails. If only the state file
-    /// cannot be written, the binding is in force; the next call tries to write it again.
+    /// The interface does not exist, or a map is full. The programs are attached even if a later step fails. If only the
+    /// state file cannot be written, the binding is in force; the next call tries to write it again.
     pub fn attach(&mut self, endpoint: &BoundEndpoint) -> Result<(), ProbeError> {
         self.bind(endpoint)?;
         self.save()
@@ -374,7 +374,7 @@ impl Probe {
         drop(self);
     }
 
-    /// Removes an interface's records: what is attached there takes its endpoint for not ready.
+    /// Removes an interface's records: programs attached there take its endpoint for not ready.
     fn forget(&mut self, ifindex: u32) -> Result<(), ProbeError> {
         if self.endpoints.get(ifindex).is_some() {
             self.unsaved.insert(ifindex);
@@ -385,7 +385,7 @@ impl Probe {
     }
 
     /// Appends the bindings that the state file does not have yet. They are in force before: a disk that is full must not
-    /// decide who is judged. Each call syncs the file once.
+    /// decide which endpoints are judged. Each call syncs the file once.
     ///
     /// # Errors
     /// The file cannot be written. The next call tries again.

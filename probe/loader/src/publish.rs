@@ -1,8 +1,8 @@
-//! Publishes tables: writes everything new beside what is in force, then sets one cell.
+//! Publishes tables: writes all new entries beside those in force, then sets one cell.
 //!
-//! The order is: plan every map, append what the new ids mean to the state file, write the maps, set the revision cell.
-//! This file knows that order and the commit cell; what the maps are is up to [`crate::published`]. Until the cell is
-//! set everything can be undone, and is when a write fails. What the commit made superfluous is deleted when no program
+//! The order is: plan every map, append the meanings of new ids to the state file, write the maps, set the revision cell.
+//! This file knows that order and the commit cell; the maps themselves are up to [`crate::published`]. Until the cell is
+//! set everything can be undone, and is when a write fails. Superfluous entries are deleted after the commit, when no program
 //! can be using it any more. See *Publishing* in `ARCHITECTURE.md` and
 //! `docs/adr/0008-published-maps-are-a-registry.md`.
 
@@ -36,7 +36,7 @@ use crate::{
     state::{Line, StateFile, higher},
 };
 
-/// What is in force, and what is left to do about the last publication.
+/// The revision in force, and the remaining work of the last publication.
 pub(crate) struct Publisher {
     revision: u64,
     floor: IdFloor,

@@ -27,7 +27,7 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// The one at a path, as a CNI plugin gets it: nobody is inside yet.
+    /// The namespace at a path, as a CNI plugin gets it: it has no processes yet.
     pub(super) fn at(path: &Path) -> Option<Self> {
         open(path).map(|(_, file)| Self { file, pod_uid: None, has_processes: false })
     }

@@ -100,9 +100,9 @@ impl Watch {
         Ok(watch)
     }
 
-    /// All addresses of the interfaces in this process's network namespace, which is the node's: those that the API server
-    /// knows, and those of gateways, bridges and tunnels that it does not. The kubelet probes pods from any of them. With
-    /// link-local addresses, without loopback ones.
+    /// All addresses of the interfaces in this process's network namespace, which is the node's: addresses that the API
+    /// server knows, and addresses of gateways, bridges and tunnels that it does not. The kubelet probes pods from any of
+    /// them. With link-local addresses, without loopback ones.
     pub fn own_addresses(&self) -> &BTreeSet<IpAddr> {
         &self.own_addresses
     }

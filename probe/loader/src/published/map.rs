@@ -44,7 +44,7 @@ pub(crate) trait PublishedMap: Default {
     fn commit(&mut self, _change: &Change) {}
 }
 
-/// What a publication changes.
+/// Changes of a publication.
 pub(crate) struct Update<'a> {
     /// The revision in force while the maps are written.
     pub(crate) in_force: u64,
@@ -67,7 +67,7 @@ pub(super) struct Write<S: Store> {
     pub(super) value: S::Value,
 }
 
-/// What the plan knows of the entry that a write replaces.
+/// The plan's knowledge of the entry that a write replaces.
 #[derive(Clone, Copy)]
 pub(super) enum Before<V> {
     /// The key should be absent, and the map was not asked.
