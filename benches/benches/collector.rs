@@ -1,4 +1,4 @@
-//! What an event costs the collector on its way into a file: a recorded file of 200 000 events is replayed into Parquet.
+//! Cost of an event in the collector on its way into a file: a recorded file of 200 000 events is replayed into Parquet.
 //!
 //! The events are made here and judged by compiled tables; everything behind the rings is the collector's own: pipeline,
 //! store, and files that are flushed to the disk. No time of rings, write-ahead log or cluster is in it.

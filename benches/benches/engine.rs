@@ -1,4 +1,4 @@
-//! What the engine costs: compiling a large cluster for one node, following its changes, and answering single
+//! Costs of the engine: compiling a large cluster for one node, following its changes, and answering single
 //! questions. One run prints its tables; it needs no kernel and no rights.
 //!
 //! The cluster is dense on purpose: every namespace is isolated both ways and no policy is the copy of another.

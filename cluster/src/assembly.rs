@@ -45,7 +45,7 @@ struct ReadObject {
     errors: Vec<String>,
 }
 
-/// What an object says by itself. Of a pod, of which there are many, it follows from its identity and the snapshot.
+/// The snapshot of a single object. For a pod, of which there are many, it follows from its identity and the whole snapshot.
 #[derive(Debug)]
 enum Says {
     Pod,

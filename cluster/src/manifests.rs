@@ -77,7 +77,7 @@ struct Stamp {
 struct Known {
     stamp: Stamp,
     content: u128,
-    /// What is wrong with the file as it is now.
+    /// Faults of the file as it is now.
     faults: Vec<Fault>,
 }
 

@@ -17,7 +17,7 @@ use netverdict_manifest::{Finding, Object};
 ///   again and ends the list with [`Change::Retain`], so that what vanished meanwhile is deleted.
 /// - An update holds no more than a page of a list, so that a large cluster is never in memory twice.
 pub trait Source: Send {
-    /// Why a source can end. `Infallible` for one that goes on for ever.
+    /// Why a source can end. `Infallible` for a source that goes on for ever.
     type Error: std::error::Error + Send + Sync + 'static;
 
     /// For logs, rows and metrics: one word.
@@ -56,8 +56,8 @@ pub enum Change {
     Delete(Location),
     /// The end of a list: what the scope held and is not among these keys is gone.
     Retain(Scope, BTreeSet<Key>),
-    /// What is wrong with a scope as a whole (no key) or with one object of it, instead of what was wrong before. None
-    /// of it changes which objects there are. A `Put` or a `Delete` at a key ends the fault there.
+    /// Faults of a scope as a whole (no key) or of one object of it, in place of its earlier faults. A fault does not change
+    /// which objects there are. A `Put` or a `Delete` at a key ends the fault there.
     Fault(Scope, Option<Key>, Vec<Fault>),
 }
 
@@ -116,7 +116,7 @@ impl Location {
 }
 
 impl Change {
-    /// Puts all objects of a file in the place of those that it held before.
+    /// Puts all objects of a file in the place of its earlier objects.
     pub fn replace(scope: &Scope, objects: Vec<Object>) -> Vec<Self> {
         let keys = (0..objects.len()).map(Key::Index).collect();
         let puts = objects.into_iter().enumerate();

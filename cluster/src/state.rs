@@ -1,4 +1,4 @@
-//! What all sources say together: the snapshot, whether it may be used yet, and what is wrong with it.
+//! The state of all sources together: the snapshot, whether it may be used yet, and its problems.
 
 use std::{collections::BTreeSet, error::Error as _, sync::Arc};
 
@@ -60,7 +60,7 @@ impl Cluster {
         Self { sources: Vec::new(), assembly: Assembly::default(), generations }
     }
 
-    /// Adds a source above those that there are.
+    /// Adds a source above the existing ones.
     pub fn add_source(&mut self, name: &'static str) -> Layer {
         self.sources.push(SourceStatus { name, was_in_sync: false, stale: None });
         Layer(self.sources.len() - 1)
@@ -81,7 +81,7 @@ impl Cluster {
         }
     }
 
-    /// What there is to wait for before there is a state: a line for each source that was not in sync yet, for people. Empty
+    /// Sources that are missing for a first state: a line for each source that was not in sync yet, for people. Empty
     /// once all were.
     pub fn waiting(&self) -> Vec<String> {
         let missing = self.sources.iter().filter(|source| !source.was_in_sync);

@@ -118,7 +118,7 @@ impl Collector {
     }
 }
 
-/// What is on the disk at this moment, as a crash would leave it.
+/// A copy of the disk at this moment, as a crash would leave it.
 fn after_a_crash(root: &Path) -> TempDir {
     let copy = TempDir::new().unwrap();
     copy_folder(root, copy.path());

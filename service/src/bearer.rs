@@ -31,7 +31,7 @@ pub enum BearerError {
 /// The token of a request: exactly one header, the scheme in any case, one space, one token.
 ///
 /// # Errors
-/// Says what is wrong with the header; it does not repeat it.
+/// Names the error in the header; it does not repeat the header.
 pub fn token(headers: &HeaderMap) -> Result<&[u8], BearerError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or(BearerError::Missing)?;
@@ -54,7 +54,7 @@ pub fn check(headers: &HeaderMap, secret: &SharedSecret) -> Result<(), BearerErr
     if secret.matches(token(headers)?) { Ok(()) } else { Err(BearerError::Wrong) }
 }
 
-/// What a port asks for before it answers; the state of [`require`].
+/// The token check of a port; the state of [`require`].
 #[derive(Clone)]
 pub struct BearerGuard {
     secret: SharedSecret,

@@ -5,7 +5,7 @@ use std::{convert::Infallible, fmt, str::FromStr};
 use http::Uri;
 use thiserror::Error;
 
-/// Stands for what is not shown.
+/// Stands for hidden parts.
 const HIDDEN: &str = "***";
 
 /// A URL from an option. `Display` and `Debug` show neither its user part nor its query.
@@ -23,7 +23,7 @@ pub struct BadEndpoint {
 }
 
 impl EndpointUrl {
-    /// The whole text, for who connects to it. Never for a log.
+    /// The whole text, for connecting to it. Never for a log.
     pub fn reveal(&self) -> &str {
         &self.0
     }

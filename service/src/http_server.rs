@@ -2,7 +2,7 @@
 //!
 //! - Connections are capped, in all and per address; one beyond the cap is answered with 503 and closed.
 //! - A request's header has to come within a time, or the connection is closed (slow-header attacks).
-//! - A connection without requests, one that does not take its answer, and a body that stops coming are closed.
+//! - A connection without requests, a client that does not read its answer, and a body that stops coming are closed.
 //! - On shutdown nothing new is accepted; requests that are being answered may end within a time.
 //!
 //! How long an answer may take to be made is the handlers' to limit: only they know their work.

@@ -1,4 +1,4 @@
-//! What the services share, written once: telemetry, secrets and tokens, shutdown, threads and tasks, queues, health,
+//! Parts that the services share, written once: telemetry, secrets and tokens, shutdown, threads and tasks, queues, health,
 //! TLS, and HTTP servers with limits. It knows nothing of flows, SQL or Kubernetes.
 //!
 //! # The task model
@@ -15,9 +15,9 @@
 //! consumer ends when its queue is empty and all senders are gone, so nothing that was accepted is lost. Ports that tell
 //! how the service is (health, metrics) end last.
 //!
-//! **What is between them.** Every queue between threads or tasks is a [`queue`]: bounded, with depth and capacity as
-//! metrics. Where a producer must not wait, it drops what the next item replaces; what must not be dropped makes the
-//! producer wait.
+//! **Queues.** Every queue between threads or tasks is a [`queue`]: bounded, with depth and capacity as
+//! metrics. Where a producer must not wait, it drops items that the next item replaces; for items that must not be dropped
+//! the producer waits.
 
 pub mod bearer;
 pub mod connection_limit;

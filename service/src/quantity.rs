@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A century: enough for everybody, and keeps sums of times far from overflow.
+/// A century: more than any use needs, and keeps sums of times far from overflow.
 const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
 
 /// A length of time: `500ms`, `2s`, `15m`, `2h`, `7d`, `1w`; a bare number is seconds.

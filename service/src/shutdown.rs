@@ -106,7 +106,7 @@ mod tests {
         task.await.unwrap();
         assert!(thread.join().unwrap());
         assert!(shutdown.is_requested());
-        // Who asks later is told at once.
+        // A later request is answered at once.
         shutdown.requested().await;
     }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use anyhow::{Context as _, anyhow};
 use tokio::task::{Id, JoinError, JoinSet};
 
-/// Named tasks of one service. Dropping it aborts those that still run.
+/// Named tasks of one service. Dropping it aborts the running ones.
 #[derive(Debug, Default)]
 pub struct TaskGroup {
     tasks: JoinSet<anyhow::Result<()>>,

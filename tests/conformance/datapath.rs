@@ -1,6 +1,6 @@
 //! Every conformance case through the real programs: each node compiles and publishes snapshot after snapshot, and at
 //! both ends of each flow the packets are judged by `BPF_PROG_TEST_RUN`. A packet to a Service is judged once more where it
-//! leaves the node, with its backend's address. What is compared is the event, with the decision
+//! leaves the node, with its backend's address. The event is compared, with the decision
 //! that its attribution id stands for. Near misses are found in user space, and not asked for here.
 //!
 //! Needs root rights, a BPF file system and a BPF object. Without them the test says `SKIPPED datapath: <why>`, or fails
@@ -62,7 +62,7 @@ fn the_datapath_decides_as_expected() {
     }
 }
 
-/// What came of a case.
+/// Result of a case.
 struct Outcome<'a> {
     case: &'a Case,
     /// Points that were judged.
@@ -79,7 +79,7 @@ fn judge_all(cases: &[Case]) -> Option<Vec<Outcome<'_>>> {
         return skip("it takes root rights");
     }
     let judge = || {
-        // The programs sit on a loopback interface that nobody else sends anything over.
+        // The programs sit on a loopback interface that carries no other traffic.
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
         let mut lab = Lab::default();
         cases.iter().map(|case| lab.judge(case)).collect::<Result<Vec<_>, _>>()
@@ -135,7 +135,7 @@ impl Lab {
         Ok(outcome)
     }
 
-    /// How the verdicts at a flow's points, taken together or one by one, differ from what is expected.
+    /// Differences between the verdicts at a flow's points, taken together or one by one, and the expected ones.
     fn flow(&mut self, snapshot: &Snapshot, flow: &FlowCase, opened: Vec<Option<Opened>>) -> Vec<String> {
         if flow.points.is_empty() {
             return vec!["there is no pod's interface on the way".to_owned()];
@@ -161,7 +161,7 @@ impl Lab {
         wrong
     }
 
-    /// The verdict at a point, and how it differs from what is expected there.
+    /// The verdict at a point, and its differences from the expected one.
     fn point(
         &mut self,
         snapshot: &Snapshot,
@@ -176,7 +176,7 @@ impl Lab {
             };
             let node = self.bound(snapshot, point);
             let run = node.run(direction, &talk.going_on());
-            // What is not recorded anew is still as it was recorded.
+            // Without a new event, the earlier record stands.
             let run = if run.events.is_empty() { Run { dropped: run.dropped, ..before } } else { run };
             return Ok((recorded_verdict(&run)?, differences(point, node, &run)));
         }

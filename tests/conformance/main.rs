@@ -10,7 +10,7 @@ use netverdict_manifest::{Severity, code};
 use netverdict_policy::{Compiler, End, Family, Reason, Snapshot, Verdict, evaluate, tables::IdFloor};
 use netverdict_tests::conformance::{Case, FlowCase, KERNEL_LACKS, Need, Spelling, Step, cases, inexpressible};
 
-/// What each way of sending cannot do, and how many cases that concerns at most: a list may only become shorter.
+/// Limits of each way of sending, and the number of cases that they concern at most: a list may only become shorter.
 const WAYS: [(&str, &[Need], usize); 3] =
     [("evaluator", EVALUATOR_LACKS, 6), ("tables", TABLES_LACK, 8), ("kernel", KERNEL_LACKS, 5)];
 const EVALUATOR_LACKS: &[Need] =
@@ -149,7 +149,7 @@ impl Nodes {
                 compiler.lookup(&point.subject, point.name.direction(), address, flow.flow.protocol, flow.flow.port);
             match found.map(|(verdict, id)| (verdict, compiler.decision(id))) {
                 None => differences.push(format!("{}: the subject is in no table", point.name)),
-                // The kernel's own reason: no policy was asked, so there is nobody to name.
+                // The kernel's own reason: no policy was asked, so there is none to name.
                 Some((Verdict::Unknown, None)) if point.reason == Reason::ServiceNotResolved => {}
                 Some((verdict, None)) => differences.push(format!("{}: {verdict} by nobody known", point.name)),
                 Some((verdict, Some(decision))) => {

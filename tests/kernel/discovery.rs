@@ -114,7 +114,7 @@ fn an_interface_that_leaves_its_bridge_is_still_there() {
         let mut watch = Watch::start(Duration::from_secs(3_600)).await.unwrap();
         let first = found(&mut watch, &web.host_interface).await;
         ip(&["link", "set", &web.host_interface, "nomaster"]);
-        // Events come in order: what is told of the next interface comes after what is told of this one.
+        // Events come in order: any event of the next interface comes after all events of this one.
         let next = node.topology.pod("db/pg").unwrap();
         let told = async {
             loop {

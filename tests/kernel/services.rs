@@ -23,13 +23,13 @@ use netverdict_tests::topology::PodNetwork;
 
 use crate::node::{Node, block_on, key};
 
-/// How long to wait for what is denied.
+/// How long to wait for denied traffic.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// A namespace that is no pod: everything outside the node.
 const WORLD: &str = "out/world";
 /// Its second address of each family.
 const OUTSIDE: [&str; 2] = ["203.0.113.10", "2001:db8::10"];
-/// Addresses of Services, with what is behind them in [`Lab::start`].
+/// Addresses of Services, with their backends in [`Lab::start`].
 const OF_PG: [&str; 2] = ["10.96.0.1", "fd96::1"];
 const OF_OTHER: [&str; 2] = ["10.96.0.2", "fd96::2"];
 const OF_OUTSIDE: [&str; 2] = ["10.96.0.3", "fd96::3"];

@@ -1,4 +1,4 @@
-//! What was denied is on record once, whatever dies.
+//! Each denial is on record once, whichever process dies.
 
 use crate::node::Node;
 

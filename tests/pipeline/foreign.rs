@@ -45,7 +45,7 @@ fn reports_of_calico_are_recorded_once_over_a_kill_and_count_as_no_events_of_our
         ) as account where last <> recorded + lost";
     assert_eq!(node.number(unaccounted), 0);
 
-    // What people read has them too, and does not fail on what they lack.
+    // Output for people has them too, and does not fail on their missing fields.
     let text = node.place.netverdict(node.query(), &["flows", "--since", "1h", "-o", "json"]).expect("flows");
     assert!(text.contains("only-frontend"), "no report among the flows: {text}");
     // The question for our own pods is answered from our own events.

@@ -1,7 +1,7 @@
-//! The conformance cases: policies, flows, and who has to decide what, read from `conformance/*.yaml`.
+//! The conformance cases: policies, flows, and the expected decisions, read from `conformance/*.yaml`.
 //!
 //! It runs nothing itself: a suite takes [`cases`], sends each flow its own way, and asks [`ExpectedPoint::differences`].
-//! What a way cannot send is for [`FlowCase::needs`] and [`inexpressible`] to say.
+//! [`FlowCase::needs`] and [`inexpressible`] name the flows that a way cannot send.
 
 mod expected;
 mod file;
@@ -31,7 +31,7 @@ use self::{
 pub struct Case {
     /// `T-001`.
     pub id: String,
-    /// What it shows.
+    /// The behaviour that it shows.
     pub says: String,
     pub spelling: Spelling,
     /// In order: each changes what the one before it left.
@@ -56,7 +56,7 @@ pub struct Step {
     pub names: BTreeMap<String, BTreeSet<std::net::IpAddr>>,
     /// All of it, read.
     pub snapshot: Arc<Snapshot>,
-    /// What was found in reading and by linting.
+    /// Findings of reading and linting.
     pub findings: Vec<Finding>,
     /// Codes that have to be among the findings. Without any, nothing of severity error may be.
     pub expected_findings: Vec<String>,
@@ -79,7 +79,7 @@ pub struct FlowCase {
     needs: BTreeSet<Need>,
 }
 
-/// What a way of sending has to have for a flow.
+/// Abilities that a way of sending needs for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// Connections that were allowed before something changed.
@@ -89,7 +89,7 @@ pub enum Need {
     NeighbourDiscovery,
     /// Translates a Service's address.
     Service,
-    /// Tells a pod that reaches itself through a Service from one that reaches its own address.
+    /// Tells a pod that reaches itself through a Service from a pod that reaches its own address.
     ServiceHairpin,
     /// Sees traffic of a pod to itself.
     SelfTraffic,
@@ -99,7 +99,7 @@ pub enum Need {
     HostNetwork,
 }
 
-/// What the real programs cannot do, at the host's side of pods' interfaces.
+/// Needs that the real programs lack, at the host's side of pods' interfaces.
 pub const KERNEL_LACKS: &[Need] = &[Need::ServiceHairpin, Need::SelfTraffic, Need::NameOutlived, Need::HostNetwork];
 
 impl FlowCase {
@@ -206,7 +206,7 @@ fn build(case: &file::CaseText, spelling: Spelling, fixture: &[Value]) -> anyhow
     Ok(Case { id: case.id.clone(), says: case.says.clone(), spelling, steps })
 }
 
-/// What there is after the steps so far.
+/// Objects and names after the steps so far.
 struct World {
     spelling: Spelling,
     objects: Vec<Value>,

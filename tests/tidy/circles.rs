@@ -112,7 +112,7 @@ fn crates() -> BTreeMap<String, BTreeMap<Module, File>> {
     crates
 }
 
-/// What each file needs.
+/// The files that each file needs.
 fn graph(files: &BTreeMap<Module, File>) -> BTreeMap<Module, BTreeSet<Module>> {
     let parsed: BTreeMap<&Module, Vec<Import>> =
         files.iter().map(|(module, file)| (module, imports(module, &file.text, files))).collect();

@@ -103,7 +103,7 @@ pub(crate) fn rust_files() -> Vec<PathBuf> {
     files().into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs")).collect()
 }
 
-/// Every file of the repository, but for what is built, hidden (save for CI) or not ours to word.
+/// Every file of the repository, except build output, hidden files (save for CI) and files that are not ours to word.
 pub(crate) fn files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     collect(&root(), &mut files);

@@ -39,7 +39,7 @@ impl Access {
         Self::connect_by(config)
     }
 
-    /// For one who tries again by himself, and whose connections may be silent for so long.
+    /// For a client that retries by itself, and whose connections may be silent for so long.
     pub(super) async fn connect_to_watch(&self, silence: Duration) -> Result<Connection, ClusterError> {
         let mut config = self.config().await?;
         config.read_timeout = Some(silence);

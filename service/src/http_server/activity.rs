@@ -17,7 +17,7 @@ use tokio::{
 
 use super::HttpLimits;
 
-/// What a connection took too long for.
+/// The part of a connection that took too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
     /// A request's header began and did not end.

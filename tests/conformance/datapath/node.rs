@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 
 /// The loopback interface of every network namespace.
 const LOOPBACK: u32 = 1;
-/// What the programs return: `TCX_NEXT` and `TCX_DROP`.
+/// Return values of the programs: `TCX_NEXT` and `TCX_DROP`.
 const PASS: u32 = u32::MAX;
 const DROP: u32 = 2;
 
@@ -32,7 +32,7 @@ pub(crate) struct Node {
 /// Removed on drop, with all that is pinned there.
 struct Pins(PathBuf);
 
-/// What came of one packet.
+/// Result of one packet.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) dropped: bool,

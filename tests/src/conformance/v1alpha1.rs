@@ -23,7 +23,7 @@ pub(super) fn translated(mut object: Value) -> Value {
     object
 }
 
-/// What `pods` may leave out today had to be written.
+/// Writes the namespace selector, which today's `pods` may leave out.
 fn select_namespaces(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(select_namespaces),

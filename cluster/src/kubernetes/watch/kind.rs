@@ -40,7 +40,7 @@ const MOST_PAGE_BYTES: usize = 16 << 20;
 const MOST_OBJECTS: usize = 1_000_000;
 /// Pages without an object: expired ones leave a few behind, a list that does not end has many.
 const MOST_EMPTY_PAGES: usize = 100;
-/// A server refuses a version that it no longer keeps inside the watch that it has opened: one that has said nothing for so
+/// A server refuses a version that it no longer keeps inside the watch that it has opened: a watch that was silent for so
 /// long was opened for good.
 const SETTLED: Duration = Duration::from_secs(1);
 /// A watch that ends sooner is asked for again only after a while.
@@ -49,7 +49,7 @@ const SHORT: Duration = Duration::from_secs(1);
 const MOST_REFUSED: u32 = 3;
 /// Initial events that are sent together.
 const BATCH: usize = 250;
-/// Silence after which a server is taken for one that knows no streaming lists.
+/// Silence after which a server is taken not to support streaming lists.
 const STREAM_SILENCE: Duration = Duration::from_secs(10);
 
 /// Shared by the tasks of all kinds.
@@ -403,7 +403,7 @@ impl KindTask {
         build(&request).map_err(|error| Failure::nonsense(connection, doing, error.to_string()))
     }
 
-    /// A line that is no event makes the watch begin again from the last one that was.
+    /// A line that is no event makes the watch begin again from the last event.
     fn event(&self, connection: &Connection, line: &[u8], doing: &str) -> Result<Event, Failure> {
         let no_event = |error| Failure::nonsense(connection, doing, format!("a line is no event in JSON: {error}"));
         self.decoder.event(line).map_err(no_event)

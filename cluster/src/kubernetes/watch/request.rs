@@ -74,8 +74,8 @@ impl Failure {
         self.code == Some(410)
     }
 
-    /// Whether it may be due to the version that was asked from, so that a list would help; one that a server of too much
-    /// to do need not be asked for.
+    /// Whether it may be due to the version that was asked from, so that a list would help; an overloaded server need not be
+    /// asked for a list.
     pub(super) fn may_be_the_version(&self) -> bool {
         self.nonsense || !matches!(self.code, None | Some(401 | 403 | 429 | 503))
     }
@@ -152,7 +152,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Opens a watch. It must not be compressed: the client reads no more than the first part of what is sent in parts.
+    /// Opens a watch. It must not be compressed: the client reads only the first part of a compressed body in parts.
     pub(super) async fn open(
         connection: &Connection,
         mut request: http::Request<Vec<u8>>,

@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::kubernetes::Access;
 
-/// What is asked for.
+/// A request to the server.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) path: String,
