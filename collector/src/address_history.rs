@@ -41,7 +41,7 @@ impl Tenure {
 }
 
 impl AddressHistory {
-    /// Learns what has changed since the state before.
+    /// Learns the changes since the state before.
     pub fn learn(&mut self, state: &Arc<SnapshotState>) {
         let before = self.newest.replace(state.clone());
         let before = before.unwrap_or_else(|| Arc::new(SnapshotState::nothing()));

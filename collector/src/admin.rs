@@ -25,7 +25,7 @@ struct Port {
     metrics: Metrics,
 }
 
-/// `GET /metrics`, `/livez`, `/healthz` and `/readyz`. `token`: what opens the text of problems.
+/// `GET /metrics`, `/livez`, `/healthz` and `/readyz`. Clients must send `token` to get the text of problems.
 pub fn router(health: Arc<Health>, metrics: Metrics, token: SharedSecret) -> Router {
     let registry = HealthRegistry::default();
     health.register(&registry);

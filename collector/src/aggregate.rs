@@ -90,7 +90,7 @@ impl Aggregate {
         }
     }
 
-    /// Returns all repeats counted so far. The windows stay open: what follows is still a repeat.
+    /// Returns all repeats counted so far. The windows stay open: later denials are still repeats.
     pub fn flush(&mut self, rows: &mut Vec<FlowRow>) {
         self.open.values_mut().for_each(|window| rows.append(&mut window.repeats));
     }

@@ -1,4 +1,4 @@
-//! Batches: what a source delivered, undecoded, and the bytes of it in the write-ahead log and in recorded files.
+//! Batches: undecoded deliveries of a source, and their bytes in the write-ahead log and in recorded files.
 
 use netverdict_flowlog::row::{LaneName, Receiver};
 

@@ -1,4 +1,4 @@
-//! The clocks: which boot this is, what time it is, and how far the kernel's clock is from the calendar.
+//! The clocks: the boot, the time, and the difference between the kernel's clock and the calendar.
 
 use std::{
     io,

@@ -1,7 +1,7 @@
-//! The cluster as the collector sees it: sources are followed, each in a thread of its own, and what they report is made
+//! The cluster as the collector sees it: sources are followed, each in a thread of its own, and their reports are made
 //! into one state after another.
 //!
-//! A source never blocks on one bad object: what cannot be read is reported, and its last good state counts on.
+//! A source never blocks on one bad object: an unreadable object is reported, and its last good state counts on.
 
 pub mod changes;
 
@@ -60,7 +60,7 @@ pub fn follow<S: Source>(
     })
 }
 
-/// Applies what the sources report, and sends the state that it leads to. Updates that wait already are applied first:
+/// Applies the updates of the sources, and sends the resulting state. Waiting updates are applied first:
 /// only the newest state matters. Ends with the sources.
 ///
 /// `waiting`: gets a description of the missing sources as long as there is no state yet.

@@ -49,7 +49,7 @@ const SIGHTINGS: usize = 1_024;
 /// Runs the collector until its end is requested, or a part of it fails.
 ///
 /// # Errors
-/// Says what could not be used at the start and what to do about it, or which part ended and why.
+/// Names the setting that could not be used at the start and its remedy, or the part that ended and the reason.
 pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> {
     // Everything that can be refused without touching the kernel comes first.
     let limits = HttpLimits { drain: LAST_ANSWERS, ..HttpLimits::from(&options.http) };

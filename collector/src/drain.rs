@@ -1,5 +1,5 @@
 //! Rings and deliveries of other systems → write-ahead log → pipeline. A ring's position moves, and a delivery is
-//! acknowledged, only after what was read is in the log.
+//! acknowledged, only after its data is in the log.
 //!
 //! Messages of the control thread go the same way, and always before the events that they explain: a message is sent
 //! before the kernel gets the change, and read after a batch was read and before that batch is passed on.
@@ -63,7 +63,7 @@ pub struct Delivery {
 
 /// Channels of the drain thread.
 pub struct Channels {
-    /// From the control thread. Its end is what ends this thread.
+    /// From the control thread. This thread ends when the queue's senders are gone.
     pub messages: QueueReceiver<Message>,
     /// From the receivers of other systems' logs.
     pub deliveries: QueueReceiver<Delivery>,
@@ -93,7 +93,7 @@ pub struct Drain {
 #[error("the pipeline has ended, and nobody takes what the rings hold")]
 pub struct NobodyListens;
 
-/// Whether the log takes what the rings hold.
+/// Whether the log takes the rings' batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LogState {
     Written,
@@ -139,7 +139,7 @@ impl Drain {
         // A sender that waits for an acknowledgement gets an error.
         drop(deliveries);
         drop(pipeline);
-        // The pipeline commits what it has; what it then releases can go.
+        // The pipeline commits its rows; the log files that it then releases can go.
         while let Ok(through) = released.recv() {
             release(&mut wal, through);
         }
@@ -197,7 +197,7 @@ impl Drain {
         }
     }
 
-    /// Fetches what the control thread has sent.
+    /// Fetches the messages of the control thread.
     fn listen(&mut self) {
         loop {
             match self.channels.messages.try_recv() {
@@ -211,7 +211,7 @@ impl Drain {
         }
     }
 
-    /// Passes on what the control thread has sent.
+    /// Passes on the messages of the control thread.
     fn pass_on(&mut self) -> Result<(), NobodyListens> {
         while let Some(message) = self.waiting.pop_front() {
             match message {
@@ -269,7 +269,7 @@ impl Drain {
         Ok(true)
     }
 
-    /// Appends to the log, however long that takes: until then the rings keep what they hold. `None`: it was not to be
+    /// Appends to the log, however long that takes: until then the rings keep their events. `None`: it was not to be
     /// done before the end, and the next collector finds it in the rings.
     fn log(&mut self, record: &LogRecord) -> Result<Option<WalPosition>, NobodyListens> {
         loop {
@@ -314,7 +314,7 @@ impl Drain {
         (all, all == 0)
     }
 
-    /// The rings are empty: what the kernel had counted a while ago has come, or is lost.
+    /// The rings are empty: events that the kernel had counted a while ago have come, or are lost.
     fn catch_up(&mut self) -> Result<(), NobodyListens> {
         if let Some((counted_at, counts)) = self.counted.take_if(|(at, _)| at.elapsed() >= IN_FLIGHT) {
             self.forward(None, Input::Counted(counts))?;

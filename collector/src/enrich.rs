@@ -235,8 +235,8 @@ fn pod_key(owner: &Owner) -> Option<ObjectKey> {
     }
 }
 
-/// Whether the owner that the kernel had differs from what the snapshot of its revision says, or from what the cluster
-/// source already said when the kernel decided.
+/// Whether the kernel's owner differs from that of its revision's snapshot, or from the owner that the cluster source
+/// already reported when the kernel decided.
 fn disagrees(
     catalogue: &Catalogue,
     state: Option<&Arc<SnapshotState>>,

@@ -1,6 +1,6 @@
 //! Present problems, by part: read by `/readyz`, `/v1/status`, and the rows that record gaps.
 //!
-//! A part replaces its own list; nothing here decides what to do about it.
+//! A part replaces its own list; no action on a problem is decided here.
 
 use std::{
     collections::BTreeMap,

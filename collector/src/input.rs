@@ -21,9 +21,9 @@ use crate::{
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Input {
-    /// A collector begins to read; what follows is of this node and boot.
+    /// A collector begins to read; all later inputs are of this node and boot.
     Session(Session),
-    /// New ids and what they stand for.
+    /// New ids and their meanings.
     Meanings(Meanings),
     /// A snapshot is about to be published: events of a still unknown revision belong to it.
     Snapshot(Arc<SnapshotState>),

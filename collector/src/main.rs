@@ -1,4 +1,4 @@
-//! `netverdict-collector`: reads its options and starts what they ask for.
+//! `netverdict-collector`: reads its options and starts the collector or a command.
 
 use std::{process::ExitCode, time::Duration};
 

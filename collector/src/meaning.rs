@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::state::{Difference, SnapshotState, WholeState};
 
-/// New ids, and what they stand for.
+/// New ids, and their meanings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meanings {
     pub attributions: Vec<(AttributionId, Decision)>,

@@ -39,7 +39,7 @@ pub enum ForeignRecord {
         hash: u128,
         /// Of the metric: a closed list.
         label: &'static str,
-        /// For people: what was expected beside what was found.
+        /// For people: the expected value beside the found one.
         detail: String,
     },
 }
@@ -88,7 +88,7 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// The flow key, and what else the headers say.
+/// The flow key, and other fields of the headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowTuple {
     pub direction: Direction,
@@ -112,7 +112,7 @@ pub struct FlowTuple {
     pub fragment: bool,
 }
 
-/// The verdict, and what became of the packet.
+/// The verdict, and the packet's disposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub verdict: Verdict,
@@ -203,7 +203,7 @@ pub enum ReasonSource {
 /// Another system's account of a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// In our words. Its references name what the other system named; uid, generation and content hash are empty, for
+    /// In our words. Its references name the other system's policies; uid, generation and content hash are empty, for
     /// no foreign log has them.
     pub decision: Decision,
     /// The policies in the other system's own words; empty where it named none.

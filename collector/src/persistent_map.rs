@@ -1,5 +1,5 @@
-//! A persistent map: a shared base with a copy-on-write overlay. Old versions stay as they are, and a new one costs what it
-//! changes, not what it holds.
+//! A persistent map: a shared base with a copy-on-write overlay. Old versions stay as they are, and the cost of a new one
+//! depends on the number of changes, not on the size of the map.
 //!
 //! The overlay is copied from version to version. A large overlay is merged into a new base: often enough that copying
 //! the overlay stays cheap, seldom enough that there are few bases.

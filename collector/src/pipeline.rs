@@ -132,7 +132,7 @@ impl Pipeline {
         self.append_gaps(rows);
     }
 
-    /// To be kept beside what was flushed.
+    /// To be kept beside the flushed rows.
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint { session: self.session.clone(), sequence: self.sequence.clone(), dedup: self.dedup.clone() }
     }

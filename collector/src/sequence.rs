@@ -2,7 +2,7 @@
 //!
 //! The kernel numbers the events of each CPU and lane from 1, lost ones included, and a ring keeps their order. So a
 //! number that was passed over is lost for good, and a number that comes a second time is on record already (the
-//! collector died between the write-ahead log and the ring). It writes nothing; what it finds are [`GapRow`]s.
+//! collector died between the write-ahead log and the ring). It writes nothing; its results are [`GapRow`]s.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -101,7 +101,7 @@ impl Sequence {
         }
     }
 
-    /// Compares with what the kernel had counted before the rings were last seen empty: what has a number and did not
+    /// Compares with the kernel's counters before the rings were last seen empty: an event that has a number and did not
     /// come is lost.
     pub fn reconcile(&mut self, kernel: &[KernelCount], time: DateTime<Utc>, cause: GapCause) {
         for &KernelCount { lane, cpu, seq } in kernel {

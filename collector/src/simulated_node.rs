@@ -1,4 +1,4 @@
-//! For tests: a node whose kernel judges as the compiled tables say, and what it writes.
+//! For tests: a node whose kernel judges by the compiled tables, and its events.
 
 use std::sync::Arc;
 

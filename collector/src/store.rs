@@ -104,14 +104,14 @@ struct Writer {
 }
 
 impl Store {
-    /// Opens the store: takes the lock on the state directory, removes what a crash left of a segment that was never
+    /// Opens the store: takes the lock on the state directory, removes files that a crash left of a segment that was never
     /// committed, and takes back the rows of the journal. Then replay the write-ahead log from [`Committed::wal`].
     pub fn open(options: StoreOptions) -> Result<(Self, Committed), StoreError> {
         Self::open_observed(options, None)
     }
 
     fn open_observed(options: StoreOptions, observer: Option<Observer>) -> Result<(Self, Committed), StoreError> {
-        // Any hour will do: what matters is that the names are good.
+        // Any hour will do: only the validity of the names matters.
         options.path(Table::Flows, Hour::of(Default::default()), 0)?;
         for dir in [&options.data_dir, &options.state_dir] {
             fs::create_dir_all(dir).map_err(|source| StoreError::io(dir, source))?;

@@ -41,7 +41,7 @@ impl WalError {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Replayed {
     Record(WalPosition, LogRecord),
-    /// So many bytes of a file cannot be read; what they held is lost and belongs into `gaps` as `unreadable`.
+    /// So many bytes of a file cannot be read; their records are lost and belong into `gaps` as `unreadable`.
     Damaged(WalPosition, u64),
 }
 
@@ -97,14 +97,14 @@ impl Wal {
         self.log.append(&[&head, bytes])
     }
 
-    /// The same, and makes everything appended so far durable, whatever the policy: for what its sender forgets once it
+    /// The same, and makes everything appended so far durable under every policy: for data that its sender forgets once it
     /// has its acknowledgement.
     pub fn append_durably(&mut self, record: &LogRecord) -> Result<WalPosition, WalError> {
         let Encoded { head, bytes } = record.encode();
         self.log.append_durably(&[&head, bytes])
     }
 
-    /// Makes everything appended so far durable, whatever the policy: before a stop, and when the rings are idle.
+    /// Makes everything appended so far durable under every policy: before a stop, and when the rings are idle.
     pub fn sync(&mut self) -> Result<(), WalError> {
         self.log.sync()
     }

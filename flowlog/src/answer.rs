@@ -15,7 +15,7 @@ use crate::manifest::Link;
 pub struct WhyAnswer {
     /// The answer in one sentence: *denied at destination ingress by db/default-deny (isolates db/pg; no rule matched)…*
     pub sentence: String,
-    /// Of the connection: the first denying point's, else what all points say together.
+    /// Of the connection: the first denying point's, else that of all points together.
     pub verdict: Verdict,
     pub source: WhyEnd,
     pub destination: WhyEnd,
@@ -92,8 +92,8 @@ pub struct WhyPoint {
     /// When the last packet on record was judged; `None` where none is.
     pub last_seen: Option<DateTime<Utc>>,
     pub first_seen: Option<DateTime<Utc>>,
-    /// Events on record in the time asked about that met this verdict here, over this protocol and family, and became what
-    /// this packet became. `first_seen` and `last_seen` are theirs.
+    /// Events on record in the time asked about that met this verdict here, over this protocol and family, with the same
+    /// outcome as this packet. `first_seen` and `last_seen` are theirs.
     pub count: u64,
     /// The verdict that the newest snapshot gives; `None` where it cannot be evaluated.
     pub now: Option<Verdict>,
@@ -137,7 +137,7 @@ pub struct Decider {
 pub struct Revision {
     /// Empty for an object of a file.
     pub resource_version: String,
-    /// The program that last wrote what decides; empty where it is not known.
+    /// The program that last wrote the deciding fields; empty where it is not known.
     pub author: String,
     /// When it did, by the API server's clock.
     pub changed: Option<DateTime<Utc>>,

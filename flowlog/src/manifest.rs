@@ -84,7 +84,7 @@ pub struct ManifestFile {
     pub bytes: u64,
     /// Of the file's bytes, in hexadecimal.
     pub sha256: String,
-    /// Files of `flows`: what their rows count, by boot, lane and CPU. Empty for other tables.
+    /// Files of `flows`: the events that their rows count, by boot, lane and CPU. Empty for other tables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lanes: Vec<LaneCounts>,
 }

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::row::{ChangeHead, EndpointChangeRow, EndpointKind, NamespaceRow, ServiceRow, Table};
 
-/// A row that does not say what its object is.
+/// A row with an unexpected value, so that its object cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "{object} is unreadable: column {column} of table {table} is {found:?} (node {node}, snapshot {snapshot}), expected {expected}"

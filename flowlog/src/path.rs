@@ -1,7 +1,7 @@
 //! Where a file of the record lies: `<table>/cluster=<c>/date=YYYY-MM-DD/hour=HH/<node>-<boot>-<segment>.parquet`, and
 //! the manifest of its segment: `manifests/cluster=<c>/node=<node>/<boot>-<segment>.json`.
 //!
-//! Each path has one constructor and one parser; what either accepts, the other renders back byte for byte.
+//! Each path has one constructor and one parser; a path that either accepts, the other renders back byte for byte.
 
 use std::{
     fmt,

@@ -8,19 +8,19 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 pub use crate::row::Table;
 use crate::{FORMAT_VERSION, layout::Column};
 
-/// Key of a field's metadata: what the column means, for people.
+/// Key of a field's metadata: the meaning of the column, for people.
 pub const DOC: &str = "doc";
 
 /// Key of a schema's and a file's metadata: the layout's version.
 pub const VERSION: &str = "format_version";
 
 impl Table {
-    /// The columns of a file, with what they mean.
+    /// The columns of a file, with their meanings.
     pub fn schema(self) -> SchemaRef {
         SCHEMAS[self as usize].documented.clone()
     }
 
-    /// The same without any metadata, which would cost each file some kilobytes: what batches and files carry.
+    /// The same without any metadata, which would cost each file some kilobytes: the schema that batches and files carry.
     pub fn bare_schema(self) -> SchemaRef {
         SCHEMAS[self as usize].bare.clone()
     }

@@ -37,7 +37,7 @@ impl DedupWindow {
         Self { begun, newest: begun, seen: HashMap::new() }
     }
 
-    /// The window of a reader that was just given these records, and wants what arrives from then on.
+    /// The window of a reader that was just given these records, and wants records that arrive from then on.
     pub(crate) fn starting_with(given: &[Arrival], now: DateTime<Utc>) -> Self {
         let newest = given.iter().map(|arrival| arrival.time).fold(now - TimeDelta::seconds(LATE), DateTime::max);
         let mut window = Self::after(newest);

@@ -12,7 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// A parameter of a question is missing or is not what it should be.
+    /// A parameter of a question is missing or has another form than expected.
     #[error("{message}")]
     BadRequest { message: String, remedy: String },
     #[error("{message}")]

@@ -1,7 +1,7 @@
 //! Parses, plans and runs statements, read-only, with a deadline and a memory limit; gives a stream of rows. Independent
 //! of the protocol that the statement came with.
 //!
-//! All of it happens on statement threads (`threads`): their stacks are large enough for what recurses, and a heavy
+//! All of it happens on statement threads (`threads`): their stacks are large enough for recursive code, and a heavy
 //! statement does not keep sockets waiting. A statement that no thread takes up in time is refused, and a running one is
 //! stopped at its deadline (`watch`).
 

@@ -1,5 +1,5 @@
-//! The policy state of a node at a moment, rebuilt from the change logs: what the engine needs to evaluate again as it
-//! stood then.
+//! The policy state of a node at a moment, rebuilt from the change logs: the objects that the engine needs to evaluate as
+//! of that moment.
 
 mod fold;
 mod fresh;

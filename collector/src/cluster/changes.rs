@@ -58,7 +58,7 @@ pub struct Changes {
     recorded: Recorded,
     /// Changes recorded since the last save.
     unsaved: Unsaved,
-    /// The cluster of the last call, to skip what has not changed since.
+    /// The cluster of the last call, to skip unchanged objects.
     seen: Option<(Arc<Snapshot>, Arc<PolicyObjects>)>,
 }
 
@@ -129,7 +129,7 @@ impl Changes {
         Ok(Self { chain, former, node, boot_id, recorded, unsaved: Unsaved::default(), seen: None })
     }
 
-    /// Rows for everything in which the cluster differs from what was recorded.
+    /// Rows for all differences between the cluster and the recorded objects.
     ///
     /// `number`: of the snapshot. `time_ns`: when it came into force. `owner_id`: the compiler's; 0 for unknown owners.
     pub fn rows(
@@ -206,7 +206,7 @@ impl Changes {
         new.map(|meaning| Fact::Attribution(Box::new(row(meaning)))).collect()
     }
 
-    /// Keeps what was recorded; to be called once the rows are safe.
+    /// Keeps the recorded objects; to be called once the rows are safe.
     ///
     /// # Errors
     /// It could not be written: a restart would repeat the rows.

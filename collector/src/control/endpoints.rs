@@ -64,7 +64,7 @@ impl State {
         }
     }
 
-    /// Binds what can be bound, or brings it up to date, and tries again what could not be attached.
+    /// Binds the interfaces of known pods, or brings them up to date, and tries failed attachments again.
     pub(super) fn attach_all(&mut self) {
         self.attachments.failed.clear();
         let sighted: Vec<Discovered> = self.attachments.sighted.values().cloned().collect();
@@ -94,7 +94,7 @@ impl State {
         }
     }
 
-    /// Has what leaves the node judged at every interface that is no pod's.
+    /// Has packets that leave the node judged at every interface that is no pod's.
     pub(super) fn follow_uplinks(&mut self) {
         let mut troubles: Vec<String> =
             self.parts.probe.conntrack_trouble().map(ToOwned::to_owned).into_iter().collect();
@@ -170,7 +170,7 @@ impl State {
         self.parts.metrics.endpoints.set(signed(self.attachments.attached.len() as u64));
     }
 
-    /// Detaches what turned out not to be a pod's: a container of another engine, a namespace of the node's own software.
+    /// Detaches interfaces that turned out not to be a pod's: a container's of another engine, or the node's own software's.
     pub(super) fn release_others(&mut self) {
         let is_over = |guarded: &Guarded| guarded.not_a_pods_since.is_some_and(|at| at.elapsed() >= NOT_A_PODS_AFTER);
         let over: Vec<u32> = self

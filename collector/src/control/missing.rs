@@ -40,7 +40,7 @@ impl State {
         let now = SystemTime::now();
         let (troubles, since) = match &self.publication.wanted {
             Some(cluster) => (cluster.troubles.clone(), cluster.stale.iter().map(|source| source.since_ns).min()),
-            // Not everything has been read since the start; what an earlier run pinned decides meanwhile.
+            // Not everything has been read since the start; the tables that an earlier run pinned decide meanwhile.
             None if self.begun.elapsed() >= FIRST_READING => (self.parts.health.of(Part::Source), None),
             None => return,
         };

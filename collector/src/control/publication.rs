@@ -166,7 +166,7 @@ impl State {
         );
     }
 
-    /// Appends what has changed to the change logs, and remembers it.
+    /// Appends the changes to the change logs, and remembers them.
     fn append_changes(&mut self, cluster: &ClusterState, number: u64, time_ns: i64) {
         let compiler = self.publication.compiler.as_ref();
         let owner_id =

@@ -31,7 +31,7 @@ struct Unjudged {
     unbound: Vec<(String, SystemTime)>,
     /// Bound to a pod without tables.
     incomplete: Vec<String>,
-    /// Pods, and what no program of theirs covers.
+    /// Pods, and their interfaces that no program covers.
     uncovered: Vec<(String, String)>,
 }
 

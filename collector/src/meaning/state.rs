@@ -1,4 +1,4 @@
-//! A snapshot with what the compiler made of its addresses, as it is kept until the events that it decided are read.
+//! A snapshot with the compiler's table of its addresses, as it is kept until the events that it decided are read.
 //!
 //! Hundreds of states are kept at once, and each differs little from the one before: equal parts are shared.
 
@@ -81,7 +81,7 @@ pub struct Difference {
 }
 
 impl SnapshotState {
-    /// The state after this one, of a snapshot and of what its compiler made of it; and what leads there. `anew`:
+    /// The state after this one, of a snapshot and of its compiled addresses; and the difference that leads there. `anew`:
     /// another compiler made this one, and the ids of both may not mean the same.
     pub fn next(&self, number: u64, snapshot: &Arc<Snapshot>, compiler: &Compiler, anew: bool) -> (Self, Difference) {
         let difference = self.content.difference_to(snapshot, compiler, anew);

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 pub struct Tally {
     /// By lane; all readable events, repeats of the ring included.
     pub events: BTreeMap<&'static str, u64>,
-    /// By the label of what was wrong.
+    /// By the label of the error.
     pub unreadable: BTreeMap<&'static str, u64>,
     /// Events that were on record already.
     pub repeated: u64,
-    /// Reports of other systems by what became of them.
+    /// Reports of other systems by outcome.
     pub reports: Reports,
     /// The first refusals since the last call, for the log.
     pub refusals: Vec<String>,

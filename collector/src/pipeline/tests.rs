@@ -181,7 +181,7 @@ fn a_job_that_was_over_before_the_api_server_told_its_address_is_named() {
     assert_eq!((source.labels["app"].as_str(), source.zone.as_str()), ("job", "z"));
     // The verdict was taken without knowing it.
     assert_eq!((row.snapshot, row.identity_window_open, row.verdict), (1, true, Verdict::Denied));
-    // It is gone, and remembered: what comes late is named at once.
+    // It is gone, and remembered: late events are named at once.
     take(
         &mut pipeline,
         seen(&later, 5, |snapshot| _ = snapshot.pods.remove(&ObjectKey::new("shop", "job"))).snapshot(),

@@ -2,8 +2,8 @@
 //!
 //! A line is one flow of a five-minute window, as JSON with enums and 64-bit numbers as numbers; a field that is absent
 //! is 0. An unreadable line is refused alone, with its cause. Names that Calico gives (policies, tiers, rule indices) are
-//! recorded as a claim: nothing is looked up and nothing is evaluated. `docs/goldmane.md` says what can be known from
-//! these lines and what cannot.
+//! recorded as a claim: nothing is looked up and nothing is evaluated. `docs/goldmane.md` lists the facts that these lines
+//! hold and lack.
 
 pub mod listener;
 mod policies;

@@ -1,7 +1,7 @@
 //! The journal: rows that have no other source are safe there until they are in a file. It also notes which files the disk
 //! cap is about to remove, so that a crash between the note and the removal is made good.
 //!
-//! A record is a line of JSON about what follows, then for each table an Arrow IPC stream.
+//! A record is a line of JSON with its tables and removals, then for each table an Arrow IPC stream.
 
 use std::path::Path;
 

@@ -118,8 +118,8 @@ impl Files {
         }
     }
 
-    /// Removes what a crash left: of segments after `committed`, of any boot. Gives how many files that were, and the
-    /// bytes of what stays.
+    /// Removes leftovers of a crash: files of segments after `committed`, of any boot. Returns their number, and the
+    /// bytes of the remaining files.
     pub(super) fn remove_uncommitted(
         self,
         options: &StoreOptions,
@@ -147,7 +147,7 @@ impl Files {
         Ok((leftovers.len(), bytes))
     }
 
-    /// Chooses what goes so that what stays is below the cap; `newest` never goes.
+    /// Chooses the files to remove so that the rest is below the cap; `newest` never goes.
     pub(super) fn expire(self, options: &StoreOptions, cap: u64, newest: u64) -> Expired {
         let lengths = self.whole.iter().map(|(_, length)| length);
         let mut left: u64 = lengths.chain(self.manifests.iter().map(|(_, length)| length)).sum();

@@ -17,7 +17,7 @@ pub(crate) struct Chain {
     log: Log,
     /// First byte of every payload.
     layout: u8,
-    /// Bytes of the last whole and of what follows it; `None` until this process has written one.
+    /// Bytes of the last whole and of the differences after it; `None` until this process has written one.
     written: Option<(u64, u64)>,
     /// File that the last whole begins.
     begins: u64,

@@ -30,7 +30,7 @@ pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// Memory that is kept from one record to the next.
 const MOST_BUFFER: usize = 4 << 20;
 
-/// When what was appended is safe from a loss of power. From a crash of the process it is safe at once.
+/// When an appended record is safe from a loss of power. From a crash of the process it is safe at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FsyncPolicy {
     /// When the kernel sees fit, some 30 s.
@@ -123,7 +123,7 @@ impl Log {
         self.write(parts, false)
     }
 
-    /// The same, and makes everything appended so far durable, whatever the policy.
+    /// The same, and makes everything appended so far durable under every policy.
     pub(crate) fn append_durably(&mut self, parts: &[&[u8]]) -> Result<WalPosition, WalError> {
         self.write(parts, true)
     }

@@ -1,4 +1,4 @@
-//! The records of the write-ahead log: what each kind holds, its bytes, and which input of the pipeline it becomes.
+//! The records of the write-ahead log: the content of each kind, its bytes, and the input of the pipeline that it becomes.
 //!
 //! Bytes, little-endian: layout (`u8`, now 2), kind (`u8`), then by kind
 //! - 1, session: JSON of [`Session`];
@@ -33,7 +33,7 @@ pub enum LogRecord {
     Foreign(ForeignBatch),
 }
 
-/// A record as bytes: a head, and what needs no copy.
+/// A record as bytes: a head, and bytes that need no copy.
 pub(super) struct Encoded<'a> {
     pub(super) head: Vec<u8>,
     pub(super) bytes: &'a [u8],

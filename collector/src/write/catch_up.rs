@@ -1,4 +1,4 @@
-//! After a restart: what the write-ahead log holds beyond the last commit goes through the pipeline again.
+//! After a restart: records of the write-ahead log beyond the last commit go through the pipeline again.
 
 use netverdict_flowlog::row::{GapCause, GapRow, Row};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Writer {
-    /// Replays what the log holds beyond the last commit. `meanings`: what a boot's ids mean.
+    /// Replays the records of the log beyond the last commit. `meanings`: the meanings of a boot's ids.
     ///
     /// # Errors
     /// The log cannot be read, or the rows not be kept.

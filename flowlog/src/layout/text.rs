@@ -13,7 +13,7 @@ use super::{Cells, Codec, Column, TooLarge, Wrong, within_bounds};
 const KNOWN_WORD: &str = "a word of this version's list";
 const ADDRESS: &str = "an address";
 
-/// Text by dictionary: what most columns are.
+/// Text by dictionary: the type of most columns.
 fn words() -> DataType {
     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::layout::{Flag, Map, Name, Number, Small, Text, Time, Word, columns};
 
 columns! {
-    /// Table `attributions`: what an id stands for.
+    /// Table `attributions`: the decision behind an id.
     #[derive(Clone, Debug, Serialize, Deserialize)]
     pub struct AttributionRow {
         /// when a node first used it

@@ -1,4 +1,4 @@
-//! Laws of the record: what a builder makes of rows, a file gives back; and what a file says of itself.
+//! Laws of the record: rows that a builder writes, a file gives back; and the metadata of a file.
 
 mod rows;
 

@@ -17,7 +17,7 @@ pub(super) fn fatal(code: &str, message: impl Into<String>) -> PgWireError {
     PgWireError::UserError(Box::new(ErrorInfo::new("FATAL".into(), code.into(), message.into())))
 }
 
-/// The client sent what the protocol does not allow.
+/// The client sent a message that the protocol does not allow.
 pub(super) fn protocol_violation(message: impl Into<String>) -> PgWireError {
     fatal("08P01", message)
 }

@@ -38,7 +38,7 @@ use crate::{deadline::Deadline, execute::Rows, notes::Notes};
 pub(super) struct Session {
     statements: Arc<Statements>,
     hooks: Vec<Arc<dyn QueryHook>>,
-    /// A copy for the hooks: some of them set what a `SET` says, which must not reach other connections.
+    /// A copy for the hooks: some of them apply a `SET`, which must not reach other connections.
     context: SessionContext,
     preparer: Arc<Preparer>,
     _logged_in: LoggedIn,

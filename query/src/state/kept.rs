@@ -1,8 +1,8 @@
-//! Folded change logs that are kept, so that the next question reads only what came since.
+//! Folded change logs that are kept, so that the next question reads only newer rows.
 //!
 //! One is good for as long as every file that it was made of is there: files never change, the order in which rows are
 //! folded does not matter, and rows that collectors hold are never in it. When a file is gone (its record was removed,
-//! replaced or rewritten) what it said cannot be taken out again, so the fold goes too.
+//! replaced or rewritten) its rows cannot be taken out again, so the fold goes too.
 
 use std::{
     collections::HashMap,
@@ -40,7 +40,7 @@ pub struct States {
 #[derive(Default)]
 struct Kept {
     entries: Vec<Entry>,
-    /// Counts what happens here.
+    /// Counts uses and insertions.
     clock: u64,
 }
 
@@ -129,7 +129,7 @@ impl States {
         }
     }
 
-    /// A kept fold and what came since. `None`: it cannot be told from these.
+    /// A kept fold and the newer rows. `None`: it cannot be told from these.
     async fn extended(
         &self,
         executor: &Executor,
@@ -245,7 +245,7 @@ impl States {
     }
 }
 
-/// With what collectors hold.
+/// Adds the rows that collectors hold.
 fn with(fold: &Arc<Fold>, fresh: &FreshLogs, wanted: &Wanted<'_>) -> Result<Arc<Fold>, Forgotten> {
     let (mut fold, changes) = (Arc::clone(fold), fresh.changes(wanted.head));
     if !changes.is_empty() {

@@ -1,4 +1,4 @@
-//! The change logs of a node up to a number: which files hold them, and what they say.
+//! The change logs of a node up to a number: their files, and their rows.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -167,7 +167,7 @@ async fn what_was_asked_before_is_kept_and_what_came_since_is_added() {
     assert_eq!((state.number, pods(&state)), (4, record.anew(None, Moment::Newest).await));
     assert!(state.problems.is_empty(), "{:?}", state.problems);
     assert_eq!(record.came(), [1, 1, 1]);
-    // An older one cannot be had from a newer one; what lies between two can be had from the older.
+    // An older state cannot be had from a newer one; a state between two can be had from the older.
     assert_eq!(pods(&record.at(Some("a"), Moment::Number(1)).await.expect("a state")), ["pod-1=1"]);
     let between = record.at(Some("a"), Moment::At(time(3))).await.expect("a state");
     assert_eq!(pods(&between), ["pod-1=2", "pod-2=3", "pod-3=3"]);
@@ -359,7 +359,7 @@ fn a_late_row_is_not_taken_for_new_where_a_deletion_was_forgotten() {
     fold.forget_deletions(1);
     assert_eq!(fold.deletions(), 1);
     assert!(fold.bytes() < before);
-    // Newer than what was forgotten, or of an object that is known: it can be told.
+    // Newer than the forgotten deletions, or of an object that is known: it can be told.
     let known = [pod("a", 2, ChangeKind::Put, "stays"), pod("a", 3, ChangeKind::Put, "new")];
     fold.clone().apply(changes(&known)).expect("it can be told");
     // Older, and of an object that may have been deleted since.

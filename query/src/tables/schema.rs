@@ -20,7 +20,7 @@ pub(crate) const fn time_column(table: Table) -> &'static str {
     }
 }
 
-/// Whether gaps in the record touch what the table says.
+/// Whether gaps in the record affect the table.
 pub(super) const fn has_gaps(table: Table) -> bool {
     match table {
         Table::Gaps | Table::Collectors | Table::Settings => false,

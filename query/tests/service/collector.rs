@@ -64,7 +64,7 @@ impl Collector {
         self.held.lock().expect("held").rows.extend(rows);
     }
 
-    /// Writes what it holds into the current segment. The files are there before the rows are let go, as it is with the
+    /// Writes its rows into the current segment. The files are there before the rows are dropped, as with the
     /// collector: for a moment they are in both places.
     pub(crate) fn write(&self) {
         let held = self.held.lock().expect("held");

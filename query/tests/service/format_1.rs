@@ -1,5 +1,5 @@
-//! A record of format 1, written by the collector of that time: the service answers from it what the service of that time
-//! answered (`tests/fixtures/format-1`).
+//! A record of format 1, written by the collector of that time: the answers of the service are those of the service of that
+//! time (`tests/fixtures/format-1`).
 
 use std::{
     collections::BTreeMap,

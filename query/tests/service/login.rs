@@ -35,7 +35,7 @@ impl Raw {
     }
 
     async fn send(&mut self, bytes: &[u8]) {
-        // The server may have closed already; what it sent before is judged by the caller.
+        // The server may have closed already; the caller judges the bytes that it sent before.
         let _ = self.0.write_all(bytes).await;
     }
 

@@ -11,7 +11,7 @@ async fn count(served: &Served) -> i64 {
     served.value("select count(*) from flows").await.as_i64().expect("a number")
 }
 
-/// Lets the service forget what it keeps of the collector for half a second.
+/// Lets the service forget its cached rows of the collector for half a second.
 async fn forgotten(world: &World, served: &Served) {
     let asked = world.collector.requests();
     while world.collector.requests() == asked {

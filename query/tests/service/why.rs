@@ -83,7 +83,7 @@ async fn what_was_decided_then_is_told_after_policies_and_pods_are_gone() {
     ] {
         assert!(answer.sentence.contains(part), "{part}: {}", answer.sentence);
     }
-    // The pod goes; what it met is still told.
+    // The pod goes; its verdicts are still told.
     let rows = world.apply(&without("web"), ago(10));
     world.collector.hold(rows);
     let before = ago(60).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);

@@ -1,4 +1,4 @@
-//! The bytes of a log's files, and their names: what the writer writes and the reader reads.
+//! The bytes of a log's files, and their names, as the writer writes and the reader reads them.
 
 use std::path::{Path, PathBuf};
 
