@@ -181,7 +181,7 @@ fn record(file: &Path) -> Result<()> {
     Ok(recorder.finish()?)
 }
 
-/// Two pods, or a pod and an address outside, and what the tables say of them.
+/// Two pods, or a pod and an address outside, and the decision of the tables on them.
 #[derive(Clone, Copy)]
 struct Talk {
     interface: u32,
@@ -200,7 +200,7 @@ struct Ring {
     seqs: [u64; CPUS as usize],
 }
 
-/// Writes what a kernel with the compiled tables writes.
+/// Writes the events of a kernel with the compiled tables.
 struct Kernel {
     draws: Draws,
     allowed: Vec<Talk>,

@@ -19,15 +19,15 @@ pub struct ClusterState {
     pub policies: Arc<PolicyObjects>,
     /// Problems of the sources and their objects, a line each for people. Empty when there are none.
     pub troubles: Vec<String>,
-    /// Findings of severity error: what may be missing in the snapshot.
+    /// Findings of severity error: objects and fields that may be missing in the snapshot.
     pub errors: u64,
-    /// Sources that cannot see what changes. Each has a line in `troubles` too.
+    /// Sources that cannot see changes. Each has a line in `troubles` too.
     pub stale: Vec<StaleSource>,
     /// When it was read, in nanoseconds since 1970.
     pub seen_ns: i64,
 }
 
-/// A source that cannot see what changes; its last objects stay in force.
+/// A source that cannot see changes; its last objects stay in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaleSource {
     pub source: &'static str,
@@ -66,7 +66,7 @@ impl Cluster {
         Layer(self.sources.len() - 1)
     }
 
-    /// Applies what the source that is `layer` reports.
+    /// Applies an update of the source that is `layer`.
     pub fn apply(&mut self, layer: Layer, update: Update) {
         let status = self.sources.get_mut(layer.0);
         match (update, status) {

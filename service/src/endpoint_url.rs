@@ -66,8 +66,8 @@ impl fmt::Debug for EndpointUrl {
     }
 }
 
-/// A URL's text with `***` for its user part and for its query. It takes any text, for it stands in errors about what
-/// is no URL too.
+/// A URL's text with `***` for its user part and for its query. It takes any text, because errors about invalid URLs use
+/// it too.
 pub fn without_credentials(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),

@@ -104,7 +104,7 @@ impl HttpServer {
                         logged = Some(Instant::now());
                         tracing::warn!(http.port = port, reason = %refused, "connection refused");
                     }
-                    // Nothing can be said before a TLS handshake, and a handshake is what an attacker wants us to pay.
+                    // Nothing can be said before a TLS handshake, and the cost of handshakes is the aim of an attacker.
                     if tls.is_none() && refusals.len() < refusal::AT_ONCE {
                         refusals.spawn(refusal::send(stream, refused));
                     }
@@ -231,7 +231,7 @@ async fn answered(router: Router, request: Request, answering: Answering) -> Res
 /// Binds a port.
 ///
 /// # Errors
-/// Says which option names the address, and what to do.
+/// Names the option with the address, and the remedy.
 pub async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!(

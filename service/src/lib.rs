@@ -11,7 +11,7 @@
 //!
 //! **How it ends.** There is one [`shutdown::Shutdown`], passed in by `main`. A signal requests it; so does the end of
 //! any thread or task before its time, with its error or panic as the reason, which becomes the exit code. Then parts end in
-//! the direction of the data: first what produces (cluster source, control, accept loops), then what consumes. A
+//! the direction of the data: first producers (cluster source, control, accept loops), then consumers. A
 //! consumer ends when its queue is empty and all senders are gone, so nothing that was accepted is lost. Ports that tell
 //! how the service is (health, metrics) end last.
 //!

@@ -1,7 +1,7 @@
 //! Bounded queues between threads and tasks, whose depth and capacity are metrics.
 //!
 //! A queue without a bound hides a consumer that is too slow until memory ends. With one, the producer waits (`send`),
-//! or decides itself what to do without room (`try_send`).
+//! or decides itself how to go on without room (`try_send`).
 
 use std::{
     sync::mpsc::{self, Receiver, RecvError, RecvTimeoutError, SendError, SyncSender, TryRecvError, TrySendError},

@@ -24,7 +24,7 @@ impl TaskGroup {
         self.tasks.join_next_with_id().await.map(|ended| self.named(ended))
     }
 
-    /// Waits for all, and aborts what has not ended after `grace`.
+    /// Waits for all, and aborts tasks that have not ended after `grace`.
     ///
     /// # Errors
     /// The first failure or panic. That a task was aborted is not one; it is logged.

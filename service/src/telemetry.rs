@@ -86,7 +86,7 @@ impl Telemetry {
         Ok(Self { traces })
     }
 
-    /// Sends what has not been sent.
+    /// Sends the spans that have not been sent.
     pub fn stop(self) {
         if let Some(Err(error)) = self.traces.map(|traces| traces.shutdown()) {
             tracing::warn!(%error, "traces not sent");

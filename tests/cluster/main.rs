@@ -1,4 +1,4 @@
-//! `netverdict` reads a real Kubernetes API server: what it says of a cluster is what the objects say.
+//! `netverdict` reads a real Kubernetes API server: its answers about a cluster are those of the objects.
 //!
 //! `NETVERDICT_KUBERNETES` names a folder with `kube-apiserver` and `etcd`; `cargo xtask test cluster` builds them.
 
@@ -33,7 +33,7 @@ fn a_cluster_is_judged_as_its_objects_say() {
     // A name without namespace means that of the context.
     assert_eq!(eval("jobs").output, denied.output);
 
-    // The same as from files, to the letter: what the API server fills in changes no answer.
+    // The same as from files, to the letter: fields that the API server fills in change no answer.
     let file = server.file("shop.yaml", SHOP);
     let of_files = netverdict(&["eval", "-f", file.to_str().unwrap(), "--from", "shop/jobs", "--to", "db/pg:5432"]);
     assert_eq!(of_files.output, denied.output);

@@ -26,7 +26,7 @@ const MOST_STARTS: usize = 5;
 pub(crate) const ADMIN: &str = "admin-token";
 /// May discover, and nothing else.
 pub(crate) const NOBODY: &str = "nobody-token";
-/// Two tokens of the account of a collector, `netverdict`, which may do what it is bound to.
+/// Two tokens of the account of a collector, `netverdict`, with the rights of its bindings.
 pub(crate) const COLLECTOR: &str = "collector-token";
 pub(crate) const COLLECTOR_NEXT: &str = "collector-next-token";
 

@@ -1,5 +1,5 @@
-//! The watch of a real API server: what it sees, how soon, and what stays right when the server, the rights and the
-//! objects misbehave.
+//! The watch of a real API server: which changes it sees, how soon, and which facts stay right when the server, the rights
+//! and the objects misbehave.
 
 use std::{
     fs,

@@ -67,9 +67,9 @@ struct Outcome<'a> {
     case: &'a Case,
     /// Points that were judged.
     points: usize,
-    /// Differences in what can be sent.
+    /// Differences in flows that can be sent.
     wrong: Vec<String>,
-    /// Differences in the flows that need what the kernel's way lacks, which are tried too.
+    /// Differences in the flows with needs that the kernel's way lacks, which are tried too.
     missing: Vec<String>,
 }
 
@@ -191,7 +191,7 @@ impl Lab {
                     }
                     _ => node.run(direction, &talk.opening()),
                 };
-                // Behind the translation it is known; what reaches no backend is never judged.
+                // Behind the translation it is known; a packet that reaches no backend is never judged.
                 if point.reason == Reason::ServiceNotResolved && !run.dropped && run.events.is_empty() {
                     return Ok((Verdict::Unknown, Vec::new()));
                 }
@@ -267,7 +267,7 @@ fn nodes(case: &Case) -> BTreeSet<String> {
     of_step.collect()
 }
 
-/// A packet that has to pass, as what was decided before lets it.
+/// A packet that has to pass by an earlier decision.
 fn unrecorded(run: &Run) -> Result<(Verdict, Vec<String>), String> {
     match (run.dropped, &run.events[..]) {
         (false, []) => Ok((Verdict::Allowed, Vec::new())),
@@ -300,7 +300,7 @@ fn opposite(direction: Direction) -> Direction {
 fn skip<T>(why: &str) -> Option<T> {
     let required = std::env::var_os("NETVERDICT_REQUIRE_KERNEL").is_some_and(|value| value == "1");
     assert!(!required, "kernel tests are required but cannot run: {why}");
-    // Not by `eprintln!`: the harness keeps what a passing test prints that way to itself.
+    // Not by `eprintln!`: the harness captures such output of a passing test.
     let _ = writeln!(std::io::stderr(), "SKIPPED datapath: {why}");
     None
 }

@@ -1,5 +1,5 @@
 //! Every conformance case through the direct evaluator and through the compiled tables. The real programs have a test
-//! program of their own, `datapath`, for what they need beside a toolchain.
+//! program of their own, `datapath`, because they need more than a toolchain.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -182,7 +182,7 @@ fn each_flow(case: &Case, lacking: &[Need], check: impl Fn(&Step, &FlowCase) -> 
     differences
 }
 
-/// Runs all cases before it fails, and then names each with what differs.
+/// Runs all cases before it fails, and then names each with its differences.
 fn check_all(mut check: impl FnMut(&Case) -> Vec<String>) {
     let cases = cases().unwrap();
     let mut failed = Vec::new();

@@ -247,7 +247,7 @@ fn end(address: Address, port: u16) -> Option<SocketAddr> {
     (address != UNSPECIFIED).then(|| SocketAddr::new(Ipv6Addr::from(address).to_canonical(), port))
 }
 
-/// Default deny for what `shop/web` sends; TCP 8080 of `db/pg` is allowed.
+/// Default deny for packets that `shop/web` sends; TCP 8080 of `db/pg` is allowed.
 fn egress_of_web(cluster: Cluster) -> Cluster {
     let to_pg = accept().peer(pods(&[("kubernetes.io/metadata.name", "db")], &[("app", "pg")])).port(tcp(8080));
     cluster.policy(network_policy("shop/egress").egress(to_pg))

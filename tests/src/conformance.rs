@@ -34,7 +34,7 @@ pub struct Case {
     /// The behaviour that it shows.
     pub says: String,
     pub spelling: Spelling,
-    /// In order: each changes what the one before it left.
+    /// In order: each changes the state that the one before it left.
     pub steps: Vec<Step>,
 }
 
@@ -47,7 +47,7 @@ pub enum Spelling {
     V1alpha1,
 }
 
-/// A state of the cluster and what has to hold in it.
+/// A state of the cluster and the facts that have to hold in it.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// Everything that there is, as Kubernetes objects.
@@ -63,7 +63,7 @@ pub struct Step {
     pub flows: Vec<FlowCase>,
 }
 
-/// One flow, and what has to come of it.
+/// One flow, and its expected outcome.
 #[derive(Clone, Debug)]
 pub struct FlowCase {
     /// As the file has it.
@@ -95,7 +95,7 @@ pub enum Need {
     SelfTraffic,
     /// Knows that a connection was let through by a name that no longer has the address.
     NameOutlived,
-    /// Judges what passes by no pod's interface.
+    /// Judges packets that pass by no pod's interface.
     HostNetwork,
 }
 
@@ -132,7 +132,7 @@ pub fn folder() -> PathBuf {
 /// Every case, by number, in all its spellings.
 ///
 /// # Errors
-/// A file cannot be read, or says what no case may say.
+/// A file cannot be read, or has content that no case may have.
 pub fn cases() -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
     for path in files(&folder())? {

@@ -42,7 +42,7 @@ impl ClusterError {
     }
 }
 
-/// The client wraps its errors several times; the innermost says what happened.
+/// The client wraps its errors several times; the innermost names the cause.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

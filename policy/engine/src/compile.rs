@@ -3,7 +3,7 @@
 //! The first compilation does everything. Later ones are incremental, by the difference between two snapshots: local
 //! pods get new classes where the policies that select them changed; addresses get new identities where their owner, its
 //! labels, or the attributes that rules read changed; and only pairs of a new class or a new identity are evaluated.
-//! Classes, identities and columns never change their meaning: what changes gets a new id, so that a half-written
+//! Classes, identities and columns never change their meaning: a changed one gets a new id, so that a half-written
 //! publication cannot alter a verdict.
 //!
 //! The order of writes is not decided here: the loader commits a change as a whole.
@@ -102,7 +102,7 @@ impl Compiler {
         }
     }
 
-    /// Brings the tables to `snapshot` and returns what has to be written for it. The first change is complete.
+    /// Brings the tables to `snapshot` and returns the changes to write. The first change is complete.
     pub fn compile(&mut self, snapshot: &Arc<Snapshot>) -> Change {
         let old = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
         let difference = Difference::between(&old, snapshot);

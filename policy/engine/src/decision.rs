@@ -16,7 +16,7 @@ named! {
 }
 
 named! {
-    /// Why a verdict is what it is: the closed list of `docs/semantics.md`.
+    /// The reason of a verdict: the closed list of `docs/semantics.md`.
     Reason {
         // allowed
         NoPolicy = "no_policy",
@@ -159,7 +159,7 @@ pub struct NearMiss {
     /// `None` where the policy has no rule for the direction.
     pub rule_index: Option<u32>,
     pub failed: FailedDimension,
-    /// For people: what was expected beside what was found, for instance `pod label app=web is not app=api`.
+    /// For people: the expected value beside the found one, for instance `pod label app=web is not app=api`.
     pub detail: String,
 }
 

@@ -281,7 +281,7 @@ pub struct Policy {
     pub uid: String,
     /// `metadata.generation`, or a count of changes of the hash; 0 where neither is known.
     pub generation: i64,
-    /// SHA-256, lower-case hex, of the canonical JSON of what matters in the object.
+    /// SHA-256, lower-case hex, of the canonical JSON of the object's relevant fields.
     pub content_hash: String,
     pub tier: Tier,
     /// Order inside an ordered tier, lower first; 0 in the network policy tier, where order means nothing.
@@ -289,7 +289,7 @@ pub struct Policy {
     /// `netverdict.io/mode: audit`: decides nothing; its verdict is recorded as `verdict_if_enforced`.
     pub audit: bool,
     pub subject: Subject,
-    /// Whether its subjects are isolated in a direction: allowed is then only what some rule accepts. Never in an
+    /// Whether its subjects are isolated in a direction: only flows that some rule accepts are allowed then. Never in an
     /// ordered tier (C-5).
     pub isolates: Isolates,
     /// In order; `index` counts per direction as the object writes them.
@@ -355,7 +355,7 @@ pub struct Requirement {
     pub operator: Operator,
 }
 
-/// `NotIn` and `DoesNotExist` match what lacks the key (N-11).
+/// `NotIn` and `DoesNotExist` match labels that lack the key (N-11).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operator {

@@ -1,4 +1,4 @@
-//! Decision tables: what the kernel looks up. Their shape follows what lookups cost; see `ARCHITECTURE.md`.
+//! Decision tables, which the kernel looks up. Their shape follows the cost of lookups; see `ARCHITECTURE.md`.
 //!
 //! Ids are given out by the compiler, are immutable, and are never used again within a boot. `probe/loader` is the only
 //! place that turns these types into map bytes.
@@ -147,7 +147,7 @@ pub struct Tables {
     pub blocks: BTreeMap<IpNet, PeerEntry>,
     /// Local pods that take part.
     pub subjects: BTreeMap<ObjectKey, SubjectEntry>,
-    /// Only what differs from the class's default.
+    /// Only pairs that differ from the class's default.
     pub pairs: BTreeMap<(ClassId, IdentityId), Outcome>,
     pub columns: BTreeMap<ColumnId, Column>,
 }

@@ -192,7 +192,7 @@ macro_rules! codes {
         pub mod code {
             $(#[doc = $meaning] pub const $name: &str = $text;)+
 
-            /// Every code and what it means.
+            /// Every code and its meaning.
             pub const ALL: &[(&str, &str)] = &[$(($text, $meaning)),+];
         }
     };

@@ -41,7 +41,7 @@ pub static KINDS: &[&dyn PolicyKind] = &[
     &baseline_admin_network_policy::BaselineAdminNetworkPolicy,
 ];
 
-/// Every kind that is read, as (apiVersions, kind): what has to be asked of a cluster. All versions of a kind are of one
+/// Every kind that is read, as (apiVersions, kind), for requests to a cluster. All versions of a kind are of one
 /// group, so a cluster that serves several has the same objects in each: one of them is enough.
 pub fn kinds_read() -> impl Iterator<Item = (&'static [&'static str], &'static str)> {
     let core = ["Namespace", "Node", "Pod", "Service"].into_iter().map(|kind| (["v1"].as_slice(), kind));
@@ -66,7 +66,7 @@ pub(crate) enum Class {
     Misspelt(&'static dyn PolicyKind),
     /// An unknown kind of a group that holds policies, for instance of a later version.
     UnreadPolicy,
-    /// A policy of another system, which may deny what the policies here allow.
+    /// A policy of another system, which may deny flows that the policies here allow.
     Foreign,
     Other,
 }

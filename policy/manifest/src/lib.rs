@@ -12,7 +12,7 @@
 //! Values are read field by field, never through types that ignore unknown fields: an unknown field may change the meaning of a
 //! rule, so it must be noticed (N-13, C-9). The crate does no I/O and evaluates no flows.
 //!
-//! # What happens to invalid input
+//! # Treatment of invalid input
 //!
 //! | invalid part | effect |
 //! |---|---|

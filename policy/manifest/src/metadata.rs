@@ -18,7 +18,7 @@ use crate::{
 /// the stack of a worker thread.
 pub(crate) const MOST_LEVELS: usize = 64;
 
-/// Bytes of a name: what Kubernetes permits a DNS subdomain.
+/// Bytes of a name: the limit of Kubernetes for a DNS subdomain.
 const LONGEST_NAME: usize = 253;
 
 /// Takes an object as an API hands it over.

@@ -29,7 +29,7 @@ impl Spelling {
         Self { key: (written != key).then(|| written.to_owned()), ..self }
     }
 
-    /// Sets the spelling of what a mapping or a list holds at `step`, or forgets an earlier one.
+    /// Sets the spelling of a value that a mapping or a list holds at `step`, or forgets an earlier one.
     pub(crate) fn insert(&mut self, step: &str, child: Self) {
         if child == Self::default() {
             self.children.remove(step);

@@ -101,7 +101,7 @@ const SERVICE: Keep = Keep::Entries(&[
 
 /// Removes from an object of an API everything that this crate does not read and that is not on record.
 ///
-/// Of `managedFields` the last change of what decides stays, as manager and time; of a policy's status nothing does.
+/// Of `managedFields` the last change of deciding fields stays, as manager and time; of a policy's status nothing does.
 pub fn trim(value: &mut Value) {
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let keep = match classify(&text(value, "apiVersion"), &text(value, "kind")) {
@@ -118,7 +118,7 @@ pub fn trim(value: &mut Value) {
             metadata_of(value).map(|metadata| metadata.remove("annotations"));
         }
     }
-    // A list of containers without ports says nothing; they are most of what a pod's specification has.
+    // A list of containers without ports does not matter; such lists are most of a pod's specification.
     for list in ["containers", "initContainers"] {
         remove_unless(value.get_mut("spec"), list, |item| item.contains_key("ports"));
     }

@@ -56,7 +56,7 @@ pub(crate) fn document(text: &str, first_line: usize) -> Result<Document, Broken
     composer.document()
 }
 
-/// A value with what it costs to repeat it.
+/// A value with the cost of repeating it.
 #[derive(Clone, Debug)]
 struct Node {
     value: Value,

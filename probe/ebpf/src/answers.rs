@@ -53,7 +53,7 @@ pub fn rule(skb: *mut __sk_buff, packet: &mut Packet, ruling: &mut Ruling) -> Sc
         return scalar_return();
     }
     judge::rule_reversed_flow(&context, packet, &backend, ruling).consume();
-    // Where nothing was translated the entry was replaced, and what the pointer points to may be another's.
+    // Where nothing was translated the entry was replaced, and the pointer may point to another's.
     if translated && ruling.answer.verdict != Verdict::Denied {
         entry.set(RESOLVED);
     }

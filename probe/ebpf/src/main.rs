@@ -38,13 +38,13 @@ use netverdict_abi::Direction;
 
 use crate::parse::Link;
 
-/// tcx ingress on the host side of a pod's veth: what the pod sends.
+/// tcx ingress on the host side of a pod's veth: packets that the pod sends.
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
     stages::packet(&ctx, Direction::Egress)
 }
 
-/// tcx egress on the host side of a pod's veth: what the pod receives.
+/// tcx egress on the host side of a pod's veth: packets that the pod receives.
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
     stages::packet(&ctx, Direction::Ingress)

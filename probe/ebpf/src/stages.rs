@@ -142,7 +142,7 @@ fn rule(context: &PacketContext<'_>, packet: &mut Packet, quoted: &mut Packet, r
         return Stage::Pass;
     }
     if packet.fragment == Fragment::Later {
-        // Conntrack knows the ports of what it has reassembled.
+        // Conntrack knows the ports of packets that it has reassembled.
         let tracked = !context.is_egress() && conntrack::restore(context.skb, packet) == Tracking::Original;
         if !tracked {
             if own {

@@ -166,7 +166,7 @@ impl Probe {
     /// until every program that ran during the last publication has ended: some milliseconds if that was recent.
     ///
     /// # Errors
-    /// The previous revision stays in force unchanged. See [`PublishError`] for what to do next.
+    /// The previous revision stays in force unchanged. See [`PublishError`] for the next step.
     pub fn publish(&mut self, snapshot_number: u64, change: &Change) -> Result<u64, PublishError> {
         let Self { maps, published, publisher, endpoints, state, .. } = self;
         publisher.publish(maps, published, state, endpoints, snapshot_number, change)
@@ -269,7 +269,7 @@ impl Probe {
     }
 
     /// Attaches the programs for packets that leave the node to every interface but those of pods, and detaches those of
-    /// interfaces that are not in the list. Returns what cannot be judged, for people.
+    /// interfaces that are not in the list. Returns the interfaces that cannot be judged, for people.
     ///
     /// # Errors
     /// An interface cannot be attached; all others are.

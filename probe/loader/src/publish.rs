@@ -116,7 +116,7 @@ impl Publisher {
         self.grace.restart();
     }
 
-    /// Deletes what the last commit made superfluous, once its grace period has passed; `true` if nothing is left.
+    /// Deletes the entries that the last commit made superfluous, once its grace period has passed; `true` if nothing is left.
     pub(crate) fn collect_garbage(&mut self, published: &mut PublishedMaps) -> Result<bool, ProbeError> {
         roll_back(published)?;
         if !self.grace.has_passed() {
@@ -125,14 +125,14 @@ impl Publisher {
         self.finish_last(published).map(|()| true)
     }
 
-    /// Completes what the last publication left: a new one may begin.
+    /// Completes the last publication: a new one may begin.
     fn finish_last(&mut self, published: &mut PublishedMaps) -> Result<(), ProbeError> {
         roll_back(published)?;
         self.grace.wait();
         published.in_order().rev().try_for_each(|map| map.collect())
     }
 
-    /// Decides what to write, without writing it.
+    /// Decides the writes, without writing anything.
     fn plan(
         &mut self,
         published: &mut PublishedMaps,
@@ -154,7 +154,7 @@ impl Publisher {
         Ok(Planned { records, floor })
     }
 
-    /// Appends what the new ids mean to the state file, before any map holds one.
+    /// Appends the meanings of the new ids to the state file, before any map holds one.
     fn explain(
         &mut self,
         state: &mut StateFile,
@@ -197,7 +197,7 @@ fn write_all(published: &mut PublishedMaps) -> Result<(), ProbeError> {
     published.in_order().try_for_each(|map| map.write())
 }
 
-/// Takes back what was written since the last commit.
+/// Takes back the writes since the last commit.
 fn roll_back(published: &mut PublishedMaps) -> Result<(), ProbeError> {
     published.in_order().rev().try_for_each(|map| map.roll_back())
 }

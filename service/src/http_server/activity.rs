@@ -137,7 +137,7 @@ impl HttpBody for AnswerBody {
     }
 }
 
-/// A TCP stream that notes what moves. TLS is above it: a handshake is part of the first header.
+/// A TCP stream that notes reads and writes. TLS is above it: a handshake is part of the first header.
 #[derive(Debug)]
 pub(super) struct WatchedStream {
     stream: TcpStream,

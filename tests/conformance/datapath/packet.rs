@@ -1,4 +1,4 @@
-//! The packets of a flow, whole and honest: what opens it, what follows, what answers.
+//! The packets of a flow, complete and valid: opening, following and answering packets.
 
 use std::net::IpAddr;
 

@@ -60,7 +60,7 @@ impl From<CaseFields> for CaseText {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StepText {
-    /// Added, or put in the place of what has the same kind, namespace and name.
+    /// Added, or put in the place of the object of the same kind, namespace and name.
     #[serde(default)]
     pub(super) policies: Vec<Value>,
     /// The same, for other objects than policies.

@@ -27,7 +27,7 @@ pub(super) struct Page {
     pub(super) next: Option<String>,
 }
 
-/// An object, and what it changes.
+/// The key, version and change of an object.
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) key: Key,

@@ -32,7 +32,7 @@ use crate::{
     source::{Change, Key, Location, Scope},
 };
 
-/// Objects a page. Some pages wait in queues, so it is half of what kubectl asks for.
+/// Objects a page. Some pages wait in queues, so it is half of kubectl's number.
 const PAGE: u32 = 250;
 /// Bytes of a page. Of larger objects fewer are asked for at once.
 const MOST_PAGE_BYTES: usize = 16 << 20;
@@ -163,7 +163,7 @@ impl KindTask {
         }
     }
 
-    /// Reports a failure, and does about it what can be done.
+    /// Reports a failure, and reacts to it where that helps.
     async fn told(&mut self, failure: &Failure) -> Result<(), Unwanted> {
         self.status.failed();
         let (kind, error) = (&self.resource.kind, &failure.error);
@@ -209,7 +209,7 @@ impl KindTask {
                     self.streams = false;
                     return Err(Failure::nonsense(&connection, &doing, "the list was cut off").into());
                 }
-                // A server that ignores what it does not know sends objects, and never says that these were all.
+                // A server that ignores unknown parameters sends objects, and never says that these were all.
                 Err(failure) => {
                     self.streams = false;
                     self.never_streams = failure.is_silence;
@@ -301,7 +301,7 @@ impl KindTask {
         }
     }
 
-    /// The end of a list: what it did not hold is gone.
+    /// The end of a list: objects that it did not hold are gone.
     async fn complete(&mut self, keys: BTreeSet<Key>, mut changes: Vec<Change>, bytes: usize) -> Work<()> {
         changes.push(Change::Retain(self.scope.clone(), keys.clone()));
         self.keys = keys;
@@ -340,7 +340,7 @@ impl KindTask {
             let next = lines.next(&connection, self.shared.options.silence, &doing);
             let line = match is_settled {
                 true => next.await?,
-                // Dropped, it has lost nothing: the lines keep what they have read.
+                // Dropped, it has lost nothing: the lines keep the bytes that they have read.
                 false => match timeout(SETTLED, next).await {
                     Ok(line) => line?,
                     Err(_) => {

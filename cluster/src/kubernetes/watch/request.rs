@@ -50,7 +50,7 @@ impl Failure {
         Self::new(ClusterError::Unreachable { server, reason: reason.into() }, None)
     }
 
-    /// The server answers, and what it says cannot be so.
+    /// The server answers, and its answer makes no sense.
     pub(super) fn nonsense(connection: &Connection, doing: &str, message: impl Into<String>) -> Self {
         let (server, doing) = (connection.server.trim_end_matches('/').to_owned(), doing.to_owned());
         let error = ClusterError::Refused { server, doing, message: message.into() };

@@ -1,4 +1,4 @@
-//! All addresses of the cluster, the blocks and the names that rules read, and what rules can read of each.
+//! All addresses of the cluster, the blocks and the names that rules read, and the attributes of each that rules can read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -47,7 +47,7 @@ struct Scope {
     profiles: BTreeSet<ProfileId>,
 }
 
-/// A pod, compared by what selectors and named ports read of it.
+/// A pod, compared by the fields that selectors and named ports read.
 #[derive(Clone, Debug)]
 struct ProfileKey(Arc<Pod>);
 

@@ -221,7 +221,7 @@ impl Subject {
 }
 
 /// Of the policies that select a pod, the ones that can decide in one direction. Baseline is never reached where a network
-/// policy isolates; but audited policies stay, since every decision says what they would do.
+/// policy isolates; but audited policies stay, since every decision has the verdict that they would give.
 fn relevant_policies(selecting: &[Arc<Version>], direction: Direction) -> Vec<Arc<Version>> {
     let concerning = || selecting.iter().filter(|version| tiers::concerns(&version.policy, direction));
     let isolated = concerning().any(|version| version.policy.tier == Tier::NetworkPolicy && !version.audited);

@@ -1,4 +1,4 @@
-//! The tables, and what was written to them since the last change was taken out.
+//! The tables, and the writes to them since the last change was taken out.
 
 use std::{collections::BTreeMap, mem, net::IpAddr, ops::RangeInclusive};
 

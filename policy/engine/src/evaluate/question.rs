@@ -1,4 +1,4 @@
-//! One flow at one end: which rules match, and what the policies conclude.
+//! One flow at one end: the matching rules, and the decision of the policies.
 
 use super::{
     decisions::{audited, self_traffic, service_not_resolved},
@@ -73,7 +73,7 @@ impl<'a> Question<'a> {
         self.evaluate(&self.in_force).with_staged(staged.as_ref())
     }
 
-    /// Whether the subject sends what its own node would unpack (E-6).
+    /// Whether the subject sends a packet that its own node would unpack (E-6).
     fn is_tunnel_to_own_node(&self) -> bool {
         self.direction == Direction::Egress
             && ports::is_tunnel(self.protocol, self.port)

@@ -45,7 +45,7 @@ fn write<K: Ord + Clone, V: Clone + PartialEq + std::fmt::Debug>(
 }
 
 /// While a change is on its way, the kernel holds pairs and columns of both states, and its records are those of the one
-/// or of the other. Neither may notice: what both states deny is then never open.
+/// or of the other. Neither may notice: a flow that both states deny is then never open.
 pub(super) fn publishes_unnoticed(
     before: &Tables,
     change: &Change,

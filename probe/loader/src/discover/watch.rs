@@ -188,7 +188,7 @@ impl Watch {
             self.uncovered = uncovered;
             self.queue.push_back(Sighting::Uncovered(self.uncovered.clone()));
         }
-        // Before the pods: what a pod sends is complete only with the ways out.
+        // Before the pods: a pod's egress is judged completely only with the ways out.
         if uplinks != self.uplinks {
             self.uplinks.clone_from(&uplinks);
             self.queue.push_back(Sighting::Uplinks(uplinks));

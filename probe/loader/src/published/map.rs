@@ -16,7 +16,7 @@ use crate::{
 pub(crate) type Key<M> = <<M as PublishedMap>::Store as Store>::Key;
 pub(crate) type Value<M> = <<M as PublishedMap>::Store as Store>::Value;
 
-/// A map that publications fill. The implementing type holds what the map needs to remember between publications.
+/// A map that publications fill. The implementing type holds the map's own state between publications.
 pub(crate) trait PublishedMap: Default {
     /// Hash or trie, with the key and value types of `netverdict-abi`.
     type Store: Store;

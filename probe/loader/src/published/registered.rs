@@ -43,7 +43,7 @@ pub(crate) trait Steps {
     /// Reads every entry that an earlier process left, and raises `floor` above their ids.
     fn adopt(&mut self, in_force: u64, floor: &mut IdFloor) -> Result<(), ProbeError>;
 
-    /// Decides what to write, and raises `floor` above the ids in it. Replaces an earlier plan.
+    /// Decides the writes, and raises `floor` above the ids in them. Replaces an earlier plan.
     fn plan(&mut self, update: &Update<'_>, floor: &mut IdFloor) -> Result<(), PlanError>;
 
     /// Writes the plan; each write is journaled.

@@ -55,7 +55,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// `answer`: `None` for what an empty cluster answers that knows no streaming lists.
+    /// `answer`: `None` for the answer of an empty cluster that knows no streaming lists.
     pub(super) async fn start(answer: impl Fn(&Asked) -> Option<Response> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
