@@ -50,7 +50,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const EVENTS: usize = 200_000;
 /// Of a hundred events.
 const DENIED: usize = 30;
-/// Of a hundred denials those whose sender tries again: same flow key, inside the window.
+/// Of a hundred denials, those that are tried again: same flow key, inside the window.
 const REPEATED: usize = 75;
 /// Denials that are tried again are among so many of the last new ones.
 const RECENT: usize = 200;
@@ -241,7 +241,7 @@ impl Kernel {
         Self { draws, allowed, denied, recent: VecDeque::new(), rings: <[Ring; 2]>::default(), now: WINDOW }
     }
 
-    /// One packet; tells the ring that has its event.
+    /// Judges one packet; returns the ring that has its event.
     fn judge(&mut self) -> Lane {
         self.now += self.draws.below(APART) as u64;
         let source_port = u16::try_from(32_768 + self.draws.below(28_000)).unwrap_or(u16::MAX);

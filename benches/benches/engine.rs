@@ -145,7 +145,7 @@ const KINDS: &[Kind] = &[
     }),
 ];
 
-/// One of the node's pods, each time another.
+/// One of the node's pods, another one for each number.
 fn local(snapshot: &Snapshot, number: usize) -> &Arc<Pod> {
     let local = snapshot.pods.values().filter(|pod| pod.node == NODE);
     local.cycle().nth(number * 7).expect("the node has pods")

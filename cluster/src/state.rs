@@ -49,7 +49,7 @@ pub struct Cluster {
 #[derive(Debug)]
 struct SourceStatus {
     name: &'static str,
-    /// It has reported everything that it holds, once.
+    /// It has reported all of its objects, once.
     was_in_sync: bool,
     /// Since when it is stale, and why.
     stale: Option<(i64, String)>,

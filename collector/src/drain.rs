@@ -177,7 +177,7 @@ impl Drain {
                 _ if read || delivered => {}
                 _ => {
                     if !synced {
-                        // Nothing more comes just now: a good moment.
+                        // No more events for the moment: a good time to sync.
                         synced = self.wal.sync().is_ok();
                     }
                     self.wait();

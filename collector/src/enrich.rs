@@ -1,10 +1,10 @@
 //! The endpoints at both ends of an observation.
 //!
 //! Of our probe's: by owner id, as the kernel had it, with the labels of the snapshot that decided. The end whose
-//! interface decided is known by that interface, whatever the packet claims. Where the kernel and the snapshots disagree
-//! on the owner of an address, the row says so; it is never corrected silently. A pod that the kernel did not know is
-//! named if the address history by now has the owner of its address at that time. Of another system's: as that system
-//! names them, with nothing added.
+//! interface decided is known by that interface, independent of the packet's addresses. Where the kernel and the
+//! snapshots disagree on the owner of an address, the row says so; it is never corrected silently. A pod that the kernel
+//! did not know is named if the address history by now has the owner of its address at that time. Of another system's: as
+//! that system names them, with nothing added.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 

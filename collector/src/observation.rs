@@ -161,7 +161,7 @@ pub struct ClaimedEnds {
     pub destination: ClaimedEnd,
 }
 
-/// One end in the words of another system. Empty where it does not say.
+/// One end in the words of another system. Empty where the report has no value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimedEnd {
     pub kind: EndpointKind,

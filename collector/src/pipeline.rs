@@ -224,7 +224,7 @@ impl Pipeline {
         self.write_event(template, ingest_ns, seq, observation, flows);
     }
 
-    /// Writes those of the held events that have been for long enough at `boot_time`, or whose ends are known by now.
+    /// Writes the events that have been held for long enough at `boot_time`, or whose ends are known by now.
     fn write_held(&mut self, boot_time: u64, rows: &mut Vec<Row>) {
         if self.held.is_empty() {
             return;

@@ -152,7 +152,7 @@ impl<R: Read> Recording<R> {
     /// Reads the beginning of a recorded file.
     ///
     /// # Errors
-    /// It is none that this collector can read.
+    /// It is no recorded file that this collector can read.
     pub fn read(mut source: R) -> Result<Self, RecordingError> {
         let mut start = [0; 12];
         let foreign = || RecordingError::Foreign { path: PathBuf::new() };

@@ -145,7 +145,7 @@ impl Sequence {
         std::mem::take(&mut self.open).into_iter().map(row).collect()
     }
 
-    /// Gaps for unreadable events whose numbers never came to light; for the end of a boot.
+    /// Gaps for unreadable events whose numbers were never found; for the end of a boot.
     pub fn take_unnumbered(&mut self, node: &Arc<str>, boot_id: &Arc<str>, time: DateTime<Utc>) -> Vec<GapRow> {
         let cause = GapCause::Unreadable;
         let row = |(lane, lost)| GapRow {

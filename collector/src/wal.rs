@@ -37,7 +37,7 @@ impl WalError {
     }
 }
 
-/// One thing that replay comes upon, in the order in which it was written.
+/// One item of a replay, in the order in which it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Replayed {
     Record(WalPosition, LogRecord),

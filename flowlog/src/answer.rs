@@ -132,7 +132,7 @@ pub struct Decider {
     pub since: Since,
 }
 
-/// A state of a policy: whose write it is, and where it came into force.
+/// A state of a policy: the program that wrote it, and where it came into force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
     /// Empty for an object of a file.
@@ -162,7 +162,7 @@ pub enum Since {
     Unknown,
 }
 
-/// Something known to be missing.
+/// A gap in the record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gap {
     pub node: String,

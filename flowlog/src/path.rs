@@ -93,7 +93,7 @@ pub struct SegmentPath {
 }
 
 impl SegmentPath {
-    /// Refuses names that could not be told from the path around them.
+    /// Refuses names that the path around them would make ambiguous.
     pub fn new(
         table: Table,
         cluster: &str,
@@ -191,7 +191,7 @@ pub struct ManifestPath {
 }
 
 impl ManifestPath {
-    /// Refuses names that could not be told from the path around them.
+    /// Refuses names that the path around them would make ambiguous.
     pub fn new(cluster: &str, node: &str, boot: &str, segment: u64) -> Result<Self, PathError> {
         checked_name("cluster", cluster)?;
         checked_name("node", node)?;

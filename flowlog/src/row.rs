@@ -102,9 +102,9 @@ macro_rules! tables {
 /// Kind of a table's rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Something that happened: old rows say nothing of the present.
+    /// Events: old rows do not describe the present.
     Events,
-    /// Changes of something that lasts, so that an old row may still say how things are now.
+    /// Changes of a lasting object, so that an old row may still describe the present.
     Changes,
 }
 
@@ -132,12 +132,12 @@ tables! {
 }
 
 impl Table {
-    /// The table that is spelled so; `None` for anything else.
+    /// The table with this name; `None` for other names.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|table| table.name() == name)
     }
 
-    /// Whether rows are changes of something that lasts, so that an old row may still say how things are now.
+    /// Whether rows are changes of a lasting object, so that an old row may still describe the present.
     pub fn is_change_log(self) -> bool {
         self.kind() == Kind::Changes
     }

@@ -288,7 +288,7 @@ pub(crate) async fn plan(context: &SessionContext, statement: Statement) -> Resu
     Ok(plan)
 }
 
-/// One statement on its way.
+/// A running statement.
 struct Run {
     executor: Executor,
     plan: LogicalPlan,

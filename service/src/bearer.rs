@@ -49,7 +49,7 @@ pub fn token(headers: &HeaderMap) -> Result<&[u8], BearerError> {
 /// Whether a request carries the secret.
 ///
 /// # Errors
-/// Says why it is not let in.
+/// Names the reason of the refusal.
 pub fn check(headers: &HeaderMap, secret: &SharedSecret) -> Result<(), BearerError> {
     if secret.matches(token(headers)?) { Ok(()) } else { Err(BearerError::Wrong) }
 }

@@ -28,7 +28,7 @@ impl EndpointUrl {
         &self.0
     }
 
-    /// Refuses anything but `http://` and `https://` with a host.
+    /// Refuses all URLs but `http://` and `https://` with a host.
     ///
     /// # Errors
     /// Shows the URL without credentials, and `example`.

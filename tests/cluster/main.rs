@@ -120,7 +120,7 @@ spec:
     assert_eq!(eval(&["--from", "shop/web", "-f", candidate]).0, Some(3));
     assert_eq!(eval(&["--from", "shop/web"]).0, Some(0), "nothing was applied");
 
-    // Judged by the pods that there are, and nothing is told but about the manifest.
+    // Judged by the pods of the cluster, with findings about the manifest only.
     let lint = server.netverdict(&["lint", "-f", candidate, "-o", "json"]);
     let findings: Vec<Value> = serde_json::from_str(&lint.output).expect("JSON");
     let codes: Vec<&str> = findings.iter().filter_map(|finding| finding["code"].as_str()).collect();

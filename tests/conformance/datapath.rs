@@ -49,7 +49,7 @@ fn the_datapath_decides_as_expected() {
     );
     assert!(failed.is_empty(), "{} of {} cases fail:\n{}", failed.len(), cases.len(), failed.join("\n"));
 
-    // A way that has learnt something is to say so.
+    // A case that the kernel's way can send now must leave the list of exceptions.
     for id in inexpressible().unwrap()["kernel"].keys() {
         let of_case = || outcomes.iter().filter(|outcome| outcome.case.id == *id);
         for reason in of_case().flat_map(|outcome| &outcome.missing) {
@@ -257,7 +257,7 @@ impl Lab {
     }
 }
 
-/// Nodes on which something of the case is judged.
+/// Nodes on which a point of the case is judged.
 fn nodes(case: &Case) -> BTreeSet<String> {
     let subjects = |flow: &FlowCase| flow.points.iter().map(|point| point.subject.clone()).collect::<Vec<_>>();
     let of_step = case

@@ -34,7 +34,7 @@ fn every_tier_case_but_two_runs_in_the_older_version_too() {
         tiers.map(|case| case.id.as_str()).collect::<BTreeSet<_>>()
     };
     let missing: Vec<_> = of(Spelling::V1alpha2).difference(&of(Spelling::V1alpha1)).copied().collect();
-    // One is about that version's word in the other, one about a version that only the other kind has.
+    // One is about that version's word in the other, the second about a version that only the other kind has.
     assert_eq!(missing, ["T-126", "T-127"]);
 }
 

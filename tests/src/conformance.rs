@@ -82,7 +82,7 @@ pub struct FlowCase {
 /// Abilities that a way of sending needs for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// Connections that were allowed before something changed.
+    /// Connections that were allowed before a change.
     Established,
     /// Recognises replies and ICMP errors.
     ConnectionTracking,

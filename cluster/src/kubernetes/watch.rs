@@ -51,7 +51,7 @@ const BATCH: usize = 250;
 const BATCH_BYTES: usize = 8 << 20;
 /// Pages that are in memory at once, as they were sent.
 const PAGES: usize = 2;
-/// Reasons that are told of one outage.
+/// Reasons reported for one outage.
 const MOST_REASONS: usize = 3;
 
 /// All objects of a cluster that a verdict can depend on, and their changes for ever.
@@ -84,7 +84,7 @@ struct Kind {
     status: Arc<KindStatus>,
     listed: bool,
     failing: Option<Failing>,
-    /// Changes of a kind that came later and is not listed yet: in part they would say something else.
+    /// Changes of a kind that was added later and is not listed yet: a part of its objects would give other verdicts.
     held: Vec<Change>,
 }
 
@@ -310,7 +310,7 @@ impl ApiWatch {
         self.hand_out();
         match is_over {
             false => self.updates.push_back(Update::Stale { since_ns, reason: shown.join("; ") }),
-            // Before everything was read once, there is nothing that could be told to be whole again.
+            // Until all sources were read once, there is no recovery to report.
             true if self.in_sync => self.updates.push_back(Update::InSync),
             true => {}
         }

@@ -55,7 +55,7 @@ impl State {
         self.complete_and_publish();
     }
 
-    /// Answers those whose pod is judged, or whose time is over.
+    /// Answers announcements whose pod is judged, or whose time is over.
     pub(super) fn answer_waiting(&mut self) {
         for waiting in std::mem::take(&mut self.attachments.waiting) {
             let is_ready = |ifindex: &u32| {

@@ -10,12 +10,12 @@ use crate::health::{Health, Part};
 
 pub(super) const COMPONENT: &str = "netverdict-collector";
 const REASON: &str = "EndpointsNotJudged";
-/// Between looks.
+/// Interval between checks.
 const EVERY: Duration = Duration::from_secs(5);
-/// An API server forgets events after an hour: one whose reason lasts is written again.
+/// An API server forgets events after an hour: an event whose reason lasts is written again.
 const AGAIN: Duration = Duration::from_secs(30 * 60);
 
-/// Writes an event when there is something new to tell, until the end.
+/// Writes an event when the problems change, until the end.
 pub(super) async fn follow(events: NodeEvents, health: Arc<Health>, end: Shutdown) -> anyhow::Result<()> {
     let mut told: Option<(Vec<String>, Instant)> = None;
     loop {

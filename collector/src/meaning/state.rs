@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::persistent_map::{Edit, PersistentMap};
 
-/// All that enriching and attributing an event of its revision needs.
+/// The facts that enriching and attributing an event of its revision needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(from = "WholeState", into = "WholeState")]
 pub struct SnapshotState {

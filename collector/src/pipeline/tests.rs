@@ -138,7 +138,7 @@ fn address_of_a_pod_range_without_owner_is_an_unknown_pod() {
     let mut event = node.denied();
     (event.source, event.source_owner, event.flags) = (v4_mapped([10, 0, 0, 99]), 0, flag::UNKNOWN_POD);
     let mut pipeline = pipeline(&node);
-    // Held for a moment, for it may become known; then told as the kernel believed.
+    // Held for a moment, because the pod may become known; then recorded as the kernel had it.
     assert!(
         take(&mut pipeline, batch(&[event])).is_empty() && tick(&mut pipeline, event.boot_time + SECOND).is_empty()
     );

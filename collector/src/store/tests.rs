@@ -371,7 +371,7 @@ fn a_flush_is_due_by_age_by_rows_and_not_without_cause() {
     assert!(store.due(Instant::now()));
     store.flush().unwrap();
     assert!(!store.due(later));
-    // Progress without rows is worth a commit, for it lets go of the log.
+    // Progress without rows is worth a commit, because it releases the log.
     store.append(vec![], position(3)).unwrap();
     assert!(store.due(later));
     assert_eq!(store.flush().unwrap().wal, position(3));

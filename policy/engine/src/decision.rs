@@ -66,7 +66,7 @@ named! {
         Isolating = "isolating",
         /// Its rule passed the flow on to the next tier.
         Passed = "passed",
-        /// It decides once every audited policy is enforced: `verdict_if_enforced` is its doing.
+        /// It decides once every audited policy is enforced: it gives `verdict_if_enforced`.
         Staged = "staged",
         /// A default that another system has a name for.
         Default = "default",

@@ -324,7 +324,7 @@ pub struct Subject {
 pub enum NamespaceScope {
     /// This one, by name.
     Named(String),
-    /// Those whose labels match.
+    /// The namespaces whose labels match.
     Selected(Selector),
 }
 
@@ -435,6 +435,6 @@ pub enum PortMatch {
     Protocol(Protocol),
     /// Inclusive; `first` ≤ `last`.
     Range { protocol: Protocol, first: u16, last: u16 },
-    /// Resolved on the destination pod. `protocol` `None`: whichever protocol the name has there.
+    /// Resolved on the destination pod. `protocol` `None`: the protocol that the name has there.
     Named { protocol: Option<Protocol>, name: String },
 }

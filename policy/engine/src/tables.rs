@@ -107,7 +107,7 @@ pub struct Column {
 }
 
 impl Column {
-    /// All that it holds; some more than once.
+    /// All outcomes in it; some more than once.
     pub fn outcomes(&self) -> impl Iterator<Item = Outcome> {
         let of_space = |space: &'_ PortSpace| {
             let ports = space.ports.values().chain(space.prefixes.values()).copied();

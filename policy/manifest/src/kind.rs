@@ -122,8 +122,8 @@ pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
     if holds_policies { Class::UnreadPolicy } else { Class::Other }
 }
 
-/// The policy kind that is probably meant: one with the same letters and digits (`Network Policy`) or, in the groups of
-/// Kubernetes, whose kinds are all known, one with a few letters of difference.
+/// The policy kind that is probably meant: a kind with the same letters and digits (`Network Policy`) or, in the groups of
+/// Kubernetes, whose kinds are all known, a kind with a few letters of difference.
 fn misspelt(group: &str, kind: &str) -> Option<&'static dyn PolicyKind> {
     let letters =
         |kind: &str| kind.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();

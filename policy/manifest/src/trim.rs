@@ -130,7 +130,7 @@ pub fn trim(value: &mut Value) {
     }
 }
 
-/// Removes a list of mappings none of which says something.
+/// Removes a list of mappings that all do not matter.
 fn remove_unless(parent: Option<&mut Value>, list: &str, says_something: impl Fn(&Map<String, Value>) -> bool) {
     let Some(Value::Object(parent)) = parent else { return };
     let says_nothing = |item: &Value| item.as_object().is_some_and(|item| !says_something(item));

@@ -198,7 +198,7 @@ fn stores(object: &Object) {
 
 type Accepts = BTreeMap<(PolicyKey, Direction, u32), (Option<Vec<Peer>>, Option<Vec<PortMatch>>)>;
 
-/// The rules that may let something pass.
+/// The rules that may accept packets.
 fn accepts(reading: &Reading) -> Accepts {
     let rules = reading
         .snapshot
@@ -212,7 +212,7 @@ fn accepts(reading: &Reading) -> Accepts {
         .collect()
 }
 
-/// Fewer peers are fine (N-9); anything else that was not there before is not.
+/// Fewer peers are fine (N-9); other additions are not.
 fn only_narrower(before: &Accepts, after: &Accepts) -> bool {
     after.iter().all(|(rule, (peers, ports))| {
         let Some((peers_before, ports_before)) = before.get(rule) else { return false };

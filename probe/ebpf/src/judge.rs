@@ -146,7 +146,7 @@ pub fn re_evaluate(context: &PacketContext<'_>, packet: &Packet, entry: &Entry, 
     scalar_return()
 }
 
-/// Gives a later fragment the verdict of the first; if that is not known, judges it for all ports together.
+/// Sets the verdict of a later fragment to that of the first; if that is not known, judges it for all ports together.
 #[inline(never)]
 pub fn rule_later_fragment(context: &PacketContext<'_>, packet: &mut Packet, ruling: &mut Ruling) -> ScalarReturn {
     let answer = Answer::not_ready(context.enforces());

@@ -18,7 +18,7 @@ pub(crate) struct Conntrack {
     pub(crate) tuples: u32,
 }
 
-/// Fields whose places the programs take for granted, each with its offset.
+/// Fields at offsets that the programs take for granted.
 const EXPECTED: [(&[&str], u32); 8] = [
     (&["nf_conntrack_tuple", "src", "u3"], 0),
     (&["nf_conntrack_tuple", "src", "u"], 16),

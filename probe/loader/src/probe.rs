@@ -422,7 +422,7 @@ impl Probe {
 }
 
 /// Adopts the pinned programs and maps, and brings the programs up to date; or loads the object and pins it. Returns
-/// whether there was something to adopt.
+/// whether there were pins to adopt.
 fn adopt_or_load(options: &ProbeOptions, pins: &Pins, conntrack: Conntrack) -> Result<bool, ProbeError> {
     let object = object::find(options.object.as_deref())?;
     if programs::are_complete(pins) {

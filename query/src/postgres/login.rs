@@ -90,7 +90,7 @@ pub(super) async fn log_in<S: Send + Sync + 'static>(
     loop {
         let Some(message) = frame::next(socket, MAX_MESSAGE).await? else { return Ok(None) };
         match message {
-            // It proves itself by the key that the other connection was given.
+            // It authenticates by the key that the other connection was given.
             PgWireFrontendMessage::CancelRequest(request) => {
                 cancel.on_cancel_request(request).await;
                 return Ok(None);

@@ -1,6 +1,6 @@
 //! Folded change logs that are kept, so that the next question reads only newer rows.
 //!
-//! One is good for as long as every file that it was made of is there: files never change, the order in which rows are
+//! A fold is good for as long as every file that it was made of is there: files never change, the order in which rows are
 //! folded does not matter, and rows that collectors hold are never in it. When a file is gone (its record was removed,
 //! replaced or rewritten) its rows cannot be taken out again, so the fold goes too.
 
@@ -178,7 +178,7 @@ impl States {
         }
     }
 
-    /// The kept fold from which the state is to be had with the least work. Folds with a removed file are dropped,
+    /// The kept fold from which the state takes the least work. Folds with a removed file are dropped,
     /// unless they were made after the files were listed (`now`).
     fn nearest(&self, head: &SnapshotRow, files: &Files, now: u64) -> Option<Entry> {
         let mut kept = self.kept();

@@ -46,7 +46,7 @@ impl FreshLogs {
 pub(super) struct Files {
     /// Files that may hold rows of it, by table.
     segments: Vec<(Table, Vec<Segment>)>,
-    /// All files, whatever rows they hold.
+    /// All files, independent of their rows.
     all: HashSet<FileId>,
 }
 

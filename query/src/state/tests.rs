@@ -220,11 +220,11 @@ async fn damaged_files_cost_what_they_said_and_are_told() {
         assert!(state.problems[0].contains("had 3 pods, 2 are on record"), "{:?}", state.problems);
         assert!(notes.reasons().iter().any(|reason| reason.contains("cannot be read and is left out")), "{notes:?}");
     }
-    // It comes back whole.
+    // The pod comes back whole.
     record.next("a", 3);
     let state = record.newest().await;
     assert_eq!((pods(&state), state.problems), (record.anew(None, Moment::Newest).await, Vec::new()));
-    // A policy whose text says nothing is as good as none, and no reason to fail.
+    // A policy with an empty text is as good as none, and no reason to fail.
     let row = netverdict_flowlog::row::PolicyRow {
         head: head("a", 4, ChangeKind::Put),
         api_version: "networking.k8s.io/v1".into(),
@@ -272,7 +272,7 @@ async fn nodes_are_kept_apart() {
     for _ in 0..2 {
         assert_eq!(pods(&record.at(Some("b"), Moment::Newest).await.expect("a state")), ["other=2"]);
         assert_eq!(pods(&record.at(Some("a"), Moment::Number(2)).await.expect("a state")), ["pod-1=2", "pod-2=2"]);
-        // Of whichever node changed last, and of a node that is on no record.
+        // Of the node that changed last, and of a node that is not on record.
         assert_eq!(record.newest().await.node, "a");
         assert_eq!(record.at(Some("c"), Moment::Newest).await.expect("a state").node, "a");
     }

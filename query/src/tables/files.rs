@@ -131,7 +131,7 @@ impl Store {
     /// Whether the directory can be listed.
     ///
     /// # Errors
-    /// Says why not.
+    /// Names the reason.
     pub async fn readable(&self) -> Result<()> {
         self.folders(&Path::default()).await.map(|_| ())
     }
@@ -193,7 +193,7 @@ impl Store {
         Ok(Listing { segments, served })
     }
 
-    /// Those of these files that have not been found unreadable since they were listed; the others are noted.
+    /// The files of these that have not been found unreadable since they were listed; the others are noted.
     pub(crate) fn still_readable(&self, segments: &[Segment], notes: &Notes) -> Vec<Segment> {
         let readable = |segment: &&Segment| match self.recall(&segment.object) {
             Some(Known { state: State::Unreadable { reason }, .. }) => {
@@ -269,7 +269,7 @@ impl Store {
                 Ok(got) => got.bytes().await,
                 Err(error) => Err(error),
             }) else {
-                // Gone, or not to be had now: the next listing will tell.
+                // Gone, or not available now: the next listing will tell.
                 continue;
             };
             let read = tokio::task::spawn_blocking(move || -> std::result::Result<(), String> {

@@ -25,7 +25,7 @@ pub(crate) struct Segment {
 pub(crate) struct Listing {
     /// To be read, oldest first.
     pub segments: Vec<Segment>,
-    /// Those whose rows a collector has served already, as far as they were looked into before.
+    /// Files whose rows a collector has served already, as far as they were examined before.
     pub served: Vec<FileId>,
 }
 

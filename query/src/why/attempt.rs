@@ -286,7 +286,7 @@ impl Attempt {
         if verdict == Verdict::Denied { None } else { self.totals.denied_before(&self.newest) }
     }
 
-    /// Other protocols and families whose verdict was another one.
+    /// Other protocols and families with another verdict.
     pub(super) fn otherwise(&self, verdict: Verdict) -> Vec<WhyOtherwise> {
         self.totals.otherwise(&self.newest, verdict)
     }

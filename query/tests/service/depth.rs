@@ -94,7 +94,7 @@ const RELATIONS: [Kind; 9] = [
     }),
 ];
 
-/// An answer, whichever, in time. A statement before it may still be planned, which takes its thread.
+/// Any answer, in time. A statement before it may still be planned, which takes its thread.
 async fn answered(served: &Served, statement: &str, name: &str) -> (u16, String) {
     let begun = Instant::now();
     loop {

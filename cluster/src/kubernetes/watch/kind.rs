@@ -204,7 +204,7 @@ impl KindTask {
             let silence = STREAM_SILENCE.min(self.shared.options.silence);
             let line = match lines.next(&connection, silence, &doing).await {
                 Ok(Some(line)) => line,
-                // Something between us and the server does not let it be long: the next one comes in pages.
+                // An intermediary does not allow a long answer: the next list comes in pages.
                 Ok(None) => {
                     self.streams = false;
                     return Err(Failure::nonsense(&connection, &doing, "the list was cut off").into());

@@ -13,7 +13,7 @@ pub struct WatchOptions {
     pub lifetime: Duration,
     /// The longest silence of a watch. A server sends a bookmark a minute.
     pub silence: Duration,
-    /// How long a kind may not be watched before that is told: a watch that is opened again at once misses nothing.
+    /// How long a kind may not be watched before that is reported: a watch that is opened again at once misses nothing.
     pub grace: Duration,
     /// Between a failure and the next attempt, at first and at most.
     pub first_backoff: Duration,

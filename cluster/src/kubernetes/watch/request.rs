@@ -1,4 +1,4 @@
-//! Requests to an API server whose answers are bounded in time and in bytes: a server that says too much, or nothing,
+//! Requests to an API server whose answers are bounded in time and in bytes: an answer that is too long or does not come
 //! is a failure like another.
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ const PAGE: Duration = Duration::from_secs(60);
 const MOST_ERROR_BYTES: usize = 64 << 10;
 /// Longest event: etcd stores objects of 1.5 MiB, and a change is sent with the object that it makes.
 const MOST_LINE_BYTES: usize = 16 << 20;
-/// Characters of an error that are told.
+/// Characters of an error that are reported.
 const MOST_MESSAGE: usize = 500;
 
 /// Why there is no answer.

@@ -130,7 +130,7 @@ fn check(crash: &Crash) {
     assert_chain(crash.dir.path());
     assert_eq!(wal.bytes(), 0);
     drop(store);
-    // Nothing comes back later either.
+    // Nor do rows come back later.
     let (store, _) = start(crash.dir.path(), None);
     assert_eq!(store.unflushed_rows(), 0);
     assert_complete(crash, &on_disk(crash.dir.path()));

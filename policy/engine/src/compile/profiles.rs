@@ -151,7 +151,7 @@ impl Profiles {
         }
     }
 
-    /// Evaluates profiles again where terms or labels of namespaces changed. Returns those whose attributes changed.
+    /// Evaluates profiles again where terms or labels of namespaces changed. Returns profiles whose attributes changed.
     pub(super) fn update(
         &mut self,
         snapshot: &Snapshot,

@@ -153,7 +153,7 @@ impl Subjects {
         }
     }
 
-    /// Pods whose classes may be others now.
+    /// Pods whose classes may have changed.
     fn affected(&self, snapshot: &Snapshot, difference: &Difference, versions: &VersionChange) -> BTreeSet<ObjectKey> {
         let is_local = |key: &&ObjectKey| {
             self.local.contains_key(*key) || snapshot.pods.get(*key).is_some_and(|pod| pod.node == self.node)

@@ -21,7 +21,7 @@ pub(super) struct Question<'a> {
     pub(super) port: Option<u16>,
     /// The policies that select the subject and apply to the direction, in order of evaluation.
     pub(super) policies: Vec<&'a Policy>,
-    /// Those of them that are not audited.
+    /// The policies of these that are not audited.
     pub(super) in_force: Vec<&'a Policy>,
 }
 

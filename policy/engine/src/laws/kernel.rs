@@ -28,7 +28,7 @@ pub(super) fn apply(held: &mut Tables, change: &Change) -> Result<(), TestCaseEr
     write(&mut held.columns, &change.put.columns, &change.delete.columns)
 }
 
-/// Puts and deletes, each of which must do something.
+/// Puts and deletes, each of which must have an effect.
 fn write<K: Ord + Clone, V: Clone + PartialEq + std::fmt::Debug>(
     held: &mut BTreeMap<K, V>,
     put: &BTreeMap<K, V>,
@@ -138,7 +138,7 @@ fn block(records: &Tables, address: IpAddr) -> PeerEntry {
     holding.max_by_key(|(length, _)| *length).map(|(_, entry)| *entry).unwrap_or_default()
 }
 
-/// Nothing is held that no packet could ask for.
+/// Every entry is one that a packet could ask for.
 pub(super) fn is_lean(tables: &Tables) -> Result<(), TestCaseError> {
     let defaults = tables.subjects.values().flat_map(|subject| [subject.egress_default, subject.ingress_default]);
     let used: BTreeSet<Outcome> = tables.pairs.values().copied().chain(defaults).collect();

@@ -120,7 +120,7 @@ impl<S: Store> Plan<S> {
     }
 }
 
-/// Why a publication stopped before it wrote anything.
+/// Why a publication stopped before the first write.
 #[derive(Debug)]
 pub(crate) enum PlanError {
     Probe(ProbeError),
