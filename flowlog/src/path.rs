@@ -280,7 +280,7 @@ impl TryFrom<String> for ManifestPath {
     }
 }
 
-/// From the right, for a node's name may hold dashes.
+/// From the right, because a node's name may hold dashes.
 fn split_file_name(name: &str) -> Option<(&str, &str, u64)> {
     let (rest, segment) = name.strip_suffix(EXTENSION)?.rsplit_once('-')?;
     let (node, boot) = rest.split_at_checked(rest.len().checked_sub(BOOT_LENGTH)?)?;

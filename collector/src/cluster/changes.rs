@@ -193,7 +193,7 @@ impl Changes {
         Some(fact)
     }
 
-    /// Rows for those of these attributions that were not recorded before.
+    /// Rows for the attributions that were not recorded before.
     pub fn attributions(&mut self, meanings: &[(AttributionId, Decision)], time_ns: i64) -> Vec<Fact> {
         let Self { recorded, unsaved, .. } = self;
         let new =

@@ -21,7 +21,7 @@ use crate::{
 
 /// Conditions of a search.
 struct Search<'a> {
-    /// Its highest number; over all nodes the latest, for numbers of one node mean nothing on another.
+    /// Its highest number; over all nodes the latest, because numbers of one node mean nothing on another.
     node: Option<&'a str>,
     moment: Moment,
 }

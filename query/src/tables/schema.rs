@@ -34,7 +34,7 @@ pub(super) const fn has_gaps(table: Table) -> bool {
     }
 }
 
-/// The columns of a table's files as readers see them: any may be null, for older files may lack it.
+/// The columns of a table's files as readers see them: any may be null, because older files may lack it.
 pub(crate) fn file_schema(table: Table) -> SchemaRef {
     let nullable = |field: &FieldRef| field.as_ref().clone().with_nullable(true);
     Arc::new(Schema::new(table.bare_schema().fields().iter().map(nullable).collect::<Vec<Field>>()))

@@ -169,7 +169,7 @@ impl ServedTask {
 }
 
 /// An API server that has just started does not list all of its kinds yet, and a cluster that we begin with would seem to
-/// have no policies of those. Where we may not ask for readiness, the server counts as ready.
+/// have no policies of the missing kinds. Where we may not ask for readiness, the server counts as ready.
 async fn is_ready(connection: &Connection) -> Result<(), Failure> {
     let doing = "say that it is ready";
     let request = http::Request::get("/readyz").body(Vec::new());

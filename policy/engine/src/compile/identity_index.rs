@@ -1,4 +1,4 @@
-//! An index from the attributes that rules read to the identities that have them, so that a class looks at those only.
+//! An index from the attributes that rules read to the identities that have them, so that a class looks at these only.
 
 use std::collections::BTreeSet;
 

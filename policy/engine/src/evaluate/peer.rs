@@ -124,7 +124,7 @@ impl<'a> Facts<'a> {
         has_none && everything && Family::of(cidr.network()) == self.family
     }
 
-    /// Whether an end without an address can get one of the block. Those of one host or link alone are no pod's.
+    /// Whether an end without an address can get one of the block. Addresses of one host or link alone are no pod's.
     fn may_be_in(&self, snapshot: &Snapshot, cidr: IpNet) -> bool {
         let cidr = address::canonical_block(cidr);
         let network = cidr.network();
