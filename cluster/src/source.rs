@@ -11,10 +11,10 @@ use netverdict_manifest::{Finding, Object};
 ///
 /// The rules that an implementation keeps:
 /// - Of one object, states are reported in the order in which they happened. A list that may be older than an earlier
-/// report (one from an API server's cache, with `resourceVersion=0`) must not be used.
+///   report (one from an API server's cache, with `resourceVersion=0`) must not be used.
 /// - An unreadable object or scope is a [`Change::Fault`] of its own, and all others go on.
 /// - An outage is [`Update::Stale`], never an end: the source retries by itself. After an outage it lists each scope
-/// again and ends the list with [`Change::Retain`], so that objects that vanished meanwhile are deleted.
+///   again and ends the list with [`Change::Retain`], so that objects that vanished meanwhile are deleted.
 /// - An update holds no more than a page of a list, so that a large cluster is never in memory twice.
 pub trait Source: Send {
     /// Why a source can end. `Infallible` for a source that goes on for ever.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cluster ──► control ──► probe (compile, publish, attach)
-//! │  meanings of ids, facts
+//!                │  meanings of ids, facts
 //!                ▼
 //! rings, receive::goldmane ──► drain ──► write-ahead log ──► pipeline ──► store ──► Parquet, rows port
 //! ```

@@ -195,7 +195,7 @@ fn assert_chain(dir: &Path) {
     assert_eq!(listed, there);
 }
 
-/// Rows that a reader sees that asks the collector first and then lists the files.
+/// Rows as seen by a reader that asks the collector first and then lists the files.
 fn visible(store: &Store, dir: &Path) -> Vec<String> {
     let mut rows = Vec::new();
     for table in [Table::Flows, Table::Collectors, Table::Gaps] {

@@ -133,7 +133,7 @@ fn rule_changed(skb: *mut __sk_buff, packet: &Packet, direction: Direction, ruli
     scalar_return()
 }
 
-/// Decides the packet, or the stage that remains. Leaves `ruling` unchanged if the packet passes without a record.
+/// Decides on the packet, or returns the stage that has to. Leaves `ruling` unchanged if the packet passes without a record.
 #[inline(always)]
 fn rule(context: &PacketContext<'_>, packet: &mut Packet, quoted: &mut Packet, ruling: &mut Ruling) -> Stage {
     // Skip the source check until the endpoint's address list is complete.

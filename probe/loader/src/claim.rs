@@ -49,7 +49,7 @@ pub struct Announcement {
 pub enum Answer {
     /// Its packets are judged by policy.
     Judged,
-    /// The programs are attached. Until the pod's tables are complete, `mode` decides its packets: enforce
+    /// The programs are attached. Until the pod's tables are complete, `mode` says what happens to its packets: enforce
     /// denies them.
     NotReady { mode: String, reason: String },
     /// Nothing is attached to an interface.
