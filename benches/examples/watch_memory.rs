@@ -176,7 +176,7 @@ fn event(kind: &str, object: &Value) -> Bytes {
     format!("{}\n", json!({"type": kind, "object": object})).into()
 }
 
-/// A watch that says this, and then nothing.
+/// A watch that sends these lines, and then nothing.
 fn lines(all: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
     let said = stream::iter(all.map(Ok::<_, Infallible>));
     Response::new(Body::from_stream(said.chain(stream::pending())))

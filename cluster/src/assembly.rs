@@ -200,7 +200,7 @@ fn namespaced(snapshot: &Snapshot) -> impl Iterator<Item = &String> {
     pods.chain(snapshot.policies.keys().map(|key| &key.namespace)).filter(|name| !name.is_empty())
 }
 
-/// Objects that one object said and no longer says are removed; each object says few.
+/// Removes the entries that an object had before and no longer has; each object has few.
 fn replace_entries<K: Ord + Clone, V>(
     map: &mut BTreeMap<K, Arc<V>>,
     before: &BTreeMap<K, Arc<V>>,

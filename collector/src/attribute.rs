@@ -59,7 +59,7 @@ struct Question {
     subject: ObjectKey,
     direction: Direction,
     peer: OwnerId,
-    /// Where the owner does not say it all.
+    /// Where the owner alone does not identify the peer.
     address: std::net::IpAddr,
     protocol: u8,
     port: Option<u16>,
@@ -127,7 +127,7 @@ impl Attributor {
     fn by_report(&mut self, report: &Report) -> Attributed {
         let Report { decision, verbatim } = report;
         let Decision { verdict: _, verdict_if_enforced, reason, tier: _, confidence, references: _ } = decision;
-        // No list of policies says that none is known; an empty one would say that none took part.
+        // `None` for the policies means that none is known; an empty list would mean that none took part.
         let attribution = (*reason != Reason::AttributionUnknown).then(|| self.reported(decision));
         Attributed {
             attribution,

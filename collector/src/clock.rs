@@ -29,7 +29,7 @@ pub fn boot_time_ns() -> u64 {
 /// Difference between a time since 1970 and a time since boot. It changes when the calendar is set, so it is sampled
 /// repeatedly, and every batch keeps the sample of its own time.
 pub fn offset_ns() -> i64 {
-    // Halfway between two looks at the one clock lies the look at the other.
+    // The calendar was read halfway between the two readings of the other clock.
     let before = read(ClockId::Boottime);
     let calendar = read(ClockId::Realtime);
     let after = read(ClockId::Boottime);

@@ -20,7 +20,7 @@ use crate::clock;
 
 /// Updates on their way from the sources, each a page of a list at most: a source waits when the queue is full.
 pub const UPDATES: usize = 4;
-/// Between looks at the stop switch.
+/// Interval between checks of the stop switch.
 const STEP: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Error)]
@@ -31,7 +31,7 @@ pub enum FollowError<E: std::error::Error + 'static> {
     Ended,
 }
 
-/// Forwards the reports of a source, until told to stop or the receiver has ended.
+/// Forwards the reports of a source, until a stop is requested or the receiver has ended.
 ///
 /// # Errors
 /// The source ended by itself.

@@ -84,7 +84,7 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
         unannounced,
     };
     threads::start(opened, &mut threads, interfaces, delivered, started_sender, &shutdown)?;
-    // Ports end after the threads: until then they say how the collector is.
+    // Ports end after the threads: until then they report the collector's state.
     let (ports_end, mut addresses) = (Shutdown::new(), ports.addresses()?);
     let mut tasks = TaskGroup::default();
     let (health, metrics, token) = (served.health.clone(), served.metrics.clone(), served.token.clone());
@@ -126,7 +126,7 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
     {
         tracing::warn!(error = %chain(&error), "ready file not removed");
     }
-    // The failure of a thread says more than the fact that it ended.
+    // The failure of a thread explains more than the fact that it ended.
     joined.and(reason).and(answered)?;
     tracing::info!("stopped; what is pinned continues to enforce");
     Ok(())

@@ -230,7 +230,7 @@ impl Drain {
         Ok(())
     }
 
-    /// Reads one batch of a ring and passes it on. Says whether there was one.
+    /// Reads one batch of a ring and passes it on. Returns whether there was one.
     fn drain(&mut self, ring: usize) -> Result<bool, NobodyListens> {
         let Some(batch) = self.rings[ring].drain(BATCH_BYTES) else { return Ok(false) };
         // The inputs that explain these events were sent before the events were decided.
@@ -246,7 +246,7 @@ impl Drain {
         Ok(true)
     }
 
-    /// Logs one delivery of another system, passes it on and acknowledges it. Says whether there was one.
+    /// Logs one delivery of another system, passes it on and acknowledges it. Returns whether there was one.
     ///
     /// One attempt: the sender repeats an unacknowledged delivery, and the rings must not wait for it.
     fn take_delivery(&mut self) -> Result<bool, NobodyListens> {

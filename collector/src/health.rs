@@ -73,7 +73,7 @@ impl Health {
         }
     }
 
-    /// Replaces the problems of a part; empty if all is well. Says whether the list has changed.
+    /// Replaces the problems of a part; empty if all is well. Returns whether the list has changed.
     pub fn set(&self, part: Part, troubles: Vec<String>) -> bool {
         let mut all = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         let before = if troubles.is_empty() { all.remove(&part) } else { all.insert(part, troubles.clone()) };

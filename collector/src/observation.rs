@@ -92,10 +92,10 @@ impl fmt::Display for Cursor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowTuple {
     pub direction: Direction,
-    /// Unspecified (`::`) where the source of the observation does not say.
+    /// Unspecified (`::`) where the source of the observation does not report it.
     pub source: IpAddr,
     pub destination: IpAddr,
-    /// 0 where the protocol has none, in a fragment whose ports are not known, or where the source does not say.
+    /// 0 where the protocol has none, in a fragment whose ports are not known, or where the source does not report it.
     pub source_port: u16,
     pub destination_port: u16,
     pub protocol: u8,
@@ -181,7 +181,7 @@ pub struct ClaimedEnd {
 pub enum Decider {
     /// Our compiled tables, or the kernel program itself.
     Tables {
-        /// 0 where `reason` alone says why.
+        /// 0 where `reason` alone is the explanation.
         attribution: AttributionId,
         /// The kernel's revision when it decided.
         revision: u64,

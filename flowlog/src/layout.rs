@@ -27,7 +27,7 @@ pub const MAX_BATCH_ROWS: usize = 1 << 20;
 /// off.
 pub const MAX_BATCH_BYTES: usize = 1 << 30;
 
-/// A column as its declaration says it.
+/// A column as declared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
     pub name: String,

@@ -238,7 +238,7 @@ impl ManifestFile {
     /// Puts a copy in place, and makes that durable.
     ///
     /// # Errors
-    /// The bytes are others than the manifest says, or cannot be written.
+    /// The bytes differ from the manifest, or cannot be written.
     pub fn place(&self, data_dir: &Path, bytes: &[u8]) -> Result<(), CopyError> {
         let found = sha256(bytes);
         if bytes.len() as u64 != self.bytes || found != self.sha256 {

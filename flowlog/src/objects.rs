@@ -113,7 +113,7 @@ pub fn pod_row(pod: &Pod, owner: OwnerId, head: ChangeHead) -> EndpointChangeRow
 }
 
 /// # Errors
-/// The row says nothing of the pod's ports or its phase that can be read.
+/// The row has no readable ports or phase.
 pub fn pod(row: EndpointChangeRow) -> Result<Pod, Unreadable> {
     let (table, kind) = (Table::Endpoints, "pod");
     let origin = Origin { table, head: &row.head, kind, namespace: &row.namespace, name: &row.name };
@@ -185,7 +185,7 @@ pub fn service_row(service: &Service, head: ChangeHead) -> ServiceRow {
 }
 
 /// # Errors
-/// The row says nothing of the Service's ports that can be read.
+/// The row has no readable ports.
 pub fn service(row: ServiceRow) -> Result<Service, Unreadable> {
     let (table, kind) = (Table::Services, "service");
     let origin = Origin { table, head: &row.head, kind, namespace: &row.namespace, name: &row.name };

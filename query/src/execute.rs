@@ -238,7 +238,7 @@ impl Executor {
         }
     }
 
-    /// Plans and runs a statement of the service itself, and collects at most `max_rows` rows; says whether there were
+    /// Plans and runs a statement of the service itself, and collects at most `max_rows` rows; returns whether there were
     /// more. Texts of clients stand in it only as quoted values, so it needs no check.
     ///
     /// # Errors

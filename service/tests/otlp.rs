@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// Of a gRPC message: whether it is compressed, and its length.
 const PREFIX_LENGTH: usize = 5;
 
-/// Takes one export, and says that all is well.
+/// Takes one export, and answers with success.
 async fn receive(stream: TcpStream) -> ExportTraceServiceRequest {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     let (request, mut respond) = connection.accept().await.unwrap().unwrap();

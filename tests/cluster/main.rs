@@ -80,7 +80,7 @@ spec:
     let lint = server.netverdict(&["lint", "-o", "json"]);
     assert_eq!((lint.code, lint.output.trim()), (Some(0), "[]"), "{lint:?}");
 
-    // A kind that is served in a version that we do not read decides nothing, and that is said.
+    // A kind that is served in a version that we do not read decides nothing, and that is reported.
     server.apply(
         "
 apiVersion: policy.networking.k8s.io/v1beta2

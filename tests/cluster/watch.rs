@@ -193,7 +193,7 @@ fn an_outage_in_which_versions_expire_ends_with_the_state_that_there_is() {
     let mut follower = Follower::start(server.kubeconfig_of(proxy.url(), &token), hasty());
     follower.synced();
 
-    // Cut off: the cluster goes on.
+    // Cut off: the cluster changes meanwhile.
     proxy.set(Mode::Fail(503));
     follower.until("the staleness", |state| !state.stale.is_empty());
     server.delete(POD, "shop", "jobs");

@@ -65,7 +65,7 @@ fn processes_in_a_pods_cgroup_say_whose_the_interface_is() {
     assert!(found.has_processes);
     assert_eq!(node.discovered(&pg).pod_uid, None);
 
-    // The addresses are those of shop/web, which says nothing: an address may still be known as its last owner's.
+    // The addresses are those of shop/web, which proves nothing: an address may still be known as its last owner's.
     let mut cluster = snapshot(node.topology.pods());
     assert_eq!(bind(&found, known, &cluster), None);
     let mut pod = Pod::clone(&cluster.pods[&key(&pg)]);

@@ -197,7 +197,7 @@ fn nft(rules: &str) {
     assert!(child.wait().unwrap().success(), "{rules}");
 }
 
-/// A server of one connection, which says its name.
+/// A server of one connection, which sends its name.
 fn listen(at: &PodNetwork, address: SocketAddr) -> TcpListener {
     let listener = at.enter(|| TcpListener::bind(address)).unwrap().unwrap();
     greet(&listener);

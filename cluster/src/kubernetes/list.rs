@@ -42,7 +42,7 @@ impl ApiList {
     /// Asks which kinds the cluster serves.
     ///
     /// # Errors
-    /// The API server cannot be reached, or refuses to say.
+    /// The API server cannot be reached, or refuses the request.
     pub async fn open(connection: Connection) -> Result<Self, ClusterError> {
         let resources = served(&connection.client)
             .await

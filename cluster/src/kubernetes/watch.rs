@@ -64,9 +64,9 @@ pub struct ApiWatch {
     tasks: JoinSet<()>,
     next_task: u64,
     discovery: TaskId,
-    /// Why it is not known which kinds there are.
+    /// Why the served kinds are not known.
     undiscovered: Option<Failing>,
-    /// `None` until the server has said which kinds there are.
+    /// `None` until the server has listed its kinds.
     kinds: Option<BTreeMap<Scope, Kind>>,
     in_sync: bool,
     /// Reasons of the staleness that was reported last.
@@ -167,7 +167,7 @@ impl ApiWatch {
         let grace = self.shared.options.grace;
         let kinds = self.kinds.iter().flat_map(BTreeMap::values);
         let failing = kinds.filter_map(|kind| kind.failing.as_ref()).chain(&self.undiscovered);
-        // Failures that are past it have been told.
+        // Failures that are past it are reported already.
         let now = Instant::now();
         let grace = failing.map(|failing| failing.noticed + grace).filter(|at| *at > now);
         grace.chain(self.batch_ends).min()
@@ -348,7 +348,7 @@ fn tell(reason: &str, plurals: &[&str]) -> String {
     }
 }
 
-/// A task ends when it is told to. If it panics, the caller of the source panics too.
+/// A task ends on request. If it panics, the caller of the source panics too.
 fn end_with(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()

@@ -1,7 +1,7 @@
 //! Interfaces that come and go: programs are attached as soon as one is sighted, and bound to its pod once it is known.
 //!
-//! Until then the endpoint is not ready: enforce mode denies it. Whose an interface is says the CNI plugin, or else the
-//! cgroup of the processes behind it; never an address.
+//! Until then the endpoint is not ready: enforce mode denies it. The pod of an interface is known from the CNI plugin, or
+//! else from the cgroup of the processes behind it; never from an address.
 
 use std::{
     collections::BTreeMap,

@@ -90,7 +90,7 @@ impl State {
             && self.publication.compiler.is_some()
             && (Arc::ptr_eq(&in_force.snapshot, &snapshot) || *in_force.snapshot == *snapshot)
         {
-            // The objects may say more than the snapshot does: an annotation, a comment in a text.
+            // The objects may hold more than the snapshot does: an annotation, a comment in a text.
             let number = in_force.number;
             self.append_changes(cluster, number, clock::now_ns());
             return Ok(());

@@ -164,7 +164,7 @@ impl State {
     }
 
     pub(super) fn send(&self, input: Input) {
-        // If the drain has ended, the thread that joins it says why.
+        // If the drain has ended, the thread that joins it reports why.
         let _ = self.parts.messages.send(Message::Input(Box::new(input)));
     }
 }

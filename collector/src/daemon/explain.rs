@@ -21,7 +21,7 @@ pub(super) struct Explain {
 }
 
 impl Explain {
-    /// The inputs that tell it. Of this boot the probe remembers everything; of others the kept snapshots do.
+    /// The inputs with the meanings. Of this boot the probe remembers everything; of others the kept snapshots do.
     pub(super) fn boot(&self, boot_id: &str) -> Vec<Input> {
         let revisions = &self.restored.snapshots;
         if boot_id != &*self.boot_id {

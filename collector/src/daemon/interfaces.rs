@@ -43,7 +43,7 @@ pub(super) async fn watch(
                     sent = sightings.send_async(sighting) => sent,
                 };
                 if sent.is_err() {
-                    // The control thread has ended; its join tells the reason.
+                    // The control thread has ended; its join reports the reason.
                     shutdown.requested().await;
                     return Ok(());
                 }

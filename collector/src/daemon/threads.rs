@@ -34,7 +34,7 @@ const INPUTS: usize = 64;
 /// Positions through which the log may be released. The newest covers all before it.
 const RELEASES: usize = 64;
 
-/// Starts all threads. `started` is told once the first snapshot is in force.
+/// Starts all threads. `started` is notified once the first snapshot is in force.
 pub(super) fn start(
     opened: Opened,
     threads: &mut ThreadGroup,

@@ -33,7 +33,7 @@ pub(super) async fn follow(events: NodeEvents, health: Arc<Health>, end: Shutdow
         }
         match events.warn(REASON, &troubles.join("; ")).await {
             Ok(()) => {}
-            // Health, metrics and the record say it in any case.
+            // Health, metrics and the record show the problems in any case.
             Err(error @ ClusterError::Forbidden { .. }) => tracing::debug!(%error, "no event written"),
             Err(error) => {
                 tracing::debug!(%error, "no event written; tried again");

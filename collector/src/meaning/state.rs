@@ -27,7 +27,7 @@ pub struct SnapshotState {
     pub boot_id: Arc<str>,
     /// The kernel's revision that it became; 0 until it is published.
     pub revision: u64,
-    /// When the cluster source was seen to say so, in nanoseconds since 1970.
+    /// When the collector saw this state of the cluster source, in nanoseconds since 1970.
     pub seen_ns: i64,
     content: Content,
     /// The snapshot that it was made of, for as long as others keep it.

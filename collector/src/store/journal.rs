@@ -41,7 +41,7 @@ impl Journal {
     /// Opens the journal with everything in it that is not in a committed segment.
     pub(super) fn open(state_dir: &Path, committed: Option<WalPosition>) -> Result<(Self, Recovered), StoreError> {
         let dir = state_dir.join(FOLDER);
-        // Rows here are few, and each is said once only: nothing but safe will do.
+        // Rows here are few, and no source repeats them, so every batch is synced.
         let (mut log, torn) = Log::open(&dir, FsyncPolicy::Batch, committed).map_err(StoreError::Journal)?;
         let mut recovered = Recovered::default();
         if torn.torn_bytes > 0 {

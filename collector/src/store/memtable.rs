@@ -92,7 +92,7 @@ impl Chunk {
 }
 
 impl Memtable {
-    /// With the rows that only the journal has, and files removed that it says are to be.
+    /// With the rows that only the journal has. Removes the files that the journal notes for removal.
     pub(super) fn open(options: &StoreOptions, commit: &Commit) -> Result<(Self, usize), StoreError> {
         let (journal, recovered) = Journal::open(&options.state_dir, commit.journal)?;
         let node: Arc<str> = options.node.as_str().into();

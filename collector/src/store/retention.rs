@@ -3,7 +3,7 @@
 //! Only files of this node count, and only those whose path is one of the record; anything else is left alone. Manifests
 //! stay when their files go, because each is a link of the node's chain. The cap takes flows first, the oldest first, and
 //! only when no flows are left gaps and the collectors' own tables. Change logs stay: past moments are evaluated with
-//! them, and a row of long ago may still say how things are. They are small.
+//! them, and an old row may still describe the present. They are small.
 
 use std::{
     collections::BTreeMap,

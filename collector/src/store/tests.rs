@@ -93,7 +93,7 @@ fn flow(seq: u64) -> Row {
     }))
 }
 
-/// A row that no event gives again, told from others by its number.
+/// A row that no event gives again, identified by its number.
 fn fact(number: u64) -> Row {
     Row::Collector(Box::new(CollectorRow {
         time: time(0),

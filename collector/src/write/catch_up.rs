@@ -54,7 +54,7 @@ impl Writer {
         let Some(session) = self.pipeline.session() else { return };
         let now = clock::at(clock::now_ns());
         let detail = format!("{bytes} bytes of the write-ahead log are damaged");
-        // How many events they were comes to light by their numbers, in gaps of their own.
+        // The number of lost events follows from sequence numbers, in gaps of their own.
         let gap = GapRow::of(GapCause::Unreadable, &session.node, &session.boot_id, now, now, detail);
         self.rows.push(Row::Gap(Box::new(gap)));
     }

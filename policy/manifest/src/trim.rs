@@ -184,7 +184,7 @@ pub struct LastChange<'a> {
     pub time: &'a str,
 }
 
-/// When the API server made the object, by its clock, in RFC 3339. `None` where the object does not say.
+/// When the API server made the object, by its clock, in RFC 3339. `None` where the object has no time.
 pub fn created(object: &Object) -> Option<&str> {
     object.value.pointer("/metadata/creationTimestamp")?.as_str()
 }

@@ -175,7 +175,7 @@ fn object(value: &Value) -> Result<Object, Finding> {
     object_from_value(value.clone(), Origin::Api)
 }
 
-/// Reads all there is to read of objects; only a panic can fail here.
+/// Reads every part of objects; only a panic can fail here.
 fn exercise(objects: &[Object], mut findings: Vec<Finding>) -> Reading {
     let reading = snapshot(objects);
     findings.extend(reading.findings.clone());

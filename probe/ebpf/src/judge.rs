@@ -1,5 +1,5 @@
 //! The judgement of one packet for one endpoint: looked up in the tables as a new flow, as a flow that the packet answers,
-//! as a later fragment, or anew after a publication. When which of them happens, [`crate::stages`] says.
+//! as a later fragment, or anew after a publication. [`crate::stages`] selects which of these happens.
 //!
 //! These functions are not inlined, so that their stack frames share the 512 bytes that a program has.
 

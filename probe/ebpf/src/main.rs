@@ -1,6 +1,6 @@
-//! The BPF programs of the probe, on the host side of a pod's veth and where packets leave the node. This file only declares them; [`stages`] says what
-//! happens to a packet, in which order. The programs look up tables and know no policies; every layout is declared in
-//! `netverdict-abi`.
+//! The BPF programs of the probe, on the host side of a pod's veth and where packets leave the node. This file only
+//! declares them; [`stages`] says what happens to a packet, in which order. The programs look up tables and know no
+//! policies; every layout is declared in `netverdict-abi`.
 
 #![no_std]
 #![no_main]

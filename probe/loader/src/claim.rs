@@ -65,7 +65,7 @@ pub struct Claim {
     /// Name of the interface inside.
     pub interface: String,
     pub pod: ObjectKey,
-    /// Empty if the container runtime does not tell it: then the cgroup of the pod's processes does, once there are some.
+    /// Empty if the container runtime does not give it: then the cgroup of the pod's processes has it, once there are some.
     pub pod_uid: String,
     /// Addresses assigned to it, which the API server learns later.
     pub addresses: Vec<IpAddr>,
@@ -149,7 +149,7 @@ impl ClaimFolder {
         crate::pins::remove(&self.file(container_id, interface))
     }
 
-    /// Removes every claim of which `is_kept`, given container id and interface, says `false`. Returns how many.
+    /// Removes every claim for which `is_kept`, given container id and interface, is `false`. Returns how many.
     ///
     /// # Errors
     /// The folder cannot be read, or a claim not removed.

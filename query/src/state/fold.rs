@@ -1,4 +1,4 @@
-//! Change logs, folded: of every object the latest that was said of it. Rows may come in any order, and more than once.
+//! Change logs, folded: the latest row of every object. Rows may come in any order, and more than once.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},

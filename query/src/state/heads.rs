@@ -1,4 +1,4 @@
-//! Which state was in force: the row of `snapshots` that says so. Only files that can hold it are read.
+//! The state that was in force: its row of `snapshots`. Only files that can hold it are read.
 
 use std::{cmp::Reverse, sync::Arc};
 

@@ -42,7 +42,7 @@ fn pod(node: &str, number: u64, change: ChangeKind, name: &str) -> Row {
         name: name.into(),
         uid: format!("uid-{name}"),
         owner_id: 1,
-        // Tells which change of it is known.
+        // The label identifies the change.
         labels: [("number".to_owned(), number.to_string())].into(),
         addresses: vec!["10.1.0.2".parse().expect("an address")],
         node_name: node.into(),

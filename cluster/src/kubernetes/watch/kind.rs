@@ -71,13 +71,13 @@ pub(super) struct KindTask {
     reporter: Reporter,
     status: Arc<KindStatus>,
     backoff: Backoff,
-    /// Objects that there are.
+    /// Objects that exist.
     keys: BTreeSet<Key>,
     /// Until when everything that happened is known.
     heard: SystemTime,
     /// The next list is asked for as a stream.
     streams: bool,
-    /// The server knows no streaming lists, and does not say so.
+    /// The server knows no streaming lists, and gives no error.
     never_streams: bool,
     page: u32,
 }
@@ -324,7 +324,7 @@ impl KindTask {
     async fn watch(&mut self, version: &mut String, lines: Option<Lines>) -> Work<()> {
         let connection = self.shared.reach.connection().await;
         let doing = format!("watch {}", self.resource.plural);
-        // A list that has become a watch has said enough.
+        // A list that has become a watch counts as settled.
         let mut is_settled = lines.is_some();
         let mut lines = match lines {
             Some(lines) => lines,

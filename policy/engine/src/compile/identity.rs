@@ -36,7 +36,7 @@ pub(super) struct Signature {
     pub(super) cidr_facts: CidrFactsId,
     /// Of the first owner of the address; `None` where there is none.
     pub(super) claim: Option<AttributesId>,
-    /// Of its other owners: seldom there are any.
+    /// Of its other owners, which are rare.
     pub(super) rivals: Vec<AttributesId>,
     pub(super) unknown_pod: bool,
 }

@@ -135,13 +135,13 @@ pub(super) fn silence() -> Response {
     events("")
 }
 
-/// A watch that says this, and then nothing.
+/// A watch that sends this text, and then nothing.
 pub(super) fn events(text: &str) -> Response {
     let said = stream::iter([Ok::<_, Infallible>(Bytes::from(text.to_owned()))]);
     Response::new(Body::from_stream(said.chain(stream::pending())))
 }
 
-/// A watch that says this, and ends.
+/// A watch that sends this text, and ends.
 pub(super) fn short(text: &str) -> Response {
     Response::new(Body::from(text.to_owned()))
 }
