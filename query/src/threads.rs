@@ -1,4 +1,4 @@
-//! Threads for statements, apart from those that serve sockets, so that a heavy statement does not block logins.
+//! Threads for statements, apart from those that serve sockets, so that a heavy statement does not delay logins.
 
 use std::{sync::Arc, time::Duration};
 
