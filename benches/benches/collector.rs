@@ -1,4 +1,4 @@
-//! What an event costs the collector on its way into a file: a recorded file of 200 000 events is replayed into Parquet.
+//! Cost of an event in the collector on its way into a file: a recorded file of 200 000 events is replayed into Parquet.
 //!
 //! The events are made here and judged by compiled tables; everything behind the rings is the collector's own: pipeline,
 //! store, and files that are flushed to the disk. No time of rings, write-ahead log or cluster is in it.
@@ -50,7 +50,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const EVENTS: usize = 200_000;
 /// Of a hundred events.
 const DENIED: usize = 30;
-/// Of a hundred denials those whose sender tries again: same flow key, inside the window.
+/// Of a hundred denials, those that are tried again: same flow key, inside the window.
 const REPEATED: usize = 75;
 /// Denials that are tried again are among so many of the last new ones.
 const RECENT: usize = 200;
@@ -181,7 +181,7 @@ fn record(file: &Path) -> Result<()> {
     Ok(recorder.finish()?)
 }
 
-/// Two pods, or a pod and an address outside, and what the tables say of them.
+/// Two pods, or a pod and an address outside, and the decision of the tables on them.
 #[derive(Clone, Copy)]
 struct Talk {
     interface: u32,
@@ -200,7 +200,7 @@ struct Ring {
     seqs: [u64; CPUS as usize],
 }
 
-/// Writes what a kernel with the compiled tables writes.
+/// Writes the events of a kernel with the compiled tables.
 struct Kernel {
     draws: Draws,
     allowed: Vec<Talk>,
@@ -241,7 +241,7 @@ impl Kernel {
         Self { draws, allowed, denied, recent: VecDeque::new(), rings: <[Ring; 2]>::default(), now: WINDOW }
     }
 
-    /// One packet; tells the ring that has its event.
+    /// Judges one packet; returns the ring that has its event.
     fn judge(&mut self) -> Lane {
         self.now += self.draws.below(APART) as u64;
         let source_port = u16::try_from(32_768 + self.draws.below(28_000)).unwrap_or(u16::MAX);

@@ -1,4 +1,4 @@
-//! What the engine costs: compiling a large cluster for one node, following its changes, and answering single
+//! Costs of the engine: compiling a large cluster for one node, following its changes, and answering single
 //! questions. One run prints its tables; it needs no kernel and no rights.
 //!
 //! The cluster is dense on purpose: every namespace is isolated both ways and no policy is the copy of another.
@@ -145,7 +145,7 @@ const KINDS: &[Kind] = &[
     }),
 ];
 
-/// One of the node's pods, each time another.
+/// One of the node's pods, another one for each number.
 fn local(snapshot: &Snapshot, number: usize) -> &Arc<Pod> {
     let local = snapshot.pods.values().filter(|pod| pod.node == NODE);
     local.cycle().nth(number * 7).expect("the node has pods")

@@ -1,8 +1,8 @@
-//! The memory of a watch of 10 000 pods: what it has at its peak while it lists them and while each of them changes, and
-//! what the objects take that it keeps.
+//! The memory of a watch of 10 000 pods: its peaks while it lists them and while each of them changes, and the memory of
+//! the objects that it keeps.
 //!
-//! `cargo run --release -p netverdict-benches --example watch_memory`. The API server is a process of its own, so that what
-//! it takes is not counted; it sends pods of about 10 kB, in pages or as a stream.
+//! `cargo run --release -p netverdict-benches --example watch_memory`. The API server is a process of its own, so that its
+//! memory is not counted; it sends pods of about 10 kB, in pages or as a stream.
 
 use std::{
     convert::Infallible,
@@ -44,7 +44,7 @@ async fn main() -> Result<()> {
         (Some(way), _) => measure(way).await,
         (None, _) => {
             println!("a pod has {} bytes as JSON; there are {PODS}", pod(0, 0).to_string().len());
-            // A process for each: what one has freed the next would use.
+            // A process for each: memory that one has freed the next would use.
             for way in ["pages", STREAMS] {
                 let status = Command::new(std::env::current_exe()?).arg(way).status()?;
                 ensure!(status.success(), "{way}: {status}");
@@ -176,13 +176,13 @@ fn event(kind: &str, object: &Value) -> Bytes {
     format!("{}\n", json!({"type": kind, "object": object})).into()
 }
 
-/// A watch that says this, and then nothing.
+/// A watch that sends these lines, and then nothing.
 fn lines(all: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
     let said = stream::iter(all.map(Ok::<_, Infallible>));
     Response::new(Body::from_stream(said.chain(stream::pending())))
 }
 
-/// As large as pods of real clusters are: most of it is what a watch must not keep.
+/// As large as pods of real clusters are: a watch must not keep most of it.
 fn pod(number: usize, change: usize) -> Value {
     let (name, namespace) = (format!("web-7d4f8c9b5-{number:05}"), format!("team-{}", number % 50));
     let address = format!("10.{}.{}.{}", 200 + number / 65_536, number / 256 % 256, number % 256);

@@ -1,6 +1,6 @@
-//! What the benches share: processor time, memory, medians and draws that are the same in every run.
+//! Shared code of the benches: processor time, memory, medians and draws that are the same in every run.
 //!
-//! Times are of the processor, not of the wall: what else a machine does costs a measurement little. It measures
+//! Times are of the processor, not of the wall: other work of the machine affects a measurement little. It measures
 //! nothing itself.
 
 use std::{fs, time::Duration};
@@ -15,7 +15,7 @@ pub fn cpu_time() -> Duration {
     Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
 }
 
-/// What `work` gives, and the processor time that it took.
+/// The result of `work` and its processor time.
 pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let before = cpu_time();
     let value = work();

@@ -1,6 +1,6 @@
-//! The objects of all sources, read into one snapshot and kept up to date: a change costs what it changes.
+//! The objects of all sources, read into one snapshot and kept up to date: the cost of a change follows its size.
 //!
-//! The snapshot is what [`netverdict_manifest::snapshot`] makes of all objects in the order of their origins; only
+//! The snapshot is that of [`netverdict_manifest::snapshot`] for all objects in the order of their origins; only
 //! objects that changed are read again.
 
 use std::{
@@ -30,7 +30,7 @@ pub struct Assembly {
     read: HashMap<ObjectIdentity, ReadObject>,
     snapshot: Arc<Snapshot>,
     policies: Arc<PolicyObjects>,
-    /// How many pods and policies are in a namespace, and how many nodes have a pod range: what they imply goes with the
+    /// How many pods and policies are in a namespace, and how many nodes have a pod range: implied objects go with the
     /// last of them.
     namespaces: HashMap<String, usize>,
     ranges: HashMap<IpNet, usize>,
@@ -45,7 +45,7 @@ struct ReadObject {
     errors: Vec<String>,
 }
 
-/// What an object says by itself. Of a pod, of which there are many, it follows from its identity and the snapshot.
+/// The snapshot of a single object. For a pod, of which there are many, it follows from its identity and the whole snapshot.
 #[derive(Debug)]
 enum Says {
     Pod,
@@ -95,7 +95,7 @@ impl Assembly {
         self.policies.clone()
     }
 
-    /// Findings of severity error: what may be missing in the snapshot.
+    /// Findings of severity error: objects and fields that may be missing in the snapshot.
     pub fn errors(&self) -> impl Iterator<Item = &String> {
         self.read.values().flat_map(|read| &read.errors)
     }
@@ -129,7 +129,7 @@ impl Assembly {
         self.read.insert(identity, ReadObject { object, says: Says::of(says), policies, errors });
     }
 
-    /// Replaces what an object said before by what it says now.
+    /// Replaces the earlier content of an object by its present one.
     fn replace(
         &mut self,
         before: Snapshot,
@@ -200,7 +200,7 @@ fn namespaced(snapshot: &Snapshot) -> impl Iterator<Item = &String> {
     pods.chain(snapshot.policies.keys().map(|key| &key.namespace)).filter(|name| !name.is_empty())
 }
 
-/// Objects that one object said and no longer says are removed; each object says few.
+/// Removes the entries that an object had before and no longer has; each object has few.
 fn replace_entries<K: Ord + Clone, V>(
     map: &mut BTreeMap<K, Arc<V>>,
     before: &BTreeMap<K, Arc<V>>,

@@ -1,4 +1,4 @@
-//! Generations of policies that have none, such as those from files: a counter of content changes that outlives restarts.
+//! Generations for policies without one, such as policies from files: a counter of content changes that outlives restarts.
 
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! What makes two objects the same one, as a key of maps.
+//! The identity of an object, as a key of maps.
 
 use netverdict_manifest::Object;
 

@@ -18,7 +18,7 @@ impl KeptObject {
         Self { object, text }
     }
 
-    /// Everything but its value, which may not be there.
+    /// All fields except the value, which may not be there.
     pub(crate) fn head(&self) -> &Object {
         &self.object
     }

@@ -1,7 +1,7 @@
 //! The Kubernetes API: how to reach it, every object there that a verdict can depend on, events about a
 //! node, and the way to a Service through it.
 //!
-//! All or nothing: without one of the kinds a verdict would be a guess, so what may not be listed is an error. A kind
+//! All or nothing: without one of the kinds a verdict would be a guess, so a kind that may not be listed is an error. A kind
 //! that the cluster does not serve has no objects there.
 
 mod connect;

@@ -1,6 +1,6 @@
-//! The objects of several sources, laid over one another: which of those that are the same object counts.
+//! The objects of several sources, laid over one another: of equal identities, the object of the highest layer counts.
 //!
-//! Objects are kept by origin (layer, scope, key), and found by identity. It does not read what they say.
+//! Objects are kept by origin (layer, scope, key), and found by identity. Their content is not read.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -57,12 +57,12 @@ impl Layers {
         self.same.get(identity)?.last().map(|(_, object)| object)
     }
 
-    /// What could not be read, by source and scope.
+    /// Faults in reading, by source and scope.
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
         self.faults.values().flatten()
     }
 
-    /// All objects, in order of layer, scope and key, without those that a higher layer has too. Of an object that one
+    /// All objects, in order of layer, scope and key, without objects that a higher layer has too. Of an object that one
     /// layer has twice both are there.
     pub fn into_objects(self) -> Vec<Object> {
         let Self { scopes, same, .. } = self;
@@ -80,7 +80,7 @@ impl Layers {
         self.faults.remove(&(layer, scope.clone(), Some(key.clone())));
         let held = self.scopes.entry((layer, scope)).or_default();
         let object = KeptObject::new(object);
-        // What says the same need not be read again.
+        // Equal content need not be read again.
         if held.get(&key).is_some_and(|known| known.says_the_same(&object)) {
             return;
         }

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! manifests ──┐  Update: changes, in sync, stale since
-//! kubernetes ─┴─► Cluster: Layers (which object counts) ──► Assembly (what it means) ──► ClusterState
+//! kubernetes ─┴─► Cluster: Layers (which object counts) ──► Assembly (its meaning) ──► ClusterState
 //! ```
 //!
 //! A new source is one implementation of [`Source`]; nothing behind the trait knows where an object comes from. Evaluating
-//! policies, publishing a snapshot, and recording what changed are the business of others.
+//! policies, publishing a snapshot, and recording changes are the business of others.
 
 mod assembly;
 mod generations;

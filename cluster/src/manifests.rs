@@ -26,7 +26,7 @@ use crate::{
     state_file::{self, StateError},
 };
 
-/// Largest file that is read; beyond what the manifest reader takes.
+/// Largest file that is read; larger than the manifest reader takes.
 const MOST_BYTES: u64 = 64 << 20;
 /// Files that are followed.
 const MOST_FILES: usize = 100_000;
@@ -47,7 +47,7 @@ pub enum ManifestsError {
     State(#[from] StateError),
 }
 
-/// A folder of manifests, and what was read of it last.
+/// A folder of manifests, and its last content.
 pub struct Manifests {
     folder: PathBuf,
     /// Copies of the last good content of each file.
@@ -77,7 +77,7 @@ struct Stamp {
 struct Known {
     stamp: Stamp,
     content: u128,
-    /// What is wrong with the file as it is now.
+    /// Faults of the file as it is now.
     faults: Vec<Fault>,
 }
 
@@ -197,7 +197,7 @@ impl Manifests {
         self.outage = outage;
     }
 
-    /// Takes the content of a file, unless it is what it was.
+    /// Takes the content of a file, unless it is unchanged.
     fn take(&mut self, path: &Path, stamp: Stamp, text: &[u8]) {
         let content = xxh3_128(text);
         if let Some(known) = self.files.get_mut(path)
@@ -314,7 +314,7 @@ fn now_ns() -> i64 {
 }
 
 /// Lists manifests below a folder. Names that begin with a dot are left out: the folders of a mounted ConfigMap's old
-/// and new content, and what editors leave.
+/// and new content, and leftovers of editors.
 fn list(folder: &Path, levels: usize, found: &mut BTreeMap<PathBuf, Found>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

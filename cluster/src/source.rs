@@ -1,6 +1,6 @@
-//! The interface of a source of Kubernetes objects: what it reports, and in which order.
+//! The interface of a source of Kubernetes objects: its reports, and their order.
 //!
-//! A source reports, and decides nothing: which of two objects counts, what an object means, and when a snapshot is
+//! A source reports, and decides nothing: which of two objects counts, the meaning of an object, and when a snapshot is
 //! published is decided behind it.
 
 use std::{collections::BTreeSet, fmt, future::Future, path::Path, sync::Arc};
@@ -10,14 +10,14 @@ use netverdict_manifest::{Finding, Object};
 /// A source of Kubernetes objects.
 ///
 /// The rules that an implementation keeps:
-/// - Of one object, states are reported in the order in which they happened. A list that may be older than what was
-///   reported (one from an API server's cache, with `resourceVersion=0`) must not be used.
+/// - Of one object, states are reported in the order in which they happened. A list that may be older than an earlier
+///   report (one from an API server's cache, with `resourceVersion=0`) must not be used.
 /// - An unreadable object or scope is a [`Change::Fault`] of its own, and all others go on.
 /// - An outage is [`Update::Stale`], never an end: the source retries by itself. After an outage it lists each scope
-///   again and ends the list with [`Change::Retain`], so that what vanished meanwhile is deleted.
+///   again and ends the list with [`Change::Retain`], so that objects that vanished meanwhile are deleted.
 /// - An update holds no more than a page of a list, so that a large cluster is never in memory twice.
 pub trait Source: Send {
-    /// Why a source can end. `Infallible` for one that goes on for ever.
+    /// Why a source can end. `Infallible` for a source that goes on for ever.
     type Error: std::error::Error + Send + Sync + 'static;
 
     /// For logs, rows and metrics: one word.
@@ -37,16 +37,16 @@ pub enum Update {
     Changes(Vec<Change>),
     /// Everything that the source holds has been reported. Also the end of [`Update::Stale`].
     InSync,
-    /// From here on the source cannot see what changes; what it reported last stays in force.
+    /// From here on the source cannot see changes; its last objects stay in force.
     Stale {
         /// Nanoseconds since 1970.
         since_ns: i64,
-        /// One line for people: what was tried, and what failed.
+        /// One line for people: the attempt, and its failure.
         reason: String,
     },
 }
 
-/// One change of what a source holds.
+/// One change of a source's objects.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all changes are puts")]
 pub enum Change {
@@ -54,10 +54,10 @@ pub enum Change {
     Put(Location, Object),
     /// The object is gone.
     Delete(Location),
-    /// The end of a list: what the scope held and is not among these keys is gone.
+    /// The end of a list: objects of the scope that are not among these keys are gone.
     Retain(Scope, BTreeSet<Key>),
-    /// What is wrong with a scope as a whole (no key) or with one object of it, instead of what was wrong before. None
-    /// of it changes which objects there are. A `Put` or a `Delete` at a key ends the fault there.
+    /// Faults of a scope as a whole (no key) or of one object of it, in place of its earlier faults. A fault does not change
+    /// which objects there are. A `Put` or a `Delete` at a key ends the fault there.
     Fault(Scope, Option<Key>, Vec<Fault>),
 }
 
@@ -116,7 +116,7 @@ impl Location {
 }
 
 impl Change {
-    /// Puts all objects of a file in the place of those that it held before.
+    /// Puts all objects of a file in the place of its earlier objects.
     pub fn replace(scope: &Scope, objects: Vec<Object>) -> Vec<Self> {
         let keys = (0..objects.len()).map(Key::Index).collect();
         let puts = objects.into_iter().enumerate();

@@ -1,4 +1,4 @@
-//! What all sources say together: the snapshot, whether it may be used yet, and what is wrong with it.
+//! The state of all sources together: the snapshot, whether it may be used yet, and its problems.
 
 use std::{collections::BTreeSet, error::Error as _, sync::Arc};
 
@@ -19,15 +19,15 @@ pub struct ClusterState {
     pub policies: Arc<PolicyObjects>,
     /// Problems of the sources and their objects, a line each for people. Empty when there are none.
     pub troubles: Vec<String>,
-    /// Findings of severity error: what may be missing in the snapshot.
+    /// Findings of severity error: objects and fields that may be missing in the snapshot.
     pub errors: u64,
-    /// Sources that cannot see what changes. Each has a line in `troubles` too.
+    /// Sources that cannot see changes. Each has a line in `troubles` too.
     pub stale: Vec<StaleSource>,
     /// When it was read, in nanoseconds since 1970.
     pub seen_ns: i64,
 }
 
-/// A source that cannot see what changes; its last objects stay in force.
+/// A source that cannot see changes; its last objects stay in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaleSource {
     pub source: &'static str,
@@ -49,7 +49,7 @@ pub struct Cluster {
 #[derive(Debug)]
 struct SourceStatus {
     name: &'static str,
-    /// It has reported everything that it holds, once.
+    /// It has reported all of its objects, once.
     was_in_sync: bool,
     /// Since when it is stale, and why.
     stale: Option<(i64, String)>,
@@ -60,13 +60,13 @@ impl Cluster {
         Self { sources: Vec::new(), assembly: Assembly::default(), generations }
     }
 
-    /// Adds a source above those that there are.
+    /// Adds a source above the existing ones.
     pub fn add_source(&mut self, name: &'static str) -> Layer {
         self.sources.push(SourceStatus { name, was_in_sync: false, stale: None });
         Layer(self.sources.len() - 1)
     }
 
-    /// Applies what the source that is `layer` reports.
+    /// Applies an update of the source that is `layer`.
     pub fn apply(&mut self, layer: Layer, update: Update) {
         let status = self.sources.get_mut(layer.0);
         match (update, status) {
@@ -81,7 +81,7 @@ impl Cluster {
         }
     }
 
-    /// What there is to wait for before there is a state: a line for each source that was not in sync yet, for people. Empty
+    /// Sources that are missing for a first state: a line for each source that was not in sync yet, for people. Empty
     /// once all were.
     pub fn waiting(&self) -> Vec<String> {
         let missing = self.sources.iter().filter(|source| !source.was_in_sync);

@@ -60,7 +60,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     write(path, bytes, Some(FILE_MODE))
 }
 
-/// `mode`: `None` for what the umask leaves.
+/// `mode`: `None` for the mode that the umask leaves.
 fn write(path: &Path, bytes: &[u8], mode: Option<u32>) -> Result<(), StateError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".next");

@@ -13,7 +13,7 @@ use crate::meaning::SnapshotState;
 const SECOND_NS: i64 = 1_000_000_000;
 /// How long a pod is remembered after it had an address: events are read within seconds, after a restart within minutes.
 const KEPT_NS: i64 = 300 * SECOND_NS;
-/// Between looks for what is older.
+/// Interval between sweeps that remove expired tenures.
 const SWEEP_NS: i64 = 30 * SECOND_NS;
 /// Pods that are remembered of one address; beyond it the oldest is forgotten.
 const MOST_TENURES: usize = 64;
@@ -41,7 +41,7 @@ impl Tenure {
 }
 
 impl AddressHistory {
-    /// Learns what has changed since the state before.
+    /// Learns the changes since the state before.
     pub fn learn(&mut self, state: &Arc<SnapshotState>) {
         let before = self.newest.replace(state.clone());
         let before = before.unwrap_or_else(|| Arc::new(SnapshotState::nothing()));

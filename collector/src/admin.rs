@@ -1,5 +1,5 @@
-//! The admin port: metrics and health. It holds nothing of the record, so it asks for no token; only the text of
-//! problems, which may hold paths, is for those who send it.
+//! The admin port: metrics and health. It serves no records, so it asks for no token. Only the text of problems is
+//! protected, because it may hold paths: a client must send the token to see it.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ struct Port {
     metrics: Metrics,
 }
 
-/// `GET /metrics`, `/livez`, `/healthz` and `/readyz`. `token`: what opens the text of problems.
+/// `GET /metrics`, `/livez`, `/healthz` and `/readyz`. Clients must send `token` to get the text of problems.
 pub fn router(health: Arc<Health>, metrics: Metrics, token: SharedSecret) -> Router {
     let registry = HealthRegistry::default();
     health.register(&registry);

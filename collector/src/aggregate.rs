@@ -1,7 +1,7 @@
 //! Dedup window of denials: the first of a flow key is a row at once, the others inside the window become one `update`
 //! row per CPU, with the exact count.
 //!
-//! It loses nothing: whatever is still open is flushed before anything is committed. It reads no clock.
+//! It loses nothing: every open window is flushed before a commit. It reads no clock.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,7 +16,7 @@ use crate::observation::{Decider, Ends, FlowTuple, Observation, Origin, OwnerEnd
 /// Flow keys that are remembered; beyond it the oldest windows close early. About 1 KiB each with their row.
 const MOST_KEYS: usize = 65_536;
 
-/// What two denials have in common when the second is a repeat of the first.
+/// Fields that two denials share when the second is a repeat of the first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct FlowKey {
     direction: Direction,
@@ -90,7 +90,7 @@ impl Aggregate {
         }
     }
 
-    /// Returns all repeats counted so far. The windows stay open: what follows is still a repeat.
+    /// Returns all repeats counted so far. The windows stay open: later denials are still repeats.
     pub fn flush(&mut self, rows: &mut Vec<FlowRow>) {
         self.open.values_mut().for_each(|window| rows.append(&mut window.repeats));
     }

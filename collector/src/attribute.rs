@@ -1,5 +1,5 @@
 //! The decider of a verdict. Of our probe's: the decision behind its attribution id, or the kernel's own reason,
-//! and for a denial how near each isolating policy came to allowing it. Of another system's: what that system named.
+//! and for a denial how near each isolating policy came to allowing it. Of another system's: the decider that it named.
 //!
 //! It asks the snapshot that decided, never the present one. An id whose meaning is lost has reason
 //! `attribution_unknown`. Reports of other systems are recorded and never re-evaluated.
@@ -29,7 +29,7 @@ const MOST_WHOLE: usize = 2;
 #[derive(Clone, Debug)]
 pub struct Attributed {
     pub attribution: Option<Arc<AttributionValue>>,
-    /// As the kernel gave it, even where its meaning is lost; none for what another system decided.
+    /// As the kernel gave it, even where its meaning is lost; none for decisions of another system.
     pub id: AttributionId,
     /// Number of the snapshot that decided; 0 where it is not known.
     pub snapshot: u64,
@@ -59,7 +59,7 @@ struct Question {
     subject: ObjectKey,
     direction: Direction,
     peer: OwnerId,
-    /// Where the owner does not say it all.
+    /// Where the owner alone does not identify the peer.
     address: std::net::IpAddr,
     protocol: u8,
     port: Option<u16>,
@@ -127,7 +127,7 @@ impl Attributor {
     fn by_report(&mut self, report: &Report) -> Attributed {
         let Report { decision, verbatim } = report;
         let Decision { verdict: _, verdict_if_enforced, reason, tier: _, confidence, references: _ } = decision;
-        // No list of policies says that none is known; an empty one would say that none took part.
+        // `None` for the policies means that none is known; an empty list would mean that none took part.
         let attribution = (*reason != Reason::AttributionUnknown).then(|| self.reported(decision));
         Attributed {
             attribution,

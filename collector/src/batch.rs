@@ -1,4 +1,4 @@
-//! Batches: what a source delivered, undecoded, and the bytes of it in the write-ahead log and in recorded files.
+//! Batches: undecoded deliveries of a source, and their bytes in the write-ahead log and in recorded files.
 
 use netverdict_flowlog::row::{LaneName, Receiver};
 
@@ -16,7 +16,7 @@ pub struct RingBatch {
     pub bytes: Vec<u8>,
 }
 
-/// What another system sent, or a part of it, as it was received.
+/// A delivery of another system, or a part of it, as it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignBatch {
     /// Never `ring`.

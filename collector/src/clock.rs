@@ -1,4 +1,4 @@
-//! The clocks: which boot this is, what time it is, and how far the kernel's clock is from the calendar.
+//! The clocks: the boot, the time, and the difference between the kernel's clock and the calendar.
 
 use std::{
     io,
@@ -26,10 +26,10 @@ pub fn boot_time_ns() -> u64 {
     u64::try_from(read(ClockId::Boottime)).unwrap_or(0)
 }
 
-/// What to add to a time since boot to have a time since 1970. It changes when the calendar is set, so it is sampled
-/// again and again, and every batch keeps the sample of its own time.
+/// Difference between a time since 1970 and a time since boot. It changes when the calendar is set, so it is sampled
+/// repeatedly, and every batch keeps the sample of its own time.
 pub fn offset_ns() -> i64 {
-    // Halfway between two looks at the one clock lies the look at the other.
+    // The calendar was read halfway between the two readings of the other clock.
     let before = read(ClockId::Boottime);
     let calendar = read(ClockId::Realtime);
     let after = read(ClockId::Boottime);

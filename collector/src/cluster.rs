@@ -1,7 +1,7 @@
-//! The cluster as the collector sees it: sources are followed, each in a thread of its own, and what they report is made
+//! The cluster as the collector sees it: sources are followed, each in a thread of its own, and their reports are made
 //! into one state after another.
 //!
-//! A source never blocks on one bad object: what cannot be read is reported, and its last good state counts on.
+//! A source never blocks on one bad object: an unreadable object is reported, and its last good state counts on.
 
 pub mod changes;
 
@@ -20,7 +20,7 @@ use crate::clock;
 
 /// Updates on their way from the sources, each a page of a list at most: a source waits when the queue is full.
 pub const UPDATES: usize = 4;
-/// Between looks at the stop switch.
+/// Interval between checks of the stop switch.
 const STEP: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Error)]
@@ -31,7 +31,7 @@ pub enum FollowError<E: std::error::Error + 'static> {
     Ended,
 }
 
-/// Forwards the reports of a source, until told to stop or the receiver has ended.
+/// Forwards the reports of a source, until a stop is requested or the receiver has ended.
 ///
 /// # Errors
 /// The source ended by itself.
@@ -60,10 +60,10 @@ pub fn follow<S: Source>(
     })
 }
 
-/// Applies what the sources report, and sends the state that it leads to. Updates that wait already are applied first:
+/// Applies the updates of the sources, and sends the resulting state. Waiting updates are applied first:
 /// only the newest state matters. Ends with the sources.
 ///
-/// `waiting`: told what is missing as long as there is no state yet.
+/// `waiting`: gets a description of the missing sources as long as there is no state yet.
 pub fn merge(
     mut cluster: Cluster,
     updates: &QueueReceiver<(Layer, Update)>,

@@ -27,7 +27,7 @@ use self::state::State;
 pub use self::{announced::Announced, state::Parts};
 use crate::{cluster::ClusterState, codes, drain::Message, health::Part, sequence::KernelCount};
 
-/// Between looks at the interfaces that were sighted.
+/// Interval between checks of the sighted interfaces.
 const STEP: Duration = Duration::from_millis(50);
 /// Between readings of the kernel's counters.
 const COUNT: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Runs until told to stop. Enforcement stays as it is then.
+    /// Runs until a stop is requested. Enforcement stays as it is then.
     pub fn run(self, stop: &Shutdown) {
         let Self { parts, states, sightings, announced, claims, bindings, own_addresses, started } = self;
         let mut state = State::new(parts, bindings, own_addresses, started);
@@ -78,7 +78,7 @@ impl State {
                 // Only the newest counts.
                 Ok(state) => self.want(states.try_iter().last().unwrap_or(state)),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
-                // The source has ended; whoever joins it says why.
+                // The source has ended; the thread that joins it reports why.
                 Err(mpsc::RecvTimeoutError::Disconnected) => _ = stop.wait(STEP),
             }
             if self.publication.retry_at.is_some_and(|at| Instant::now() >= at) {
@@ -97,7 +97,7 @@ impl State {
                 && let Some(started) = self.started.take()
             {
                 self.parts.health.set(Part::Start, Vec::new());
-                // Who waits for it may have given up.
+                // The receiver may have given up waiting.
                 let _ = started.send(());
             }
             self.record_staleness(false);
@@ -121,7 +121,7 @@ impl State {
         }
     }
 
-    /// What the kernel has counted, for the last time: the rings are drained against it.
+    /// Sends the kernel's counters for the last time: the rings are drained against them.
     fn end(mut self) {
         self.record_staleness(true);
         self.tell_unbound(true);
@@ -143,7 +143,7 @@ impl State {
                 self.parts.metrics.flooded(counters.flooded);
                 let counts = counters.lanes.iter().filter(|lane| lane.seq > 0).map(count).collect();
                 let counts = Message::Counters(at, counts);
-                // Without room, the next counters replace these. If the drain has ended, its thread says why.
+                // Without room, the next counters replace these. If the drain has ended, its thread reports why.
                 let _ = match wait {
                     true => self.parts.messages.send(counts).is_ok(),
                     false => self.parts.messages.try_send(counts).is_ok(),

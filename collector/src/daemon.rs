@@ -49,7 +49,7 @@ const SIGHTINGS: usize = 1_024;
 /// Runs the collector until its end is requested, or a part of it fails.
 ///
 /// # Errors
-/// Says what could not be used at the start and what to do about it, or which part ended and why.
+/// Names the setting that could not be used at the start and its remedy, or the part that ended and the reason.
 pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> {
     // Everything that can be refused without touching the kernel comes first.
     let limits = HttpLimits { drain: LAST_ANSWERS, ..HttpLimits::from(&options.http) };
@@ -84,7 +84,7 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
         unannounced,
     };
     threads::start(opened, &mut threads, interfaces, delivered, started_sender, &shutdown)?;
-    // Ports end after the threads: until then they say how the collector is.
+    // Ports end after the threads: until then they report the collector's state.
     let (ports_end, mut addresses) = (Shutdown::new(), ports.addresses()?);
     let mut tasks = TaskGroup::default();
     let (health, metrics, token) = (served.health.clone(), served.metrics.clone(), served.token.clone());
@@ -126,7 +126,7 @@ pub async fn run(options: RunOptions, shutdown: Shutdown) -> anyhow::Result<()> 
     {
         tracing::warn!(error = %chain(&error), "ready file not removed");
     }
-    // The failure of a thread says more than the fact that it ended.
+    // The failure of a thread explains more than the fact that it ended.
     joined.and(reason).and(answered)?;
     tracing::info!("stopped; what is pinned continues to enforce");
     Ok(())
@@ -165,7 +165,7 @@ async fn wait(
     }
 }
 
-/// The collector's own ports, bound before anybody is answered.
+/// The collector's own ports, bound before any request is answered.
 struct Ports {
     admin: TcpListener,
     rows: TcpListener,

@@ -1,6 +1,6 @@
 //! Dedup window of foreign reports: a report that its sender sends again is recorded once.
 //!
-//! A sender repeats what it believes to be unacknowledged: after a timeout, after a crash of the collector, after a
+//! A sender repeats reports that it believes to be unacknowledged: after a timeout, after a crash of the collector, after a
 //! crash of its own. A report is recognised by its [`Cursor`]. The windows of the last hour are remembered, in the
 //! checkpoint as well, so that a restart records nothing twice. Bounded in windows and keys; the oldest windows go
 //! first.

@@ -1,8 +1,8 @@
 //! Rings and deliveries of other systems → write-ahead log → pipeline. A ring's position moves, and a delivery is
-//! acknowledged, only after what was read is in the log.
+//! acknowledged, only after its data is in the log.
 //!
-//! What the control thread has to say goes the same way, and always before the events that it explains: it is sent
-//! before the kernel is told, and looked for after a batch was read and before it is passed on.
+//! Messages of the control thread go the same way, and always before the events that they explain: a message is sent
+//! before the kernel gets the change, and read after a batch was read and before that batch is passed on.
 
 use std::{
     collections::VecDeque,
@@ -31,7 +31,7 @@ use crate::{
 
 /// Some two thousand events: enough to make the costs of a batch small, few enough to be visible at once.
 const BATCH_BYTES: usize = 256 << 10;
-/// The flow ring wakes nobody: a new flow is on its way after this long at most.
+/// The flow ring wakes no reader: a new flow is on its way after this long at most.
 const WAIT: Duration = Duration::from_millis(50);
 /// A number may have been given out and its event not yet be in the ring: numbers are compared this much later.
 const IN_FLIGHT: Duration = Duration::from_millis(200);
@@ -41,18 +41,18 @@ const RETRY: Duration = Duration::from_millis(500);
 const LAST_DRAIN: Duration = Duration::from_secs(3);
 const CLOCK_SAMPLE: Duration = Duration::from_secs(1);
 
-/// What the control thread sends.
+/// Messages of the control thread.
 #[derive(Debug)]
 pub enum Message {
     Input(Box<Input>),
-    /// What the kernel had counted at a moment.
+    /// The kernel's counters at a moment.
     Counters(Instant, Vec<KernelCount>),
 }
 
 /// An input on its way to the pipeline, with how far the log is with it.
 pub type Logged = (Option<WalPosition>, Input);
 
-/// What another system sent, on its way to the write-ahead log.
+/// A delivery of another system, on its way to the write-ahead log.
 #[derive(Debug)]
 pub struct Delivery {
     /// In order; each becomes one record of the log.
@@ -61,9 +61,9 @@ pub struct Delivery {
     pub logged: oneshot::Sender<Result<(), WalError>>,
 }
 
-/// What the thread is connected to.
+/// Channels of the drain thread.
 pub struct Channels {
-    /// From the control thread. Its end is what ends this thread.
+    /// From the control thread. This thread ends when the queue's senders are gone.
     pub messages: QueueReceiver<Message>,
     /// From the receivers of other systems' logs.
     pub deliveries: QueueReceiver<Delivery>,
@@ -93,11 +93,11 @@ pub struct Drain {
 #[error("the pipeline has ended, and nobody takes what the rings hold")]
 pub struct NobodyListens;
 
-/// Whether the log takes what the rings hold.
+/// Whether the log takes the rings' batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LogState {
     Written,
-    /// What the rings lose from now on has this cause,
+    /// Losses of the rings have this cause from now on,
     Failing,
     /// and still has until all that the kernel counted before this moment has been accounted for.
     Recovered(Instant),
@@ -139,7 +139,7 @@ impl Drain {
         // A sender that waits for an acknowledgement gets an error.
         drop(deliveries);
         drop(pipeline);
-        // The pipeline commits what it has; what it then releases can go.
+        // The pipeline commits its rows; the log files that it then releases can go.
         while let Ok(through) = released.recv() {
             release(&mut wal, through);
         }
@@ -177,7 +177,7 @@ impl Drain {
                 _ if read || delivered => {}
                 _ => {
                     if !synced {
-                        // Nothing more comes just now: a good moment.
+                        // No more events for the moment: a good time to sync.
                         synced = self.wal.sync().is_ok();
                     }
                     self.wait();
@@ -197,7 +197,7 @@ impl Drain {
         }
     }
 
-    /// Fetches what the control thread has sent.
+    /// Fetches the messages of the control thread.
     fn listen(&mut self) {
         loop {
             match self.channels.messages.try_recv() {
@@ -211,7 +211,7 @@ impl Drain {
         }
     }
 
-    /// Passes on what the control thread has sent.
+    /// Passes on the messages of the control thread.
     fn pass_on(&mut self) -> Result<(), NobodyListens> {
         while let Some(message) = self.waiting.pop_front() {
             match message {
@@ -223,17 +223,17 @@ impl Drain {
                     }
                     input => self.forward(None, input)?,
                 },
-                // Those that wait for their moment came first.
+                // Earlier counters that still wait for their moment are kept.
                 Message::Counters(at, counts) => _ = self.counted.get_or_insert((at, counts)),
             }
         }
         Ok(())
     }
 
-    /// Reads one batch of a ring and passes it on. Says whether there was one.
+    /// Reads one batch of a ring and passes it on. Returns whether there was one.
     fn drain(&mut self, ring: usize) -> Result<bool, NobodyListens> {
         let Some(batch) = self.rings[ring].drain(BATCH_BYTES) else { return Ok(false) };
-        // What explains these events was sent before they were decided.
+        // The inputs that explain these events were sent before the events were decided.
         self.listen();
         self.pass_on()?;
         let lane = codes::lane_name(batch.lane);
@@ -246,9 +246,9 @@ impl Drain {
         Ok(true)
     }
 
-    /// Logs one delivery of another system, passes it on and acknowledges it. Says whether there was one.
+    /// Logs one delivery of another system, passes it on and acknowledges it. Returns whether there was one.
     ///
-    /// One attempt: its sender repeats what is not acknowledged, and the rings must not wait for it.
+    /// One attempt: the sender repeats an unacknowledged delivery, and the rings must not wait for it.
     fn take_delivery(&mut self) -> Result<bool, NobodyListens> {
         let Ok(Delivery { batches, logged }) = self.channels.deliveries.try_recv() else { return Ok(false) };
         let mut outcome = Ok(());
@@ -269,7 +269,7 @@ impl Drain {
         Ok(true)
     }
 
-    /// Appends to the log, however long that takes: until then the rings keep what they hold. `None`: it was not to be
+    /// Appends to the log, however long that takes: until then the rings keep their events. `None`: it was not to be
     /// done before the end, and the next collector finds it in the rings.
     fn log(&mut self, record: &LogRecord) -> Result<Option<WalPosition>, NobodyListens> {
         loop {
@@ -314,7 +314,7 @@ impl Drain {
         (all, all == 0)
     }
 
-    /// The rings are empty: what the kernel had counted a while ago has come, or is lost.
+    /// The rings are empty: events that the kernel had counted a while ago have come, or are lost.
     fn catch_up(&mut self) -> Result<(), NobodyListens> {
         if let Some((counted_at, counts)) = self.counted.take_if(|(at, _)| at.elapsed() >= IN_FLIGHT) {
             self.forward(None, Input::Counted(counts))?;

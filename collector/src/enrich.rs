@@ -1,9 +1,10 @@
-//! Who is at either end of an observation.
+//! The endpoints at both ends of an observation.
 //!
 //! Of our probe's: by owner id, as the kernel had it, with the labels of the snapshot that decided. The end whose
-//! interface decided is known by that interface, whatever the packet claims. Where the kernel and the snapshots disagree
-//! on who owns an address, the row says so; it is never corrected silently. A pod that the kernel did not know is named if
-//! it is known by now who had its address then. Of another system's: as that system names them, with nothing added.
+//! interface decided is known by that interface, independent of the packet's addresses. Where the kernel and the
+//! snapshots disagree on the owner of an address, the row says so; it is never corrected silently. A pod that the kernel
+//! did not know is named if the address history by now has the owner of its address at that time. Of another system's: as
+//! that system names them, with nothing added.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -20,7 +21,7 @@ use crate::{
     observation::{ClaimedEnd, ClaimedEnds, Decider, Ends, FlowTuple, Observation, OwnerEnds, ReasonSource},
 };
 
-/// Rows that are kept for reuse. One that is not is built anew; rows that say the same then no longer share a pointer.
+/// Rows that are kept for reuse. Other rows are built anew; equal ones then no longer share a pointer.
 const MOST_CACHED: usize = 65_536;
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -45,7 +46,7 @@ pub struct PeerEnd {
     pub pod: Option<ObjectKey>,
 }
 
-/// Builds ends, and shares those that it has built before.
+/// Builds ends, and shares those that are built already.
 #[derive(Debug, Default)]
 pub struct Enricher {
     cache: HashMap<Key, Arc<EndpointRow>>,
@@ -63,11 +64,11 @@ struct Key {
     addressed: Option<(IpAddr, u16)>,
 }
 
-/// What the kernel said of an end.
+/// The kernel's answer for an end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Who {
     Owner(OwnerId),
-    /// Nobody, in a pod range.
+    /// No known owner, in a pod range.
     UnknownPod,
     Nobody,
     /// The pod that the interface is bound to: the kernel had no tables for it yet.
@@ -205,7 +206,7 @@ impl Enricher {
     }
 }
 
-/// The address of a peer that the kernel took for a pod that nobody knows.
+/// The address of a peer that the kernel took for a pod with no known owner.
 pub fn unknown_peer(observation: &Observation) -> Option<IpAddr> {
     let Ends::Owners(OwnerEnds { source, destination, unknown_pod: true, .. }) = &observation.ends else { return None };
     let (owner, address) = match observation.flow.direction {
@@ -234,8 +235,8 @@ fn pod_key(owner: &Owner) -> Option<ObjectKey> {
     }
 }
 
-/// Whether the owner that the kernel had differs from what the snapshot of its revision says, or from what the cluster
-/// source already said when the kernel decided.
+/// Whether the kernel's owner differs from that of its revision's snapshot, or from the owner that the cluster source
+/// already reported when the kernel decided.
 fn disagrees(
     catalogue: &Catalogue,
     state: Option<&Arc<SnapshotState>>,
@@ -301,7 +302,7 @@ fn fill_service(row: &mut EndpointRow, state: Option<&SnapshotState>, service: &
     row.service_port = port.map(|port| port.name.clone()).unwrap_or_default();
 }
 
-/// What an address is that the kernel knew no owner of.
+/// The kind of an address for which the kernel had no owner.
 fn nobody(state: Option<&SnapshotState>, address: IpAddr) -> EndpointKind {
     match state {
         _ if address.is_unspecified() => EndpointKind::Unknown,

@@ -1,6 +1,6 @@
 //! Present problems, by part: read by `/readyz`, `/v1/status`, and the rows that record gaps.
 //!
-//! A part replaces its own list; nothing here decides what to do about it.
+//! A part replaces its own list; no action on a problem is decided here.
 
 use std::{
     collections::BTreeMap,
@@ -73,7 +73,7 @@ impl Health {
         }
     }
 
-    /// Replaces the problems of a part; empty if all is well. Says whether the list has changed.
+    /// Replaces the problems of a part; empty if all is well. Returns whether the list has changed.
     pub fn set(&self, part: Part, troubles: Vec<String>) -> bool {
         let mut all = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         let before = if troubles.is_empty() { all.remove(&part) } else { all.insert(part, troubles.clone()) };

@@ -1,6 +1,6 @@
-//! What reaches the pipeline, in the order in which it counts: what ids mean always before the events that name them.
+//! Inputs of the pipeline, in the order in which they count: the meanings of ids always before the events that name them.
 //!
-//! Sessions and batches outlive a crash in the write-ahead log, facts in the store's journal. What ids mean is
+//! Sessions and batches outlive a crash in the write-ahead log, facts in the store's journal. The meanings of ids are
 //! restored from the probe's state file and from the kept snapshots.
 
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use crate::{
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Input {
-    /// A collector begins to read; what follows is of this node and boot.
+    /// A collector begins to read; all later inputs are of this node and boot.
     Session(Session),
-    /// New ids and what they stand for.
+    /// New ids and their meanings.
     Meanings(Meanings),
-    /// A snapshot is about to be published: events of a revision that nobody knows yet are its own.
+    /// A snapshot is about to be published: events of a still unknown revision belong to it.
     Snapshot(Arc<SnapshotState>),
     /// It came into force.
     Published { number: u64, revision: u64 },
@@ -41,14 +41,14 @@ pub enum Input {
     /// Reports of another system.
     #[serde(skip)]
     Foreign(ForeignBatch),
-    /// What the kernel had counted at a moment after which both rings were seen empty.
+    /// The kernel's counters at a moment after which both rings were seen empty.
     Counted(Vec<KernelCount>),
     /// Sets the cause of gaps: why the numbers that are missing from here on are missing.
     #[serde(alias = "blame")]
     GapCause(GapCause),
 }
 
-/// Who reads, and from what.
+/// A run of the collector: its node, boot and mode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     pub node: Arc<str>,
@@ -74,7 +74,7 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// What rows of change logs begin with; `None` for the other tables.
+    /// The common first columns of rows of change logs; `None` for the other tables.
     pub fn head_mut(&mut self) -> Option<&mut ChangeHead> {
         match self {
             Self::Policy(row) => Some(&mut row.head),

@@ -1,15 +1,15 @@
-//! The node daemon: what the probe judged, made into records, and what the cluster says, made into the probe's tables.
+//! The node daemon: the probe's verdicts, made into records, and the cluster's objects, made into the probe's tables.
 //!
 //! ```text
 //! cluster ──► control ──► probe (compile, publish, attach)
-//!                │  what ids mean, facts
+//!                │  meanings of ids, facts
 //!                ▼
 //! rings, receive::goldmane ──► drain ──► write-ahead log ──► pipeline ──► store ──► Parquet, rows port
 //! ```
 //!
 //! The way of one event: [`drain`] takes a [`batch`] and logs it as a [`wal::LogRecord`]; [`write`] gives it to the
 //! [`pipeline`], where [`receive`] makes it [`observation`]s, [`sequence`] or [`dedup`] counts each, [`enrich`] names its
-//! ends, [`attribute`] finds what decided, and [`aggregate`] gathers repeats; [`write`] gives the rows to the [`store`].
+//! ends, [`attribute`] finds the decider, and [`aggregate`] gathers repeats; [`write`] gives the rows to the [`store`].
 //!
 //! [`pipeline`] is pure and the same for live rings, for the write-ahead log after a crash, and for a recorded file.
 //! Everything that touches a clock, a file, a socket or the kernel is around it.

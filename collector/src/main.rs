@@ -1,4 +1,4 @@
-//! `netverdict-collector`: reads its options and starts what they ask for.
+//! `netverdict-collector`: reads its options and starts the collector or a command.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -50,7 +50,7 @@ fn run(Options { command, run }: Options) -> anyhow::Result<()> {
             let telemetry = telemetry(&run.telemetry)?;
             let result = runtime.block_on(run_until_signal(|shutdown| daemon::run(run, shutdown)));
             telemetry.stop();
-            // What still runs was given up: nothing waits for a start that was called off.
+            // Tasks that still run were given up: nothing waits for a start that was called off.
             runtime.shutdown_timeout(LAST_MOMENT);
             result.context("signals cannot be handled")?
         }

@@ -1,7 +1,7 @@
-//! What the kernel's numbers mean: attribution ids, owner ids, and the snapshot behind a revision.
+//! Meanings of the kernel's numbers: attribution ids, owner ids, and the snapshot behind a revision.
 //!
-//! It only stores what it is given, and forgets a snapshot once every event that it decided has been read. An id
-//! that it does not know has lost its meaning: nothing is guessed in its place.
+//! It only stores the meanings that it is given, and forgets a snapshot once every event that it decided has been read.
+//! An unknown id has lost its meaning: nothing is guessed in its place.
 
 mod state;
 
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::state::{Difference, SnapshotState, WholeState};
 
-/// New ids, and what they stand for.
+/// New ids, and their meanings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meanings {
     pub attributions: Vec<(AttributionId, Decision)>,

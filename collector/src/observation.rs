@@ -1,9 +1,9 @@
 //! The neutral observation: one type between all receivers, of our probe and of other systems, and the pipeline.
 //!
 //! It answers four questions: which source reported it and at which position of its sequence ([`Origin`]), what was
-//! seen ([`FlowTuple`], [`Outcome`], [`Volume`]), who the two ends are said to be ([`Ends`]), and what decided
-//! ([`Decider`]). Our own probe answers with numbers, so that its path allocates nothing; what another system says in
-//! words is behind one `Arc` each.
+//! seen ([`FlowTuple`], [`Outcome`], [`Volume`]), which endpoints its ends are said to be ([`Ends`]), and what decided
+//! ([`Decider`]). Our own probe answers with numbers, so that its path allocates nothing; text from another system is
+//! behind one `Arc` each.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
@@ -28,7 +28,7 @@ pub struct Observation {
     pub decider: Decider,
 }
 
-/// What becomes of one record of another system.
+/// The result of reading one record of another system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForeignRecord {
     Flow(Observation),
@@ -39,7 +39,7 @@ pub enum ForeignRecord {
         hash: u128,
         /// Of the metric: a closed list.
         label: &'static str,
-        /// For people: what was expected beside what was found.
+        /// For people: the expected value beside the found one.
         detail: String,
     },
 }
@@ -70,7 +70,7 @@ pub struct EventId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor {
     pub window: Window,
-    /// What tells the reports of one window apart: a hash or an id of the source.
+    /// Distinguishes the reports of one window: a hash or an id of the source.
     pub key: u128,
 }
 
@@ -88,14 +88,14 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// The flow key, and what else the headers say.
+/// The flow key, and other fields of the headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowTuple {
     pub direction: Direction,
-    /// Unspecified (`::`) where the source of the observation does not say.
+    /// Unspecified (`::`) where the source of the observation does not report it.
     pub source: IpAddr,
     pub destination: IpAddr,
-    /// 0 where the protocol has none, in a fragment whose ports are not known, or where the source does not say.
+    /// 0 where the protocol has none, in a fragment whose ports are not known, or where the source does not report it.
     pub source_port: u16,
     pub destination_port: u16,
     pub protocol: u8,
@@ -112,7 +112,7 @@ pub struct FlowTuple {
     pub fragment: bool,
 }
 
-/// The verdict, and what became of the packet.
+/// The verdict, and the packet's disposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub verdict: Verdict,
@@ -134,7 +134,7 @@ pub struct Volume {
     pub count: u64,
 }
 
-/// Who the two ends are said to be.
+/// The two ends, as their source names them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ends {
     /// Our owner ids, as the kernel had them when it decided.
@@ -161,7 +161,7 @@ pub struct ClaimedEnds {
     pub destination: ClaimedEnd,
 }
 
-/// One end in the words of another system. Empty where it does not say.
+/// One end in the words of another system. Empty where the report has no value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimedEnd {
     pub kind: EndpointKind,
@@ -176,18 +176,18 @@ pub struct ClaimedEnd {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What decided.
+/// The tables or the system that decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decider {
     /// Our compiled tables, or the kernel program itself.
     Tables {
-        /// 0 where `reason` alone says why.
+        /// 0 where `reason` alone is the explanation.
         attribution: AttributionId,
         /// The kernel's revision when it decided.
         revision: u64,
         reason: ReasonSource,
     },
-    /// What another system named. It is recorded, never re-evaluated.
+    /// Decision of another system. It is recorded, never re-evaluated.
     Reported(Arc<Report>),
 }
 
@@ -203,7 +203,7 @@ pub enum ReasonSource {
 /// Another system's account of a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// In our words. Its references name what the other system named; uid, generation and content hash are empty, for
+    /// In our words. Its references name the other system's policies; uid, generation and content hash are empty, for
     /// no foreign log has them.
     pub decision: Decision,
     /// The policies in the other system's own words; empty where it named none.

@@ -1,7 +1,7 @@
-//! A persistent map: a shared base with a copy-on-write overlay. Old versions stay as they are, and a new one costs what it
-//! changes, not what it holds.
+//! A persistent map: a shared base with a copy-on-write overlay. Old versions stay as they are, and the cost of a new one
+//! depends on the number of changes, not on the size of the map.
 //!
-//! The overlay is copied from version to version. One that has grown is merged into a new base: often enough that copying
+//! The overlay is copied from version to version. A large overlay is merged into a new base: often enough that copying
 //! the overlay stays cheap, seldom enough that there are few bases.
 
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};

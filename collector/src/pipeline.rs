@@ -132,7 +132,7 @@ impl Pipeline {
         self.append_gaps(rows);
     }
 
-    /// To be kept beside what was flushed.
+    /// To be kept beside the flushed rows.
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint { session: self.session.clone(), sequence: self.sequence.clone(), dedup: self.dedup.clone() }
     }
@@ -146,7 +146,7 @@ impl Pipeline {
         self.sequence.last()
     }
 
-    /// What was counted since the last call.
+    /// Counts since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
@@ -192,7 +192,7 @@ impl Pipeline {
     }
 
     fn ring(&mut self, batch: &RingBatch, rows: &mut Vec<Row>) {
-        // Without a session nobody knows whose events these are; the daemon sends one first.
+        // Without a session the origin of these events is unknown; the daemon sends one first.
         let Some(template) = self.session.as_ref().map(RowTemplate::new) else { return };
         let mut flows = Vec::new();
         for read in ring::observations(batch) {
@@ -224,7 +224,7 @@ impl Pipeline {
         self.write_event(template, ingest_ns, seq, observation, flows);
     }
 
-    /// Writes those of the held events that have been for long enough at `boot_time`, or whose ends are known by now.
+    /// Writes the events that have been held for long enough at `boot_time`, or whose ends are known by now.
     fn write_held(&mut self, boot_time: u64, rows: &mut Vec<Row>) {
         if self.held.is_empty() {
             return;
@@ -289,7 +289,7 @@ impl Pipeline {
         }
     }
 
-    /// Records reports of another system, each once. One that cannot be read costs the others nothing.
+    /// Records reports of another system, each once. An unreadable report does not affect the others.
     fn foreign(&mut self, batch: &ForeignBatch, rows: &mut Vec<Row>) {
         let Some(session) = &self.session else { return };
         let (template, node, boot_id) = (RowTemplate::new(session), session.node.clone(), session.boot_id.clone());

@@ -1,5 +1,5 @@
-//! Receivers: what one source wrote → [`crate::observation::Observation`]s. A file per source; each knows the format of
-//! its source and nothing of policies, pods or files. All of them are listed here: what they read, the options of those
+//! Receivers: the data of one source → [`crate::observation::Observation`]s. A file per source; each knows the format of
+//! its source and nothing of policies, pods or files. All of them are listed here: their inputs, the options of those
 //! that listen, and how these start.
 
 pub mod goldmane;
@@ -16,7 +16,7 @@ use self::{
 };
 use crate::{batch::ForeignBatch, observation::ForeignRecord};
 
-/// Reads what another system sent, by the receiver that it was sent to.
+/// Reads a delivery of another system, by the receiver that it was sent to.
 pub fn foreign(batch: &ForeignBatch) -> Box<dyn Iterator<Item = ForeignRecord> + '_> {
     match batch.receiver {
         Receiver::Goldmane => Box::new(goldmane::records(batch)),

@@ -34,7 +34,7 @@ const INPUT: u8 = 1;
 const RING: u8 = 2;
 const FOREIGN: u8 = 3;
 
-/// What the file is a record of.
+/// Origin of a recording: cluster, node, boot and versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Of the events in it.
@@ -76,7 +76,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// # Errors
-    /// The file cannot be made. One that is there is replaced.
+    /// The file cannot be made. An existing file is replaced.
     pub fn create(path: &Path, header: &Header) -> Result<Self, RecordingError> {
         let failed = |source| RecordingError::File { path: path.into(), action: "made", source };
         let mut file = BufWriter::new(File::create(path).map_err(failed)?);
@@ -101,7 +101,7 @@ impl Recorder {
     }
 
     /// # Errors
-    /// What was written last is not in the file.
+    /// The last inputs are not in the file.
     pub fn finish(mut self) -> Result<(), RecordingError> {
         self.file.flush().map_err(|source| RecordingError::File { path: self.path, action: "written", source })
     }
@@ -152,7 +152,7 @@ impl<R: Read> Recording<R> {
     /// Reads the beginning of a recorded file.
     ///
     /// # Errors
-    /// It is none that this collector can read.
+    /// It is no recorded file that this collector can read.
     pub fn read(mut source: R) -> Result<Self, RecordingError> {
         let mut start = [0; 12];
         let foreign = || RecordingError::Foreign { path: PathBuf::new() };

@@ -34,7 +34,7 @@ pub enum ReplayError {
     Used(String),
 }
 
-/// What a replay did.
+/// Result of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replayed {
     pub inputs: u64,
@@ -86,7 +86,7 @@ pub fn replay(
         if let Input::Ring(batch) = &input {
             events += ring::observations(batch).count() as u64;
         }
-        // The file is a log itself: a replay that was interrupted goes on behind what it has committed.
+        // The file is a log itself: an interrupted replay goes on behind its last commit.
         if inputs > done || explains(&input) {
             writer.take(Some(WalPosition { segment: FILE, offset: inputs }), input);
         }

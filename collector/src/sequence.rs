@@ -2,7 +2,7 @@
 //!
 //! The kernel numbers the events of each CPU and lane from 1, lost ones included, and a ring keeps their order. So a
 //! number that was passed over is lost for good, and a number that comes a second time is on record already (the
-//! collector died between the write-ahead log and the ring). It writes nothing; what it finds are [`GapRow`]s.
+//! collector died between the write-ahead log and the ring). It writes nothing; its results are [`GapRow`]s.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::observation::EventId;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sequence {
     counts: Vec<Count>,
-    /// The kernel had counted before anybody kept this account: what comes first is no measure of what went before.
+    /// The kernel had counted before this account began: its first number is no measure of earlier ones.
     adopted: bool,
     /// Events that could not be read and whose number is not known: they explain numbers passed over later.
     unreadable: Vec<(LaneName, u64)>,
@@ -31,7 +31,7 @@ struct Count {
     cpu: u32,
     /// Last number accounted for, as the record counts: from 1 within the boot.
     last: u64,
-    /// What the record's count is ahead of the kernel's: its maps were removed and made anew within the boot.
+    /// Difference between the record's count and the kernel's: its maps were removed and made anew within the boot.
     base: u64,
     time: Option<DateTime<Utc>>,
 }
@@ -56,7 +56,7 @@ struct Missing {
     to: DateTime<Utc>,
 }
 
-/// What the kernel has counted of one CPU and lane.
+/// The kernel's counter of one CPU and lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelCount {
     pub lane: LaneName,
@@ -101,7 +101,7 @@ impl Sequence {
         }
     }
 
-    /// Compares with what the kernel had counted before the rings were last seen empty: what has a number and did not
+    /// Compares with the kernel's counters before the rings were last seen empty: an event that has a number and did not
     /// come is lost.
     pub fn reconcile(&mut self, kernel: &[KernelCount], time: DateTime<Utc>, cause: GapCause) {
         for &KernelCount { lane, cpu, seq } in kernel {
@@ -125,7 +125,7 @@ impl Sequence {
         }
     }
 
-    /// The kernel counted on while nobody kept this account: the numbers before the first are a gap `unclean_stop`.
+    /// The kernel counted on while no account was kept: the numbers before the first are a gap `unclean_stop`.
     pub fn adopt_counters(&mut self) {
         self.adopted = true;
     }
@@ -145,7 +145,7 @@ impl Sequence {
         std::mem::take(&mut self.open).into_iter().map(row).collect()
     }
 
-    /// Gaps for unreadable events whose numbers never came to light; for the end of a boot.
+    /// Gaps for unreadable events whose numbers were never found; for the end of a boot.
     pub fn take_unnumbered(&mut self, node: &Arc<str>, boot_id: &Arc<str>, time: DateTime<Utc>) -> Vec<GapRow> {
         let cause = GapCause::Unreadable;
         let row = |(lane, lost)| GapRow {
@@ -219,7 +219,7 @@ fn count_of(counts: &mut Vec<Count>, lane: LaneName, cpu: u32) -> &mut Count {
     &mut counts[index]
 }
 
-/// What a gap of this cause means for its reader.
+/// Meaning of a gap's cause, for the reader of the record.
 pub const fn detail(cause: GapCause) -> &'static str {
     match cause {
         GapCause::RingFull => "the ring had no room; state a longer outage in --ring-seconds",

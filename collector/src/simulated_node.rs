@@ -1,4 +1,4 @@
-//! For tests: a node whose kernel judges as the compiled tables say, and what it writes.
+//! For tests: a node whose kernel judges by the compiled tables, and its events.
 
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ impl SimulatedNode {
         denied.expect("the policy denies").0
     }
 
-    /// What the kernel writes when `shop/web` tries `db/pg` on port 5432.
+    /// The kernel's event when `shop/web` tries `db/pg` on port 5432.
     pub(crate) fn denied(&mut self) -> VerdictEvent {
         self.seq += 1;
         self.now += 1_000;

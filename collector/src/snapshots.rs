@@ -1,7 +1,7 @@
 //! Snapshots on disk, for as long as an event that one of them judged may still have to be read: in a ring, or in the
 //! write-ahead log after a crash.
 //!
-//! A log holds one full state and then deltas, so that a change of the cluster costs what it changes. A state is durable
+//! A log holds one full state and then deltas, so that the cost of a change follows its size. A state is durable
 //! before it is published, and its files are removed when nothing in them is needed any more.
 
 mod former;
@@ -93,7 +93,7 @@ impl Snapshots {
     }
 
     /// Gives a snapshot that is about to be published a number that was never used, over restarts and boots, and keeps
-    /// it with what the compiler made of it. `anew`: it is the compiler's first.
+    /// it with its compiled addresses. `anew`: it is the compiler's first.
     ///
     /// # Errors
     /// It cannot be written: after a crash its events would lose their labels.
@@ -117,7 +117,7 @@ impl Snapshots {
     /// Notes that a state came into force.
     ///
     /// # Errors
-    /// It cannot be noted. After a restart of the collector the probe knows the revision; after a reboot nobody does.
+    /// It cannot be noted. After a restart of the collector the probe knows the revision; after a reboot it is lost.
     pub fn published(&self, number: u64, revision: u64) -> Result<(), SnapshotsError> {
         self.lock().note(&Record::Published { number, revision })
     }
@@ -153,7 +153,7 @@ impl Snapshots {
         let of_boot = states.values().filter(|state| *state.boot_id == *boot_id && !abandoned.contains(&state.number));
         let in_force = of_boot.filter_map(|state| {
             let known = || revisions.iter().find(|(_, number)| *number == state.number).map(|(revision, _)| *revision);
-            // One that never came into force has judged nothing.
+            // A state that never came into force has judged nothing.
             let mut state = state.clone();
             state.revision = Some(state.revision).filter(|revision| *revision > 0).or_else(known)?;
             Some(Arc::new(state))
@@ -215,7 +215,7 @@ fn record_of(state: &SnapshotState, from: Option<u64>, difference: Difference) -
     serde_json::to_vec(&Record::State { number, from, boot_id, seen_ns, difference: Box::new(difference) })
 }
 
-/// The meanings of the ids of a boot's snapshots, compiled again: attribution ids are hashes of what they stand for, and
+/// The meanings of the ids of a boot's snapshots, compiled again: attribution ids are hashes of their decisions, and
 /// owners are kept with the snapshots. For events of an earlier boot, of which the probe knows nothing.
 pub fn recompile(states: &[Arc<SnapshotState>], node: &str) -> Meanings {
     let mut compiler = Compiler::new(node, IdFloor::default());

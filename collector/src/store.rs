@@ -1,4 +1,4 @@
-//! The store: rows become files, each exactly once, whatever process dies in between; until then readers get them from
+//! The store: rows become files, each exactly once, at whatever point the process dies; until then readers get them from
 //! memory.
 //!
 //! A flush writes one segment: a file for each table and hour, all with the segment's number, which is never used
@@ -15,7 +15,7 @@
 //! Bounds. In memory: [`StoreOptions::memtable_rows`] flow rows; when no file can be written for so long that more come,
 //! the new ones are dropped and counted into a gap `disk_full` per boot, lane and CPU, so that the sum of events and
 //! gaps stays right. Rows of other tables are never dropped; they grow with how often the cluster changes. Files a
-//! segment: at most tables × hours that its rows fall in. What one row may hold is bounded by
+//! segment: at most tables × hours that its rows fall in. The size of one row is bounded by
 //! `netverdict_flowlog::columns`. The store is used from several threads: an append waits for another append and for
 //! the journal's fsync, never for a flush.
 
@@ -57,7 +57,7 @@ use crate::wal::WalPosition;
 pub struct Committed {
     /// Rows of the write-ahead log up to here are in files: open the log with this. `None`: none are.
     pub wal: Option<WalPosition>,
-    /// What was given with that position ([`Store::append_checkpointed`]).
+    /// The checkpoint that was given with that position ([`Store::append_checkpointed`]).
     pub checkpoint: Option<String>,
     /// Last segment that is whole; 0 for none.
     pub segment: u64,
@@ -67,7 +67,7 @@ pub struct Committed {
     pub recovered_rows: usize,
 }
 
-/// What a flush did.
+/// Result of a flush.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flushed {
     /// The segment written.
@@ -79,8 +79,8 @@ pub struct Flushed {
     pub wal: Option<WalPosition>,
     /// Files that the cap on disk use took.
     pub removed: Vec<SegmentPath>,
-    /// The cap is exceeded still: what is left are change logs, which past moments are evaluated with, and the newest
-    /// segment.
+    /// The cap is exceeded still: only change logs, which past moments are evaluated with, and the newest segment are
+    /// left.
     pub over_cap: bool,
 }
 
@@ -104,14 +104,14 @@ struct Writer {
 }
 
 impl Store {
-    /// Opens the store: takes the lock on the state directory, removes what a crash left of a segment that was never
+    /// Opens the store: takes the lock on the state directory, removes files that a crash left of a segment that was never
     /// committed, and takes back the rows of the journal. Then replay the write-ahead log from [`Committed::wal`].
     pub fn open(options: StoreOptions) -> Result<(Self, Committed), StoreError> {
         Self::open_observed(options, None)
     }
 
     fn open_observed(options: StoreOptions, observer: Option<Observer>) -> Result<(Self, Committed), StoreError> {
-        // Any hour will do: what matters is that the names are good.
+        // Any hour will do: only the validity of the names matters.
         options.path(Table::Flows, Hour::of(Default::default()), 0)?;
         for dir in [&options.data_dir, &options.state_dir] {
             fs::create_dir_all(dir).map_err(|source| StoreError::io(dir, source))?;
@@ -153,8 +153,8 @@ impl Store {
         }
     }
 
-    /// As [`Store::append`] with a position, and with what the caller must know to go on from there: it is committed
-    /// together with the rows. Who uses checkpoints gives one with every position.
+    /// As [`Store::append`] with a position, and with the state from which the caller goes on there: it is committed
+    /// together with the rows. A caller that uses checkpoints gives one with every position.
     pub fn append_checkpointed(
         &self,
         rows: Vec<Row>,

@@ -1,7 +1,7 @@
-//! The write-ahead log: what the rings and other systems delivered, kept until its rows are in Parquet files.
+//! The write-ahead log: data of the rings and of other systems, kept until its rows are in Parquet files.
 //!
-//! What was appended survives a crash of the process at once, and a loss of power as [`FsyncPolicy`] says. It neither
-//! decodes events nor knows which of them became rows: [`crate::store`] remembers how far the files reach.
+//! An appended record survives a crash of the process at once, and a loss of power as [`FsyncPolicy`] says. The log
+//! neither decodes events nor knows which of them became rows: [`crate::store`] remembers how far the files reach.
 
 mod chain;
 mod log;
@@ -37,15 +37,15 @@ impl WalError {
     }
 }
 
-/// One thing that replay comes upon, in the order in which it was written.
+/// One item of a replay, in the order in which it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Replayed {
     Record(WalPosition, LogRecord),
-    /// So many bytes of a file cannot be read; what they held is lost and belongs into `gaps` as `unreadable`.
+    /// So many bytes of a file cannot be read; their records are lost and belong into `gaps` as `unreadable`.
     Damaged(WalPosition, u64),
 }
 
-/// What is in the log after the committed position.
+/// Records of the log after the committed position.
 #[derive(Debug)]
 pub struct Replay {
     recovered: Recovered,
@@ -97,19 +97,19 @@ impl Wal {
         self.log.append(&[&head, bytes])
     }
 
-    /// The same, and makes everything appended so far durable, whatever the policy: for what its sender forgets once it
+    /// The same, and makes everything appended so far durable under every policy: for data that its sender forgets once it
     /// has its acknowledgement.
     pub fn append_durably(&mut self, record: &LogRecord) -> Result<WalPosition, WalError> {
         let Encoded { head, bytes } = record.encode();
         self.log.append_durably(&[&head, bytes])
     }
 
-    /// Makes everything appended so far durable, whatever the policy: before a stop, and when the rings are idle.
+    /// Makes everything appended so far durable under every policy: before a stop, and when the rings are idle.
     pub fn sync(&mut self) -> Result<(), WalError> {
         self.log.sync()
     }
 
-    /// Removes files that hold nothing after `through`. What cannot be removed is tried again next time.
+    /// Removes files that hold nothing after `through`. A failed removal is tried again next time.
     pub fn release(&mut self, through: WalPosition) -> Result<(), WalError> {
         self.log.release(through)
     }

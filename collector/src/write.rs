@@ -1,6 +1,6 @@
 //! The pipeline's thread: inputs in, rows into the store, files when it is time.
 //!
-//! One thread does it all, so that whatever is committed accounts for exactly the inputs up to a position of the log.
+//! One thread does it all, so that a commit accounts for exactly the inputs up to a position of the log.
 
 mod catch_up;
 mod commit;
@@ -33,7 +33,7 @@ use crate::{
     wal::{WalError, WalPosition},
 };
 
-/// Rows are given to the store at least so often: what is there can be asked for.
+/// Interval at which rows are given to the store at the latest: rows in the store can be queried.
 const HAND_OVER: Duration = Duration::from_millis(100);
 /// And as soon as there are so many.
 const MOST_ROWS: usize = 8_192;
@@ -95,7 +95,7 @@ impl Writer {
         }
     }
 
-    /// Runs until nobody sends any more, then commits everything. `released`: how far the log may be released.
+    /// Runs until all senders are gone, then commits everything. `released`: how far the log may be released.
     ///
     /// # Errors
     /// The rows cannot be accounted for.

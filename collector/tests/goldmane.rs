@@ -1,5 +1,5 @@
-//! Calico's flow log over a real socket into Parquet: acknowledged only when logged, each flow recorded once, whatever
-//! is sent twice and whenever the collector dies. No kernel takes part.
+//! Calico's flow log over a real socket into Parquet: acknowledged only when logged, each flow recorded once, even if a
+//! body is sent twice or the collector dies at any moment. No kernel takes part.
 
 use std::{
     fs,
@@ -63,7 +63,7 @@ impl Collector {
     async fn start(root: &Path, token_file: Option<PathBuf>) -> Self {
         let (data, state) = (root.join("data"), root.join("state"));
         let mut options = StoreOptions::new(&data, &state, "c", "n", BOOT);
-        // Files only when it stops: what a crash leaves is in the log alone.
+        // Files only when it stops: after a crash, rows are in the log alone.
         options.flush_after = Duration::from_secs(3_600);
         let (store, committed) = Store::open(options).unwrap();
         let (wal, replay) = Wal::open(&state.join("wal"), FsyncPolicy::None, committed.wal).unwrap();
@@ -118,7 +118,7 @@ impl Collector {
     }
 }
 
-/// What is on the disk at this moment, as a crash would leave it.
+/// A copy of the disk at this moment, as a crash would leave it.
 fn after_a_crash(root: &Path) -> TempDir {
     let copy = TempDir::new().unwrap();
     copy_folder(root, copy.path());
@@ -200,7 +200,7 @@ async fn acknowledged_flows_are_recorded_once_over_retries_and_a_crash() {
     assert_eq!(collector.post(&sent).await, 200, "the same window again");
     collector.stop().await;
 
-    // Another life of the one that crashed right after the first answer; the emitter sends its window again.
+    // The collector that crashed right after the first answer starts again; the emitter sends its window again.
     let collector = Collector::start(crashed.path(), None).await;
     assert_eq!(collector.post(&sent).await, 200);
     collector.stop().await;

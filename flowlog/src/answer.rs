@@ -1,4 +1,4 @@
-//! What the query service answers over HTTP, shared with its clients. JSON; unknown fields are ignored by readers, so
+//! Answers of the query service over HTTP, shared with its clients. JSON; unknown fields are ignored by readers, so
 //! that an older client understands a newer service.
 
 mod gaps;
@@ -19,7 +19,7 @@ pub const PROXIED_AUTHORIZATION: &str = "netverdict-authorization";
 pub struct WhyAnswer {
     /// The answer in one sentence: *denied at destination ingress by db/default-deny (isolates db/pg; no rule matched)…*
     pub sentence: String,
-    /// Of the connection: the first denying point's, else what all points say together.
+    /// Of the connection: the first denying point's, else that of all points together.
     pub verdict: Verdict,
     pub source: WhyEnd,
     pub destination: WhyEnd,
@@ -28,13 +28,13 @@ pub struct WhyAnswer {
     pub protocol: String,
     /// In the order source egress, destination ingress; only ends that are pods.
     pub points: Vec<WhyPoint>,
-    /// What the newest state says of the connection as a whole; `None` where it cannot be evaluated.
+    /// The newest state's verdict on the connection as a whole; `None` where it cannot be evaluated.
     #[serde(default)]
     pub now: Option<Verdict>,
-    /// Over which other protocols and families there were packets between the ends that met another verdict.
+    /// Other protocols and families over which packets between the ends met another verdict.
     #[serde(default)]
     pub otherwise: Vec<WhyOtherwise>,
-    /// What is known to be missing in the time asked about.
+    /// Known gaps in the time asked about.
     pub gaps: Vec<Gap>,
     /// Why the answer may be out of date; empty when it is not.
     pub stale: Vec<String>,
@@ -58,7 +58,7 @@ pub struct WhyEnd {
     pub candidates: Vec<String>,
 }
 
-/// What came of packets between the same ends over another protocol or family.
+/// Verdict on packets between the same ends over another protocol or family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyOtherwise {
     pub protocol: String,
@@ -96,19 +96,19 @@ pub struct WhyPoint {
     /// When the last packet on record was judged; `None` where none is.
     pub last_seen: Option<DateTime<Utc>>,
     pub first_seen: Option<DateTime<Utc>>,
-    /// Events on record in the time asked about that met this verdict here, over this protocol and family, and became what
-    /// this packet became. `first_seen` and `last_seen` are theirs.
+    /// Events on record in the time asked about that met this verdict here, over this protocol and family, with the same
+    /// outcome as this packet. `first_seen` and `last_seen` are theirs.
     pub count: u64,
     /// The verdict that the newest snapshot gives; `None` where it cannot be evaluated.
     pub now: Option<Verdict>,
-    /// Who would decide now, where that differs.
+    /// The policies that would decide now, where they differ.
     pub now_decided_by: Vec<Decider>,
     pub node: String,
-    /// A packet could not have got here, for the source's end denied it; what this end would have said.
+    /// A packet could not have got here, because the source's end denied it; this would have been this end's verdict.
     pub hypothetical: bool,
     pub identity_window_open: bool,
-    /// Whom this end took the other one for, where the other one's own node knows better: who it is follows from its
-    /// interface there, from its address here.
+    /// The endpoint that this end took the other one for, where the other end's own node knows better: there its identity
+    /// follows from its interface, here from its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mistaken_for: Option<String>,
 }
@@ -132,16 +132,16 @@ pub struct Decider {
     /// The state of the object that decided; `None` where it is not on record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
-    /// What has become of it since.
+    /// Change of the policy since then.
     pub since: Since,
 }
 
-/// A state of a policy: whose write it is, and where it came into force.
+/// A state of a policy: the program that wrote it, and where it came into force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
     /// Empty for an object of a file.
     pub resource_version: String,
-    /// The program that last wrote what decides; empty where it is not known.
+    /// The program that last wrote the deciding fields; empty where it is not known.
     pub author: String,
     /// When it did, by the API server's clock.
     pub changed: Option<DateTime<Utc>>,
@@ -155,7 +155,7 @@ pub struct Revision {
     pub in_force: DateTime<Utc>,
 }
 
-/// What has become of a policy since it decided.
+/// Change of a policy since it decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Since {
@@ -166,7 +166,7 @@ pub enum Since {
     Unknown,
 }
 
-/// Something known to be missing.
+/// A gap in the record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gap {
     pub node: String,
@@ -251,7 +251,7 @@ pub struct ErrorAnswer {
     /// `internal`.
     pub code: String,
     pub message: String,
-    /// What to do about it; empty where nothing helps.
+    /// Remedy; empty where nothing helps.
     pub remedy: String,
 }
 
@@ -270,7 +270,7 @@ pub struct CollectorStatus {
     pub newest: Option<Link>,
     /// Number of the policy snapshot in force.
     pub snapshot: u64,
-    /// What could not be read from the cluster source: objects that the snapshot may lack. Empty when all is well.
+    /// Objects that could not be read from the cluster source, and that the snapshot may lack. Empty when all is well.
     pub source_errors: Vec<String>,
     /// Why policy is not in force as it should be, for instance a full map. Empty when all is well.
     pub publish_errors: Vec<String>,

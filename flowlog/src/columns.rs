@@ -1,8 +1,8 @@
 //! Rows → record batches.
 //!
 //! Bounds: numbers wider than their column saturate (counters are Int64, 2⁶³−1); a batch holds at most
-//! [`MAX_BATCH_ROWS`] rows and [`MAX_BATCH_BYTES`] of text in lists, maps and plain columns, for offsets are 32 bits.
-//! Whoever holds more makes several batches ([`batches`]).
+//! [`MAX_BATCH_ROWS`] rows and [`MAX_BATCH_BYTES`] of text in lists, maps and plain columns, because offsets are 32 bits.
+//! Larger numbers of rows make several batches ([`batches`]).
 
 use std::{collections::HashMap, sync::Arc};
 

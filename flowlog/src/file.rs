@@ -44,7 +44,7 @@ const HIDDEN: &str = ".";
 
 /// Rows in a row group at most.
 const GROUP_ROWS: usize = 262_144;
-/// Rows in a page: what a reader skips or reads at once.
+/// Rows in a page: the unit that a reader skips or reads at once.
 const PAGE_ROWS: usize = 16_384;
 const WRITE_ROWS: usize = 8_192;
 /// Above this size the writer falls back to plain pages, and the column becomes several times larger.
@@ -104,7 +104,7 @@ pub struct Prepared {
 }
 
 /// Writes batches of `path`'s table to a temporary name beside `path` and syncs them. `extra` goes to the file's
-/// metadata beside what every file says of itself.
+/// metadata beside the entries that every file has.
 pub fn prepare(
     data_dir: &Path,
     path: &SegmentPath,
@@ -204,7 +204,7 @@ impl Prepared {
 impl Drop for Prepared {
     fn drop(&mut self) {
         if !self.published {
-            // What stays behind is found by [`is_unfinished`] later.
+            // A file left behind is found by [`is_unfinished`] later.
             let _ = fs::remove_file(&self.temporary);
         }
     }

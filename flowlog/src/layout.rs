@@ -1,7 +1,7 @@
 //! How the fields of a row lie in the columns of a table.
 //!
-//! [`columns!`] takes one declaration of a row and gives its struct, its columns with their meaning, what fills them,
-//! what reads them back, and how Parquet stores them. The codecs (`Word`, `Number`, `Shared`, …) are in the files below;
+//! [`columns!`] takes one declaration of a row and gives its struct, its columns with their meaning, the code that fills
+//! them and reads them back, and their Parquet encoding. The codecs (`Word`, `Number`, `Shared`, …) are in the files below;
 //! each knows one form of column. Nothing here knows a table.
 
 mod cells;
@@ -23,11 +23,11 @@ pub(crate) use self::{
 /// Rows in one batch at most.
 pub const MAX_BATCH_ROWS: usize = 1 << 20;
 
-/// Bytes of text that one batch expands to at most: a half of what 32-bit offsets can address, so that estimates may be
+/// Bytes of text that one batch expands to at most: half of the range of 32-bit offsets, so that estimates may be
 /// off.
 pub const MAX_BATCH_BYTES: usize = 1 << 30;
 
-/// A column as its declaration says it.
+/// A column as declared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
     pub name: String,
@@ -42,7 +42,7 @@ pub struct Column {
     pub was: Option<&'static str>,
 }
 
-/// How Parquet stores a column, beyond what it does for all of them.
+/// How Parquet stores a column, beyond the settings of all columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Storage {
     /// Of each page, in a table that has statistics only where questions prune by them.
@@ -69,7 +69,7 @@ impl Column {
         Self { name: name.to_owned(), doc, data_type, nullable: false, storage, since: 1, was: None }
     }
 
-    // What a codec says of it.
+    // Properties that a codec sets.
 
     pub(crate) fn of(self, data_type: DataType) -> Self {
         Self { data_type, ..self }
@@ -171,7 +171,7 @@ pub(crate) trait Columns: Sized + 'static {
 ///
 /// Attributes are methods of [`Column`]: `statistics`, `filter`, `delta`, `plain`, `named "other"`, `since 2`,
 /// `was "former"`. Without `= default` the type's own is taken; rows are made with `..Default::default()`, so that a new
-/// column concerns only who knows its value.
+/// column concerns only code that knows its value.
 macro_rules! columns {
     (
         $(#[$meta:meta])*

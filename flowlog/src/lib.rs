@@ -1,5 +1,5 @@
-//! The on-disk contract: rows, their Arrow schema, Parquet properties, paths, format version; and what the query
-//! service answers, typed once for the service and its clients.
+//! The on-disk contract: rows, their Arrow schema, Parquet properties, paths, format version; and the answers of the query
+//! service, typed once for the service and its clients.
 //!
 //! A table is declared once, in [`row`]: struct, columns, filling, reading, Parquet policy and documentation follow from
 //! the declaration. It knows the engine's words and Arrow. It does not know the kernel, Kubernetes objects, SQL or sockets.

@@ -84,7 +84,7 @@ pub struct ManifestFile {
     pub bytes: u64,
     /// Of the file's bytes, in hexadecimal.
     pub sha256: String,
-    /// Files of `flows`: what their rows count, by boot, lane and CPU. Empty for other tables.
+    /// Files of `flows`: the events that their rows count, by boot, lane and CPU. Empty for other tables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lanes: Vec<LaneCounts>,
 }
@@ -238,7 +238,7 @@ impl ManifestFile {
     /// Puts a copy in place, and makes that durable.
     ///
     /// # Errors
-    /// The bytes are others than the manifest says, or cannot be written.
+    /// The bytes differ from the manifest, or cannot be written.
     pub fn place(&self, data_dir: &Path, bytes: &[u8]) -> Result<(), CopyError> {
         let found = sha256(bytes);
         if bytes.len() as u64 != self.bytes || found != self.sha256 {

@@ -1,5 +1,5 @@
 //! Objects of the engine as rows of the change logs, and back: pods, nodes, namespaces, Services. Both directions of each
-//! stand together, so that what is written can be read.
+//! stand together, so that every written row can be read.
 //!
 //! Reading fails rather than guesses: a pod without the ports that it had would be judged wrongly. Policies are not here:
 //! their rows hold the object as YAML, which `netverdict-manifest` writes and reads.
@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::row::{ChangeHead, EndpointChangeRow, EndpointKind, NamespaceRow, ServiceRow, Table};
 
-/// A row that does not say what its object is.
+/// A row with an unexpected value, so that its object cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "{object} is unreadable: column {column} of table {table} is {found:?} (node {node}, snapshot {snapshot}), expected {expected}"
@@ -113,7 +113,7 @@ pub fn pod_row(pod: &Pod, owner: OwnerId, head: ChangeHead) -> EndpointChangeRow
 }
 
 /// # Errors
-/// The row says nothing of the pod's ports or its phase that can be read.
+/// The row has no readable ports or phase.
 pub fn pod(row: EndpointChangeRow) -> Result<Pod, Unreadable> {
     let (table, kind) = (Table::Endpoints, "pod");
     let origin = Origin { table, head: &row.head, kind, namespace: &row.namespace, name: &row.name };
@@ -185,7 +185,7 @@ pub fn service_row(service: &Service, head: ChangeHead) -> ServiceRow {
 }
 
 /// # Errors
-/// The row says nothing of the Service's ports that can be read.
+/// The row has no readable ports.
 pub fn service(row: ServiceRow) -> Result<Service, Unreadable> {
     let (table, kind) = (Table::Services, "service");
     let origin = Origin { table, head: &row.head, kind, namespace: &row.namespace, name: &row.name };

@@ -1,7 +1,7 @@
 //! Where a file of the record lies: `<table>/cluster=<c>/date=YYYY-MM-DD/hour=HH/<node>-<boot>-<segment>.parquet`, and
 //! the manifest of its segment: `manifests/cluster=<c>/node=<node>/<boot>-<segment>.json`.
 //!
-//! Each path has one constructor and one parser; what either accepts, the other renders back byte for byte.
+//! Each path has one constructor and one parser; a path that either accepts, the other renders back byte for byte.
 
 use std::{
     fmt,
@@ -93,7 +93,7 @@ pub struct SegmentPath {
 }
 
 impl SegmentPath {
-    /// Refuses names that could not be told from the path around them.
+    /// Refuses names that the path around them would make ambiguous.
     pub fn new(
         table: Table,
         cluster: &str,
@@ -191,7 +191,7 @@ pub struct ManifestPath {
 }
 
 impl ManifestPath {
-    /// Refuses names that could not be told from the path around them.
+    /// Refuses names that the path around them would make ambiguous.
     pub fn new(cluster: &str, node: &str, boot: &str, segment: u64) -> Result<Self, PathError> {
         checked_name("cluster", cluster)?;
         checked_name("node", node)?;
@@ -280,7 +280,7 @@ impl TryFrom<String> for ManifestPath {
     }
 }
 
-/// From the right, for a node's name may hold dashes.
+/// From the right, because a node's name may hold dashes.
 fn split_file_name(name: &str) -> Option<(&str, &str, u64)> {
     let (rest, segment) = name.strip_suffix(EXTENSION)?.rsplit_once('-')?;
     let (node, boot) = rest.split_at_checked(rest.len().checked_sub(BOOT_LENGTH)?)?;

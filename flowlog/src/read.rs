@@ -1,7 +1,7 @@
 //! Files and batches back to rows.
 //!
-//! Whatever a batch's columns look like in detail (dictionary or plain, 32 or 64 bits), they are first cast to this
-//! version's schema by name, or by the name that they had in an earlier format; a column that an older writer did not have
+//! Columns of a batch in any encoding (dictionary or plain, 32 or 64 bits) are first cast to this version's schema by
+//! name, or by the name that they had in an earlier format; a column that an older writer did not have
 //! is null. Both are in the declarations in [`crate::row`] (`was`, `since`). Queries over many files are the query
 //! service's job.
 
@@ -50,7 +50,7 @@ pub enum ReadError {
     Value { table: Table, column: String, row: usize, found: String, expected: &'static str },
 }
 
-/// What a file says of itself, without its rows.
+/// Row count and metadata of a file, without its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footer {
     pub rows: i64,
@@ -129,7 +129,7 @@ fn open(path: &Path) -> Result<(Footer, ParquetRecordBatchReaderBuilder<File>), 
     Ok((footer, builder))
 }
 
-/// What a decoder makes of a file. Some damage makes the libraries panic; to a reader that is damage like any other.
+/// Result of decoding a file. Some damage makes the libraries panic; for a reader that is damage like any other.
 fn decoded<T>(path: &Path, decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ReadError> {
     panic::catch_unwind(AssertUnwindSafe(decode))
         .unwrap_or_else(|_panic| Err(ParquetError::General("its bytes contradict each other".into())))

@@ -1,6 +1,6 @@
 //! The tables of the record and their rows, as the collector fills them in: one declaration a table, in the files below.
 //!
-//! What many rows share is behind an `Arc`, so that a row costs little and an encoder can tell by the pointer that two
+//! Values that many rows share are behind an `Arc`, so that a row costs little and an encoder can tell by the pointer that
 //! rows say the same.
 
 mod changes;
@@ -25,7 +25,7 @@ pub use self::{
 };
 use crate::layout::{Cells, Column, Columns, Wrong};
 
-/// What the tables say of themselves and have in common with each other.
+/// Names, documentation and common operations of the tables.
 macro_rules! tables {
     ($(
         $(#[doc = $doc:literal])+
@@ -99,12 +99,12 @@ macro_rules! tables {
     };
 }
 
-/// What the rows of a table are.
+/// Kind of a table's rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Something that happened: old rows say nothing of the present.
+    /// Events: old rows do not describe the present.
     Events,
-    /// Changes of something that lasts, so that an old row may still say how things are now.
+    /// Changes of a lasting object, so that an old row may still describe the present.
     Changes,
 }
 
@@ -132,12 +132,12 @@ tables! {
 }
 
 impl Table {
-    /// The table that is spelled so; `None` for anything else.
+    /// The table with this name; `None` for other names.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|table| table.name() == name)
     }
 
-    /// Whether rows are changes of something that lasts, so that an old row may still say how things are now.
+    /// Whether rows are changes of a lasting object, so that an old row may still describe the present.
     pub fn is_change_log(self) -> bool {
         self.kind() == Kind::Changes
     }

@@ -1,4 +1,4 @@
-//! The Arrow schemas of the tables, from their declarations in [`crate::row`]. What a column means is in its metadata,
+//! The Arrow schemas of the tables, from their declarations in [`crate::row`]. The meaning of a column is in its metadata,
 //! under [`DOC`].
 
 use std::sync::{Arc, LazyLock};
@@ -8,25 +8,25 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 pub use crate::row::Table;
 use crate::{FORMAT_VERSION, layout::Column};
 
-/// Key of a field's metadata: what the column means, for people.
+/// Key of a field's metadata: the meaning of the column, for people.
 pub const DOC: &str = "doc";
 
 /// Key of a schema's and a file's metadata: the layout's version.
 pub const VERSION: &str = "format_version";
 
 impl Table {
-    /// The columns of a file, with what they mean.
+    /// The columns of a file, with their meanings.
     pub fn schema(self) -> SchemaRef {
         SCHEMAS[self as usize].documented.clone()
     }
 
-    /// The same without any metadata, which would cost each file some kilobytes: what batches and files carry.
+    /// The same without any metadata, which would cost each file some kilobytes: the schema that batches and files carry.
     pub fn bare_schema(self) -> SchemaRef {
         SCHEMAS[self as usize].bare.clone()
     }
 
-    /// The columns of a file and those that only its path has ([`hive_fields`]), without metadata: what a collector
-    /// serves of rows that are not in a file yet.
+    /// The columns of a file and those that only its path has ([`hive_fields`]), without metadata: the schema of unflushed
+    /// rows that a collector serves.
     pub fn unflushed_schema(self) -> SchemaRef {
         SCHEMAS[self as usize].unflushed.clone()
     }
@@ -42,7 +42,7 @@ pub fn former_name(table: Table, column: &str) -> Option<&'static str> {
     table.declared().iter().find(|declared| declared.name == column)?.was
 }
 
-/// What a path says of all rows in its file, as columns: cluster, date (`YYYY-MM-DD`) and hour (`HH`, UTC), all text.
+/// Values that a path holds for all rows of its file, as columns: cluster, date (`YYYY-MM-DD`) and hour (`HH`, UTC), text.
 pub fn hive_fields() -> [Field; 3] {
     ["cluster", "date", "hour"].map(|name| Field::new(name, DataType::Utf8, false))
 }

@@ -97,7 +97,7 @@ fn files_of_format_1_are_read() {
     let numbers = |table| -> Vec<u64> {
         rows[&table].iter().filter_map(|row| row.head()).map(|head| head.snapshot).collect::<Vec<_>>()
     };
-    // The policy that was put, changed and deleted; the one that stayed.
+    // The policy that was put, changed and deleted, and the policy that stayed.
     let mut policies = numbers(Table::Policies);
     policies.sort_unstable();
     assert_eq!(policies, [1, 1, 2, 4]);
@@ -141,7 +141,7 @@ fn the_columns_are_documented() {
     check(&path, &format!("{before}{BEGIN}\n\n{columns}{END}{after}"), "its tables are generated");
 }
 
-/// For readers who need not know Arrow.
+/// Names of types for readers that do not know Arrow.
 fn type_name(data_type: &DataType) -> String {
     let names = |fields: &[std::sync::Arc<Field>]| {
         fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")

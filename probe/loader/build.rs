@@ -1,4 +1,4 @@
-//! Embeds the BPF object where there is one. A build without it works, and says at run time what is missing.
+//! Embeds the BPF object where there is one. A build without it works, and names the missing object at run time.
 
 use std::{
     env, fs,
@@ -20,8 +20,8 @@ fn main() {
     }
 }
 
-/// Where `cargo xtask ebpf` puts the object. The folder is made and watched, for cargo would take a path that does not
-/// exist as changed, every time.
+/// Where `cargo xtask ebpf` puts the object. The folder is made and watched, because cargo would take a path that does
+/// not exist as changed, every time.
 fn built_by_xtask() -> PathBuf {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let folder = Path::new(&manifest).join("../../target/bpf");

@@ -29,7 +29,7 @@ pub fn is_nested(data_type: &DataType) -> bool {
     }
 }
 
-/// The type without dictionaries at any depth: what the JSON encoder can write.
+/// The type without dictionaries at any depth, which the JSON encoder can write.
 fn plain(data_type: &DataType) -> DataType {
     let field = |field: &FieldRef| -> FieldRef {
         Arc::new(Field::new(field.name(), plain(field.data_type()), field.is_nullable()))

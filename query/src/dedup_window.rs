@@ -1,7 +1,7 @@
 //! A dedup window: hands each record to a reader once, although records arrive late and out of order.
 //!
 //! The reader asks again for all records that arrived within the last [`LATE`] seconds before the newest one it has, and
-//! leaves out those that it was given. A record that becomes visible later than that is lost to the reader.
+//! leaves out the records that it was given. A record that becomes visible later than that is lost to the reader.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ pub(crate) struct Arrival {
     pub(crate) time: DateTime<Utc>,
 }
 
-/// What one reader was given.
+/// Records that one reader was given.
 #[derive(Debug)]
 pub(crate) struct DedupWindow {
     /// The reader has all that arrived until then, whether it was given to it here or not.
@@ -37,7 +37,7 @@ impl DedupWindow {
         Self { begun, newest: begun, seen: HashMap::new() }
     }
 
-    /// The window of a reader that was just given these records, and wants what arrives from then on.
+    /// The window of a reader that was just given these records, and wants records that arrive from then on.
     pub(crate) fn starting_with(given: &[Arrival], now: DateTime<Utc>) -> Self {
         let newest = given.iter().map(|arrival| arrival.time).fold(now - TimeDelta::seconds(LATE), DateTime::max);
         let mut window = Self::after(newest);

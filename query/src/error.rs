@@ -1,4 +1,4 @@
-//! Errors of a question: who has to act (the client or the operator), what was found, and the remedy.
+//! Errors of a question: the party that has to act (the client or the operator), the problem, and the remedy.
 //!
 //! `Display` is for the log. Clients get [`QueryError::answer`]: of errors that the client cannot mend it tells an id
 //! only, under which the log has the details. They may name files, hosts and internals of the service.
@@ -12,7 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// A parameter of a question is missing or is not what it should be.
+    /// A parameter of a question is missing or has another form than expected.
     #[error("{message}")]
     BadRequest { message: String, remedy: String },
     #[error("{message}")]
@@ -74,7 +74,7 @@ impl QueryError {
         }
     }
 
-    /// What to do about it; empty where nothing helps.
+    /// Remedy for the client; empty where nothing helps.
     pub fn remedy(&self) -> &str {
         match self {
             Self::BadRequest { remedy, .. } | Self::UnknownPod { remedy, .. } => remedy,

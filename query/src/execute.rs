@@ -1,7 +1,7 @@
 //! Parses, plans and runs statements, read-only, with a deadline and a memory limit; gives a stream of rows. Independent
 //! of the protocol that the statement came with.
 //!
-//! All of it happens on statement threads (`threads`): their stacks are large enough for what recurses, and a heavy
+//! All of it happens on statement threads (`threads`): their stacks are large enough for recursive code, and a heavy
 //! statement does not keep sockets waiting. A statement that no thread takes up in time is refused, and a running one is
 //! stopped at its deadline (`watch`).
 
@@ -197,7 +197,7 @@ impl Executor {
         self.work(async move { plan(&context, statement).await }, deadline).await
     }
 
-    /// Does work on a statement's thread, where the stack is large enough for whatever recurses through a plan.
+    /// Runs work on a statement's thread, where the stack is large enough for recursion through a plan.
     ///
     /// # Errors
     /// When no thread is free in time, or the work fails.
@@ -238,7 +238,7 @@ impl Executor {
         }
     }
 
-    /// Plans and runs a statement of the service itself, and collects at most `max_rows` rows; says whether there were
+    /// Plans and runs a statement of the service itself, and collects at most `max_rows` rows; returns whether there were
     /// more. Texts of clients stand in it only as quoted values, so it needs no check.
     ///
     /// # Errors
@@ -288,7 +288,7 @@ pub(crate) async fn plan(context: &SessionContext, statement: Statement) -> Resu
     Ok(plan)
 }
 
-/// One statement on its way.
+/// A running statement.
 struct Run {
     executor: Executor,
     plan: LogicalPlan,
@@ -307,7 +307,7 @@ impl Run {
         }
         let (mut stream, mut batch) = match first {
             Ok((stream, batch)) => {
-                // Whoever asked may have gone; the task then ends with the first send.
+                // The client may have gone; the task then ends with the first send.
                 let _ = ready.send(Ok(stream.schema()));
                 (stream, batch)
             }

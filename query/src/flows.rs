@@ -1,5 +1,5 @@
 //! `GET /v1/flows`: flow records by filter, queried newest first and returned oldest first. An answer has a cursor, with
-//! which the next question gets what is new since (`followers`).
+//! with which the next question gets the newer records (`followers`).
 
 mod followers;
 mod line;
@@ -115,7 +115,7 @@ async fn newest(
     Ok((rows, truncated))
 }
 
-/// What identifies a record.
+/// Columns that identify a record.
 #[derive(Deserialize, Hash)]
 struct Key {
     node: String,

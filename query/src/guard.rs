@@ -33,7 +33,7 @@ use crate::error::{QueryError, READ_ONLY};
 
 /// Most levels of a column's type. Our own have four.
 const MAX_TYPE_DEPTH: usize = 64;
-/// Rows that are assumed of what is no file: catalogs and generated rows.
+/// Assumed rows of tables that are no files: catalogs and generated rows.
 const ASSUMED_ROWS: u64 = 10_000;
 
 /// The one statement in a text, which has been checked or is the service's own.
@@ -55,7 +55,7 @@ pub(crate) fn single_statement(text: &str) -> Result<Statement, QueryError> {
     }
 }
 
-/// Refuses whatever does more than read.
+/// Refuses plans that do more than read.
 ///
 /// # Errors
 /// When the plan writes, defines or sets something.
@@ -72,8 +72,8 @@ pub fn read_only(plan: &LogicalPlan) -> Result<(), QueryError> {
 }
 
 /// Refuses columns whose types are nested too deeply. Many steps that are each within the limits of a text can make one
-/// (`with a as (select array[x] as x), b as (select array[x] as x from a), …`), and whoever encodes the rows recurses through
-/// it, on threads with small stacks.
+/// (`with a as (select array[x] as x), b as (select array[x] as x from a), …`), and the encoder of the rows recurses
+/// through it, on threads with small stacks.
 ///
 /// # Errors
 /// When a column's type has more than [`MAX_TYPE_DEPTH`] levels.

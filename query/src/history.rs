@@ -1,4 +1,4 @@
-//! Policy states of the past: the executor that reads them from the record, and the cache of those that were needed.
+//! Policy states of the past: the executor that reads them from the record, and the cache of states in use.
 
 use std::sync::Arc;
 

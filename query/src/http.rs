@@ -152,7 +152,7 @@ fn span_of(request: &Request) -> Span {
     span
 }
 
-/// The last resort, for whatever is not stopped by the deadline of a statement.
+/// The last resort, for requests that the deadline of a statement does not stop.
 async fn in_patience(patience: Duration, request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(patience, next.run(request)).await;
     answered.unwrap_or_else(|_| QueryError::Timeout(patience).into_response())

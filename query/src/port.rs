@@ -38,8 +38,8 @@ pub(crate) struct OpenPort {
     pub(crate) serve: Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>,
 }
 
-/// The certificate of a port, if it has one. Refuses a port that others can reach without TLS: the record is not for
-/// everyone who can reach an address.
+/// The certificate of a port, if it has one. Refuses a port that others can reach without TLS: not every client that
+/// reaches an address may read the record.
 ///
 /// # Errors
 /// The certificate cannot be used, or the port would be open.

@@ -1,4 +1,4 @@
-//! The PostgreSQL wire protocol: psql, Grafana and whatever else speaks it. This file accepts connections and ends them;
+//! The PostgreSQL wire protocol, for psql, Grafana and other clients. This file accepts connections and ends them;
 //! each is served by a `Connection`.
 
 mod client_error;
@@ -172,7 +172,7 @@ async fn serve(
     Ok(())
 }
 
-/// A connection's place among those that may be open at once. It is free again however the connection ends.
+/// A connection's place among the connections that may be open at once. It is freed however the connection ends.
 struct ConnectionSlot {
     open: Gauge,
     _permit: Permit,

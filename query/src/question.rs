@@ -27,7 +27,7 @@ impl fmt::Display for Asked {
 /// `namespace/pod`, an address, or an IPv6 address in brackets.
 ///
 /// # Errors
-/// Says what was expected of the parameter `name`.
+/// Names the expected form of the parameter `name`.
 pub fn end(name: &str, text: &str) -> Result<Asked, QueryError> {
     let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -51,7 +51,7 @@ fn is_name(text: &str) -> bool {
 /// A protocol's name or number; empty is any.
 ///
 /// # Errors
-/// Says what was expected.
+/// Names the expected values.
 pub fn protocol(text: &str) -> Result<Option<Protocol>, QueryError> {
     let text = text.trim();
     Ok(Some(match text.to_ascii_uppercase().as_str() {
@@ -71,7 +71,7 @@ pub fn protocol(text: &str) -> Result<Option<Protocol>, QueryError> {
 /// The time asked about: from `since` (a length of time before its end, or a time) to `at` (a time; now if empty).
 ///
 /// # Errors
-/// Says what was expected, or that the range is empty.
+/// Names the expected form, or says that the range is empty.
 pub fn range(
     since: &str,
     at: &str,

@@ -1,5 +1,5 @@
-//! The policy state of a node at a moment, rebuilt from the change logs: what the engine needs to evaluate again as it
-//! stood then.
+//! The policy state of a node at a moment, rebuilt from the change logs: the objects that the engine needs to evaluate as
+//! of that moment.
 
 mod fold;
 mod fresh;
@@ -37,13 +37,13 @@ pub struct State {
     pub node: String,
     /// When it came into force.
     pub time: DateTime<Utc>,
-    /// What may be missing in it, for people.
+    /// Possible omissions in it, for people.
     pub problems: Vec<String>,
-    /// What it was made of.
+    /// The objects that it was made of.
     fold: Arc<Fold>,
 }
 
-/// The state of `node`, or of whichever node changed last if there is none of that node. `None`: no state is on record.
+/// The state of `node`, or, if `node` has none, of the node that changed last. `None`: no state is on record.
 ///
 /// # Errors
 /// When the change logs cannot be read.
@@ -54,7 +54,7 @@ pub async fn rebuild(
     notes: &Arc<Notes>,
 ) -> Result<Option<State>, QueryError> {
     let executor = history.executor();
-    // What belongs to a number is there no later than the number.
+    // Rows of a number are there no later than the number.
     let heads = Fresh::of(executor, Table::Snapshots, None, notes).await?;
     let Some(head) = heads::find(executor, node, moment, &heads, notes).await? else { return Ok(None) };
     let fresh = FreshLogs::after(executor, &heads, notes).await?;
@@ -93,7 +93,7 @@ impl State {
         self.fold.problem(Table::Endpoints, EndpointKind::Pod.as_str(), pod).map(|problem| &**problem)
     }
 
-    /// What every cluster has, and whether all is there that was.
+    /// Adds namespaces that objects imply, and reports differences from the recorded counts and unreadable objects.
     fn complete(&mut self, head: &SnapshotRow) {
         let snapshot = &mut self.snapshot;
         let named: Vec<String> = snapshot

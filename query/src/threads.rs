@@ -1,4 +1,4 @@
-//! Threads for statements, apart from those that serve sockets, so that a heavy statement keeps nobody from logging in.
+//! Threads for statements, apart from those that serve sockets, so that a heavy statement does not delay logins.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{deadline::Deadline, error::QueryError, watch::Watch};
 
 /// How long a statement may wait for a thread: if none is free for so long, the statements that run do not yield.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Stack of each thread, in bytes; only what is touched takes memory. Enough for a statement at the limits of `guard`
+/// Stack of each thread, in bytes; only touched pages take memory. Enough for a statement at the limits of `guard`
 /// in a debug build, measured by `tests/service/depth.rs`: some recursions of the parser, and most of DataFusion's
 /// `Clone`, `Display`, `Drop` and `evaluate`, are not covered by its own protection.
 const STACK: usize = 64 << 20;

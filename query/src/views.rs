@@ -5,7 +5,7 @@ use netverdict_flowlog::{Table, schema::hive_fields};
 
 use crate::tables::file_schema;
 
-/// Names and texts of the views. A view comes after those that it uses.
+/// Names and texts of the views. A view comes after the views that it uses.
 pub(crate) fn definitions() -> Vec<(String, String)> {
     let mut views = vec![("flows".to_owned(), flows())];
     for table in Table::ALL {

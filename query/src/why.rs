@@ -1,5 +1,5 @@
 //! Why two ends cannot talk, or can: the newest attempt on record between them, with the verdicts at both ends; where
-//! none is on record, what the stored policies say.
+//! none is on record, the verdicts of the stored policies.
 
 mod asked;
 mod attempt;

@@ -31,7 +31,7 @@ pub enum BearerError {
 /// The token of a request: exactly one header, the scheme in any case, one space, one token.
 ///
 /// # Errors
-/// Says what is wrong with the header; it does not repeat it.
+/// Names the error in the header; it does not repeat the header.
 pub fn token(headers: &HeaderMap) -> Result<&[u8], BearerError> {
     token_of(headers, &header::AUTHORIZATION)
 }
@@ -56,12 +56,12 @@ fn token_of<'a>(headers: &'a HeaderMap, proxied: &HeaderName) -> Result<&'a [u8]
 /// Whether a request carries the secret.
 ///
 /// # Errors
-/// Says why it is not let in.
+/// Names the reason of the refusal.
 pub fn check(headers: &HeaderMap, secret: &SharedSecret) -> Result<(), BearerError> {
     if secret.matches(token(headers)?) { Ok(()) } else { Err(BearerError::Wrong) }
 }
 
-/// What a port asks for before it answers; the state of [`require`].
+/// The token check of a port; the state of [`require`].
 #[derive(Clone)]
 pub struct BearerGuard {
     secret: SharedSecret,

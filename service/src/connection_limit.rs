@@ -42,7 +42,7 @@ pub struct Permit {
 }
 
 impl ConnectionLimit {
-    /// A limit of 0 counts as 1: a port that refuses everybody is an accident.
+    /// A limit of 0 counts as 1: a port that refuses every client is an accident.
     pub fn new(most: usize, most_per_address: usize) -> Self {
         Self { most: most.max(1), most_per_address: most_per_address.max(1), open: Arc::default() }
     }

@@ -5,7 +5,7 @@ use std::{convert::Infallible, fmt, str::FromStr};
 use http::Uri;
 use thiserror::Error;
 
-/// Stands for what is not shown.
+/// Stands for hidden parts.
 const HIDDEN: &str = "***";
 
 /// A URL from an option. `Display` and `Debug` show neither its user part nor its query.
@@ -23,12 +23,12 @@ pub struct BadEndpoint {
 }
 
 impl EndpointUrl {
-    /// The whole text, for who connects to it. Never for a log.
+    /// The whole text, for connecting to it. Never for a log.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Refuses anything but `http://` and `https://` with a host.
+    /// Refuses all URLs but `http://` and `https://` with a host.
     ///
     /// # Errors
     /// Shows the URL without credentials, and `example`.
@@ -66,8 +66,8 @@ impl fmt::Debug for EndpointUrl {
     }
 }
 
-/// A URL's text with `***` for its user part and for its query. It takes any text, for it stands in errors about what
-/// is no URL too.
+/// A URL's text with `***` for its user part and for its query. It takes any text, because errors about invalid URLs use
+/// it too.
 pub fn without_credentials(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),

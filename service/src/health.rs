@@ -1,7 +1,7 @@
 //! The health of a service, as Kubernetes asks for it: `/livez`, `/readyz`, and `/healthz` for older probes.
 //!
-//! Parts register a check each. `/readyz` answers 200 or 503 to everybody and names the parts with problems; what the
-//! problems are may hold paths and addresses, so only who sends the token is told.
+//! Parts register a check each. `/readyz` answers every client with 200 or 503 and names the parts with problems. The text
+//! of problems may hold paths and addresses, so only clients that send the token get it.
 
 use std::{
     fmt,
@@ -22,7 +22,7 @@ const WITHHELD: &str = "withheld: ask with the token as `Authorization: Bearer`,
 
 type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<String>> + Send>> + Send + Sync>;
 
-/// What problems of a part mean for who sends traffic to the service.
+/// Meaning of a part's problems for clients of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The service cannot be relied on.
@@ -44,7 +44,7 @@ struct Part {
     check: Check,
 }
 
-/// What a check found.
+/// Result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartReport {
     pub part: &'static str,
@@ -92,9 +92,9 @@ impl HealthRegistry {
         reports
     }
 
-    /// `GET /livez`, `/healthz` and `/readyz`. `secret` is what is asked for before problems are told in words.
+    /// `GET /livez`, `/healthz` and `/readyz`. Clients must send `secret` to get the text of problems.
     pub fn router<S: Clone + Send + Sync + 'static>(self, secret: SharedSecret) -> Router<S> {
-        // A thread or task that dies ends the process: who answers is alive.
+        // A thread or task that dies ends the process: a process that answers is alive.
         let alive = || async { "ok\n" };
         Router::new()
             .route("/livez", get(alive))

@@ -2,7 +2,7 @@
 //!
 //! - Connections are capped, in all and per address; one beyond the cap is answered with 503 and closed.
 //! - A request's header has to come within a time, or the connection is closed (slow-header attacks).
-//! - A connection without requests, one that does not take its answer, and a body that stops coming are closed.
+//! - A connection without requests, a client that does not read its answer, and a body that stops coming are closed.
 //! - On shutdown nothing new is accepted; requests that are being answered may end within a time.
 //!
 //! How long an answer may take to be made is the handlers' to limit: only they know their work.
@@ -104,7 +104,7 @@ impl HttpServer {
                         logged = Some(Instant::now());
                         tracing::warn!(http.port = port, reason = %refused, "connection refused");
                     }
-                    // Nothing can be said before a TLS handshake, and a handshake is what an attacker wants us to pay.
+                    // Nothing can be said before a TLS handshake, and the cost of handshakes is the aim of an attacker.
                     if tls.is_none() && refusals.len() < refusal::AT_ONCE {
                         refusals.spawn(refusal::send(stream, refused));
                     }
@@ -231,7 +231,7 @@ async fn answered(router: Router, request: Request, answering: Answering) -> Res
 /// Binds a port.
 ///
 /// # Errors
-/// Says which option names the address, and what to do.
+/// Names the option with the address, and the remedy.
 pub async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!(

@@ -1,4 +1,4 @@
-//! What the services share, written once: telemetry, secrets and tokens, shutdown, threads and tasks, queues, health,
+//! Parts that the services share, written once: telemetry, secrets and tokens, shutdown, threads and tasks, queues, health,
 //! TLS, and HTTP servers with limits. It knows nothing of flows, SQL or Kubernetes.
 //!
 //! # The task model
@@ -11,13 +11,13 @@
 //!
 //! **How it ends.** There is one [`shutdown::Shutdown`], passed in by `main`. A signal requests it; so does the end of
 //! any thread or task before its time, with its error or panic as the reason, which becomes the exit code. Then parts end in
-//! the direction of the data: first what produces (cluster source, control, accept loops), then what consumes. A
-//! consumer ends when its queue is empty and all senders are gone, so nothing that was accepted is lost. Ports that tell
-//! how the service is (health, metrics) end last.
+//! the direction of the data: first producers (cluster source, control, accept loops), then consumers. A
+//! consumer ends when its queue is empty and all senders are gone, so nothing that was accepted is lost. Ports that report
+//! the service's state (health, metrics) end last.
 //!
-//! **What is between them.** Every queue between threads or tasks is a [`queue`]: bounded, with depth and capacity as
-//! metrics. Where a producer must not wait, it drops what the next item replaces; what must not be dropped makes the
-//! producer wait.
+//! **Queues.** Every queue between threads or tasks is a [`queue`]: bounded, with depth and capacity as
+//! metrics. Where a producer must not wait, it drops items that the next item replaces; for items that must not be dropped
+//! the producer waits.
 
 pub mod bearer;
 pub mod connection_limit;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-/// A century: enough for everybody, and keeps sums of times far from overflow.
+/// A century: more than any use needs, and keeps sums of times far from overflow.
 const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
 
 /// A length of time: `500ms`, `2s`, `15m`, `2h`, `7d`, `1w`; a bare number is seconds.
 ///
 /// # Errors
-/// Says what was expected beside the text.
+/// Names the expected form beside the text.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("expected a time such as 500ms, 2s, 15m, 2h or 7d, found `{text}`");
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
@@ -25,10 +25,10 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     time.filter(|time| *time <= LONGEST).ok_or_else(|| format!("expected at most a hundred years, found `{text}`"))
 }
 
-/// As [`duration`], but not zero: for what would never end, or never begin, with it.
+/// As [`duration`], but not zero: for settings that with zero would never end, or never begin.
 ///
 /// # Errors
-/// Says what was expected beside the text.
+/// Names the expected form beside the text.
 pub fn positive_duration(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err(format!("expected more than 0, found `{text}`")),
@@ -39,7 +39,7 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
 /// An amount of bytes: `500MiB`, `20GiB`, `1TB`; a bare number is bytes.
 ///
 /// # Errors
-/// Says what was expected beside the text.
+/// Names the expected form beside the text.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("expected an amount such as 500MiB, 20GiB or 1TB, found `{text}`");
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;

@@ -1,7 +1,7 @@
 //! Bounded queues between threads and tasks, whose depth and capacity are metrics.
 //!
 //! A queue without a bound hides a consumer that is too slow until memory ends. With one, the producer waits (`send`),
-//! or decides itself what to do without room (`try_send`).
+//! or decides itself how to go on without room (`try_send`).
 
 use std::{
     sync::mpsc::{self, Receiver, RecvError, RecvTimeoutError, SendError, SyncSender, TryRecvError, TrySendError},
@@ -130,7 +130,7 @@ impl<T> QueueReceiver<T> {
         self.receiver.try_recv().inspect(|_| _ = self.depth.dec())
     }
 
-    /// What waits now.
+    /// Items that wait now.
     pub fn try_iter(&self) -> impl Iterator<Item = T> {
         std::iter::from_fn(|| self.try_recv().ok())
     }
@@ -138,7 +138,7 @@ impl<T> QueueReceiver<T> {
 
 impl<T> Drop for QueueReceiver<T> {
     fn drop(&mut self) {
-        // What waits is dropped with the queue and must not be counted for ever.
+        // Waiting items are dropped with the queue and must not be counted for ever.
         self.try_iter().for_each(drop);
     }
 }

@@ -19,7 +19,7 @@ pub use self::{
     shared::SharedSecret,
 };
 
-/// Fewest characters of a secret: what is shorter can be guessed.
+/// Fewest characters of a secret: a shorter one can be guessed.
 pub const MIN_LENGTH: usize = 16;
 /// Most characters of a secret. A longer file is another file.
 pub const MAX_LENGTH: usize = 4_096;
@@ -91,7 +91,7 @@ impl Secret {
         hmac::verify(&self.key, candidate, self.tag.as_ref()).is_ok()
     }
 
-    /// The text, for what is derived from it (a SCRAM verifier) or has to send it. Never for a log.
+    /// The text, for deriving a verifier from it (SCRAM) or for sending it. Never for a log.
     pub fn reveal(&self) -> &str {
         &self.text
     }

@@ -38,7 +38,7 @@ impl Shutdown {
         self.token.cancelled().await;
     }
 
-    /// For a thread: waits until the end is requested, or for this long. Says whether it is requested.
+    /// For a thread: waits until the end is requested, or for this long. Returns whether it is requested.
     pub fn wait(&self, at_most: Duration) -> bool {
         let guard = self.switch.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.switch.1.wait_timeout_while(guard, at_most, |requested| !*requested);
@@ -106,7 +106,7 @@ mod tests {
         task.await.unwrap();
         assert!(thread.join().unwrap());
         assert!(shutdown.is_requested());
-        // Who asks later is told at once.
+        // A later request is answered at once.
         shutdown.requested().await;
     }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use anyhow::{Context as _, anyhow};
 use tokio::task::{Id, JoinError, JoinSet};
 
-/// Named tasks of one service. Dropping it aborts those that still run.
+/// Named tasks of one service. Dropping it aborts the running ones.
 #[derive(Debug, Default)]
 pub struct TaskGroup {
     tasks: JoinSet<anyhow::Result<()>>,
@@ -24,7 +24,7 @@ impl TaskGroup {
         self.tasks.join_next_with_id().await.map(|ended| self.named(ended))
     }
 
-    /// Waits for all, and aborts what has not ended after `grace`.
+    /// Waits for all, and aborts tasks that have not ended after `grace`.
     ///
     /// # Errors
     /// The first failure or panic. That a task was aborted is not one; it is logged.

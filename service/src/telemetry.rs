@@ -1,5 +1,5 @@
 //! The telemetry of a service: log lines on standard error, and traces over OTLP if an endpoint is given. One set of
-//! options for all services. It knows nothing of what is logged.
+//! options for all services. It knows nothing of the content of log lines.
 
 use std::{env, io::IsTerminal as _};
 
@@ -86,7 +86,7 @@ impl Telemetry {
         Ok(Self { traces })
     }
 
-    /// Sends what has not been sent.
+    /// Sends the spans that have not been sent.
     pub fn stop(self) {
         if let Some(Err(error)) = self.traces.map(|traces| traces.shutdown()) {
             tracing::warn!(%error, "traces not sent");

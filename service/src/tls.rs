@@ -1,6 +1,6 @@
 //! TLS for the ports of a service: certificate and key from PEM files, read again when they change.
 //!
-//! The cryptography is `ring`'s. Client certificates are not asked for: who may ask is decided by tokens and passwords.
+//! The cryptography is `ring`'s. Client certificates are not asked for: access is decided by tokens and passwords.
 
 use std::{
     fs, io,
@@ -49,7 +49,7 @@ pub struct TlsFiles {
 /// ALPN names of an HTTP port.
 pub const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
 
-/// What proves a port to its clients, as its files have it now. Clones share it.
+/// Certificate and key of a port, as its files have them now. Clones share them.
 ///
 /// Files that have become unusable keep the last good pair, and say so in the log: a renewal that writes certificate
 /// and key one after the other must not end the service.

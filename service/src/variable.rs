@@ -4,8 +4,8 @@ use std::env;
 
 /// The variable that an option reads: `name`, or `former` where only that one is set.
 ///
-/// Variables are shared by all programs of a host or a pod, so one name must not mean two things; who set the former
-/// name keeps it.
+/// Variables are shared by all programs of a host or a pod, so one name must not mean two things. Installations that set
+/// the former name keep it.
 pub fn renamed(name: &'static str, former: &'static str) -> &'static str {
     choose(name, former, |variable| env::var_os(variable).is_some())
 }

@@ -32,7 +32,7 @@ use tokio_rustls::{
     },
 };
 
-/// Longest time for anything that has to happen.
+/// Longest time for any expected event.
 const PATIENCE: Duration = Duration::from_secs(30);
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
@@ -105,7 +105,7 @@ impl Running {
     }
 }
 
-/// Everything until the other side closes.
+/// All bytes until the other side closes.
 async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the connection is closed");
@@ -133,7 +133,7 @@ async fn a_slow_header_is_cut_off_and_a_slow_answer_is_not() {
     let server = Running::start(HttpLimits { header_timeout, ..limits() }, None).await;
     let mut slow_answer = server.connect().await;
     slow_answer.write_all(b"GET /slow HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.unwrap();
-    // Says nothing at all, and says too little, a byte from time to time, at first and on a used connection.
+    // Clients that send nothing, or too little, a byte from time to time, at first and on a used connection.
     let mut silent = server.connect().await;
     let mut first = server.connect().await;
     let mut later = server.connect().await;

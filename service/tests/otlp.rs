@@ -14,11 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 /// Of a gRPC message: whether it is compressed, and its length.
 const PREFIX_LENGTH: usize = 5;
 
-/// Takes one export, and says that all is well.
+/// Takes one export, and answers with success.
 async fn receive(stream: TcpStream) -> ExportTraceServiceRequest {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     let (request, mut respond) = connection.accept().await.unwrap().unwrap();
-    // The connection moves on while somebody waits for it.
+    // The connection moves on only while a task waits for it.
     tokio::spawn(async move { while connection.accept().await.is_some() {} });
     assert_eq!(request.uri().path(), "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
     let mut body = request.into_body();
@@ -59,7 +59,7 @@ async fn spans_reach_a_receiver_under_the_name_of_the_service() {
     continue_trace(&span, &headers);
     span.in_scope(|| tracing::info!("asked"));
     drop(span);
-    // What is left is sent at the end.
+    // Remaining spans are sent at the end.
     tokio::task::spawn_blocking(|| telemetry.stop()).await.unwrap();
 
     let request = tokio::time::timeout(Duration::from_secs(30), received).await.unwrap().unwrap();

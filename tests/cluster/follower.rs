@@ -10,7 +10,7 @@ use netverdict_policy::model::{ObjectKey, PolicyKey};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// Nothing that works takes as long as this, on builds machines either.
+/// Far longer than any passing test takes, on build machines too.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Follower {

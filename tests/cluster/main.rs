@@ -1,4 +1,4 @@
-//! `netverdict` reads a real Kubernetes API server: what it says of a cluster is what the objects say.
+//! `netverdict` reads a real Kubernetes API server: its answers about a cluster are those of the objects.
 //!
 //! `NETVERDICT_KUBERNETES` names a folder with `kube-apiserver` and `etcd`; `cargo xtask test cluster` builds them.
 
@@ -33,7 +33,7 @@ fn a_cluster_is_judged_as_its_objects_say() {
     // A name without namespace means that of the context.
     assert_eq!(eval("jobs").output, denied.output);
 
-    // The same as from files, to the letter: what the API server fills in changes no answer.
+    // The same as from files, to the letter: fields that the API server fills in change no answer.
     let file = server.file("shop.yaml", SHOP);
     let of_files = netverdict(&["eval", "-f", file.to_str().unwrap(), "--from", "shop/jobs", "--to", "db/pg:5432"]);
     assert_eq!(of_files.output, denied.output);
@@ -80,7 +80,7 @@ spec:
     let lint = server.netverdict(&["lint", "-o", "json"]);
     assert_eq!((lint.code, lint.output.trim()), (Some(0), "[]"), "{lint:?}");
 
-    // A kind that is served in a version that we do not read decides nothing, and that is said.
+    // A kind that is served in a version that we do not read decides nothing, and that is reported.
     server.apply(
         "
 apiVersion: policy.networking.k8s.io/v1beta2
@@ -120,7 +120,7 @@ spec:
     assert_eq!(eval(&["--from", "shop/web", "-f", candidate]).0, Some(3));
     assert_eq!(eval(&["--from", "shop/web"]).0, Some(0), "nothing was applied");
 
-    // Judged by the pods that there are, and nothing is told but about the manifest.
+    // Judged by the pods of the cluster, with findings about the manifest only.
     let lint = server.netverdict(&["lint", "-f", candidate, "-o", "json"]);
     let findings: Vec<Value> = serde_json::from_str(&lint.output).expect("JSON");
     let codes: Vec<&str> = findings.iter().filter_map(|finding| finding["code"].as_str()).collect();

@@ -1,5 +1,5 @@
 //! A proxy before the API server that alters its answers: failures, a page that comes again and again, tokens that are
-//! refused. What it does not alter are the real server's own answers, watches included.
+//! refused. All other answers are the real server's own, watches included.
 
 use axum::{
     Router,
@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::server::Server;
 
-/// What it does with requests from now on. A change ends the answers that are under way.
+/// The proxy's treatment of requests from now on. A change ends the answers that are under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Pass,

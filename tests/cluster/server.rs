@@ -26,7 +26,7 @@ const MOST_STARTS: usize = 5;
 pub(crate) const ADMIN: &str = "admin-token";
 /// May discover, and nothing else.
 pub(crate) const NOBODY: &str = "nobody-token";
-/// Two tokens of the account of a collector, `netverdict`, which may do what it is bound to.
+/// Two tokens of the account of a collector, `netverdict`, with the rights of its bindings.
 pub(crate) const COLLECTOR: &str = "collector-token";
 pub(crate) const COLLECTOR_NEXT: &str = "collector-next-token";
 
@@ -144,7 +144,7 @@ impl Server {
         patched.unwrap_or_else(|error| panic!("{namespace}/{name} is not changed: {error}"));
     }
 
-    /// Deletes an object at once, whatever its grace period.
+    /// Deletes an object at once, ignoring its grace period.
     pub(crate) fn delete(&self, kind: Kind, namespace: &str, name: &str) {
         let parameters = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
         let deleted = self.runtime.block_on(self.api(kind, namespace).delete(name, &parameters));
@@ -200,7 +200,7 @@ impl Server {
     }
 }
 
-/// What a command said.
+/// Output and exit code of a command.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) code: Option<i32>,
@@ -208,7 +208,7 @@ pub(crate) struct Answer {
     pub(crate) errors: String,
 }
 
-/// The tool without a kubeconfig of the person's who runs the tests.
+/// The tool without the kubeconfig of the user that runs the tests.
 pub(crate) fn netverdict(arguments: &[&str]) -> Answer {
     let mut command = Command::new(target().join("debug/netverdict"));
     command.args(arguments).env_remove("KUBECONFIG").env_remove("NETVERDICT_NAMESPACE").env("HOME", "/nonexistent");

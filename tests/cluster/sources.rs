@@ -76,7 +76,7 @@ fn a_listed_cluster_and_manifests_over_it_make_one_snapshot() {
     assert_eq!((listed.origin.to_string(), listed.generation), ("api".to_owned(), 1));
     assert!(!listed.resource_version.is_empty());
 
-    // What is about to be applied counts instead of what is there, until it is taken back.
+    // An object to be applied counts instead of the present one, until it is taken back.
     sources.replace_file(
         "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: db, name: allow-web}, spec: {podSelector: {}}}",
     );

@@ -1,5 +1,5 @@
-//! The watch of a real API server: what it sees, how soon, and what stays right when the server, the rights and the
-//! objects misbehave.
+//! The watch of a real API server: which changes it sees, how soon, and which facts stay right when the server, the rights
+//! and the objects misbehave.
 
 use std::{
     fs,
@@ -28,12 +28,12 @@ metadata: {namespace: db, name: sql}
 spec: {selector: {app: pg}, ports: [{port: 5432}]}
 ";
 
-/// Far longer than anything here takes: what is seen before is seen by the watch.
+/// Far longer than any test here takes: a change that is seen before then is seen by the watch.
 const NEVER: Duration = Duration::from_secs(3_600);
 /// Of a change until it is seen; as a rule it takes some milliseconds.
 const SOON: Duration = Duration::from_secs(5);
 
-/// The account that docs/kubernetes.md makes, for the user whom the API server knows by a token here.
+/// The account that docs/kubernetes.md makes, for the user that the API server knows by a token here.
 fn rights() -> String {
     let page = include_str!("../../docs/kubernetes.md");
     let begins = page.find("```yaml\n").expect("the rights are on the page") + "```yaml\n".len();
@@ -168,7 +168,7 @@ fn rights_that_are_taken_away_leave_the_objects_and_are_told_until_they_are_back
     server.delete(BINDING, "", "netverdict-collector");
     let told = |state: &ClusterState| state.troubles.iter().any(|line| line.contains("may not watch networkpolicies"));
     follower.until("the staleness with its reason", told);
-    // Nobody sees this yet: what is in force stays in force.
+    // The deletion is not visible yet: the policy stays in force.
     server.delete(NETWORK_POLICY, "db", "allow-web");
     let all = |state: &ClusterState| state.troubles.iter().any(|line| line.contains("and 2 more"));
     let state = follower.until("all five kinds", all);
@@ -193,7 +193,7 @@ fn an_outage_in_which_versions_expire_ends_with_the_state_that_there_is() {
     let mut follower = Follower::start(server.kubeconfig_of(proxy.url(), &token), hasty());
     follower.synced();
 
-    // Cut off: the cluster goes on.
+    // Cut off: the cluster changes meanwhile.
     proxy.set(Mode::Fail(503));
     follower.until("the staleness", |state| !state.stale.is_empty());
     server.delete(POD, "shop", "jobs");
@@ -299,7 +299,7 @@ fn huge_and_unreadable_objects_stall_no_other() {
     assert!(state.troubles.iter().any(named), "it is told which one is missing: {:?}", state.troubles);
     assert_eq!(state.stale, [], "an object is no outage");
 
-    // One who begins now finds the same.
+    // A follower that begins now finds the same.
     let mut late = Follower::start(server.admin(), hasty());
     let state = late.synced();
     assert!(all(&state) && state.troubles.iter().any(named), "{:?}", state.troubles);

@@ -1,6 +1,6 @@
 //! Every conformance case through the real programs: each node compiles and publishes snapshot after snapshot, and at
 //! both ends of each flow the packets are judged by `BPF_PROG_TEST_RUN`. A packet to a Service is judged once more where it
-//! leaves the node, with its backend's address. What is compared is the event, with the decision
+//! leaves the node, with its backend's address. The event is compared, with the decision
 //! that its attribution id stands for. Near misses are found in user space, and not asked for here.
 //!
 //! Needs root rights, a BPF file system and a BPF object. Without them the test says `SKIPPED datapath: <why>`, or fails
@@ -49,7 +49,7 @@ fn the_datapath_decides_as_expected() {
     );
     assert!(failed.is_empty(), "{} of {} cases fail:\n{}", failed.len(), cases.len(), failed.join("\n"));
 
-    // A way that has learnt something is to say so.
+    // A case that the kernel's way can send now must leave the list of exceptions.
     for id in inexpressible().unwrap()["kernel"].keys() {
         let of_case = || outcomes.iter().filter(|outcome| outcome.case.id == *id);
         for reason in of_case().flat_map(|outcome| &outcome.missing) {
@@ -62,14 +62,14 @@ fn the_datapath_decides_as_expected() {
     }
 }
 
-/// What came of a case.
+/// Result of a case.
 struct Outcome<'a> {
     case: &'a Case,
     /// Points that were judged.
     points: usize,
-    /// Differences in what can be sent.
+    /// Differences in flows that can be sent.
     wrong: Vec<String>,
-    /// Differences in the flows that need what the kernel's way lacks, which are tried too.
+    /// Differences in the flows with needs that the kernel's way lacks, which are tried too.
     missing: Vec<String>,
 }
 
@@ -79,7 +79,7 @@ fn judge_all(cases: &[Case]) -> Option<Vec<Outcome<'_>>> {
         return skip("it takes root rights");
     }
     let judge = || {
-        // The programs sit on a loopback interface that nobody else sends anything over.
+        // The programs sit on a loopback interface that carries no other traffic.
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
         let mut lab = Lab::default();
         cases.iter().map(|case| lab.judge(case)).collect::<Result<Vec<_>, _>>()
@@ -135,7 +135,7 @@ impl Lab {
         Ok(outcome)
     }
 
-    /// How the verdicts at a flow's points, taken together or one by one, differ from what is expected.
+    /// Differences between the verdicts at a flow's points, taken together or one by one, and the expected ones.
     fn flow(&mut self, snapshot: &Snapshot, flow: &FlowCase, opened: Vec<Option<Opened>>) -> Vec<String> {
         if flow.points.is_empty() {
             return vec!["there is no pod's interface on the way".to_owned()];
@@ -161,7 +161,7 @@ impl Lab {
         wrong
     }
 
-    /// The verdict at a point, and how it differs from what is expected there.
+    /// The verdict at a point, and its differences from the expected one.
     fn point(
         &mut self,
         snapshot: &Snapshot,
@@ -176,7 +176,7 @@ impl Lab {
             };
             let node = self.bound(snapshot, point);
             let run = node.run(direction, &talk.going_on());
-            // What is not recorded anew is still as it was recorded.
+            // Without a new event, the earlier record stands.
             let run = if run.events.is_empty() { Run { dropped: run.dropped, ..before } } else { run };
             return Ok((recorded_verdict(&run)?, differences(point, node, &run)));
         }
@@ -191,7 +191,7 @@ impl Lab {
                     }
                     _ => node.run(direction, &talk.opening()),
                 };
-                // Behind the translation it is known; what reaches no backend is never judged.
+                // Behind the translation it is known; a packet that reaches no backend is never judged.
                 if point.reason == Reason::ServiceNotResolved && !run.dropped && run.events.is_empty() {
                     return Ok((Verdict::Unknown, Vec::new()));
                 }
@@ -257,7 +257,7 @@ impl Lab {
     }
 }
 
-/// Nodes on which something of the case is judged.
+/// Nodes on which a point of the case is judged.
 fn nodes(case: &Case) -> BTreeSet<String> {
     let subjects = |flow: &FlowCase| flow.points.iter().map(|point| point.subject.clone()).collect::<Vec<_>>();
     let of_step = case
@@ -267,7 +267,7 @@ fn nodes(case: &Case) -> BTreeSet<String> {
     of_step.collect()
 }
 
-/// A packet that has to pass, as what was decided before lets it.
+/// A packet that has to pass by an earlier decision.
 fn unrecorded(run: &Run) -> Result<(Verdict, Vec<String>), String> {
     match (run.dropped, &run.events[..]) {
         (false, []) => Ok((Verdict::Allowed, Vec::new())),
@@ -300,7 +300,7 @@ fn opposite(direction: Direction) -> Direction {
 fn skip<T>(why: &str) -> Option<T> {
     let required = std::env::var_os("NETVERDICT_REQUIRE_KERNEL").is_some_and(|value| value == "1");
     assert!(!required, "kernel tests are required but cannot run: {why}");
-    // Not by `eprintln!`: the harness keeps what a passing test prints that way to itself.
+    // Not by `eprintln!`: the harness captures such output of a passing test.
     let _ = writeln!(std::io::stderr(), "SKIPPED datapath: {why}");
     None
 }

@@ -1,5 +1,5 @@
 //! Every conformance case through the direct evaluator and through the compiled tables. The real programs have a test
-//! program of their own, `datapath`, for what they need beside a toolchain.
+//! program of their own, `datapath`, because they need more than a toolchain.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use netverdict_manifest::{Severity, code};
 use netverdict_policy::{Compiler, End, Family, Reason, Snapshot, Verdict, evaluate, tables::IdFloor};
 use netverdict_tests::conformance::{Case, FlowCase, KERNEL_LACKS, Need, Spelling, Step, cases, inexpressible};
 
-/// What each way of sending cannot do, and how many cases that concerns at most: a list may only become shorter.
+/// Limits of each way of sending, and the number of cases that they concern at most: a list may only become shorter.
 const WAYS: [(&str, &[Need], usize); 3] =
     [("evaluator", EVALUATOR_LACKS, 6), ("tables", TABLES_LACK, 8), ("kernel", KERNEL_LACKS, 5)];
 const EVALUATOR_LACKS: &[Need] =
@@ -34,7 +34,7 @@ fn every_tier_case_but_two_runs_in_the_older_version_too() {
         tiers.map(|case| case.id.as_str()).collect::<BTreeSet<_>>()
     };
     let missing: Vec<_> = of(Spelling::V1alpha2).difference(&of(Spelling::V1alpha1)).copied().collect();
-    // One is about that version's word in the other, one about a version that only the other kind has.
+    // One is about that version's word in the other, the second about a version that only the other kind has.
     assert_eq!(missing, ["T-126", "T-127"]);
 }
 
@@ -149,7 +149,7 @@ impl Nodes {
                 compiler.lookup(&point.subject, point.name.direction(), address, flow.flow.protocol, flow.flow.port);
             match found.map(|(verdict, id)| (verdict, compiler.decision(id))) {
                 None => differences.push(format!("{}: the subject is in no table", point.name)),
-                // The kernel's own reason: no policy was asked, so there is nobody to name.
+                // The kernel's own reason: no policy was asked, so there is none to name.
                 Some((Verdict::Unknown, None)) if point.reason == Reason::ServiceNotResolved => {}
                 Some((verdict, None)) => differences.push(format!("{}: {verdict} by nobody known", point.name)),
                 Some((verdict, Some(decision))) => {
@@ -182,7 +182,7 @@ fn each_flow(case: &Case, lacking: &[Need], check: impl Fn(&Step, &FlowCase) -> 
     differences
 }
 
-/// Runs all cases before it fails, and then names each with what differs.
+/// Runs all cases before it fails, and then names each with its differences.
 fn check_all(mut check: impl FnMut(&Case) -> Vec<String>) {
     let cases = cases().unwrap();
     let mut failed = Vec::new();

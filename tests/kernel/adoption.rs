@@ -1,4 +1,4 @@
-//! Enforcement outlives the process: restarts adopt what is pinned, and only `detach_all` ends it.
+//! Enforcement outlives the process: restarts adopt the pinned programs and maps, and only `detach_all` ends it.
 
 use std::{
     fs,

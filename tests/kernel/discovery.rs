@@ -65,7 +65,7 @@ fn processes_in_a_pods_cgroup_say_whose_the_interface_is() {
     assert!(found.has_processes);
     assert_eq!(node.discovered(&pg).pod_uid, None);
 
-    // The addresses are those of shop/web, which says nothing: an address may still be known as its last owner's.
+    // The addresses are those of shop/web, which proves nothing: an address may still be known as its last owner's.
     let mut cluster = snapshot(node.topology.pods());
     assert_eq!(bind(&found, known, &cluster), None);
     let mut pod = Pod::clone(&cluster.pods[&key(&pg)]);
@@ -114,7 +114,7 @@ fn an_interface_that_leaves_its_bridge_is_still_there() {
         let mut watch = Watch::start(Duration::from_secs(3_600)).await.unwrap();
         let first = found(&mut watch, &web.host_interface).await;
         ip(&["link", "set", &web.host_interface, "nomaster"]);
-        // Events come in order: what is told of the next interface comes after what is told of this one.
+        // Events come in order: any event of the next interface comes after all events of this one.
         let next = node.topology.pod("db/pg").unwrap();
         let told = async {
             loop {

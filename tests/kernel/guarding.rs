@@ -1,4 +1,4 @@
-//! Programs are attached before anything is known of a pod, whatever is full, and without a probe that runs.
+//! Programs are attached before the pod is known, even if maps are full, and without a running probe.
 
 use std::process::Command;
 

@@ -23,13 +23,13 @@ use netverdict_tests::topology::PodNetwork;
 
 use crate::node::{Node, block_on, key};
 
-/// How long to wait for what is denied.
+/// How long to wait for denied traffic.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// A namespace that is no pod: everything outside the node.
 const WORLD: &str = "out/world";
 /// Its second address of each family.
 const OUTSIDE: [&str; 2] = ["203.0.113.10", "2001:db8::10"];
-/// Addresses of Services, with what is behind them in [`Lab::start`].
+/// Addresses of Services, with their backends in [`Lab::start`].
 const OF_PG: [&str; 2] = ["10.96.0.1", "fd96::1"];
 const OF_OTHER: [&str; 2] = ["10.96.0.2", "fd96::2"];
 const OF_OUTSIDE: [&str; 2] = ["10.96.0.3", "fd96::3"];
@@ -197,7 +197,7 @@ fn nft(rules: &str) {
     assert!(child.wait().unwrap().success(), "{rules}");
 }
 
-/// A server of one connection, which says its name.
+/// A server of one connection, which sends its name.
 fn listen(at: &PodNetwork, address: SocketAddr) -> TcpListener {
     let listener = at.enter(|| TcpListener::bind(address)).unwrap().unwrap();
     greet(&listener);
@@ -247,7 +247,7 @@ fn end(address: Address, port: u16) -> Option<SocketAddr> {
     (address != UNSPECIFIED).then(|| SocketAddr::new(Ipv6Addr::from(address).to_canonical(), port))
 }
 
-/// Default deny for what `shop/web` sends; TCP 8080 of `db/pg` is allowed.
+/// Default deny for packets that `shop/web` sends; TCP 8080 of `db/pg` is allowed.
 fn egress_of_web(cluster: Cluster) -> Cluster {
     let to_pg = accept().peer(pods(&[("kubernetes.io/metadata.name", "db")], &[("app", "pg")])).port(tcp(8080));
     cluster.policy(network_policy("shop/egress").egress(to_pg))

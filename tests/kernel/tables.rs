@@ -20,7 +20,7 @@ pub(crate) const ISOLATED: u64 = 1_001;
 /// Attribution of a packet that a rule accepts.
 pub(crate) const RULE: u64 = 1_002;
 
-/// Allows everything, except what enters a pod that is isolated and is not accepted.
+/// Allows everything, except packets that enter an isolated pod and are not accepted.
 pub(crate) struct Plan {
     pods: Vec<PodNetwork>,
     generation: u32,

@@ -1,4 +1,4 @@
-//! What is broken is told, and nothing else is lost.
+//! Broken parts are reported, and nothing else is lost.
 
 use std::{fs, process::Command};
 
@@ -52,7 +52,7 @@ fn a_full_disk_is_told_and_nothing_is_lost_once_there_is_room() {
     node.wait_until_attached();
     node.send_from_ports("shop/jobs", "db/pg", 5432, 26_000..26_400);
     let ready = format!("http://{}/readyz", node.admin());
-    // Problems are told in words to those who know the token, for they may hold paths.
+    // The text of problems is for clients with the token, because it may hold paths.
     let token = fs::read_to_string(node.place.state().join("collector.token")).expect("a token");
     let authorization = format!("Authorization: Bearer {}", token.trim());
     let said = |more: &[&str]| {

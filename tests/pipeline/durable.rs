@@ -1,4 +1,4 @@
-//! What was denied is on record once, whatever dies.
+//! Each denial is on record once, whichever process dies.
 
 use crate::node::Node;
 
@@ -54,7 +54,7 @@ fn a_clean_stop_loses_nothing_and_counts_agree() {
                    and source_port < 24000";
     assert_eq!(node.number(denied), 500);
     assert_eq!(node.number(allowed), 500);
-    // Per boot, lane and CPU: the last sequence number is what the rows and the gaps add up to.
+    // Per boot, lane and CPU: the rows and the gaps add up to the last sequence number.
     let unaccounted = "
         select count(*) from (
             select f.lane, f.cpu, max(f.seq) as last, sum(f.count) as recorded,

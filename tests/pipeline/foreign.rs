@@ -34,7 +34,7 @@ fn reports_of_calico_are_recorded_once_over_a_kill_and_count_as_no_events_of_our
                   and policy_names(decided_by) = case verdict when 'allowed' then 'ns-b/only-frontend#0' else 'ns-b/only-frontend' end";
     assert_eq!(node.number(claims), 2);
     assert_eq!(node.number("select sum(lost_events) from gaps where cause = 'unreadable' and lane is null"), 1);
-    // Per boot, lane and CPU: the last sequence number is what the rows and the gaps add up to, reports or not.
+    // Per boot, lane and CPU: the rows and the gaps add up to the last sequence number, reports or not.
     let unaccounted = "
         select count(*) from (
             select f.lane, f.cpu, max(f.seq) as last, sum(f.count) as recorded, coalesce(max(g.lost), 0) as lost
@@ -45,7 +45,7 @@ fn reports_of_calico_are_recorded_once_over_a_kill_and_count_as_no_events_of_our
         ) as account where last <> recorded + lost";
     assert_eq!(node.number(unaccounted), 0);
 
-    // What people read has them too, and does not fail on what they lack.
+    // Output for people has them too, and does not fail on their missing fields.
     let text = node.place.netverdict(node.query(), &["flows", "--since", "1h", "-o", "json"]).expect("flows");
     assert!(text.contains("only-frontend"), "no report among the flows: {text}");
     // The question for our own pods is answered from our own events.

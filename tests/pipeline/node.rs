@@ -91,7 +91,7 @@ impl Node {
         self.start_collector_with(mode, "ignore", options);
     }
 
-    /// `unannounced`: what is done about namespaces that nobody announced.
+    /// `unannounced`: the treatment of namespaces that were not announced.
     pub(crate) fn start_collector_with(&mut self, mode: &str, unannounced: &str, options: &[&str]) {
         let any = || "127.0.0.1:0".to_owned();
         let (admin, rows) = match &self.addresses {

@@ -1,4 +1,4 @@
-//! The node reaches its pods under a default deny, from whichever of its addresses, and nobody else does.
+//! The node reaches its pods under a default deny, from any of its addresses, and no other host does.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -86,7 +86,7 @@ fn address_that_the_node_gets_and_loses_is_followed_and_the_record_stays_as_of_t
     );
     wait("it is on record", PATIENCE, || Ok(node.number(&of_the_node) > 0)).expect("recorded as the node");
 
-    // Somebody outside the cluster has it now.
+    // A host outside the cluster has it now.
     ip(&["address", "delete", &format!("{moving}/32"), "dev", &bridge]);
     node.topology.pod("out/side").expect("a host that is no pod of the cluster");
     let outside = node.pod("out/side").clone();

@@ -1,4 +1,4 @@
-//! What cannot work says so at once, with the remedy.
+//! Impossible settings are refused at once, with the remedy.
 
 use std::{net::TcpListener, process::Command};
 
@@ -45,7 +45,7 @@ fn a_stopped_service_is_named_with_the_remedy() {
     assert!(text.contains("127.0.0.1:1") && text.contains("netverdict-query"), "no remedy: {text}");
 }
 
-/// What it says when it fails, as it must.
+/// Output of a command that must fail.
 fn failure(command: &mut Command) -> String {
     let output = command.output().expect("it starts");
     assert!(!output.status.success(), "it should have failed");

@@ -1,5 +1,5 @@
-//! Pods that nobody knows yet: not ready from the first packet, named in health and in the record, and judged once they are
-//! known.
+//! Pods that are not known yet: not ready from the first packet, named in health and in the record, and judged once they
+//! are known.
 
 use std::{fs, net::UdpSocket, process::Command, time::Duration};
 
@@ -66,7 +66,7 @@ fn a_pod_that_the_cluster_does_not_have_is_denied_named_and_judged_once_it_is_th
 #[test]
 fn many_pods_at_once_and_pods_that_are_gone_at_once() {
     let mut node = Node::started("enforce");
-    // Gone before anybody could name it.
+    // Gone before its pod could be known.
     let brief = node.topology.pod("shop/brief").expect("a pod");
     let deleted = Command::new("ip").args(["link", "delete", &brief.host_interface]).status();
     assert!(deleted.is_ok_and(|status| status.success()));

@@ -1,4 +1,4 @@
-//! DuckDB and pyarrow read what we write, with no help from us: counts, partitions, lists, maps, times.
+//! DuckDB and pyarrow read our files, with no help from us: counts, partitions, lists, maps, times.
 //!
 //! `NETVERDICT_PYTHON` names a Python that has both; `cargo xtask test readers` sets it.
 

@@ -1,7 +1,7 @@
-//! The conformance cases: policies, flows, and who has to decide what, read from `conformance/*.yaml`.
+//! The conformance cases: policies, flows, and the expected decisions, read from `conformance/*.yaml`.
 //!
 //! It runs nothing itself: a suite takes [`cases`], sends each flow its own way, and asks [`ExpectedPoint::differences`].
-//! What a way cannot send is for [`FlowCase::needs`] and [`inexpressible`] to say.
+//! [`FlowCase::needs`] and [`inexpressible`] name the flows that a way cannot send.
 
 mod expected;
 mod file;
@@ -31,10 +31,10 @@ use self::{
 pub struct Case {
     /// `T-001`.
     pub id: String,
-    /// What it shows.
+    /// The behaviour that it shows.
     pub says: String,
     pub spelling: Spelling,
-    /// In order: each changes what the one before it left.
+    /// In order: each changes the state that the one before it left.
     pub steps: Vec<Step>,
 }
 
@@ -47,7 +47,7 @@ pub enum Spelling {
     V1alpha1,
 }
 
-/// A state of the cluster and what has to hold in it.
+/// A state of the cluster and the facts that have to hold in it.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// Everything that there is, as Kubernetes objects.
@@ -56,14 +56,14 @@ pub struct Step {
     pub names: BTreeMap<String, BTreeSet<std::net::IpAddr>>,
     /// All of it, read.
     pub snapshot: Arc<Snapshot>,
-    /// What was found in reading and by linting.
+    /// Findings of reading and linting.
     pub findings: Vec<Finding>,
     /// Codes that have to be among the findings. Without any, nothing of severity error may be.
     pub expected_findings: Vec<String>,
     pub flows: Vec<FlowCase>,
 }
 
-/// One flow, and what has to come of it.
+/// One flow, and its expected outcome.
 #[derive(Clone, Debug)]
 pub struct FlowCase {
     /// As the file has it.
@@ -79,27 +79,27 @@ pub struct FlowCase {
     needs: BTreeSet<Need>,
 }
 
-/// What a way of sending has to have for a flow.
+/// Abilities that a way of sending needs for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// Connections that were allowed before something changed.
+    /// Connections that were allowed before a change.
     Established,
     /// Recognises replies and ICMP errors.
     ConnectionTracking,
     NeighbourDiscovery,
     /// Translates a Service's address.
     Service,
-    /// Tells a pod that reaches itself through a Service from one that reaches its own address.
+    /// Tells a pod that reaches itself through a Service from a pod that reaches its own address.
     ServiceHairpin,
     /// Sees traffic of a pod to itself.
     SelfTraffic,
     /// Knows that a connection was let through by a name that no longer has the address.
     NameOutlived,
-    /// Judges what passes by no pod's interface.
+    /// Judges packets that pass by no pod's interface.
     HostNetwork,
 }
 
-/// What the real programs cannot do, at the host's side of pods' interfaces.
+/// Needs that the real programs lack, at the host's side of pods' interfaces.
 pub const KERNEL_LACKS: &[Need] = &[Need::ServiceHairpin, Need::SelfTraffic, Need::NameOutlived, Need::HostNetwork];
 
 impl FlowCase {
@@ -132,7 +132,7 @@ pub fn folder() -> PathBuf {
 /// Every case, by number, in all its spellings.
 ///
 /// # Errors
-/// A file cannot be read, or says what no case may say.
+/// A file cannot be read, or has content that no case may have.
 pub fn cases() -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
     for path in files(&folder())? {
@@ -206,7 +206,7 @@ fn build(case: &file::CaseText, spelling: Spelling, fixture: &[Value]) -> anyhow
     Ok(Case { id: case.id.clone(), says: case.says.clone(), spelling, steps })
 }
 
-/// What there is after the steps so far.
+/// Objects and names after the steps so far.
 struct World {
     spelling: Spelling,
     objects: Vec<Value>,

@@ -1,4 +1,4 @@
-//! What the suites share. Pods are network namespaces made by [`topology`] (it lives in xtask, since the demo uses it).
+//! Shared code of the suites. Pods are network namespaces made by [`topology`] (it lives in xtask, since the demo uses it).
 
 pub mod conformance;
 

@@ -2,7 +2,7 @@
 //!
 //! A file needs another if it names something that is defined there, by `use` or by a path. A re-export is
 //! no need, and a name that reaches a file through its parent counts for the file that defines it. Test modules are left
-//! out. Calls of methods are not seen, and neither is what macros expand to.
+//! out. Calls of methods are not seen, and neither are expansions of macros.
 
 mod known;
 
@@ -92,7 +92,7 @@ fn crates() -> BTreeMap<String, BTreeMap<Module, File>> {
         let full = name(&path);
         let Some((folder, inside)) = full.split_once("src/") else { continue };
         let mut module: Module = inside.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
-        // A program's file has no module path; what it imports is the library.
+        // A program's file has no module path; it imports the library.
         if module.last().is_some_and(|last| last == "tests") || matches!(module.first(), Some(first) if first == "bin")
         {
             continue;
@@ -112,7 +112,7 @@ fn crates() -> BTreeMap<String, BTreeMap<Module, File>> {
     crates
 }
 
-/// What each file needs.
+/// The files that each file needs.
 fn graph(files: &BTreeMap<Module, File>) -> BTreeMap<Module, BTreeSet<Module>> {
     let parsed: BTreeMap<&Module, Vec<Import>> =
         files.iter().map(|(module, file)| (module, imports(module, &file.text, files))).collect();
@@ -137,7 +137,7 @@ struct Import {
     re_exported: bool,
 }
 
-/// The file that defines what a path names: through imports of the file that the path leads to, if it only has it from there.
+/// The file that defines the item of a path: through imports of the file that the path leads to, if it only has it from there.
 fn definer(
     path: &[String],
     files: &BTreeMap<Module, File>,
@@ -244,7 +244,7 @@ fn tree(
     position
 }
 
-/// From the crate's root; `None` for what leads out of it.
+/// From the crate's root; `None` for paths that lead out of it.
 fn absolute(module: &Module, path: &[String]) -> Option<Vec<String>> {
     let mut full = module.clone();
     for (position, part) in path.iter().enumerate() {
@@ -258,7 +258,7 @@ fn absolute(module: &Module, path: &[String]) -> Option<Vec<String>> {
     Some(full)
 }
 
-/// Words and signs, without comments, literals, and what a test module holds.
+/// Words and signs, without comments, literals, and the content of test modules.
 fn tokens(text: &str) -> Vec<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let mut tokens = Vec::new();

@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 
 use crate::sources::root;
 
-/// Each struct of the ABI as the names, offsets and sizes of its fields tell it: by `Debug` of a value whose bytes count
+/// Each struct of the ABI with the names, offsets and sizes of its fields, from the `Debug` of a value whose bytes count
 /// up, so that a moved or resized field shows.
 #[test]
 fn the_kernel_abi_is_what_its_version_says() {

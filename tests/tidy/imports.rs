@@ -37,7 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What must never be linked into a crate, by any path.
+/// Packages that must never be linked into a crate, by any path.
 const NEVER_LINKED: &[(&str, &[&str], &str)] = &[
     ("netverdict-policy", &["tokio", "kube", "arrow", "aya", "chrono"], "the engine is pure"),
     ("netverdict-manifest", &["tokio", "kube", "arrow", "aya"], "it reads values, wherever they come from"),

@@ -1,4 +1,4 @@
-//! Rules that matter and that a machine can hold: who imports whom, circles, what is linked, sizes of files, rule numbers, words.
+//! Rules that a machine can check: imports between crates, circles, linked packages, sizes of files, rule numbers, words.
 
 mod circles;
 mod golden;

@@ -8,9 +8,9 @@ use std::{
 
 use crate::sources::{files, name, root, text};
 
-/// Files that are not ours to word, or that hold what programs wrote.
+/// Files that are not ours to word, or that hold output of programs.
 const NOT_READ: [&str; 4] = ["Cargo.lock", "LICENSE", "go.sum", "shop.recording"];
-/// The sign of a section. The documents of this repository have no numbered sections, so it cites something else.
+/// The sign of a section. The documents of this repository have no numbered sections, so it cites another document.
 const SECTION: char = '\u{a7}';
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 /// Where a file must be split.
 const MOST_LINES: usize = 600;
 const MOST_LINES_OF_TESTS: usize = 900;
-/// Names that say what a module is made of, not what it is about.
+/// Names that describe the construct of a module, not its subject.
 const NOT_NAMES: [&str; 6] = ["mod.rs", "utils.rs", "util.rs", "helpers.rs", "common.rs", "manager.rs"];
 
 pub(crate) fn root() -> PathBuf {
@@ -53,7 +53,7 @@ fn files_are_named_by_idea() {
 
 #[test]
 fn files_say_what_they_are_for() {
-    // A module's `tests.rs` is for what its parent says.
+    // A module's `tests.rs` has the purpose that its parent states.
     for file in rust_files().into_iter().filter(|file| !file.ends_with("tests.rs")) {
         let text = read(&file);
         let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
@@ -103,7 +103,7 @@ pub(crate) fn rust_files() -> Vec<PathBuf> {
     files().into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs")).collect()
 }
 
-/// Every file of the repository, but for what is built, hidden (save for CI) or not ours to word.
+/// Every file of the repository, except build output, hidden files (save for CI) and files that are not ours to word.
 pub(crate) fn files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     collect(&root(), &mut files);

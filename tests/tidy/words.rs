@@ -1,4 +1,4 @@
-//! One word per idea: `docs/glossary.md` lists words that may not be used, with what to write instead.
+//! One word per idea: `docs/glossary.md` lists words that may not be used, and the words to write instead.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use crate::sources::{files, name, root, text};
 
 const GLOSSARY: &str = "docs/glossary.md";
 const HEADING: &str = "## Words that fail the build";
-/// Files that are not ours to word, or that hold what programs wrote.
+/// Files that are not ours to word, or that hold output of programs.
 const NOT_READ: [&str; 4] = ["Cargo.lock", "LICENSE", "go.sum", "shop.recording"];
 
 #[test]

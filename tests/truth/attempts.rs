@@ -117,7 +117,7 @@ fn receive(socket: &UdpSocket, bytes: &mut [u8]) -> Option<(usize, SocketAddr)> 
     }
 }
 
-/// Tries every cell at the same time and returns those that got through in both directions. `expected` only determines
+/// Tries every cell at the same time and returns the cells that got through in both directions. `expected` only determines
 /// how long to wait.
 pub(crate) fn attempt(
     round: u16,

@@ -213,7 +213,7 @@ impl Account {
     }
 }
 
-/// Asserts that an event is valid, whatever the packet was.
+/// Asserts that an event is valid, for any packet.
 fn check(event: &VerdictEvent, mode: Mode) {
     assert_eq!((event.kind, event.abi_version, event.mode), (EventKind::Verdict as u8, ABI_VERSION, mode as u8));
     assert!(Direction::try_from(event.direction).is_ok() && KernelReason::try_from(event.reason).is_ok(), "{event:?}");

@@ -27,7 +27,7 @@ pub(crate) struct Node {
     _state: TempDir,
 }
 
-/// Removes what was pinned, after the probe has ended.
+/// Removes the pins, after the probe has ended.
 struct Pins(PathBuf);
 
 impl Node {

@@ -13,7 +13,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An API server itself gives up after a minute.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
 
-/// Which cluster to ask. Nothing: what kubectl would ask, or else the cluster of the pod that this runs in.
+/// Which cluster to ask. If empty: the cluster that kubectl would ask, or else that of the pod that this runs in.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     pub kubeconfig: Option<PathBuf>,
@@ -39,7 +39,7 @@ impl Access {
         Self::connect_by(config)
     }
 
-    /// For one who tries again by himself, and whose connections may be silent for so long.
+    /// For a client that retries by itself, and whose connections may be silent for so long.
     pub(super) async fn connect_to_watch(&self, silence: Duration) -> Result<Connection, ClusterError> {
         let mut config = self.config().await?;
         config.read_timeout = Some(silence);
@@ -78,7 +78,7 @@ impl Access {
 }
 
 impl Connection {
-    /// The namespace of the context: what a name without one means.
+    /// The namespace of the context, for names without one.
     pub fn namespace(&self) -> &str {
         &self.namespace
     }

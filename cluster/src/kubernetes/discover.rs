@@ -22,7 +22,7 @@ pub(super) fn is_extension(group: &str) -> bool {
 }
 
 /// The kinds to be watched: of the built-in groups those that are read, of the others every kind that is served now, since
-/// one that we do not read may deny too.
+/// a kind that is not read may deny too.
 pub(super) async fn watched(client: &Client) -> kube::Result<Vec<ApiResource>> {
     let mut watched = Vec::new();
     let mut asked = BTreeSet::new();
@@ -38,7 +38,7 @@ pub(super) async fn watched(client: &Client) -> kube::Result<Vec<ApiResource>> {
     Ok(watched)
 }
 
-/// Every kind of a group that can be watched, in the newest version that we read, or else in the one that the cluster
+/// Every kind of a group that can be watched, in the newest version that we read, or else in the version that the cluster
 /// prefers. None where the group is not served.
 async fn of_group(client: &Client, name: &str) -> kube::Result<Vec<ApiResource>> {
     let group = match discovery::group(client, name).await {
@@ -63,8 +63,8 @@ async fn of_group(client: &Client, name: &str) -> kube::Result<Vec<ApiResource>>
     Ok(served)
 }
 
-/// Of the kinds that are read, those that the cluster serves: in the newest version that we read, or else in the one that
-/// it prefers, whose objects the reader of manifests will then name as not enforced.
+/// Of the kinds that are read, those that the cluster serves: in the newest version that we read, or else in the cluster's
+/// preferred version, whose objects the reader of manifests will then name as not enforced.
 pub(super) async fn served(client: &Client) -> kube::Result<Vec<ApiResource>> {
     let mut groups: Vec<ApiGroup> = Vec::new();
     let mut served = Vec::new();

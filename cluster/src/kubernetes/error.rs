@@ -1,4 +1,4 @@
-//! Why a cluster cannot be read. The remedy depends on who asks, so it is not part of these messages.
+//! Why a cluster cannot be read. The remedy depends on the caller, so it is not part of these messages.
 
 use std::error::Error;
 
@@ -26,7 +26,7 @@ pub enum ClusterError {
 }
 
 impl ClusterError {
-    /// What went wrong between us and an API server that was to do something for us.
+    /// The error of a request to an API server.
     pub(super) fn asking(server: &str, doing: &str, source: kube::Error) -> Self {
         let (server, doing) = (server.trim_end_matches('/').to_owned(), doing.to_owned());
         match source {
@@ -42,7 +42,7 @@ impl ClusterError {
     }
 }
 
-/// The client wraps its errors several times; the innermost says what happened.
+/// The client wraps its errors several times; the innermost names the cause.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

@@ -14,7 +14,7 @@ use netverdict_manifest::Origin;
 use super::{connect::Connection, discover::served, error::ClusterError};
 use crate::source::{Change, Fault, Key, Location, Scope, Source, Update};
 
-/// Objects an answer: what kubectl asks for too.
+/// Objects an answer: the same number as kubectl's.
 const PAGE: u32 = 500;
 /// Restarts of a list whose pages expired while they were read.
 const MOST_BEGINNINGS: usize = 3;
@@ -42,7 +42,7 @@ impl ApiList {
     /// Asks which kinds the cluster serves.
     ///
     /// # Errors
-    /// The API server cannot be reached, or refuses to say.
+    /// The API server cannot be reached, or refuses the request.
     pub async fn open(connection: Connection) -> Result<Self, ClusterError> {
         let resources = served(&connection.client)
             .await

@@ -1,12 +1,12 @@
-//! The source that follows a cluster: a task for each kind, and one that knows which kinds there are.
+//! The source that follows a cluster: a task for each kind, and a task that knows the served kinds.
 //!
 //! ```text
 //! served ──► a task per kind: list, watch, watch, … ──┐ Report
 //!        kinds that come and go                       ├─► ApiWatch: batches; in sync; stale ──► Update
 //! ```
 //!
-//! It is in sync when every kind has been listed once, and stale while one of them cannot be watched. What an object says
-//! is read behind it.
+//! It is in sync when every kind has been listed once, and stale while one of them cannot be watched. The content of
+//! objects is read behind it.
 
 mod backoff;
 mod decode;
@@ -46,12 +46,12 @@ pub use self::{
 use super::{connect::Access, error::ClusterError, reach::Reach};
 use crate::source::{Change, Scope, Source, Update};
 
-/// Changes that are handed out together, and the bytes that they came in: both bound the memory of those that wait.
+/// Changes that are handed out together, and the bytes that they came in: both bound the memory of waiting changes.
 const BATCH: usize = 250;
 const BATCH_BYTES: usize = 8 << 20;
 /// Pages that are in memory at once, as they were sent.
 const PAGES: usize = 2;
-/// Reasons that are told of one outage.
+/// Reasons reported for one outage.
 const MOST_REASONS: usize = 3;
 
 /// All objects of a cluster that a verdict can depend on, and their changes for ever.
@@ -64,9 +64,9 @@ pub struct ApiWatch {
     tasks: JoinSet<()>,
     next_task: u64,
     discovery: TaskId,
-    /// Why it is not known which kinds there are.
+    /// Why the served kinds are not known.
     undiscovered: Option<Failing>,
-    /// `None` until the server has said which kinds there are.
+    /// `None` until the server has listed its kinds.
     kinds: Option<BTreeMap<Scope, Kind>>,
     in_sync: bool,
     /// Reasons of the staleness that was reported last.
@@ -84,7 +84,7 @@ struct Kind {
     status: Arc<KindStatus>,
     listed: bool,
     failing: Option<Failing>,
-    /// Changes of a kind that came later and is not listed yet: in part they would say something else.
+    /// Changes of a kind that was added later and is not listed yet: a part of its objects would give other verdicts.
     held: Vec<Change>,
 }
 
@@ -100,7 +100,7 @@ impl ApiWatch {
     /// end with the source.
     ///
     /// # Errors
-    /// There is no cluster to ask, or its configuration cannot be used. One that cannot be reached is no error.
+    /// There is no cluster to ask, or its configuration cannot be used. A cluster that cannot be reached is no error.
     pub async fn open(access: Access, options: WatchOptions) -> Result<Self, ClusterError> {
         let silence = options.silence + request::ANSWER;
         let reach = Arc::new(Reach::open(access, silence).await?);
@@ -137,7 +137,7 @@ impl ApiWatch {
         self.status.clone()
     }
 
-    /// Waits for the next update. Nothing is lost where the future is dropped: whatever was received is kept here.
+    /// Waits for the next update. Nothing is lost where the future is dropped: received reports are kept here.
     async fn update(&mut self) -> Update {
         loop {
             if let Some(update) = self.updates.pop_front() {
@@ -167,7 +167,7 @@ impl ApiWatch {
         let grace = self.shared.options.grace;
         let kinds = self.kinds.iter().flat_map(BTreeMap::values);
         let failing = kinds.filter_map(|kind| kind.failing.as_ref()).chain(&self.undiscovered);
-        // Those that are past it have been told.
+        // Failures that are past it are reported already.
         let now = Instant::now();
         let grace = failing.map(|failing| failing.noticed + grace).filter(|at| *at > now);
         grace.chain(self.batch_ends).min()
@@ -236,7 +236,7 @@ impl ApiWatch {
         }
     }
 
-    /// Begins to follow kinds that are new, and ends with those that are gone.
+    /// Begins to follow new kinds, and ends with kinds that are gone.
     fn serve(&mut self, resources: Vec<ApiResource>) {
         let mut before = self.kinds.take().unwrap_or_default();
         let mut kinds = BTreeMap::new();
@@ -310,7 +310,7 @@ impl ApiWatch {
         self.hand_out();
         match is_over {
             false => self.updates.push_back(Update::Stale { since_ns, reason: shown.join("; ") }),
-            // Before everything was read once, there is nothing that could be told to be whole again.
+            // Until all sources were read once, there is no recovery to report.
             true if self.in_sync => self.updates.push_back(Update::InSync),
             true => {}
         }
@@ -333,7 +333,7 @@ fn scope_of(resource: &ApiResource) -> Scope {
     Scope::Kind { group: resource.group.as_str().into(), kind: resource.kind.as_str().into() }
 }
 
-/// It has failed since it first did, whatever the reason is now.
+/// It has failed since its first failure, with the latest reason.
 fn fail(failing: &mut Option<Failing>, since_ns: i64, reason: String) {
     match failing {
         Some(failing) => failing.reason = reason,
@@ -348,7 +348,7 @@ fn tell(reason: &str, plurals: &[&str]) -> String {
     }
 }
 
-/// A task ends when it is told to. If it panics, the caller of the source panics too.
+/// A task ends on request. If it panics, the caller of the source panics too.
 fn end_with(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()

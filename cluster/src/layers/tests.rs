@@ -91,7 +91,7 @@ fn objects_come_in_order_and_twice_only_from_one_layer() {
 }
 
 proptest! {
-    /// Whatever a source reports and in whatever pieces, the object that counts is the one that plain maps have.
+    /// For any reports of a source, in any pieces, the object that counts is the one that plain maps have.
     #[test]
     fn layers_are_as_plain_maps_would_be(
         steps in prop::collection::vec((0_usize..3, 0_usize..4, prop::option::of(0_u8..3), any::<bool>()), 1..40),

@@ -55,7 +55,7 @@ fn policies(state: &ClusterState) -> Vec<String> {
     state.snapshot.policies.keys().map(ToString::to_string).collect()
 }
 
-/// Looks until something is said.
+/// Looks until there is a new state.
 fn look(manifests: &mut Followed) -> ClusterState {
     let began = Instant::now();
     loop {

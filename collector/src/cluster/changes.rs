@@ -1,7 +1,8 @@
-//! Rows of the change logs from one snapshot to the next: what was put, what was deleted, when, and in which snapshot.
+//! Rows of the change logs from one snapshot to the next: puts and deletions, with their time and snapshot.
 //!
-//! What was recorded is kept in the state directory, so that a restart repeats nothing, and a deletion that happened while
-//! the collector was down is recorded when it comes back. After another boot everything is put again with its first time.
+//! Recorded objects are kept in the state directory, so that a restart repeats nothing, and a deletion that happened
+//! while the collector was down is recorded when it comes back. After another boot everything is put again with its first
+//! time.
 
 mod rows;
 
@@ -57,7 +58,7 @@ pub struct Changes {
     recorded: Recorded,
     /// Changes recorded since the last save.
     unsaved: Unsaved,
-    /// The cluster of the last call, to skip what has not changed since.
+    /// The cluster of the last call, to skip unchanged objects.
     seen: Option<(Arc<Snapshot>, Arc<PolicyObjects>)>,
 }
 
@@ -75,7 +76,7 @@ struct Unsaved {
     objects: BTreeSet<String>,
 }
 
-/// What was recorded: all of it, or since the record before.
+/// Recorded attributions and objects: all of them, or those since the previous record.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     whole: bool,
@@ -128,7 +129,7 @@ impl Changes {
         Ok(Self { chain, former, node, boot_id, recorded, unsaved: Unsaved::default(), seen: None })
     }
 
-    /// Rows for everything in which the cluster differs from what was recorded.
+    /// Rows for all differences between the cluster and the recorded objects.
     ///
     /// `number`: of the snapshot. `time_ns`: when it came into force. `owner_id`: the compiler's; 0 for unknown owners.
     pub fn rows(
@@ -192,7 +193,7 @@ impl Changes {
         Some(fact)
     }
 
-    /// Rows for those of these attributions that were not recorded before.
+    /// Rows for the attributions that were not recorded before.
     pub fn attributions(&mut self, meanings: &[(AttributionId, Decision)], time_ns: i64) -> Vec<Fact> {
         let Self { recorded, unsaved, .. } = self;
         let new =
@@ -205,7 +206,7 @@ impl Changes {
         new.map(|meaning| Fact::Attribution(Box::new(row(meaning)))).collect()
     }
 
-    /// Keeps what was recorded; to be called once the rows are safe.
+    /// Keeps the recorded objects; to be called once the rows are safe.
     ///
     /// # Errors
     /// It could not be written: a restart would repeat the rows.

@@ -37,7 +37,7 @@ impl State {
             let Announcement { claim, found, wait_ms } = announcement;
             let (pod, interfaces) = (claim.pod.to_string(), found.iter().map(|found| found.ifindex).collect());
             self.attachments.claims.add(claim);
-            // The watch tells when an interface appeared. It may have been first.
+            // The watch reports when an interface appeared. It may have been first.
             for mut found in found {
                 if let Some(known) = self.attachments.sighted.get(&found.ifindex)
                     && known.netns_cookie == found.netns_cookie
@@ -55,7 +55,7 @@ impl State {
         self.complete_and_publish();
     }
 
-    /// Answers those whose pod is judged, or whose time is over.
+    /// Answers announcements whose pod is judged, or whose time is over.
     pub(super) fn answer_waiting(&mut self) {
         for waiting in std::mem::take(&mut self.attachments.waiting) {
             let is_ready = |ifindex: &u32| {

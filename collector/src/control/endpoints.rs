@@ -1,7 +1,7 @@
 //! Interfaces that come and go: programs are attached as soon as one is sighted, and bound to its pod once it is known.
 //!
-//! Until then the endpoint is not ready: enforce mode denies it. Whose an interface is says the CNI plugin, or else the
-//! cgroup of the processes behind it; never an address.
+//! Until then the endpoint is not ready: enforce mode denies it. The pod of an interface is known from the CNI plugin, or
+//! else from the cgroup of the processes behind it; never from an address.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ impl State {
         }
     }
 
-    /// Attaches the programs if the interface is a pod's, as far as anybody can say. Before anything else is done about it.
+    /// Attaches the programs if the interface belongs to a pod, as far as is known. Comes before any other step for it.
     pub(super) fn guard(&mut self, found: &Discovered) {
         let &Discovered { ifindex, netns_cookie, .. } = found;
         let is_a_pods = self.is_a_pods(found);
@@ -64,7 +64,7 @@ impl State {
         }
     }
 
-    /// Binds what can be bound, or brings it up to date, and tries again what could not be attached.
+    /// Binds the interfaces of known pods, or brings them up to date, and tries failed attachments again.
     pub(super) fn attach_all(&mut self) {
         self.attachments.failed.clear();
         let sighted: Vec<Discovered> = self.attachments.sighted.values().cloned().collect();
@@ -94,7 +94,7 @@ impl State {
         }
     }
 
-    /// Has what leaves the node judged at every interface that is no pod's.
+    /// Has packets that leave the node judged at every interface that is no pod's.
     pub(super) fn follow_uplinks(&mut self) {
         let mut troubles: Vec<String> =
             self.parts.probe.conntrack_trouble().map(ToOwned::to_owned).into_iter().collect();
@@ -170,7 +170,7 @@ impl State {
         self.parts.metrics.endpoints.set(signed(self.attachments.attached.len() as u64));
     }
 
-    /// Detaches what turned out not to be a pod's: a container of another engine, a namespace of the node's own software.
+    /// Detaches interfaces that turned out not to be a pod's: a container's of another engine, or the node's own software's.
     pub(super) fn release_others(&mut self) {
         let is_over = |guarded: &Guarded| guarded.not_a_pods_since.is_some_and(|at| at.elapsed() >= NOT_A_PODS_AFTER);
         let over: Vec<u32> = self
@@ -196,7 +196,7 @@ impl State {
         }
     }
 
-    /// The uid of the pod behind an interface: what the CNI plugin said when it was made counts more than who is inside.
+    /// The uid of the pod behind an interface. The CNI plugin's claim takes precedence over the processes inside.
     pub(super) fn uid_behind<'a>(&'a self, found: &'a Discovered) -> Option<&'a str> {
         let claimed = self.attachments.claims.of(found.netns_cookie).map(|claim| claim.pod_uid.as_str());
         claimed.filter(|uid| !uid.is_empty()).or(found.pod_uid.as_deref())
@@ -209,7 +209,7 @@ impl State {
             || (self.parts.unannounced == Unannounced::Attach && !found.has_processes)
     }
 
-    /// What was assigned to the pods that are there, by uid: the API server learns it later.
+    /// Addresses assigned to the present pods, by uid: the API server learns them later.
     pub(super) fn assigned_addresses(&self) -> BTreeMap<String, Vec<IpAddr>> {
         let mut assigned = BTreeMap::<String, Vec<IpAddr>>::new();
         for found in self.attachments.sighted.values() {

@@ -34,13 +34,13 @@ impl State {
         self.append_gap(GapCause::Unattached, endpoint, found.born.unwrap_or(now).min(now), now, detail.to_owned());
     }
 
-    /// A source that cannot be read whole is on record as long as that lasts: from the moment from which it was not, which
-    /// may be before anybody noticed.
+    /// An incomplete source is on record as long as it is incomplete: from the moment at which that began, which may be
+    /// before it was noticed.
     pub(super) fn record_staleness(&mut self, last: bool) {
         let now = SystemTime::now();
         let (troubles, since) = match &self.publication.wanted {
             Some(cluster) => (cluster.troubles.clone(), cluster.stale.iter().map(|source| source.since_ns).min()),
-            // Not everything has been read since the start; what an earlier run pinned decides meanwhile.
+            // Not everything has been read since the start; the tables that an earlier run pinned decide meanwhile.
             None if self.begun.elapsed() >= FIRST_READING => (self.parts.health.of(Part::Source), None),
             None => return,
         };
@@ -83,7 +83,7 @@ impl State {
     pub(super) fn record_losses(&mut self, losses: &[Loss]) {
         let now = SystemTime::now();
         let Some(recorded_at) = self.losses.recorded_at else {
-            // Losses before this start cannot be distinguished from those that an earlier collector recorded.
+            // Losses before this start cannot be distinguished from losses that an earlier collector recorded.
             self.losses.recorded =
                 losses.iter().map(|loss| ((loss.ifindex, codes::lane_name(loss.lane)), loss.lost)).collect();
             self.losses.recorded_at = Some(now);

@@ -1,5 +1,5 @@
-//! The snapshot as its own node completes it: all addresses of the node's interfaces are the node's (E-6), and those that
-//! the CNI plugin assigned to a pod are the pod's before the API server knows them.
+//! The snapshot as its own node completes it: all addresses of the node's interfaces are the node's (E-6), and addresses
+//! that the CNI plugin assigned to a pod are the pod's before the API server knows them.
 //!
 //! The API server knows a few of them. The kubelet probes pods from the others too: from the host side of a pod's veth,
 //! from a bridge, from a tunnel. As part of a snapshot they are judged, recorded and remembered like any other address.
@@ -24,7 +24,7 @@ pub(super) struct KnownHere<'a> {
     pub(super) assigned: &'a BTreeMap<String, Vec<IpAddr>>,
 }
 
-/// `snapshot` with what is known here, and audited as a whole if `audit_all`. Addresses that a pod or
+/// `snapshot` with the facts that are known here, and audited as a whole if `audit_all`. Addresses that a pod or
 /// a Service has stay theirs alone: kube-proxy in mode IPVS gives the node an interface with every Service's addresses,
 /// and a pod that is taken for its own node would be exempt from policy.
 pub(super) fn complete(snapshot: &Arc<Snapshot>, here: &KnownHere<'_>, audit_all: bool) -> Arc<Snapshot> {
@@ -48,7 +48,7 @@ pub(super) fn complete(snapshot: &Arc<Snapshot>, here: &KnownHere<'_>, audit_all
     Arc::new(completed)
 }
 
-/// The pods of the node that have no address yet, with those that were assigned to them.
+/// The pods of the node that have no address yet, with the addresses assigned to them.
 fn with_addresses(
     pods: &BTreeMap<ObjectKey, Arc<Pod>>,
     node: &str,

@@ -90,7 +90,7 @@ impl State {
             && self.publication.compiler.is_some()
             && (Arc::ptr_eq(&in_force.snapshot, &snapshot) || *in_force.snapshot == *snapshot)
         {
-            // The objects may say more than the snapshot does: an annotation, a comment in a text.
+            // The objects may hold more than the snapshot does: an annotation, a comment in a text.
             let number = in_force.number;
             self.append_changes(cluster, number, clock::now_ns());
             return Ok(());
@@ -166,7 +166,7 @@ impl State {
         );
     }
 
-    /// Appends what has changed to the change logs, and remembers it.
+    /// Appends the changes to the change logs, and remembers them.
     fn append_changes(&mut self, cluster: &ClusterState, number: u64, time_ns: i64) {
         let compiler = self.publication.compiler.as_ref();
         let owner_id =
@@ -181,7 +181,7 @@ impl State {
     }
 }
 
-/// What is wrong with the sources, as answers and health checks show it: staleness with its beginning.
+/// Problems of the sources, as answers and health checks show them: staleness with its beginning.
 fn told(cluster: &ClusterState) -> Vec<String> {
     let since =
         |line: &String| cluster.stale.iter().find(|source| source.reason == *line).map(|source| source.since_ns);

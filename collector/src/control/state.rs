@@ -24,7 +24,7 @@ use crate::{
     write::FactLog,
 };
 
-/// What the control thread works with.
+/// Parts that the control thread works with.
 pub struct Parts {
     pub probe: Probe,
     pub session: Session,
@@ -34,7 +34,7 @@ pub struct Parts {
     pub facts: FactLog,
     pub health: Arc<Health>,
     pub metrics: Metrics,
-    /// What an interface is taken for that nobody has named.
+    /// How an interface without a claim and without processes is treated: as a pod's, or not.
     pub unannounced: Unannounced,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct InForce {
     pub(super) snapshot: Arc<Snapshot>,
 }
 
-/// Interfaces by index, and who is behind them.
+/// Interfaces by index, and the pods behind them.
 #[derive(Default)]
 pub(super) struct Attachments {
     pub(super) sighted: BTreeMap<u32, Discovered>,
@@ -164,7 +164,7 @@ impl State {
     }
 
     pub(super) fn send(&self, input: Input) {
-        // If the drain has ended, the thread that joins it says why.
+        // If the drain has ended, the thread that joins it reports why.
         let _ = self.parts.messages.send(Message::Input(Box::new(input)));
     }
 }

@@ -1,5 +1,5 @@
-//! Endpoints that nobody judges by policy: bound to no pod, or without tables, or reachable past the programs. They show in
-//! health and metrics, and in the record as long as it lasts.
+//! Endpoints that are not judged by policy: bound to no pod, or without tables, or reachable past the programs. They
+//! show in health and metrics, and in the record as long as it lasts.
 
 use std::{
     collections::BTreeMap,
@@ -21,22 +21,22 @@ const MOST_NAMES: usize = 5;
 /// Open gaps with rows of their own. Beyond that, health and metrics count them.
 const MOST_GAPS: usize = 256;
 
-/// What is open now, with its detail for the record.
+/// Gaps that are open now, with their details for the record.
 type Open = BTreeMap<(GapCause, String), (SystemTime, String)>;
 
-/// Who is not judged, by name.
+/// Endpoints that are not judged, by name.
 #[derive(Default)]
 struct Unjudged {
     /// With programs and without a pod; since when.
     unbound: Vec<(String, SystemTime)>,
     /// Bound to a pod without tables.
     incomplete: Vec<String>,
-    /// Pods, and what no program of theirs covers.
+    /// Pods, and their interfaces that no program covers.
     uncovered: Vec<(String, String)>,
 }
 
 impl State {
-    /// Tells which endpoints are not judged. `last`: the collector ends, and what is open is recorded until now.
+    /// Reports the endpoints that are not judged. `last`: the collector ends, and open gaps are recorded until now.
     pub(super) fn tell_unbound(&mut self, last: bool) {
         let unjudged = self.unjudged();
         let Unjudged { unbound, incomplete, uncovered } = &unjudged;
@@ -69,7 +69,7 @@ impl State {
         unjudged
     }
 
-    /// The pod as far as somebody has named it, or the interface.
+    /// The pod's name or uid as far as either is known, or else the interface.
     fn name_of(&self, found: &Discovered) -> String {
         match (self.attachments.claims.of(found.netns_cookie), &found.pod_uid) {
             (Some(claim), _) => claim.pod.to_string(),
@@ -139,7 +139,7 @@ impl Unjudged {
         troubles.into_iter().flatten().collect()
     }
 
-    /// For the record. What is bound is in it already: each packet says that its endpoint was not ready.
+    /// For the record. Bound endpoints are in it already: each packet says that its endpoint was not ready.
     fn gaps(self) -> Open {
         let Self { unbound, incomplete: _, uncovered } = self;
         let detail = sequence::detail(GapCause::Unbound);

@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest that a plugin may wait for its pod.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// The socket. Its file stays when the collector ends, for by then it may be the next collector's: a plugin that finds nobody
-/// behind it is refused at once.
+/// The socket. Its file stays when the collector ends, because by then it may be the next collector's. A plugin that
+/// connects while no collector listens is refused at once.
 ///
 /// # Errors
 /// The folder or the socket cannot be made, or others can write to the folder.
@@ -69,7 +69,7 @@ pub(super) async fn serve(
                     drop(place);
                 });
             }
-            // The plugin attaches what is pinned by itself.
+            // The plugin attaches the pinned programs by itself.
             (Ok(_), Err(_)) => tracing::warn!("too many announcements at once, refusing one"),
             (Err(error), _) => {
                 tracing::warn!(error = %chain(&error), "announcement not accepted");

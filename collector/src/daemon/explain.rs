@@ -1,4 +1,4 @@
-//! What the ids of a boot mean, as inputs of the pipeline: from the probe's state for this boot, from the kept snapshots
+//! Meanings of a boot's ids, as inputs of the pipeline: from the probe's state for this boot, from the kept snapshots
 //! for earlier ones.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::{
     snapshots::{self, Snapshots},
 };
 
-/// What a boot's ids mean.
+/// Source of the meanings of a boot's ids.
 #[derive(Clone)]
 pub(super) struct Explain {
     pub(super) node: Arc<str>,
@@ -21,7 +21,7 @@ pub(super) struct Explain {
 }
 
 impl Explain {
-    /// The inputs that tell it. Of this boot the probe remembers everything; of others the kept snapshots do.
+    /// The inputs with the meanings. Of this boot the probe remembers everything; of others the kept snapshots do.
     pub(super) fn boot(&self, boot_id: &str) -> Vec<Input> {
         let revisions = &self.restored.snapshots;
         if boot_id != &*self.boot_id {

@@ -18,9 +18,9 @@ pub(super) struct Interfaces {
     pub(super) sightings: QueueReceiver<Sighting>,
     /// From the CNI plugin.
     pub(super) announced: QueueReceiver<Announced>,
-    /// What it has written down.
+    /// Claims that the plugin has written.
     pub(super) claims: ClaimFolder,
-    /// What an interface is taken for that nobody has named.
+    /// How an interface without a claim and without processes is treated: as a pod's, or not.
     pub(super) unannounced: Unannounced,
 }
 
@@ -43,7 +43,7 @@ pub(super) async fn watch(
                     sent = sightings.send_async(sighting) => sent,
                 };
                 if sent.is_err() {
-                    // The control thread has ended; its join tells the reason.
+                    // The control thread has ended; its join reports the reason.
                     shutdown.requested().await;
                     return Ok(());
                 }

@@ -38,7 +38,7 @@ use crate::{
 const WAL_FOLDER: &str = "wal";
 const TOKEN_FILE: &str = "collector.token";
 
-/// The opened parts. The writer has taken what the log held.
+/// The opened parts. The writer has the records of the log already.
 pub(super) struct Opened {
     pub(super) sources: Sources,
     /// Where there is a cluster to write them to.
@@ -112,7 +112,7 @@ pub(super) async fn open(options: RunOptions, shutdown: Shutdown) -> anyhow::Res
     Ok(Opened { sources, node_events, generations, snapshots, changes, wal, recorder, probe, explain, writer, served })
 }
 
-/// What is on disk.
+/// State that is on disk.
 struct Stored {
     store: Arc<Store>,
     committed: Committed,
@@ -153,7 +153,7 @@ async fn start_probe(asked: ProbeArguments, state_dir: &Path) -> anyhow::Result<
     })
 }
 
-/// Gives the writer what the log holds beyond the last commit.
+/// Gives the writer the records of the log beyond the last commit.
 async fn replay_log(mut writer: Writer, replay: Replay, explain: Explain) -> anyhow::Result<Writer> {
     let replayed = spawn_blocking(move || writer.replay(replay, |boot| explain.boot(boot)).map(|()| writer));
     Ok(replayed.await.context("write-ahead log not replayed")??)

@@ -22,7 +22,7 @@ pub(super) struct Sources {
 
 impl Sources {
     /// # Errors
-    /// A folder cannot be read, or there is no cluster to ask. One that cannot be reached is no error.
+    /// A folder cannot be read, or no cluster is configured. A cluster that cannot be reached is no error.
     pub(super) async fn open(options: SourceOptions, state_dir: &Path) -> anyhow::Result<Self> {
         let folder = options.folder();
         let SourceOptions { kubernetes, kubeconfig, context, manifests: _, manifest_interval } = options;
@@ -63,7 +63,7 @@ impl Sources {
 /// The events of a node, where a cluster is watched.
 ///
 /// # Errors
-/// There is no cluster to ask. One that cannot be reached is no error.
+/// No cluster is configured. A cluster that cannot be reached is no error.
 pub(super) async fn node_events(options: &SourceOptions, node: &str) -> anyhow::Result<Option<NodeEvents>> {
     let SourceOptions { kubernetes, kubeconfig, context, manifests: _, manifest_interval: _ } = options;
     if !kubernetes {
@@ -73,7 +73,7 @@ pub(super) async fn node_events(options: &SourceOptions, node: &str) -> anyhow::
     NodeEvents::open(access, node, COMPONENT).await.map(Some).map_err(with_remedy)
 }
 
-/// A thread for a source, above those that there are.
+/// Starts a thread for a source, as a layer above the existing ones.
 fn follow<S: Source<Error = Infallible> + 'static>(
     name: &'static str,
     source: S,

@@ -34,7 +34,7 @@ const INPUTS: usize = 64;
 /// Positions through which the log may be released. The newest covers all before it.
 const RELEASES: usize = 64;
 
-/// Starts all threads. `started` is told once the first snapshot is in force.
+/// Starts all threads. `started` is notified once the first snapshot is in force.
 pub(super) fn start(
     opened: Opened,
     threads: &mut ThreadGroup,
@@ -59,7 +59,7 @@ pub(super) fn start(
     let Served { store, session, health, metrics, token: _ } = served;
     let rings = probe.rings()?;
     let recorder = SharedRecorder::new(recorder);
-    // Before anything that the rings hold, the pipeline learns of the session and the meanings of ids.
+    // Before the rings' events, the pipeline gets the session and the meanings of ids.
     let known = explain.boot(&session.boot_id);
     let first: Vec<Input> = [Input::Session(session.clone())].into_iter().chain(known).collect();
     let (update_sender, updates) = metrics.queues.bounded("cluster_updates", cluster::UPDATES);

@@ -1,4 +1,4 @@
-//! Endpoints that nobody judges by policy, as events of the node: `kubectl describe node` shows them.
+//! Endpoints that are not judged by policy, as events of the node: `kubectl describe node` shows them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,12 +10,12 @@ use crate::health::{Health, Part};
 
 pub(super) const COMPONENT: &str = "netverdict-collector";
 const REASON: &str = "EndpointsNotJudged";
-/// Between looks.
+/// Interval between checks.
 const EVERY: Duration = Duration::from_secs(5);
-/// An API server forgets events after an hour: one whose reason lasts is written again.
+/// An API server forgets events after an hour: an event whose reason lasts is written again.
 const AGAIN: Duration = Duration::from_secs(30 * 60);
 
-/// Writes an event when there is something new to tell, until the end.
+/// Writes an event when the problems change, until the end.
 pub(super) async fn follow(events: NodeEvents, health: Arc<Health>, end: Shutdown) -> anyhow::Result<()> {
     let mut told: Option<(Vec<String>, Instant)> = None;
     loop {
@@ -33,7 +33,7 @@ pub(super) async fn follow(events: NodeEvents, health: Arc<Health>, end: Shutdow
         }
         match events.warn(REASON, &troubles.join("; ")).await {
             Ok(()) => {}
-            // Health, metrics and the record say it in any case.
+            // Health, metrics and the record show the problems in any case.
             Err(error @ ClusterError::Forbidden { .. }) => tracing::debug!(%error, "no event written"),
             Err(error) => {
                 tracing::debug!(%error, "no event written; tried again");

@@ -1,6 +1,6 @@
-//! A snapshot with what the compiler made of its addresses, as it is kept until the events that it decided are read.
+//! A snapshot with the compiler's table of its addresses, as it is kept until the events that it decided are read.
 //!
-//! Hundreds of states are kept at once, and each differs from the one before in little: what is equal is shared.
+//! Hundreds of states are kept at once, and each differs little from the one before: equal parts are shared.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::persistent_map::{Edit, PersistentMap};
 
-/// All that enriching and attributing an event of its revision needs.
+/// The facts that enriching and attributing an event of its revision needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(from = "WholeState", into = "WholeState")]
 pub struct SnapshotState {
@@ -27,7 +27,7 @@ pub struct SnapshotState {
     pub boot_id: Arc<str>,
     /// The kernel's revision that it became; 0 until it is published.
     pub revision: u64,
-    /// When the cluster source was seen to say so, in nanoseconds since 1970.
+    /// When the collector saw this state of the cluster source, in nanoseconds since 1970.
     pub seen_ns: i64,
     content: Content,
     /// The snapshot that it was made of, for as long as others keep it.
@@ -63,7 +63,7 @@ struct Content {
     owners: PersistentMap<OwnerId, Arc<Owner>>,
 }
 
-/// What leads from one state's content to another's.
+/// Edits that lead from one state's content to another's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     namespaces: Vec<Edit<String, Arc<Namespace>>>,
@@ -81,7 +81,7 @@ pub struct Difference {
 }
 
 impl SnapshotState {
-    /// The state after this one, of a snapshot and of what its compiler made of it; and what leads there. `anew`:
+    /// The state after this one, of a snapshot and of its compiled addresses; and the difference that leads there. `anew`:
     /// another compiler made this one, and the ids of both may not mean the same.
     pub fn next(&self, number: u64, snapshot: &Arc<Snapshot>, compiler: &Compiler, anew: bool) -> (Self, Difference) {
         let difference = self.content.difference_to(snapshot, compiler, anew);
@@ -101,19 +101,19 @@ impl SnapshotState {
         Self { number, revision: 0, content: self.content.apply(difference), whole: Weak::new(), ..self.clone() }
     }
 
-    /// The same state, sharing with another what is equal in both.
+    /// The same state, sharing with the other all equal parts.
     #[must_use]
     pub fn sharing_with(&self, other: &Self) -> Self {
         let content = other.content.apply(&other.content.difference(&self.content));
         Self { content, ..self.clone() }
     }
 
-    /// What leads here from nothing.
+    /// The difference that leads from the empty state to this one.
     pub fn from_nothing(&self) -> Difference {
         Content::default().difference(&self.content)
     }
 
-    /// What it says of an address: exactly, or by the longest block that holds it.
+    /// The entry of an address: its own, or that of the longest block that holds it.
     pub fn peer(&self, address: IpAddr) -> Option<PeerEntry> {
         if let Some(entry) = self.content.addresses.get(&address) {
             return Some(*entry);
@@ -130,7 +130,7 @@ impl SnapshotState {
         self.content.addresses.get(&address).map_or(OwnerId::NOBODY, |entry| entry.owner)
     }
 
-    /// Who has the address; `None` where nobody is known to.
+    /// The owner of the address; `None` where none is known.
     pub fn owner_of(&self, address: IpAddr) -> Option<&Owner> {
         self.content.owners.get(&self.owner_id(address)).map(|owner| &**owner)
     }
@@ -203,7 +203,7 @@ impl Content {
         }
     }
 
-    /// Owners that came with these addresses, and those that have none left.
+    /// Owners that came with these addresses, and owners that have none left.
     fn owners_after(
         &self,
         edits: &[Edit<IpAddr, PeerEntry>],

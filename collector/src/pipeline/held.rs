@@ -1,7 +1,7 @@
-//! Observations with an end that is a pod nobody knows yet, held for a moment: a job that lives 300 ms is over before the
-//! API server tells its address.
+//! Observations with a still unknown pod at one end, held for a moment: a job that lives 300 ms is over before the API
+//! server tells its address.
 //!
-//! Whatever is held is written at the next flush at the latest, so that nothing is committed without it.
+//! Held observations are written at the next flush at the latest, so that nothing is committed without them.
 
 use std::collections::VecDeque;
 
@@ -27,13 +27,13 @@ pub(super) struct Counted {
 pub(super) struct Held(VecDeque<Counted>);
 
 impl Held {
-    /// Holds an event. Returns the one that there is no room for any more.
+    /// Holds an event. Returns the oldest held event if there is no room left.
     pub(super) fn push(&mut self, event: Counted) -> Option<Counted> {
         self.0.push_back(event);
         if self.0.len() > MOST_HELD { self.0.pop_front() } else { None }
     }
 
-    /// Those that have been held for long enough, and those whose ends are known by now.
+    /// Events that have been held for long enough, and events whose ends are known by now.
     pub(super) fn take_due(&mut self, boot_time: u64, is_known: impl Fn(&Observation) -> bool) -> Vec<Counted> {
         let is_due =
             |event: &Counted| event.boot_time.saturating_add(HELD_NS) <= boot_time || is_known(&event.observation);

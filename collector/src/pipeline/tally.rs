@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 /// The numbers of a pipeline that cannot be seen in its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// By lane; those that could be read, repeats of the ring included.
+    /// By lane; all readable events, repeats of the ring included.
     pub events: BTreeMap<&'static str, u64>,
-    /// By the label of what was wrong.
+    /// By the label of the error.
     pub unreadable: BTreeMap<&'static str, u64>,
     /// Events that were on record already.
     pub repeated: u64,
-    /// Reports of other systems by what became of them.
+    /// Reports of other systems by outcome.
     pub reports: Reports,
     /// The first refusals since the last call, for the log.
     pub refusals: Vec<String>,

@@ -138,14 +138,14 @@ fn address_of_a_pod_range_without_owner_is_an_unknown_pod() {
     let mut event = node.denied();
     (event.source, event.source_owner, event.flags) = (v4_mapped([10, 0, 0, 99]), 0, flag::UNKNOWN_POD);
     let mut pipeline = pipeline(&node);
-    // Held for a moment, for it may become known; then told as the kernel believed.
+    // Held for a moment, because the pod may become known; then recorded as the kernel had it.
     assert!(
         take(&mut pipeline, batch(&[event])).is_empty() && tick(&mut pipeline, event.boot_time + SECOND).is_empty()
     );
     let row = only(tick(&mut pipeline, event.boot_time + 3 * SECOND));
     assert_eq!((row.source.kind, row.seq), (EndpointKind::UnknownPod, Some(event.seq)));
     assert!(row.identity_window_open);
-    // Nothing that is held is missing in what is committed.
+    // Held events are not missing in a commit.
     let another = VerdictEvent { seq: 2, source_port: 40_001, ..event };
     assert!(take(&mut pipeline, batch(&[another])).is_empty());
     assert_eq!(only(flush(&mut pipeline)).seq, Some(2));
@@ -181,7 +181,7 @@ fn a_job_that_was_over_before_the_api_server_told_its_address_is_named() {
     assert_eq!((source.labels["app"].as_str(), source.zone.as_str()), ("job", "z"));
     // The verdict was taken without knowing it.
     assert_eq!((row.snapshot, row.identity_window_open, row.verdict), (1, true, Verdict::Denied));
-    // It is gone, and remembered: what comes late is named at once.
+    // It is gone, and remembered: late events are named at once.
     take(
         &mut pipeline,
         seen(&later, 5, |snapshot| _ = snapshot.pods.remove(&ObjectKey::new("shop", "job"))).snapshot(),

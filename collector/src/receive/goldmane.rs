@@ -1,9 +1,9 @@
 //! Calico's flow log → observations: the lines that Goldmane's emitter posts.
 //!
 //! A line is one flow of a five-minute window, as JSON with enums and 64-bit numbers as numbers; a field that is absent
-//! is 0. A line that cannot be read is refused alone, with its cause. What Calico names (policies, tiers, rule indices)
-//! is taken over as a claim: nothing is looked up and nothing is evaluated. `docs/goldmane.md` says what can be known
-//! from these lines and what cannot.
+//! is 0. An unreadable line is refused alone, with its cause. Names that Calico gives (policies, tiers, rule indices) are
+//! recorded as a claim: nothing is looked up and nothing is evaluated. `docs/goldmane.md` lists the facts that these lines
+//! hold and lack.
 
 pub mod listener;
 mod policies;

@@ -12,7 +12,7 @@ use crate::{drain::Delivery, metrics::Metrics};
 /// Deliveries that may wait for the log.
 pub const WAITING: usize = 2;
 
-/// Runs a receiver until it is told to stop.
+/// Runs a receiver until a stop is requested.
 pub type Serve = Box<dyn FnOnce(Inlet) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// A receiver whose port is bound and that waits to be served.

@@ -74,7 +74,7 @@ pub fn observations(batch: &RingBatch) -> impl Iterator<Item = Result<Observatio
     })
 }
 
-/// Reads one record of a ring. `offset_ns`: what to add to a time since boot.
+/// Reads one record of a ring. `offset_ns`: difference between a time since 1970 and a time since boot.
 fn observation(lane: LaneName, offset_ns: i64, record: &[u8]) -> Result<Observation, Unreadable> {
     let [kind, version, ..] = *record else { return Err(Unreadable::Headless { found: record.len() }) };
     if version != ABI_VERSION {

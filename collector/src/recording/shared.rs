@@ -7,7 +7,7 @@ use netverdict_service::error_chain::chain;
 
 use crate::input::Input;
 
-/// The recorded file, shared by all who have something for it. It ends at the first error.
+/// The recorded file, shared by all threads that record. It ends at the first error.
 #[derive(Clone, Default)]
 pub struct SharedRecorder(Arc<Mutex<Option<Recorder>>>);
 
@@ -32,7 +32,7 @@ impl SharedRecorder {
         }
     }
 
-    /// Completes the file: what was written last is in it, or the log says that it is not.
+    /// Completes the file: the last inputs are in it, or the log says that they are not.
     pub fn finish(&self) {
         if let Some(Err(error)) = self.lock().take().map(Recorder::finish) {
             tracing::error!(error = %chain(&error), "recorded file not finished");

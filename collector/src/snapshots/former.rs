@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Former(BTreeMap<u64, Vec<PathBuf>>);
 
 impl Former {
-    /// What such files in `folder` hold. What cannot be read is told, and left out.
+    /// Reads the states of such files in `folder`. An unreadable file is reported, and left out.
     pub(super) fn read(folder: &Path) -> Result<(Self, BTreeMap<u64, SnapshotState>), StateError> {
         let mut former = Self::default();
         let mut states: BTreeMap<u64, SnapshotState> = BTreeMap::new();
@@ -42,7 +42,7 @@ impl Former {
         Ok((former, states))
     }
 
-    /// Removes those up to this number. What cannot be removed is tried again the next time.
+    /// Removes files up to this number. A failed removal is tried again the next time.
     pub(super) fn forget_through(&mut self, number: u64) -> Result<(), StateError> {
         let mut failed = None;
         for (_, paths) in self.0.range_mut(..=number) {

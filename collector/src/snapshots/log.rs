@@ -43,12 +43,12 @@ pub(super) struct Epoch {
     pub(super) end: WalPosition,
 }
 
-/// What a log holds.
+/// Contents of a log.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     /// By number, with the revision where it is noted.
     pub(super) states: BTreeMap<u64, SnapshotState>,
-    /// Those that never came into force.
+    /// States that never came into force.
     pub(super) abandoned: BTreeSet<u64>,
     pub(super) epochs: Vec<Epoch>,
     /// Highest number that a record names.

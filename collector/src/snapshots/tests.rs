@@ -82,7 +82,7 @@ fn small() -> Cluster {
     Cluster { pods: [(1, (1, 1)), (2, (2, 2))].into(), policies: [(1, 80)].into(), ..Cluster::default() }
 }
 
-/// What a state has to say, made from the snapshot and the compiler alone.
+/// Expected text of a state, made from the snapshot and the compiler alone.
 fn said(
     number: u64,
     (boot, revision, seen_ns): (&str, u64, i64),
@@ -114,7 +114,7 @@ struct Run {
     compiler: Compiler,
     anew: bool,
     boot: u64,
-    /// What was kept and came into force, by number.
+    /// States that were kept and came into force, by number.
     kept: BTreeMap<u64, String>,
     /// Revision is number, as the probe would tell it.
     revisions: Vec<(u64, u64)>,
@@ -168,7 +168,7 @@ impl Run {
     }
 
     fn reboot(&mut self) {
-        // What was not noted nobody knows any more.
+        // Revisions that were not noted are lost.
         let noted: BTreeSet<u64> = self.found().keys().copied().collect();
         self.boot += 1;
         self.revisions.clear();
@@ -177,7 +177,7 @@ impl Run {
         self.kept.retain(|number, _| noted.contains(number));
     }
 
-    /// What is found of all boots, without what the probe knows.
+    /// States found of all boots, without the probe's knowledge.
     fn found(&self) -> BTreeMap<u64, String> {
         found(self.folder.path(), self.boot, &[])
     }
@@ -187,7 +187,7 @@ impl Run {
         self.forgotten = self.forgotten.max(number);
     }
 
-    /// All that may still be needed is there, and whatever is there is true.
+    /// Every state that may still be needed is there, and every state found is true.
     fn check(&self) {
         let found = found(self.folder.path(), self.boot, &self.revisions);
         for (number, text) in &found {
@@ -209,7 +209,7 @@ fn files(state_dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What a start finds, as text by number. `revisions`: what the probe knows of the last boot.
+/// States found by a start, as text by number. `revisions`: those that the probe knows of the last boot.
 fn found(state_dir: &Path, boots: u64, revisions: &[(u64, u64)]) -> BTreeMap<u64, String> {
     let copy = copied(state_dir);
     let snapshots = Snapshots::open(copy.path()).unwrap();

@@ -45,7 +45,7 @@ pub(super) enum Saved {
 }
 
 impl Commit {
-    /// `None`: there is none, the store is new. What is given is durable: sources may be let go by it.
+    /// `None`: there is none, the store is new. A returned commit is durable: sources may be released by it.
     pub(super) fn load(state_dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = state_dir.join(NAME);
         let text = match fs::read(&path) {

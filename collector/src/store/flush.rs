@@ -1,7 +1,7 @@
 //! Flush: the rows of the memtable become the files of one segment.
 //!
 //! Write all files under names that no reader looks at; rename them; put the manifest in place, which makes them count;
-//! write the commit record; only then let go of the rows. A failure before the commit record leaves everything as it
+//! write the commit record; only then drop the rows. A failure before the commit record leaves everything as it
 //! was: the next flush takes the same number, holds the same rows and more, and so writes over the files and the
 //! manifest of the failed one.
 
@@ -89,7 +89,7 @@ impl Store {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&commit.manifest);
         writer.commit = commit;
         writer.disk = writer.disk.saturating_add(flushed.bytes);
-        // A reader that sees the next number finds these files; one that saw this number leaves them out.
+        // A reader that gets the next number finds these files; a reader that got this number leaves them out.
         self.memtable().committed();
         if saved == Saved::Durable {
             flushed.wal = writer.commit.wal;
@@ -102,7 +102,7 @@ impl Store {
         Ok(flushed)
     }
 
-    /// What happens here can no longer fail the flush.
+    /// Errors here can no longer fail the flush.
     fn after_commit(&self, step: Step) {
         if let Err(error) = self.step(step) {
             tracing::debug!(error = %error, "step after the commit failed");
@@ -131,7 +131,7 @@ impl Store {
         if expired.paths.is_empty() {
             return Ok(());
         }
-        // Said before it is done: a crash in between removes the files at the next opening.
+        // The note comes before the removal: a crash in between removes the files at the next opening.
         self.append_journalled(expired.gaps, &expired.paths)?;
         for path in &expired.paths {
             self.step(Step::Removing)?;

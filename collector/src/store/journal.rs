@@ -1,7 +1,7 @@
 //! The journal: rows that have no other source are safe there until they are in a file. It also notes which files the disk
 //! cap is about to remove, so that a crash between the note and the removal is made good.
 //!
-//! A record is a line of JSON about what follows, then for each table an Arrow IPC stream.
+//! A record is a line of JSON with its tables and removals, then for each table an Arrow IPC stream.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ struct Head {
     removes: Vec<String>,
 }
 
-/// What the journal had kept.
+/// Contents of the journal at the start.
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
     pub(super) rows: Vec<Row>,
@@ -41,11 +41,11 @@ impl Journal {
     /// Opens the journal with everything in it that is not in a committed segment.
     pub(super) fn open(state_dir: &Path, committed: Option<WalPosition>) -> Result<(Self, Recovered), StoreError> {
         let dir = state_dir.join(FOLDER);
-        // Rows here are few, and each is said once only: nothing but safe will do.
+        // Rows here are few, and no source repeats them, so every batch is synced.
         let (mut log, torn) = Log::open(&dir, FsyncPolicy::Batch, committed).map_err(StoreError::Journal)?;
         let mut recovered = Recovered::default();
         if torn.torn_bytes > 0 {
-            // Its append never returned: nobody was told that it was safe.
+            // Its append never returned: no caller relies on it.
             tracing::info!(bytes = torn.torn_bytes, "end of the journal was torn and is cut off");
         }
         for frame in log.replay(committed) {

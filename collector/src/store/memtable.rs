@@ -20,7 +20,7 @@ use crate::wal::WalPosition;
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
-/// What an append did beside taking the rows.
+/// Side effects of an append.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// Flow rows that there was no room for. A gap `disk_full` stands for them.
@@ -77,7 +77,7 @@ impl Chunk {
         }
     }
 
-    /// Adds what came later.
+    /// Adds later rows.
     fn extend(&mut self, later: Self) {
         self.pieces.extend(later.pieces);
         self.wal = later.wal.max(self.wal);
@@ -92,7 +92,7 @@ impl Chunk {
 }
 
 impl Memtable {
-    /// With the rows that only the journal has, and files removed that it says are to be.
+    /// With the rows that only the journal has. Removes the files that the journal notes for removal.
     pub(super) fn open(options: &StoreOptions, commit: &Commit) -> Result<(Self, usize), StoreError> {
         let (journal, recovered) = Journal::open(&options.state_dir, commit.journal)?;
         let node: Arc<str> = options.node.as_str().into();
@@ -209,7 +209,7 @@ impl Memtable {
         }
     }
 
-    /// Every piece, and gaps for what was dropped since the last seal.
+    /// Every piece, and gaps for rows dropped since the last seal.
     pub(super) fn pieces(&self) -> Vec<Arc<Vec<Row>>> {
         let chunks = self.sealed.iter().chain([&self.current]);
         let mut pieces: Vec<_> = chunks.flat_map(|chunk| chunk.pieces.iter().cloned()).collect();
@@ -232,7 +232,7 @@ fn damaged_journal(node: &Arc<str>, options: &StoreOptions, bytes: u64) -> Row {
     Row::Gap(Box::new(GapRow::of(GapCause::Unreadable, node, &boot_id, now, now, detail)))
 }
 
-/// Memory that a row takes, roughly: what it shares with others is not counted.
+/// Memory of a row, roughly: parts that it shares with others are not counted.
 fn memory(row: &Row) -> usize {
     const OTHER: usize = 512;
     match row {

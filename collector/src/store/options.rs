@@ -28,7 +28,7 @@ pub struct StoreOptions {
     pub flush_rows: usize,
     /// or rows that take so many bytes of memory (an estimate).
     pub flush_bytes: usize,
-    /// Flow rows in memory at most, those that wait for a flush that fails included.
+    /// Flow rows in memory at most, including rows that wait because flushes fail.
     pub memtable_rows: usize,
     /// Bytes that this node's files may take; `None`: no cap.
     pub disk_cap: Option<u64>,

@@ -1,9 +1,9 @@
 //! Which files lie in the data directory, which of them a crash left, and which go when they take too much space.
 //!
 //! Only files of this node count, and only those whose path is one of the record; anything else is left alone. Manifests
-//! stay when their files go, for each is a link of the node's chain. The cap takes flows first, the oldest first, and
+//! stay when their files go, because each is a link of the node's chain. The cap takes flows first, the oldest first, and
 //! only when no flows are left gaps and the collectors' own tables. Change logs stay: past moments are evaluated with
-//! them, and a row of long ago may still say how things are. They are small.
+//! them, and an old row may still describe the present. They are small.
 
 use std::{
     collections::BTreeMap,
@@ -42,11 +42,11 @@ pub(super) struct Files {
     unfinished: Vec<PathBuf>,
 }
 
-/// What is to go.
+/// Files to remove.
 pub(super) struct Expired {
     pub(super) paths: Vec<SegmentPath>,
     pub(super) bytes: u64,
-    /// What stands for it.
+    /// Gaps recorded in their place.
     pub(super) gaps: Vec<Row>,
     /// Bytes that stay.
     pub(super) left: u64,
@@ -102,7 +102,7 @@ impl Files {
     }
 
     /// Where the node's chain goes on if the state directory is lost. A newest manifest that cannot be read does not keep
-    /// the collector from recording: the chain begins anew, and who verifies it finds the break at that segment.
+    /// the collector from recording: the chain begins anew, and its verification finds the break at that segment.
     pub(super) fn newest_manifest(&self, options: &StoreOptions) -> Option<Link> {
         let newest = self.manifests.iter().map(|(path, _)| path).max_by_key(|path| path.segment())?;
         match Manifest::read(&options.data_dir, newest) {
@@ -118,8 +118,8 @@ impl Files {
         }
     }
 
-    /// Removes what a crash left: of segments after `committed`, of any boot. Gives how many files that were, and the
-    /// bytes of what stays.
+    /// Removes leftovers of a crash: files of segments after `committed`, of any boot. Returns their number, and the
+    /// bytes of the remaining files.
     pub(super) fn remove_uncommitted(
         self,
         options: &StoreOptions,
@@ -147,7 +147,7 @@ impl Files {
         Ok((leftovers.len(), bytes))
     }
 
-    /// Chooses what goes so that what stays is below the cap; `newest` never goes.
+    /// Chooses the files to remove so that the rest is below the cap; `newest` never goes.
     pub(super) fn expire(self, options: &StoreOptions, cap: u64, newest: u64) -> Expired {
         let lengths = self.whole.iter().map(|(_, length)| length);
         let mut left: u64 = lengths.chain(self.manifests.iter().map(|(_, length)| length)).sum();
@@ -183,7 +183,7 @@ impl Files {
 
 const CAPPED: &str = "removed to stay below the cap on disk use: raise the cap to keep records longer";
 
-/// Removes a file, and folders that are empty then. What cannot be removed is left, and said in the log.
+/// Removes a file, and folders that are empty then. A failed removal is logged, and the file stays.
 pub(super) fn remove(data_dir: &Path, path: &SegmentPath) {
     let file = path.below(data_dir);
     match fs::remove_file(&file) {

@@ -1,4 +1,4 @@
-//! Points in time at which a crash leaves something different behind. Tests look in at each, and make it fail.
+//! Points in time at which a crash leaves different files behind. Tests observe each, and make it fail.
 
 use std::{io, path::Path, sync::Arc};
 

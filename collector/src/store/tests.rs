@@ -93,7 +93,7 @@ fn flow(seq: u64) -> Row {
     }))
 }
 
-/// A row that no event gives again, told from others by its number.
+/// A row that no event gives again, identified by its number.
 fn fact(number: u64) -> Row {
     Row::Collector(Box::new(CollectorRow {
         time: time(0),
@@ -140,7 +140,7 @@ fn files(data_dir: &Path) -> Vec<(SegmentPath, Vec<Row>)> {
     found
 }
 
-/// What rows say, so that they can be compared: `flow 3`, `fact 1`, `gap disk_full 2`.
+/// Short names of rows, for comparison: `flow 3`, `fact 1`, `gap disk_full 2`.
 fn names<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<String> {
     let name = |row: &Row| match row {
         Row::Flow(row) => format!("flow {}", row.seq.expect("a number")),
@@ -195,7 +195,7 @@ fn assert_chain(dir: &Path) {
     assert_eq!(listed, there);
 }
 
-/// What a reader sees who asks the collector first and then lists the files.
+/// Rows as seen by a reader that asks the collector first and then lists the files.
 fn visible(store: &Store, dir: &Path) -> Vec<String> {
     let mut rows = Vec::new();
     for table in [Table::Flows, Table::Collectors, Table::Gaps] {
@@ -371,7 +371,7 @@ fn a_flush_is_due_by_age_by_rows_and_not_without_cause() {
     assert!(store.due(Instant::now()));
     store.flush().unwrap();
     assert!(!store.due(later));
-    // Progress without rows is worth a commit, for it lets go of the log.
+    // Progress without rows is worth a commit, because it releases the log.
     store.append(vec![], position(3)).unwrap();
     assert!(store.due(later));
     assert_eq!(store.flush().unwrap().wal, position(3));

@@ -18,7 +18,7 @@ impl Store {
     /// is), with the columns that only a path has. The schema is [`Table::unflushed_schema`].
     ///
     /// The number is a segment's: every row of an earlier one is in a file, and every row here is of that one or a
-    /// later one. So whoever asks here first, lists files then, and leaves out this node's and boot's files of that
+    /// later one. So a reader that asks here first, then lists files and leaves out this node's and boot's files of that
     /// number and later, sees each row once.
     pub fn unflushed(
         &self,

@@ -1,9 +1,9 @@
 //! A value that changes a little at a time, in a log: once as a whole, then differences, until they outgrow it and it is
 //! written as a whole again.
 //!
-//! It knows neither the value nor what a difference of it is, only the layout that its owner writes them in: what is of
-//! another one counts as damaged. A whole always begins a file, so that damage before it does not reach it, and what
-//! comes before it can be released.
+//! It knows neither the value nor the content of a difference, only the layout that its owner writes them in: frames of
+//! another layout count as damaged. A whole always begins a file, so that damage before it does not reach it, and the
+//! files before it can be released.
 
 use std::{path::Path, time::Duration};
 
@@ -17,19 +17,19 @@ pub(crate) struct Chain {
     log: Log,
     /// First byte of every payload.
     layout: u8,
-    /// Bytes of the last whole and of what follows it; `None` until this process has written one.
+    /// Bytes of the last whole and of the differences after it; `None` until this process has written one.
     written: Option<(u64, u64)>,
     /// File that the last whole begins.
     begins: u64,
 }
 
-/// What a log holds, oldest first.
+/// Contents of a log, oldest first.
 pub(crate) type Links = Box<dyn Iterator<Item = Result<Frame, WalError>>>;
 
 impl Chain {
-    /// Opens or creates the log in `dir`, with all that it holds. Whoever calls it has the lock on the state directory.
+    /// Opens or creates the log in `dir`, with all its contents. The caller has the lock on the state directory.
     pub(crate) fn open(dir: &Path, layout: u8) -> Result<(Self, Links, Recovered), WalError> {
-        // What has to be durable is made so one by one.
+        // Frames that must be durable are synced one by one.
         let (log, recovered) = Log::open(dir, FsyncPolicy::Interval(Duration::MAX), None)?;
         let links = log.replay(None).map(move |frame| frame.map(|frame| link(frame, layout)));
         Ok((Self { log, layout, written: None, begins: 0 }, Box::new(links), recovered))

@@ -2,7 +2,7 @@
 //!
 //! A file starts with a header (`NVLOG001`, its number); then frames: length, CRC-32 of length and payload, payload,
 //! all little endian. A new file is begun after [`SEGMENT_BYTES`] and at every opening, so that nothing is ever
-//! appended to a file that another process wrote. What cannot be read to the end of a file is counted, never guessed.
+//! appended to a file that another process wrote. The unreadable rest of a file is counted, never guessed.
 
 mod frames;
 mod layout;
@@ -30,7 +30,7 @@ pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// Memory that is kept from one record to the next.
 const MOST_BUFFER: usize = 4 << 20;
 
-/// When what was appended is safe from a loss of power. From a crash of the process it is safe at once.
+/// When an appended record is safe from a loss of power. From a crash of the process it is safe at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FsyncPolicy {
     /// When the kernel sees fit, some 30 s.
@@ -41,7 +41,7 @@ pub enum FsyncPolicy {
     Batch,
 }
 
-/// What a log's opening found wrong with its end.
+/// State of the log's end as its opening found it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Bytes at the end of the newest file that are no whole record and were cut off: a write that a crash tore.
@@ -71,8 +71,8 @@ struct Active {
 }
 
 impl Log {
-    /// Opens the log, makes its end whole again and lists what is there. `committed` is what needs no replay: numbers
-    /// go on after it even if the files are gone.
+    /// Opens the log, makes its end whole again and lists its files. Positions up to `committed` need no replay, and
+    /// numbers go on after it even if the files are gone.
     pub(crate) fn open(
         dir: &Path,
         policy: FsyncPolicy,
@@ -123,7 +123,7 @@ impl Log {
         self.write(parts, false)
     }
 
-    /// The same, and makes everything appended so far durable, whatever the policy.
+    /// The same, and makes everything appended so far durable under every policy.
     pub(crate) fn append_durably(&mut self, parts: &[&[u8]]) -> Result<WalPosition, WalError> {
         self.write(parts, true)
     }
@@ -211,7 +211,7 @@ impl Log {
         let mut failed = None;
         self.closed.retain(|(number, length)| {
             let path = path_of(&self.dir, *number);
-            // A later file's position releases all earlier ones, whatever their torn ends hold.
+            // A later file's position releases all earlier files, torn ends included.
             if through.segment <= *number && !all_released(*number, *length) {
                 return true;
             }
@@ -259,7 +259,7 @@ impl Log {
         Ok(())
     }
 
-    /// What is appended from here on begins a file.
+    /// The next append begins a new file.
     pub(crate) fn next_file(&mut self) -> Result<(), WalError> {
         match &self.active {
             Some(active) if active.length > HEADER_BYTES as u64 => self.close(),
@@ -278,7 +278,7 @@ impl Log {
     }
 }
 
-/// Cuts off what is no whole record at the end of the newest file; gives how many bytes that were.
+/// Cuts off an incomplete record at the end of the newest file; returns the number of bytes cut off.
 fn cut_tail(path: &Path, number: u64, length: &mut u64) -> Result<u64, WalError> {
     let io = |source| WalError::io(path, source);
     let dir = path.parent().unwrap_or(path);

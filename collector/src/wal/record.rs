@@ -1,4 +1,4 @@
-//! The records of the write-ahead log: what each kind holds, its bytes, and which input of the pipeline it becomes.
+//! The records of the write-ahead log: the content of each kind, its bytes, and the input of the pipeline that it becomes.
 //!
 //! Bytes, little-endian: layout (`u8`, now 2), kind (`u8`), then by kind
 //! - 1, session: JSON of [`Session`];
@@ -29,11 +29,11 @@ pub enum LogRecord {
     Session(Session),
     /// A drained batch as the kernel wrote it.
     Ring(RingBatch),
-    /// What another system sent, as it was received.
+    /// A delivery of another system, as it was received.
     Foreign(ForeignBatch),
 }
 
-/// A record as bytes: a head, and what needs no copy.
+/// A record as bytes: a head, and bytes that need no copy.
 pub(super) struct Encoded<'a> {
     pub(super) head: Vec<u8>,
     pub(super) bytes: &'a [u8],

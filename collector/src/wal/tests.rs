@@ -85,7 +85,7 @@ fn log_of_the_former_version_is_replayed_after_an_upgrade() {
     let LogRecord::Session(began) = &records[0] else { panic!("no session: {records:?}") };
     assert_eq!((&*began.node, began.fresh, began.time_ns), ("n", false, 5));
     assert_eq!(records[1..], [record(2, 20), record(3, 20)]);
-    // And goes on in the layout of today.
+    // And goes on in the present layout.
     wal.append(&record(4, 20)).unwrap();
     drop(wal);
     assert_eq!(replay(dir.path(), None).len(), 4);

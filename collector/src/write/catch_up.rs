@@ -1,4 +1,4 @@
-//! After a restart: what the write-ahead log holds beyond the last commit goes through the pipeline again.
+//! After a restart: records of the write-ahead log beyond the last commit go through the pipeline again.
 
 use netverdict_flowlog::row::{GapCause, GapRow, Row};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Writer {
-    /// Replays what the log holds beyond the last commit. `meanings`: what a boot's ids mean.
+    /// Replays the records of the log beyond the last commit. `meanings`: the meanings of a boot's ids.
     ///
     /// # Errors
     /// The log cannot be read, or the rows not be kept.
@@ -54,7 +54,7 @@ impl Writer {
         let Some(session) = self.pipeline.session() else { return };
         let now = clock::at(clock::now_ns());
         let detail = format!("{bytes} bytes of the write-ahead log are damaged");
-        // How many events they were comes to light by their numbers, in gaps of their own.
+        // The number of lost events follows from sequence numbers, in gaps of their own.
         let gap = GapRow::of(GapCause::Unreadable, &session.node, &session.boot_id, now, now, detail);
         self.rows.push(Row::Gap(Box::new(gap)));
     }

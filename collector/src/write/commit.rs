@@ -1,4 +1,4 @@
-//! Rows into the store, and from there into files: when it is time, and what waits while it cannot be done.
+//! Rows into the store, and from there into files: when it is time, and waiting while it cannot be done.
 
 use std::time::Instant;
 
@@ -60,7 +60,7 @@ impl Writer {
     }
 
     /// Writes files when it is time, and waits while memory holds more rows than it is meant for: meanwhile the rings
-    /// keep what comes, and count what they cannot keep.
+    /// keep new events, and count those that they cannot keep.
     pub(super) fn commit_when_due(&mut self, released: &QueueSender<WalPosition>) {
         self.commit_if_due(released);
         while self.store.unflushed_rows() >= self.store.options().memtable_rows && !self.stop.is_requested() {

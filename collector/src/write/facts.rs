@@ -1,5 +1,5 @@
-//! Rows that come from nowhere else: changes of the cluster, gaps without events, the collector's own state. They are
-//! journalled by the store before anybody relies on them.
+//! Rows that come from nowhere else: changes of the cluster, gaps without events, the collector's own state. The store
+//! journals them before any reader relies on them.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct FactLog {
 }
 
 impl FactLog {
-    /// Appends facts. Says whether they are durable.
+    /// Appends facts. Returns whether they are durable.
     pub fn append(&self, facts: Vec<Fact>) -> bool {
         let input = Input::Facts(facts);
         self.recorder.write(&input);
@@ -32,7 +32,7 @@ impl FactLog {
     }
 }
 
-/// Appends rows that no input gives again. Says whether they are durable.
+/// Appends rows that no input gives again. Returns whether they are durable.
 pub fn append_rows(store: &Store, metrics: &Metrics, rows: Vec<Row>) -> bool {
     if rows.is_empty() {
         return true;

@@ -1,4 +1,4 @@
-//! Rows that say how the collector is: when it starts, every minute, when it stops.
+//! Rows of the collector's state: at its start, every minute, and at its stop.
 
 use netverdict_flowlog::row::{CollectorRow, CollectorState, Row};
 

@@ -1,4 +1,4 @@
-//! Gaps as answers show them. The record keeps each gap; an answer shows those that say the same once.
+//! Gaps as answers show them. The record keeps each gap; an answer shows equal gaps once.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -78,7 +78,7 @@ impl<'a> Cells<'a> {
         Cell { column: self.batch.column(number), number, row: self.row }
     }
 
-    /// Reads something from a column of the row that is not next.
+    /// Reads a value from a column of the row that is not next.
     pub(crate) fn at<T>(
         &mut self,
         column: &str,

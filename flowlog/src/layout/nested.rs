@@ -26,7 +26,7 @@ const MAP_VALUE: &str = "value";
 /// As Arrow names it by default, so that other writers' lists have the same type.
 const LIST_ITEM: &str = "item";
 
-/// Text to something; an empty map is an empty map, not null.
+/// Text to values; an empty map is an empty map, not null.
 pub(crate) struct Map;
 
 fn map_type(value: DataType) -> DataType {

@@ -19,7 +19,7 @@ fn instant() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()))
 }
 
-/// What an integer column may hold.
+/// An integer type of a column.
 pub(crate) trait Integer: Copy {
     fn to_number(self) -> i64;
     fn from_number(number: i64) -> Option<Self>;
@@ -40,7 +40,7 @@ macro_rules! integers {
 }
 integers!(u8, u16, u32, u64, i64);
 
-/// 63 bits, so that the sign says nothing.
+/// 63 bits, so that the sign has no meaning.
 impl Integer for AttributionId {
     fn to_number(self) -> i64 {
         self.0.cast_signed()

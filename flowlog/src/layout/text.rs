@@ -9,11 +9,11 @@ use arrow::{
 
 use super::{Cells, Codec, Column, TooLarge, Wrong, within_bounds};
 
-/// What a value must be that is of no list; the list itself would be long, and is in the column's documentation.
+/// Expected value in errors, for closed lists; the list itself would be long, and is in the column's documentation.
 const KNOWN_WORD: &str = "a word of this version's list";
 const ADDRESS: &str = "an address";
 
-/// Text by dictionary: what most columns are.
+/// Text by dictionary: the type of most columns.
 fn words() -> DataType {
     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
 }

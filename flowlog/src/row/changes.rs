@@ -9,7 +9,7 @@ use super::words::{ChangeKind, EndpointKind};
 use crate::layout::{Addresses, Flag, Group, LongText, Map, Name, Number, Text, Texts, Time, Word, columns};
 
 columns! {
-    /// What every row of a change log starts with.
+    /// Common first columns of every change log.
     #[derive(Clone, Debug, Serialize, Deserialize)]
     #[serde(default)]
     pub struct ChangeHead {
@@ -18,7 +18,7 @@ columns! {
         /// when it came into force on this node
         time: DateTime<Utc> as Time,
         /// number of the policy snapshot that the change made
-        // A collector's state directory calls it `revision`: what has been recorded is recognised by a hash of the row's
+        // A collector's state directory calls it `revision`: a recorded object is recognised by a hash of the row's
         // JSON, and under another name every object would look changed.
         #[serde(rename = "revision", alias = "snapshot")]
         snapshot: u64 as Number [was "revision"],
@@ -57,7 +57,7 @@ columns! {
         /// the program that last wrote what decides, as the API server noted it
         author: String as Text,
         /// when it did, by the API server's clock
-        // Left out where it is not known: what has been recorded is recognised by a hash of the row's JSON.
+        // Left out where it is not known: a recorded object is recognised by a hash of the row's JSON.
         #[serde(skip_serializing_if = "Option::is_none")]
         changed_time: Option<DateTime<Utc>> as Time [since 2],
         /// when the object was made, by the API server's clock

@@ -1,5 +1,5 @@
-//! A decision and its id, and the columns that hold it: all of it in `attributions`, only who decided in `flows`, whose
-//! own columns say the rest.
+//! A decision and its id, and the columns that hold it: all of it in `attributions`, only the deciding tier and policies
+//! in `flows`, whose own columns hold the rest.
 
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ impl Codec<Arc<AttributionValue>> for Whole {
 }
 
 columns! {
-    /// Who decided.
+    /// Tier and policies that decided.
     struct DecidedByColumns {
         /// tier that decided; null where none did
         tier: Option<Tier> as Word,
@@ -84,7 +84,7 @@ columns! {
     }
 }
 
-/// Who decided, in a row whose other columns say the rest of the decision.
+/// Tier and policies that decided, in a row whose other columns hold the rest of the decision.
 pub(crate) struct DecidedBy;
 
 impl Codec<Option<Arc<AttributionValue>>> for DecidedBy {

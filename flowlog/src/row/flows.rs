@@ -24,7 +24,7 @@ fn nobody() -> Arc<EndpointRow> {
 }
 
 columns! {
-    /// Who is at one end of a flow, as it stood then. Text is empty where it does not apply or is not known (null in the
+    /// The endpoint at one end of a flow, as it was then. Text is empty where it does not apply or is not known (null in the
     /// file).
     #[derive(Clone, Debug, PartialEq, Eq, Hash)]
     pub struct EndpointRow {

@@ -12,7 +12,7 @@ use super::{
 use crate::layout::{Flag, Map, Name, Number, Small, Text, Time, Word, columns};
 
 columns! {
-    /// Table `attributions`: what an id stands for.
+    /// Table `attributions`: the decision behind an id.
     #[derive(Clone, Debug, Serialize, Deserialize)]
     pub struct AttributionRow {
         /// when a node first used it
@@ -53,7 +53,7 @@ columns! {
 }
 
 columns! {
-    /// Table `gaps`: what is known to be missing.
+    /// Table `gaps`: known losses of the record.
     #[derive(Clone, Debug, Serialize, Deserialize)]
     #[serde(default)]
     pub struct GapRow {
@@ -87,7 +87,7 @@ columns! {
 }
 
 impl GapRow {
-    /// A gap of a whole node and both lanes, of which no event is counted. What is known more closely goes on top:
+    /// A gap of a whole node and both lanes, of which no event is counted. Narrower values go on top:
     /// `GapRow { lane: Some(lane), ..GapRow::of(…) }`.
     pub fn of(
         cause: GapCause,

@@ -21,7 +21,7 @@ named! {
 }
 named! { LaneName { Denied = "denied", Flow = "flow" } }
 named! {
-    /// Who saw the verdict.
+    /// The source that saw the verdict.
     Receiver {
         /// Our own probe, through its rings.
         Ring = "ring",
@@ -37,7 +37,7 @@ named! {
     Method { Enforced = "enforced", Reported = "reported", Evaluated = "evaluated", Inferred = "inferred" }
 }
 named! {
-    /// What an end of a flow is. The `Unknown…` kinds say why nothing is known.
+    /// Kind of an end of a flow. The `Unknown…` kinds say why nothing is known.
     EndpointKind {
         Pod = "pod",
         Node = "node",
@@ -65,7 +65,7 @@ named! {
         UncleanStop = "unclean_stop",
         /// From the birth of an interface to its attachment.
         Unattached = "unattached",
-        /// Programs are attached, and nobody knows the pod: its packets are judged as not ready.
+        /// Programs are attached, and the pod is not known: its packets are judged as not ready.
         Unbound = "unbound",
         /// Removed by retention or by the cap on disk use.
         Expired = "expired",

@@ -1,4 +1,4 @@
-//! Laws of the record: what a builder makes of rows, a file gives back; and what a file says of itself.
+//! Laws of the record: rows that a builder writes, a file gives back; and the metadata of a file.
 
 mod rows;
 
@@ -31,7 +31,7 @@ fn write(dir: &Path, table: Table, rows: &[Row]) -> std::path::PathBuf {
     file::write(dir, &path(table), &batches, &[]).unwrap().path.below(dir)
 }
 
-/// Columns by value: how a dictionary numbers its words is nobody's business.
+/// Columns by value: the numbering of words in a dictionary does not matter.
 fn plain(batch: &RecordBatch) -> Vec<arrow::array::ArrayRef> {
     let plain = |column: &arrow::array::ArrayRef| match column.data_type() {
         arrow::datatypes::DataType::Dictionary(_, value) => arrow::compute::cast(column, value).unwrap(),

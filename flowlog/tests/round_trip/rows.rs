@@ -141,7 +141,7 @@ fn endpoint() -> impl Strategy<Value = Arc<EndpointRow>> {
     )
 }
 
-/// Any row whose attribution agrees with what the row itself says.
+/// Any row whose attribution agrees with the other columns.
 pub(crate) fn flow() -> impl Strategy<Value = Row> {
     let ring = option::of((word(LaneName::ALL), index(), count()));
     let record =

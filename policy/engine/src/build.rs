@@ -1,6 +1,6 @@
 //! Builders that read like the domain, for tests and benches of this and other crates.
 //!
-//! They take literals and panic on what does not parse; manifests are read by `netverdict-manifest`.
+//! They take literals and panic on text that does not parse; manifests are read by `netverdict-manifest`.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
 
 type Pair<'a> = (&'a str, &'a str);
 
-/// `namespace/name`, or a name alone for what has no namespace.
+/// `namespace/name`, or a name alone for objects without a namespace.
 pub fn key(text: &str) -> ObjectKey {
     match text.split_once('/') {
         Some((namespace, name)) => ObjectKey::new(namespace, name),

@@ -3,7 +3,7 @@
 //! The first compilation does everything. Later ones are incremental, by the difference between two snapshots: local
 //! pods get new classes where the policies that select them changed; addresses get new identities where their owner, its
 //! labels, or the attributes that rules read changed; and only pairs of a new class or a new identity are evaluated.
-//! Classes, identities and columns never change their meaning: what changes gets a new id, so that a half-written
+//! Classes, identities and columns never change their meaning: a changed one gets a new id, so that a half-written
 //! publication cannot alter a verdict.
 //!
 //! The order of writes is not decided here: the loader commits a change as a whole.
@@ -102,7 +102,7 @@ impl Compiler {
         }
     }
 
-    /// Brings the tables to `snapshot` and returns what has to be written for it. The first change is complete.
+    /// Brings the tables to `snapshot` and returns the changes to write. The first change is complete.
     pub fn compile(&mut self, snapshot: &Arc<Snapshot>) -> Change {
         let old = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
         let difference = Difference::between(&old, snapshot);
@@ -130,13 +130,13 @@ impl Compiler {
         self.output.tracked.tables()
     }
 
-    /// What an attribution id means. Meanings that have left the tables are evicted after some thousand new decisions;
-    /// callers that need them for longer keep those that the changes contain.
+    /// Meaning of an attribution id. Meanings that have left the tables are evicted after some thousand new decisions;
+    /// a caller that needs one for longer keeps it from the change that contains it.
     pub fn decision(&self, id: AttributionId) -> Option<&Arc<Decision>> {
         self.output.decisions.get(id)
     }
 
-    /// What an owner id means. Evicted as decisions are.
+    /// Meaning of an owner id. Evicted as decisions are.
     pub fn owner(&self, id: OwnerId) -> Option<&Owner> {
         self.output.owners.get(id)
     }

@@ -1,4 +1,4 @@
-//! What evaluation concludes, and who is responsible for it.
+//! The result of an evaluation, and the policies that it is attributed to.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ named! {
 }
 
 named! {
-    /// Why a verdict is what it is: the closed list of `docs/semantics.md`.
+    /// The reason of a verdict: the closed list of `docs/semantics.md`.
     Reason {
         // allowed
         NoPolicy = "no_policy",
@@ -52,7 +52,7 @@ named! {
         Exact = "exact",
         /// Upstream leaves the order undefined and another policy says otherwise.
         Ambiguous = "ambiguous",
-        /// Something that the verdict depends on is not known, for instance who owns an address.
+        /// A fact that the verdict depends on is not known, for instance the owner of an address.
         Partial = "partial",
     }
 }
@@ -66,7 +66,7 @@ named! {
         Isolating = "isolating",
         /// Its rule passed the flow on to the next tier.
         Passed = "passed",
-        /// It decides once every audited policy is enforced: `verdict_if_enforced` is its doing.
+        /// It decides once every audited policy is enforced: it gives `verdict_if_enforced`.
         Staged = "staged",
         /// A default that another system has a name for.
         Default = "default",
@@ -105,7 +105,7 @@ pub struct Reference {
     pub action: Option<Action>,
 }
 
-/// What evaluation concludes for one flow at one end. The catalogue row that an [`AttributionId`] stands for: equal
+/// The result of evaluating one flow at one end. The catalogue row that an [`AttributionId`] stands for: equal
 /// decisions have equal ids, on every node and after every restart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Decision {
@@ -159,12 +159,12 @@ pub struct NearMiss {
     /// `None` where the policy has no rule for the direction.
     pub rule_index: Option<u32>,
     pub failed: FailedDimension,
-    /// For people: what was expected beside what was found, for instance `pod label app=web is not app=api`.
+    /// For people: the expected value beside the found one, for instance `pod label app=web is not app=api`.
     pub detail: String,
 }
 
 impl NearMiss {
-    /// The one that came furthest, of equals the first; `None` where no policy has a rule. What is worth repairing.
+    /// The miss that came furthest, of equals the first; `None` where no policy has a rule. It shows the rule to repair.
     pub fn nearest<'a>(misses: impl IntoIterator<Item = &'a Self>) -> Option<&'a Self> {
         let with_rules = misses.into_iter().filter(|miss| miss.failed != FailedDimension::NoRules);
         with_rules.reduce(|best, next| if next.failed.distance() > best.failed.distance() { next } else { best })

@@ -30,7 +30,7 @@ use crate::{
     model::{Direction, ObjectKey, Pod, Protocol, Snapshot},
 };
 
-/// What one end's policies conclude.
+/// The decision of one end's policies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Point {
     pub name: PointName,
@@ -40,7 +40,7 @@ pub struct Point {
     pub near_misses: Vec<NearMiss>,
 }
 
-/// What both ends conclude. A point that a packet would never reach is evaluated too.
+/// The decisions of both ends. A point that a packet would never reach is evaluated too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Denied if any point denies, else unknown if any point does not know or the destination is a Service's address,

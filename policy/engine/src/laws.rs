@@ -218,7 +218,7 @@ proptest! {
 
     #[test]
     fn a_number_is_a_range_of_one_and_a_name_that_resolves_to_it(snapshot in snapshot()) {
-        // Every pod that could be a destination calls its TCP port 80 `eighty`; so does nobody else any port.
+        // Every pod that could be a destination calls its TCP port 80 `eighty`; no other port has that name.
         let mut snapshot = snapshot;
         for pod in snapshot.pods.values_mut() {
             let port = crate::model::ContainerPort { name: "eighty".into(), port: 80, protocol: Protocol::TCP };

@@ -1,4 +1,4 @@
-//! What the engine knows of a cluster: pods, namespaces, nodes, Services and policies, free of Kubernetes' spelling.
+//! The engine's model of a cluster: pods, namespaces, nodes, Services and policies, free of Kubernetes' spelling.
 //!
 //! Policies of all kinds share one shape, [`Policy`]; a kind is only a way to fill it in.
 
@@ -49,7 +49,7 @@ pub struct Snapshot {
     pub policies: BTreeMap<PolicyKey, Arc<Policy>>,
     /// DNS name (lower case, no final dot) → addresses it is known to have.
     pub names: BTreeMap<String, BTreeSet<IpAddr>>,
-    /// Ranges from which pods get their addresses. An address in one that no pod owns is an unknown pod.
+    /// Ranges from which pods get their addresses. An address in a range that no pod owns is an unknown pod.
     pub pod_ranges: BTreeSet<IpNet>,
     /// Every policy counts as audited: the node as a whole is in audit mode.
     pub audit_all: bool,
@@ -98,7 +98,7 @@ pub struct Pod {
     /// Empty until the pod is scheduled.
     pub node: String,
     pub host_network: bool,
-    /// Of regular containers and restartable init containers; only those that have a name or a number that a rule can read.
+    /// Of regular containers and restartable init containers; only ports that have a name or a number that a rule can read.
     pub container_ports: Vec<ContainerPort>,
     pub phase: Phase,
     /// `deletionTimestamp` is set; still a subject and a peer until its addresses are released.
@@ -281,7 +281,7 @@ pub struct Policy {
     pub uid: String,
     /// `metadata.generation`, or a count of changes of the hash; 0 where neither is known.
     pub generation: i64,
-    /// SHA-256, lower-case hex, of the canonical JSON of what matters in the object.
+    /// SHA-256, lower-case hex, of the canonical JSON of the object's relevant fields.
     pub content_hash: String,
     pub tier: Tier,
     /// Order inside an ordered tier, lower first; 0 in the network policy tier, where order means nothing.
@@ -289,7 +289,7 @@ pub struct Policy {
     /// `netverdict.io/mode: audit`: decides nothing; its verdict is recorded as `verdict_if_enforced`.
     pub audit: bool,
     pub subject: Subject,
-    /// Whether its subjects are isolated in a direction: allowed is then only what some rule accepts. Never in an
+    /// Whether its subjects are isolated in a direction: only flows that some rule accepts are allowed then. Never in an
     /// ordered tier (C-5).
     pub isolates: Isolates,
     /// In order; `index` counts per direction as the object writes them.
@@ -324,12 +324,12 @@ pub struct Subject {
 pub enum NamespaceScope {
     /// This one, by name.
     Named(String),
-    /// Those whose labels match.
+    /// The namespaces whose labels match.
     Selected(Selector),
 }
 
 impl NamespaceScope {
-    /// Whether it is all namespaces, whatever their labels.
+    /// Whether it is all namespaces, independently of labels.
     pub fn is_everything(&self) -> bool {
         matches!(self, Self::Selected(selector) if selector.is_everything())
     }
@@ -343,7 +343,7 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Whether it matches whatever the labels are.
+    /// Whether it matches all labels.
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty()
     }
@@ -355,7 +355,7 @@ pub struct Requirement {
     pub operator: Operator,
 }
 
-/// `NotIn` and `DoesNotExist` match what lacks the key (N-11).
+/// `NotIn` and `DoesNotExist` match labels that lack the key (N-11).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operator {
@@ -382,7 +382,7 @@ pub struct Rule {
     pub fault: Option<String>,
 }
 
-/// What a rule says.
+/// The action of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -435,6 +435,6 @@ pub enum PortMatch {
     Protocol(Protocol),
     /// Inclusive; `first` ≤ `last`.
     Range { protocol: Protocol, first: u16, last: u16 },
-    /// Resolved on the destination pod. `protocol` `None`: whichever protocol the name has there.
+    /// Resolved on the destination pod. `protocol` `None`: the protocol that the name has there.
     Named { protocol: Option<Protocol>, name: String },
 }

@@ -1,4 +1,4 @@
-//! Decision tables: what the kernel looks up. Their shape follows what lookups cost; see `ARCHITECTURE.md`.
+//! Decision tables, which the kernel looks up. Their shape follows the cost of lookups; see `ARCHITECTURE.md`.
 //!
 //! Ids are given out by the compiler, are immutable, and are never used again within a boot. `probe/loader` is the only
 //! place that turns these types into map bytes.
@@ -37,7 +37,7 @@ id! {
     ColumnId
 }
 id! {
-    /// Who owns an address: an entry of the owner catalogue. 0 is nobody.
+    /// The owner of an address: an entry of the owner catalogue. 0 is no owner.
     OwnerId
 }
 
@@ -50,7 +50,7 @@ impl OwnerId {
     pub const NOBODY: Self = Self(0);
 }
 
-/// What an owner id means.
+/// Meaning of an owner id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owner {
@@ -59,7 +59,7 @@ pub enum Owner {
     Service { key: ObjectKey },
 }
 
-/// What the kernel is to know of an address or a block.
+/// The kernel's record of an address or a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PeerEntry {
     pub identity: IdentityId,
@@ -107,7 +107,7 @@ pub struct Column {
 }
 
 impl Column {
-    /// All that it holds; some more than once.
+    /// All outcomes in it; some more than once.
     pub fn outcomes(&self) -> impl Iterator<Item = Outcome> {
         let of_space = |space: &'_ PortSpace| {
             let ports = space.ports.values().chain(space.prefixes.values()).copied();
@@ -127,7 +127,7 @@ impl Column {
     }
 }
 
-/// What the kernel is to know of a local pod.
+/// The kernel's record of a local pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubjectEntry {
     pub owner: OwnerId,
@@ -147,23 +147,23 @@ pub struct Tables {
     pub blocks: BTreeMap<IpNet, PeerEntry>,
     /// Local pods that take part.
     pub subjects: BTreeMap<ObjectKey, SubjectEntry>,
-    /// Only what differs from the class's default.
+    /// Only pairs that differ from the class's default.
     pub pairs: BTreeMap<(ClassId, IdentityId), Outcome>,
     pub columns: BTreeMap<ColumnId, Column>,
 }
 
-/// What to change in the kernel, and the meaning of new ids. `put` holds new and changed entries, `delete` keys that are
-/// no more.
+/// Changes to make in the kernel, and the meanings of new ids. `put` holds new and changed entries, `delete` keys that
+/// no longer exist.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
-    /// `put` is everything there is: whatever else the kernel holds is to be deleted. The first change of a compiler
+    /// `put` is everything there is: all other entries of the kernel are to be deleted. The first change of a compiler
     /// is complete.
     pub complete: bool,
     pub put: Tables,
     pub delete: Deleted,
     /// Decisions that were not in the catalogue before, or had been forgotten.
     pub attributions: Vec<(AttributionId, Decision)>,
-    /// Owners that were not in the catalogue before; one that had been forgotten has another id.
+    /// Owners that were not in the catalogue before; a forgotten owner gets another id.
     pub owners: Vec<(OwnerId, Owner)>,
 }
 

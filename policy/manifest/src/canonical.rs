@@ -1,7 +1,7 @@
 //! The hash of an object: SHA-256 of its canonical JSON (RFC 8785), the same for equal objects however they were written.
 //!
-//! Keys are sorted by UTF-16 code units and numbers are written as ECMAScript does, whatever order and spelling the
-//! object came in.
+//! Keys are sorted by UTF-16 code units and numbers are written as ECMAScript does, independently of their order and
+//! spelling in the input.
 
 use std::fmt::Write as _;
 

@@ -82,7 +82,7 @@ impl<'v> Field<'v> {
         Box::new(Invalid::new(code::WRONG_TYPE, &self.path, message, format!("write {expected}")))
     }
 
-    /// The value as its text spells it, and what it counts as where that is something else.
+    /// The value as its text spells it, and the value that it counts as where that is another.
     pub(crate) fn describe(&self) -> String {
         match self.spelling.and_then(Spelling::text) {
             Some(text) => format!("{}, which kubectl reads as {}", cut(text), self.value),

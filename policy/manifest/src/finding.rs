@@ -1,4 +1,4 @@
-//! Findings: what is wrong or unusual in an object, with its place and a remedy.
+//! Findings: errors and oddities of an object, with their place and a remedy.
 //!
 //! The list of codes is closed: scripts may rely on a code, but not on a message.
 
@@ -175,7 +175,7 @@ impl Report {
         self.findings.push(Finding::new(severity, self.object.clone(), self.origin.clone(), invalid));
     }
 
-    /// All findings, and one that says how many were left out.
+    /// All findings, and one more with the number of findings left out.
     pub fn finish(mut self) -> Vec<Finding> {
         if self.left_out > 0 {
             let message = format!("{} more findings are left out", self.left_out);
@@ -192,7 +192,7 @@ macro_rules! codes {
         pub mod code {
             $(#[doc = $meaning] pub const $name: &str = $text;)+
 
-            /// Every code and what it means.
+            /// Every code and its meaning.
             pub const ALL: &[(&str, &str)] = &[$(($text, $meaning)),+];
         }
     };

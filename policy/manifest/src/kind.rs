@@ -41,7 +41,7 @@ pub static KINDS: &[&dyn PolicyKind] = &[
     &baseline_admin_network_policy::BaselineAdminNetworkPolicy,
 ];
 
-/// Every kind that is read, as (apiVersions, kind): what has to be asked of a cluster. All versions of a kind are of one
+/// Every kind that is read, as (apiVersions, kind), for requests to a cluster. All versions of a kind are of one
 /// group, so a cluster that serves several has the same objects in each: one of them is enough.
 pub fn kinds_read() -> impl Iterator<Item = (&'static [&'static str], &'static str)> {
     let core = ["Namespace", "Node", "Pod", "Service"].into_iter().map(|kind| (["v1"].as_slice(), kind));
@@ -53,7 +53,7 @@ pub(crate) fn layout(kind: &str) -> Option<&'static Layout> {
     KINDS.iter().find(|known| known.kind() == kind).map(|known| known.layout())
 }
 
-/// What is done with an object.
+/// Treatment of an object by its kind.
 pub(crate) enum Class {
     Namespace,
     Node,
@@ -66,7 +66,7 @@ pub(crate) enum Class {
     Misspelt(&'static dyn PolicyKind),
     /// An unknown kind of a group that holds policies, for instance of a later version.
     UnreadPolicy,
-    /// A policy of another system, which may deny what the policies here allow.
+    /// A policy of another system, which may deny flows that the policies here allow.
     Foreign,
     Other,
 }
@@ -122,8 +122,8 @@ pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
     if holds_policies { Class::UnreadPolicy } else { Class::Other }
 }
 
-/// The policy kind that is probably meant: one with the same letters and digits (`Network Policy`) or, in the groups of
-/// Kubernetes, whose kinds are all known, one with a few letters of difference.
+/// The policy kind that is probably meant: a kind with the same letters and digits (`Network Policy`) or, in the groups of
+/// Kubernetes, whose kinds are all known, a kind with a few letters of difference.
 fn misspelt(group: &str, kind: &str) -> Option<&'static dyn PolicyKind> {
     let letters =
         |kind: &str| kind.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();

@@ -12,9 +12,9 @@
 //! Values are read field by field, never through types that ignore unknown fields: an unknown field may change the meaning of a
 //! rule, so it must be noticed (N-13, C-9). The crate does no I/O and evaluates no flows.
 //!
-//! # What happens to invalid input
+//! # Treatment of invalid input
 //!
-//! | what is invalid | effect |
+//! | invalid part | effect |
 //! |---|---|
 //! | a document, the metadata of an object | a finding; all other objects are read |
 //! | kind, apiVersion, `policyTypes`, subject, tier or priority of a policy | not enforced; an API server refuses it |

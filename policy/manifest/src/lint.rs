@@ -1,6 +1,6 @@
 //! Findings about objects in relation to each other: policies that are enforced as written but probably not as intended.
 //!
-//! Nothing here changes a verdict. What a single object gets wrong is found where it is read.
+//! These checks change no verdict. Errors inside a single object are found where it is read.
 
 mod addresses;
 mod context;

@@ -18,7 +18,7 @@ use crate::{
 /// the stack of a worker thread.
 pub(crate) const MOST_LEVELS: usize = 64;
 
-/// Bytes of a name: what Kubernetes permits a DNS subdomain.
+/// Bytes of a name: the limit of Kubernetes for a DNS subdomain.
 const LONGEST_NAME: usize = 253;
 
 /// Takes an object as an API hands it over.
@@ -107,7 +107,7 @@ pub(crate) fn derived_uid(kind: &str, namespace: &str, name: &str) -> String {
     Uuid::new_v5(&ours, format!("{kind}/{namespace}/{name}").as_bytes()).to_string()
 }
 
-/// Wider than Kubernetes' own rules, which differ by kind. What it accepts is safe in paths, logs and queries.
+/// Wider than Kubernetes' own rules, which differ by kind. An accepted name is safe in paths, logs and queries.
 fn check_name(field: &str, name: &str) -> Read<()> {
     let fits = !name.is_empty() && name.len() <= LONGEST_NAME && !matches!(name, "." | "..");
     if fits && name.chars().all(|c| !c.is_control() && !c.is_whitespace() && !matches!(c, '/' | '%')) {

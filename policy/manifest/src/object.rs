@@ -10,7 +10,7 @@ use crate::{
     spelling::Spelling,
 };
 
-/// Annotations with this prefix change what we do with an object, so they are part of its hash.
+/// Annotations with this prefix change our treatment of an object, so they are part of its hash.
 pub(crate) const ANNOTATION_PREFIX: &str = "netverdict.io/";
 
 /// Where an object came from.
@@ -61,8 +61,8 @@ pub struct Object {
 pub type Identity<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 impl Object {
-    /// Equal for what a cluster stores as one object, in any version of its group. A `Service` of another group is another
-    /// object.
+    /// Equal for manifests that a cluster stores as one object, in any version of its group. A `Service` of another group is
+    /// another object.
     pub fn identity(&self) -> Identity<'_> {
         (group_of(&self.api_version), &self.kind, &self.namespace, &self.name)
     }

@@ -79,7 +79,7 @@ pub fn objects_from_value(value: Value, name: &str) -> (Vec<Object>, Vec<Finding
     (reader.objects, reader.findings)
 }
 
-/// What is read, with its name for findings.
+/// The input, with its name for findings.
 #[derive(Clone, Copy)]
 enum Source<'a> {
     Text(&'a str),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// The spelling of a value and of the values below it, for those that JSON spells in another way.
+/// The spelling of a value and of the values below it, where JSON spells them in another way.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Spelling {
     /// Of the value itself, if it is a scalar.
@@ -29,7 +29,7 @@ impl Spelling {
         Self { key: (written != key).then(|| written.to_owned()), ..self }
     }
 
-    /// Sets the spelling of what a mapping or a list holds at `step`, or forgets an earlier one.
+    /// Sets the spelling of a value that a mapping or a list holds at `step`, or forgets an earlier one.
     pub(crate) fn insert(&mut self, step: &str, child: Self) {
         if child == Self::default() {
             self.children.remove(step);

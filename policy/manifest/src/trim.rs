@@ -1,5 +1,5 @@
-//! An object without the fields that nobody reads: for a source that keeps ten thousand pods in memory, and that must not
-//! take each heartbeat of a node for a change.
+//! An object without unused fields: for a source that keeps ten thousand pods in memory, and that must not take each
+//! heartbeat of a node for a change.
 //!
 //! Policies keep their whole specification, since it is on record. A field of a wrong type stays: its reader says so.
 
@@ -101,7 +101,7 @@ const SERVICE: Keep = Keep::Entries(&[
 
 /// Removes from an object of an API everything that this crate does not read and that is not on record.
 ///
-/// Of `managedFields` the last change of what decides stays, as manager and time; of a policy's status nothing does.
+/// Of `managedFields` the last change of deciding fields stays, as manager and time; of a policy's status nothing does.
 pub fn trim(value: &mut Value) {
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let keep = match classify(&text(value, "apiVersion"), &text(value, "kind")) {
@@ -118,7 +118,7 @@ pub fn trim(value: &mut Value) {
             metadata_of(value).map(|metadata| metadata.remove("annotations"));
         }
     }
-    // A list of containers without ports says nothing; they are most of what a pod's specification has.
+    // A list of containers without ports does not matter; such lists are most of a pod's specification.
     for list in ["containers", "initContainers"] {
         remove_unless(value.get_mut("spec"), list, |item| item.contains_key("ports"));
     }
@@ -130,7 +130,7 @@ pub fn trim(value: &mut Value) {
     }
 }
 
-/// Removes a list of mappings none of which says something.
+/// Removes a list of mappings that all do not matter.
 fn remove_unless(parent: Option<&mut Value>, list: &str, says_something: impl Fn(&Map<String, Value>) -> bool) {
     let Some(Value::Object(parent)) = parent else { return };
     let says_nothing = |item: &Value| item.as_object().is_some_and(|item| !says_something(item));
@@ -184,7 +184,7 @@ pub struct LastChange<'a> {
     pub time: &'a str,
 }
 
-/// When the API server made the object, by its clock, in RFC 3339. `None` where the object does not say.
+/// When the API server made the object, by its clock, in RFC 3339. `None` where the object has no time.
 pub fn created(object: &Object) -> Option<&str> {
     object.value.pointer("/metadata/creationTimestamp")?.as_str()
 }
@@ -202,7 +202,7 @@ fn last_change_of(value: &Value) -> Option<LastChange<'_>> {
     Some(LastChange { manager: text("manager"), time: text("time") })
 }
 
-/// Whether the fields of an entry are among those that a verdict depends on.
+/// Whether the fields of an entry include one that a verdict depends on.
 fn decides(entry: &Value) -> bool {
     let Some(fields) = entry.get("fieldsV1") else { return false };
     let annotations = fields.pointer("/f:metadata/f:annotations").and_then(Value::as_object);

@@ -4,8 +4,8 @@
 //! later keys replace it, as in kubectl. One difference is intended: a duplicate key is an error, where kubectl silently takes
 //! the last value.
 //!
-//! What a text can make us allocate is bounded by its length, its nesting by [`MOST_LEVELS`], and what its aliases repeat
-//! by [`MOST_REPEATED_NODES`] and [`MOST_REPEATED_BYTES`].
+//! Memory for a text is bounded by its length, nesting by [`MOST_LEVELS`], and repetition by aliases by
+//! [`MOST_REPEATED_NODES`] and [`MOST_REPEATED_BYTES`].
 
 mod scalar;
 
@@ -26,7 +26,7 @@ const MOST_REPEATED_BYTES: usize = 4 << 20;
 /// Tags of the YAML specification begin with this; `!!str` is short for `tag:yaml.org,2002:str`.
 const TAG_PREFIX: &str = "tag:yaml.org,2002:";
 
-/// What a text holds.
+/// The first document of a text.
 #[derive(Debug)]
 pub(crate) struct Document {
     pub(crate) value: Value,
@@ -56,7 +56,7 @@ pub(crate) fn document(text: &str, first_line: usize) -> Result<Document, Broken
     composer.document()
 }
 
-/// A value with what it costs to repeat it.
+/// A value with the cost of repeating it.
 #[derive(Clone, Debug)]
 struct Node {
     value: Value,
@@ -67,11 +67,11 @@ struct Node {
     bytes: usize,
 }
 
-/// What may still be copied.
+/// Nodes and bytes that may still be copied.
 struct Budget {
     nodes: usize,
     bytes: usize,
-    /// Who copies, for the message.
+    /// The part that copies, for the message.
     what: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Whatever comes in: no panic, no silence, and never an accept that nobody wrote.
+//! Arbitrary input: no panic, no silence, and never an accept that is not written in it.
 
 use std::collections::BTreeMap;
 
@@ -175,7 +175,7 @@ fn object(value: &Value) -> Result<Object, Finding> {
     object_from_value(value.clone(), Origin::Api)
 }
 
-/// Reads all there is to read of objects; only a panic can fail here.
+/// Reads every part of objects; only a panic can fail here.
 fn exercise(objects: &[Object], mut findings: Vec<Finding>) -> Reading {
     let reading = snapshot(objects);
     findings.extend(reading.findings.clone());
@@ -188,7 +188,7 @@ fn exercise(objects: &[Object], mut findings: Vec<Finding>) -> Reading {
     reading
 }
 
-/// What the record keeps of an object reads back as that object.
+/// The recorded text of an object reads back as that object.
 fn stores(object: &Object) {
     let stored = text(object);
     let (again, findings) = read(&stored, "stored");
@@ -198,7 +198,7 @@ fn stores(object: &Object) {
 
 type Accepts = BTreeMap<(PolicyKey, Direction, u32), (Option<Vec<Peer>>, Option<Vec<PortMatch>>)>;
 
-/// The rules that may let something pass.
+/// The rules that may accept packets.
 fn accepts(reading: &Reading) -> Accepts {
     let rules = reading
         .snapshot
@@ -212,7 +212,7 @@ fn accepts(reading: &Reading) -> Accepts {
         .collect()
 }
 
-/// Fewer peers are fine (N-9); anything else that was not there before is not.
+/// Fewer peers are fine (N-9); other additions are not.
 fn only_narrower(before: &Accepts, after: &Accepts) -> bool {
     after.iter().all(|(rule, (peers, ports))| {
         let Some((peers_before, ports_before)) = before.get(rule) else { return false };

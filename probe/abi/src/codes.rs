@@ -26,7 +26,7 @@ macro_rules! code {
 }
 
 code! {
-    /// What an event reports.
+    /// Kind of an event.
     EventKind {
         /// One packet was judged: [`crate::VerdictEvent`].
         Verdict = 1,
@@ -83,7 +83,7 @@ code! {
 }
 
 code! {
-    /// What the datapath did with the packet.
+    /// The datapath's treatment of the packet.
     Disposition {
         Forwarded = 1,
         Dropped = 2,
@@ -91,7 +91,7 @@ code! {
 }
 
 code! {
-    /// What the node does with a denial.
+    /// A node's treatment of a denial.
     Mode {
         /// Judge and record; never drop.
         Observe = 0,
@@ -103,7 +103,7 @@ code! {
 }
 
 code! {
-    /// What a node that enforces does with a connection through a Service whose backend cannot be known.
+    /// An enforcing node's treatment of a connection through a Service whose backend cannot be known.
     Unresolved {
         /// Forward and record it, with the verdict unknown.
         Pass = 0,

@@ -3,7 +3,7 @@
 use crate::address::Address;
 
 /// One judged packet, 144 bytes. `kind` and `abi_version` come first and never move, so that a
-/// reader can refuse what it does not know.
+/// reader can refuse events of an unknown kind or version.
 ///
 /// Direction, ends and ports are those of the flow that was judged. If a reply was the occasion, they are reversed against
 /// the packet: with [`crate::KernelReason::Midstream`], and in the re-evaluation of a connection.

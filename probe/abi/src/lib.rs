@@ -1,7 +1,7 @@
 //! The kernel ABI: events, map keys and map values, declared once for the BPF programs and for user space.
 //!
 //! Every struct is `repr(C)`, a multiple of eight bytes where it holds a `u64`, and has no implicit padding: on the
-//! user side `zerocopy` refuses to compile one that has. Integers are in host byte order except where a comment says
+//! user side `zerocopy` refuses to compile a struct with padding. Integers are in host byte order except where a comment says
 //! *network order*. Addresses are always 16 bytes; IPv4 is written as `::ffff:a.b.c.d` ([`address::v4_mapped`]).
 //!
 //! This crate does not parse, allocate or decide, and knows nothing of Kubernetes.

@@ -332,7 +332,7 @@ pub mod connection_flag {
     pub const STALE: u8 = 1 << 4;
     /// Its destination is a Service's address, and the chosen backend was judged.
     pub const RESOLVED: u8 = 1 << 5;
-    /// Its event that says that no backend was seen was written already.
+    /// The event about an unseen backend was written already.
     pub const UNRESOLVED: u8 = 1 << 6;
 }
 

@@ -1,6 +1,6 @@
 //! Answers to a pod from a Service's address. Where the backend is a pod, or is not on this node, the hooks behind the
 //! translation have judged the egress of the pod that asks. Packets to a backend on the node itself pass none of them, so
-//! its first answer is what tells who it is.
+//! so the backend's first answer identifies it.
 
 use aya_ebpf::bindings::__sk_buff;
 use netverdict_abi::{
@@ -53,7 +53,7 @@ pub fn rule(skb: *mut __sk_buff, packet: &mut Packet, ruling: &mut Ruling) -> Sc
         return scalar_return();
     }
     judge::rule_reversed_flow(&context, packet, &backend, ruling).consume();
-    // Where nothing was translated the entry was replaced, and what the pointer points to may be another's.
+    // Where nothing was translated the entry was replaced, and the pointer may point to another's.
     if translated && ruling.answer.verdict != Verdict::Denied {
         entry.set(RESOLVED);
     }

@@ -32,7 +32,7 @@ pub struct FlowTuple {
 }
 
 impl FlowTuple {
-    /// As the headers say.
+    /// The tuple of the packet's headers.
     #[inline(always)]
     pub fn of(packet: &Packet, ifindex: u32) -> Self {
         let source = (&packet.source, packet.source_port);

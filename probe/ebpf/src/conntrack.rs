@@ -1,4 +1,4 @@
-//! What the kernel's connection tracking says of a packet: the addresses that its sender gave it, before NAT.
+//! The kernel's connection tracking of a packet: the addresses that its sender gave it, before NAT.
 //!
 //! Address translation works by conntrack, which hangs its entry on the packet (`sk_buff._nfct`) and holds the two
 //! tuples of the connection: as its first packet was sent, and as its replies are sent. The offsets of both are set by
@@ -108,7 +108,7 @@ pub fn related_connection() -> Option<(Words, u16, Words, u16, u8)> {
 #[inline(always)]
 fn read(skb: *mut __sk_buff, tuples: *mut Tuples) -> Option<u64> {
     let (in_packet, in_conntrack) = (conntrack_in_packet(), tuples_in_conntrack());
-    // The verifier knows the constants: where they are 0 it does not even look at what follows, and a kernel that does
+    // The verifier knows the constants: where they are 0 it does not even look at the code below, and a kernel that does
     // not lend this helper accepts the program.
     if in_packet == 0 || in_conntrack == 0 {
         return None;

@@ -1,5 +1,5 @@
 //! The lookups: address → peer, (subject class, identity) → verdict or column, (column, port) → verdict. All are as of
-//! one revision. What a policy is, no lookup knows.
+//! one revision. The lookups know ids only, no policies.
 
 use core::mem::MaybeUninit;
 
@@ -21,7 +21,7 @@ const ADDRESS_BITS: u32 = 128;
 /// Column, protocol and the whole port.
 const RANGE_BITS: u32 = 32 + 8 + 16;
 
-/// What the tables are asked: one flow in one direction.
+/// A lookup in the tables: one flow in one direction.
 pub struct Question<'a> {
     pub classes: &'a EndpointClasses,
     pub peer: Peer,
@@ -68,7 +68,7 @@ pub fn find_peer(address: &Words, revision: u64, flags: u32) -> Peer {
     }
 }
 
-/// The peer at an address, as if nobody had it.
+/// The peer at an address, as if the address had no owner.
 #[inline(always)]
 pub fn find_peer_without_owner(address: &Words, revision: u64) -> Peer {
     let mut peer = MaybeUninit::<Peer>::uninit();

@@ -1,6 +1,6 @@
 //! Frames for another pod. A bridge that does not know the port of a hardware address floods the frame to every pod;
 //! the network stack of the others ignores it. Such frames are judged, because a process in the pod may capture them,
-//! but never recorded. Those that are dropped are counted.
+//! but never recorded. Dropped ones are counted.
 
 use aya_ebpf::programs::TcContext;
 

@@ -1,5 +1,5 @@
 //! The judgement of one packet for one endpoint: looked up in the tables as a new flow, as a flow that the packet answers,
-//! as a later fragment, or anew after a publication. When which of them happens, [`crate::stages`] says.
+//! as a later fragment, or anew after a publication. [`crate::stages`] selects which of these happens.
 //!
 //! These functions are not inlined, so that their stack frames share the 512 bytes that a program has.
 
@@ -146,7 +146,7 @@ pub fn re_evaluate(context: &PacketContext<'_>, packet: &Packet, entry: &Entry, 
     scalar_return()
 }
 
-/// Gives a later fragment the verdict of the first; if that is not known, judges it for all ports together.
+/// Sets the verdict of a later fragment to that of the first; if that is not known, judges it for all ports together.
 #[inline(never)]
 pub fn rule_later_fragment(context: &PacketContext<'_>, packet: &mut Packet, ruling: &mut Ruling) -> ScalarReturn {
     let answer = Answer::not_ready(context.enforces());
@@ -180,7 +180,7 @@ pub fn rule_spoofed_source(
     entry: Option<&Entry>,
     ruling: &mut Ruling,
 ) -> ScalarReturn {
-    // The owner of the address that the pod uses; the endpoint's owner says who sent the packet.
+    // The owner of the address that the pod uses; the endpoint's owner identifies the sender.
     let claimed = find_peer(&packet.source, context.revision, !0).owner;
     let mut spoofed = Ruling { peer: peer(context, packet), owner: claimed, ..Ruling::PASS };
     spoofed.deny(KernelReason::SpoofedSource);

@@ -1,6 +1,6 @@
-//! The BPF programs of the probe, on the host side of a pod's veth and where packets leave the node. This file only declares them; [`stages`] says what
-//! happens to a packet, in which order. The programs look up tables and know no policies; every layout is declared in
-//! `netverdict-abi`.
+//! The BPF programs of the probe, on the host side of a pod's veth and where packets leave the node. This file only
+//! declares them; [`stages`] says what happens to a packet, in which order. The programs look up tables and know no
+//! policies; every layout is declared in `netverdict-abi`.
 
 #![no_std]
 #![no_main]
@@ -38,13 +38,13 @@ use netverdict_abi::Direction;
 
 use crate::parse::Link;
 
-/// tcx ingress on the host side of a pod's veth: what the pod sends.
+/// tcx ingress on the host side of a pod's veth: packets that the pod sends.
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
     stages::packet(&ctx, Direction::Egress)
 }
 
-/// tcx egress on the host side of a pod's veth: what the pod receives.
+/// tcx egress on the host side of a pod's veth: packets that the pod receives.
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
     stages::packet(&ctx, Direction::Ingress)
@@ -62,7 +62,7 @@ pub fn leaving_bare(ctx: TcContext) -> i32 {
     stages::leaving(&ctx, Link::Bare)
 }
 
-/// What a program costs that does nothing: the floor that benches compare with.
+/// A program that does nothing: its cost is the floor that benches compare with.
 #[classifier]
 pub fn empty(_ctx: TcContext) -> i32 {
     conclude::PASS

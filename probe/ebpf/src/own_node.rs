@@ -14,8 +14,8 @@ const TUNNEL_PORTS: [u16; 3] = [4789, 8472, 6081];
 /// IPv4 and IPv6 in IP, GRE, ESP.
 const TUNNEL_PROTOCOLS: [u8; 4] = [4, 41, 47, 50];
 
-/// Whether the peer, which has an address of the node, may be somebody else: a pod sends what the node would unpack, or
-/// what comes from the node was not sent there, and nothing says where it was.
+/// Whether the peer, which has an address of the node, may be another host: a pod sends a packet that the node would unpack,
+/// or a packet from the node was received elsewhere before, and its origin is not known.
 #[inline(always)]
 pub fn may_be_anybodys(context: &PacketContext<'_>, packet: &Packet) -> bool {
     if context.is_egress() {
@@ -26,7 +26,7 @@ pub fn may_be_anybodys(context: &PacketContext<'_>, packet: &Packet) -> bool {
     unsafe { (*context.skb).ingress_ifindex != 0 }
 }
 
-/// The other end as if its address were nobody's.
+/// The other end as if its address had no owner.
 #[inline(always)]
 pub fn without_owner(context: &PacketContext<'_>, packet: &Packet) -> Peer {
     let address = if context.is_egress() { &packet.destination } else { &packet.original_source };

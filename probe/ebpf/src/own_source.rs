@@ -11,8 +11,8 @@ use crate::{
 const DHCP_CLIENT: u16 = 68;
 const DHCP_SERVER: u16 = 67;
 
-/// Whether the source address is one that user space lists for the pod (its link-local addresses included), `::`, or
-/// `0.0.0.0` in a request to a DHCP server.
+/// Whether the source address is one of those that user space lists for the pod (its link-local addresses included), `::`,
+/// or `0.0.0.0` in a request to a DHCP server.
 #[inline(always)]
 pub fn is_own(packet: &Packet, ifindex: u32) -> bool {
     has(ifindex, packet.source)

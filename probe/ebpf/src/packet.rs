@@ -48,7 +48,7 @@ pub struct Packet {
     pub destination_port: u16,
     pub original_source_port: u16,
     pub original_destination_port: u16,
-    /// `current_revision` when the packet came: it is judged and recorded as of this one, in whatever stages.
+    /// `current_revision` when the packet came: all stages judge and record it as of this revision.
     pub revision: u64,
     /// Identification field of a fragment.
     pub identification: u32,
@@ -124,7 +124,7 @@ impl Packet {
             && matches!(self.icmp_type, 130..=137 | 143)
     }
 
-    /// A TCP connection request: SYN without ACK, whatever else is set.
+    /// A TCP connection request: SYN without ACK, independent of other flags.
     #[inline(always)]
     pub fn is_connection_request(&self) -> bool {
         self.protocol == protocol::TCP && self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN

@@ -1,4 +1,4 @@
-//! What stays the same in one stage of judging a packet. The revision cell is read once per packet, and every table is
+//! Constant values in one stage of judging a packet. The revision cell is read once per packet, and every table is
 //! read as of that revision.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_boot_ns};

@@ -67,7 +67,7 @@ fn write_ends(packet: &Packet, reversed: bool, event: &mut VerdictEvent) {
         event.source_port = port(packet.destination_port);
         event.destination = bytes(packet.original_source);
         event.destination_port = port(packet.original_source_port);
-        // What answers under another address was addressed under that.
+        // A Service's answer: the request was addressed to the translated source.
         if packet.has_translated_source() {
             event.original_destination = bytes(packet.source);
             event.original_destination_port = port(packet.source_port);

@@ -1,4 +1,4 @@
-//! The outcome for one packet: its answer, and what the record needs beside it.
+//! The outcome for one packet: its answer, and other fields of the record.
 
 use netverdict_abi::{KernelReason, Peer, Verdict};
 

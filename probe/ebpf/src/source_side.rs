@@ -2,7 +2,7 @@
 //! backend only after `from_pod`. So the hooks behind the translation ask whether the pod that sent the packet was
 //! judged for exactly the destination that the packet has by now, and judge it if not.
 //!
-//! That holds whatever translated the address, and whether or not `from_pod` knew it as a Service's.
+//! That holds for any translation, and whether or not `from_pod` knew the address as a Service's.
 
 use aya_ebpf::bindings::__sk_buff;
 use netverdict_abi::{AddressKey, Direction, KernelReason, Verdict, map::connection_flag::RESOLVED};
@@ -21,7 +21,7 @@ use crate::{
 /// Judges the egress of the local pod that sent the packet, unless that was done for this destination. Returns the pod's
 /// interface, for which the ruling is to be concluded; 0 if there is nothing to conclude. Sets the original ends of the
 /// packet. `established`: the destination's side knows the
-/// connection already, so that it goes on whatever the answer is (E-10).
+/// connection already, so that it goes on with any answer (E-10).
 #[inline(never)]
 pub fn rule(
     skb: *mut __sk_buff,

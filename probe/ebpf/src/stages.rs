@@ -87,7 +87,7 @@ pub fn leaving(ctx: &TcContext, link: Link) -> i32 {
     let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else { return PASS };
     // SAFETY: this CPU's own element, which nothing else on this CPU uses meanwhile (see `emit`).
     let [packet, quoted] = unsafe { &mut *scratch };
-    // What cannot be parsed was refused when a pod sent it; what the node itself sends is not judged.
+    // A malformed packet was refused when a pod sent it; packets of the node itself are not judged.
     if parse::read(packet, ctx.skb.skb, link).is_err() {
         return PASS;
     }
@@ -133,7 +133,7 @@ fn rule_changed(skb: *mut __sk_buff, packet: &Packet, direction: Direction, ruli
     scalar_return()
 }
 
-/// Decides what happens to the packet, or what is left to ask. Leaves `ruling` unchanged if the packet passes without a record.
+/// Decides on the packet, or returns the stage that has to. Leaves `ruling` unchanged if the packet passes without a record.
 #[inline(always)]
 fn rule(context: &PacketContext<'_>, packet: &mut Packet, quoted: &mut Packet, ruling: &mut Ruling) -> Stage {
     // Skip the source check until the endpoint's address list is complete.
@@ -142,7 +142,7 @@ fn rule(context: &PacketContext<'_>, packet: &mut Packet, quoted: &mut Packet, r
         return Stage::Pass;
     }
     if packet.fragment == Fragment::Later {
-        // Conntrack knows the ports of what it has reassembled.
+        // Conntrack knows the ports of packets that it has reassembled.
         let tracked = !context.is_egress() && conntrack::restore(context.skb, packet) == Tracking::Original;
         if !tracked {
             if own {

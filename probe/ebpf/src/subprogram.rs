@@ -1,4 +1,4 @@
-//! What functions that are not inlined need to pass the verifier.
+//! Functions that are not inlined, and how they pass the verifier.
 //!
 //! The verifier reads register 0 at the end of every BPF function. A function without a result may leave a stack
 //! address there, depending on the compiler, and is then refused. Such functions return a [`ScalarReturn`] instead: a

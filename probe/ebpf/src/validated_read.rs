@@ -9,7 +9,7 @@
 //! - An update links the new element at the head of its bucket before it unlinks the old one. A lookup that has passed
 //!   the head already finds neither.
 //!
-//! So a program copies what it needs and looks the key up again. If the lookup returns the same element, the copy is of
+//! So a program copies the value and looks the key up again. If the lookup returns the same element, the copy is of
 //! this key; if two lookups in a row find nothing, the key is absent. An element cannot leave its key and return, and a
 //! key cannot be missed twice, because user space writes a key once per publication and waits for all running programs
 //! before the next one (ADR 7).

@@ -1,7 +1,7 @@
 //! Offsets of fields in the kernel's structs, from its type information (BTF, `Documentation/bpf/btf.rst`). Conntrack may
 //! be a module, whose types are a continuation of the kernel's own.
 //!
-//! It reads what [`Conntrack`] needs, and nothing else of the format.
+//! It reads the types that [`Conntrack`] needs, and nothing else of the format.
 
 use std::{fs, io, path::Path};
 
@@ -18,7 +18,7 @@ pub(crate) struct Conntrack {
     pub(crate) tuples: u32,
 }
 
-/// Fields whose places the programs take for granted, each with its offset.
+/// Fields at offsets that the programs take for granted.
 const EXPECTED: [(&[&str], u32); 8] = [
     (&["nf_conntrack_tuple", "src", "u3"], 0),
     (&["nf_conntrack_tuple", "src", "u"], 16),
@@ -232,7 +232,7 @@ impl Reader<'_> {
         Some(())
     }
 
-    /// One type with what follows it.
+    /// One type with the data after it.
     fn kind(&mut self) -> Option<Type> {
         let (name, info, size_or_target) = (self.word()?, self.word()?, self.word()?);
         let (count, kind, has_bitfields) = (info & 0xffff, (info >> 24) & 0x1f, info >> 31 != 0);

@@ -1,5 +1,5 @@
-//! Claims: what the CNI plugin says about who is in a network namespace. A file for each attachment, in a folder of root's,
-//! so that a claim outlives the plugin and a collector that is down.
+//! Claims: the CNI plugin's statements about the pod in a network namespace. A file for each attachment, in a folder of
+//! root's, so that a claim outlives the plugin and a collector that is down.
 //!
 //! Cookies of namespaces count from the boot, so a claim names its boot.
 
@@ -33,7 +33,7 @@ const MOST: usize = 8_192;
 /// Most addresses of one attachment.
 pub const MOST_ADDRESSES: usize = 16;
 
-/// What is asked with one message over the collector's socket: take these interfaces for that pod's, and say how far it is.
+/// A request over the collector's socket: take these interfaces for that pod's, and answer with the pod's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
     pub claim: Claim,
@@ -56,7 +56,7 @@ pub enum Answer {
     NotAttached { mode: String, reason: String },
 }
 
-/// Who is behind one attachment of a network namespace.
+/// The pod behind one attachment of a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     pub boot_id: String,
@@ -65,9 +65,9 @@ pub struct Claim {
     /// Name of the interface inside.
     pub interface: String,
     pub pod: ObjectKey,
-    /// Empty if the container runtime does not tell it: then the cgroup of the pod's processes does, once there are some.
+    /// Empty if the container runtime does not give it: then the cgroup of the pod's processes has it, once there are some.
     pub pod_uid: String,
-    /// What was assigned to it, which the API server learns later.
+    /// Addresses assigned to it, which the API server learns later.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -132,7 +132,7 @@ impl ClaimFolder {
         let fresh = self.path.join(format!(".{}", std::process::id()));
         let written = write_new(&fresh, claim).and_then(|()| fs::rename(&fresh, &path));
         written.map_err(|source| {
-            // Best effort: what is left is not read.
+            // Best effort: a file left behind is not read.
             let _ = fs::remove_file(&fresh);
             failed(&path, "write", source)
         })
@@ -149,7 +149,7 @@ impl ClaimFolder {
         crate::pins::remove(&self.file(container_id, interface))
     }
 
-    /// Removes every claim of which `is_kept`, given container id and interface, says `false`. Returns how many.
+    /// Removes every claim for which `is_kept`, given container id and interface, is `false`. Returns how many.
     ///
     /// # Errors
     /// The folder cannot be read, or a claim not removed.
@@ -197,7 +197,7 @@ impl ClaimFolder {
     }
 }
 
-/// Makes a folder that only root can read, with its parents, and refuses one that others can write to.
+/// Makes a folder that only root can read, with its parents, and refuses a folder that others can write to.
 ///
 /// # Errors
 /// It cannot be made, or is not ours.

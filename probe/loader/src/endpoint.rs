@@ -24,15 +24,15 @@ pub struct BoundEndpoint {
 /// link-local addresses as it likes, and the kernel's map is shared by all.
 pub(crate) const MOST_OWN_ADDRESSES: usize = 16;
 
-/// The endpoint that an interface and a pod are. `uid` is that of the pod: of the cgroup of its processes, or as the CNI
-/// plugin gave it; a static pod's is that of its configuration. Addresses say nothing about whose an interface is: one that is
-/// reused may still be known as its last owner's.
+/// The endpoint of an interface and a pod. `uid` is that of the pod: of the cgroup of its processes, or as the CNI
+/// plugin gave it; a static pod's is that of its configuration. Addresses do not identify the pod of an interface: a reused
+/// address may still be known as its last owner's.
 ///
 /// `None` if the snapshot does not contain the pod or knows no address of it: try again with a newer one.
 pub fn bind(discovered: &Discovered, uid: &str, snapshot: &Snapshot) -> Option<BoundEndpoint> {
     let pod = pod_of_cgroup(uid, snapshot).filter(|pod| !pod.addresses.is_empty())?;
     let mut own_addresses = Vec::new();
-    // What was assigned comes first: link-local addresses never take its place.
+    // Assigned addresses come first: link-local addresses never take their place.
     for address in pod.addresses.iter().chain(&discovered.link_local) {
         if own_addresses.len() < MOST_OWN_ADDRESSES && !own_addresses.contains(address) {
             own_addresses.push(*address);
@@ -48,8 +48,8 @@ pub fn bind(discovered: &Discovered, uid: &str, snapshot: &Snapshot) -> Option<B
     })
 }
 
-/// By its uid, or else as a static pod by the hash in its annotations. Those may be anybody's, so that a hash which several
-/// pods have is nobody's.
+/// By its uid, or else as a static pod by the hash in its annotations. Any pod may carry any annotation, so a hash
+/// that several pods have identifies none.
 fn pod_of_cgroup<'a>(uid: &str, snapshot: &'a Snapshot) -> Option<&'a Pod> {
     let pods = || snapshot.pods.values().map(|pod| &**pod).filter(|pod| !pod.host_network);
     if let Some(pod) = pods().find(|pod| pod.uid == uid) {

@@ -24,7 +24,7 @@ pub(crate) enum Standing {
     Complete(SubjectRecord),
     /// The published tables do not contain its pod.
     Incomplete,
-    /// This process has not published: what an earlier process published still holds.
+    /// This process has not published: an earlier process's publication still holds.
     NotYetPublished,
 }
 

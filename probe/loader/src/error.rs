@@ -63,7 +63,7 @@ impl ProbeError {
 
 /// Why a publication did not take effect. The revision before it stays in force.
 ///
-/// The compiler's record of what is published is wrong from here on. Compile a complete change next, with a new
+/// The compiler's record of the published tables is wrong from here on. Compile a complete change next, with a new
 /// compiler that starts at [`crate::Probe::floor`].
 #[derive(Debug, Error)]
 #[non_exhaustive]

@@ -263,7 +263,7 @@ impl Links {
     }
 }
 
-/// Who attached a program. The kernel refuses the same program a second time.
+/// The process that attached a program. The kernel refuses the same program a second time.
 enum Attached {
     ByUs,
     ByAnother,

@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) type LocalPodTable = Table<Hash<AddressKey, u32>>;
 
-/// Enters the addresses of a pod, and removes those that it no longer has. Link-local addresses are left out: every link
+/// Enters the addresses of a pod, and removes former addresses. Link-local addresses are left out: every link
 /// has the same.
 pub(crate) fn enter(table: &mut LocalPodTable, endpoint: &BoundEndpoint) -> Result<(), ProbeError> {
     let ifindex = endpoint.ifindex;

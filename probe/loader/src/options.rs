@@ -17,7 +17,7 @@ pub struct ProbeOptions {
     /// The BPF object to load instead of the embedded one. `None`: `NETVERDICT_BPF_OBJECT`, then the embedded one.
     pub object: Option<PathBuf>,
     pub mode: Mode,
-    /// What a node that enforces does with a connection through a Service whose backend cannot be known.
+    /// An enforcing node's treatment of a connection through a Service whose backend cannot be known.
     pub unresolved: Unresolved,
     pub ring_bytes: RingBytes,
     /// Entries of the connection table. When it is full, the least recently used connection is evicted, and judged as new.
@@ -60,7 +60,7 @@ impl Default for ProbeOptions {
             object: None,
             // The only mode in which a mistake drops no traffic.
             mode: Mode::Observe,
-            // What is not known is denied.
+            // Unknown backends are denied.
             unresolved: Unresolved::Deny,
             // Replacing a collector takes seconds; half a minute allows for a slow image pull.
             ring_bytes: RingBytes { denied: RingBytes::for_outage(30, 2_000), flow: RingBytes::for_outage(30, 10_000) },

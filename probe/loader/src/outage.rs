@@ -1,7 +1,7 @@
-//! Pinned programs without a probe: what the CNI plugin attaches while no collector answers.
+//! Pinned programs without a probe: the CNI plugin attaches them while no collector answers.
 //!
 //! An endpoint without a record is not ready: the programs deny its packets in enforce mode, and record them in any. The
-//! next collector adopts the links and finds out whose they are.
+//! next collector adopts the links and finds their pods.
 
 use std::path::Path;
 

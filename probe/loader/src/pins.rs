@@ -170,7 +170,7 @@ fn prepare(root: &Path) -> Result<(), ProbeError> {
     }
 }
 
-/// Creates a folder and its parents, writable for the owner only, whatever the umask.
+/// Creates a folder and its parents, writable for the owner only, independently of the umask.
 fn create_folder(folder: &Path) -> Result<(), ProbeError> {
     let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder);
     made.map_err(|source| failed(folder, "create folder", source))

@@ -106,8 +106,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Takes the lock, then adopts what is pinned, or loads the object and pins it. Enforcement is not interrupted:
-    /// links stay attached, and the kernel replaces their programs atomically.
+    /// Takes the lock, then adopts the pinned programs and maps, or loads the object and pins it. Enforcement is not
+    /// interrupted: links stay attached, and the kernel replaces their programs atomically.
     ///
     /// # Errors
     /// See [`ProbeError`]. Existing pins stay unchanged.
@@ -166,7 +166,7 @@ impl Probe {
     /// until every program that ran during the last publication has ended: some milliseconds if that was recent.
     ///
     /// # Errors
-    /// The previous revision stays in force unchanged. See [`PublishError`] for what to do next.
+    /// The previous revision stays in force unchanged. See [`PublishError`] for the next step.
     pub fn publish(&mut self, snapshot_number: u64, change: &Change) -> Result<u64, PublishError> {
         let Self { maps, published, publisher, endpoints, state, .. } = self;
         publisher.publish(maps, published, state, endpoints, snapshot_number, change)
@@ -221,8 +221,8 @@ impl Probe {
     /// pod, the endpoint is not ready and is denied in enforce mode.
     ///
     /// # Errors
-    /// The interface does not exist, or a map is full. The programs are attached whatever else fails. If only the state file
-    /// cannot be written, the binding is in force; the next call tries to write it again.
+    /// The interface does not exist, or a map is full. The programs are attached even if a later step fails. If only the
+    /// state file cannot be written, the binding is in force; the next call tries to write it again.
     pub fn attach(&mut self, endpoint: &BoundEndpoint) -> Result<(), ProbeError> {
         self.bind(endpoint)?;
         self.save()
@@ -269,7 +269,7 @@ impl Probe {
     }
 
     /// Attaches the programs for packets that leave the node to every interface but those of pods, and detaches those of
-    /// interfaces that are not in the list. Returns what cannot be judged, for people.
+    /// interfaces that are not in the list. Returns the interfaces that cannot be judged, for people.
     ///
     /// # Errors
     /// An interface cannot be attached; all others are.
@@ -374,7 +374,7 @@ impl Probe {
         drop(self);
     }
 
-    /// Removes an interface's records: what is attached there takes its endpoint for not ready.
+    /// Removes an interface's records: programs attached there take its endpoint for not ready.
     fn forget(&mut self, ifindex: u32) -> Result<(), ProbeError> {
         if self.endpoints.get(ifindex).is_some() {
             self.unsaved.insert(ifindex);
@@ -385,7 +385,7 @@ impl Probe {
     }
 
     /// Appends the bindings that the state file does not have yet. They are in force before: a disk that is full must not
-    /// decide who is judged. Each call syncs the file once.
+    /// decide which endpoints are judged. Each call syncs the file once.
     ///
     /// # Errors
     /// The file cannot be written. The next call tries again.
@@ -422,7 +422,7 @@ impl Probe {
 }
 
 /// Adopts the pinned programs and maps, and brings the programs up to date; or loads the object and pins it. Returns
-/// whether there was something to adopt.
+/// whether there were pins to adopt.
 fn adopt_or_load(options: &ProbeOptions, pins: &Pins, conntrack: Conntrack) -> Result<bool, ProbeError> {
     let object = object::find(options.object.as_deref())?;
     if programs::are_complete(pins) {

@@ -1,8 +1,8 @@
-//! Publishes tables: writes everything new beside what is in force, then sets one cell.
+//! Publishes tables: writes all new entries beside those in force, then sets one cell.
 //!
-//! The order is: plan every map, append what the new ids mean to the state file, write the maps, set the revision cell.
-//! This file knows that order and the commit cell; what the maps are is up to [`crate::published`]. Until the cell is
-//! set everything can be undone, and is when a write fails. What the commit made superfluous is deleted when no program
+//! The order is: plan every map, append the meanings of new ids to the state file, write the maps, set the revision cell.
+//! This file knows that order and the commit cell; the maps themselves are up to [`crate::published`]. Until the cell is
+//! set everything can be undone, and is when a write fails. Superfluous entries are deleted after the commit, when no program
 //! can be using it any more. See *Publishing* in `ARCHITECTURE.md` and
 //! `docs/adr/0008-published-maps-are-a-registry.md`.
 
@@ -36,7 +36,7 @@ use crate::{
     state::{Line, StateFile, higher},
 };
 
-/// What is in force, and what is left to do about the last publication.
+/// The revision in force, and the remaining work of the last publication.
 pub(crate) struct Publisher {
     revision: u64,
     floor: IdFloor,
@@ -116,7 +116,7 @@ impl Publisher {
         self.grace.restart();
     }
 
-    /// Deletes what the last commit made superfluous, once its grace period has passed; `true` if nothing is left.
+    /// Deletes the entries that the last commit made superfluous, once its grace period has passed; `true` if nothing is left.
     pub(crate) fn collect_garbage(&mut self, published: &mut PublishedMaps) -> Result<bool, ProbeError> {
         roll_back(published)?;
         if !self.grace.has_passed() {
@@ -125,14 +125,14 @@ impl Publisher {
         self.finish_last(published).map(|()| true)
     }
 
-    /// Completes what the last publication left: a new one may begin.
+    /// Completes the last publication: a new one may begin.
     fn finish_last(&mut self, published: &mut PublishedMaps) -> Result<(), ProbeError> {
         roll_back(published)?;
         self.grace.wait();
         published.in_order().rev().try_for_each(|map| map.collect())
     }
 
-    /// Decides what to write, without writing it.
+    /// Decides the writes, without writing anything.
     fn plan(
         &mut self,
         published: &mut PublishedMaps,
@@ -154,7 +154,7 @@ impl Publisher {
         Ok(Planned { records, floor })
     }
 
-    /// Appends what the new ids mean to the state file, before any map holds one.
+    /// Appends the meanings of the new ids to the state file, before any map holds one.
     fn explain(
         &mut self,
         state: &mut StateFile,
@@ -197,7 +197,7 @@ fn write_all(published: &mut PublishedMaps) -> Result<(), ProbeError> {
     published.in_order().try_for_each(|map| map.write())
 }
 
-/// Takes back what was written since the last commit.
+/// Takes back the writes since the last commit.
 fn roll_back(published: &mut PublishedMaps) -> Result<(), ProbeError> {
     published.in_order().rev().try_for_each(|map| map.roll_back())
 }

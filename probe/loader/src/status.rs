@@ -1,5 +1,5 @@
-//! Reports what is pinned and how full the maps are, and removes all pins. Works without a running probe, and does not
-//! disturb one.
+//! Reports the pinned programs and maps and the fill of the maps, and removes all pins. Works without a running probe,
+//! and does not disturb one.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 

@@ -62,7 +62,7 @@ impl Followers {
     }
 
     /// Of these records, at most `limit` that a follower was not given yet; and where that leaves it. Of a follower that
-    /// is forgotten only its cursor is known: it has what arrived until then.
+    /// is forgotten only its cursor is known: it has all records that arrived until then.
     pub(super) fn take_new(
         &self,
         cursor: Cursor,
@@ -95,7 +95,7 @@ impl Followers {
 
 fn random() -> u64 {
     let mut bytes = [0; 8];
-    // Without random numbers followers share a window, and miss what others were given.
+    // Without random numbers followers share a window, and miss records that others were given.
     let _ = SystemRandom::new().fill(&mut bytes);
     u64::from_ne_bytes(bytes)
 }

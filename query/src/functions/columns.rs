@@ -17,7 +17,7 @@ pub(super) fn columns(args: &ScalarFunctionArgs) -> Result<Vec<ArrayRef>> {
     args.args.iter().map(|arg| arg.to_array(args.number_rows)).collect()
 }
 
-/// A column as text, whatever its encoding.
+/// A column as text, from any encoding.
 pub(super) fn texts(column: &ArrayRef) -> Result<StringArray> {
     let column = cast(column, &DataType::Utf8)?;
     Ok(StringArray::from(column.to_data()))

@@ -1,4 +1,4 @@
-//! Functions that make nested columns readable: attributions as names, near misses as sentences, anything as JSON.
+//! Functions that make nested columns readable: attributions as names, near misses as sentences, any column as JSON.
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, StringArray, StructArray},

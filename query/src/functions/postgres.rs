@@ -15,7 +15,7 @@ use datafusion::{
 
 use super::columns::{answer, columns, texts};
 
-/// The PostgreSQL version that clients are told.
+/// The PostgreSQL version reported to clients.
 const SERVER_VERSION: &str = "16.6";
 const SERVER_VERSION_NUMBER: &str = "160006";
 

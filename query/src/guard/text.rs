@@ -4,7 +4,7 @@
 //! overflow aborts the process. sqlparser limits only the recursion of its own parser: `1+1+1+…` is parsed by a loop, and
 //! the tree is as deep as the text is long. So the depth is bounded here, from the tokens alone.
 //!
-//! The grammar is not known here, so the bound is a rough one that holds whatever the grammar is: every level of a tree
+//! The grammar is not known here, so the bound is a rough one that holds for any grammar: every level of a tree
 //! needs at least one token, and only commas separate parts that do not stand inside each other. So the tokens of one
 //! list item, plus those of the deepest bracket within it, bound the depth. Long lists (`in (1, 2, …)`) cost nothing.
 //!
@@ -61,7 +61,7 @@ pub fn check_length(text: &str) -> Result<(), QueryError> {
     })
 }
 
-/// What is known of the statement so far.
+/// State of the scan.
 #[derive(Default)]
 struct Scan {
     /// The brackets that are open, the innermost last.
@@ -70,7 +70,7 @@ struct Scan {
     relations: usize,
 }
 
-/// What stands between two brackets, or outside of all.
+/// Tokens between two brackets, or outside of all brackets.
 #[derive(Default)]
 struct Level {
     /// Tokens of the list item at hand.
@@ -142,7 +142,7 @@ impl Scan {
                 self.level.tables = false;
                 self.relations += 1;
             }
-            // Whatever list follows: it is not worth a parser to tell tables from, say, columns to order by.
+            // For any list after it: telling tables from, say, columns to order by would need a parser.
             Keyword::FROM => self.level.tables = true,
             Keyword::JOIN
             | Keyword::APPLY
@@ -182,7 +182,7 @@ impl Scan {
 
     fn close(&mut self) {
         self.level.tokens += 1;
-        // One that closes nothing is an error of syntax, which the parser explains.
+        // A bracket that closes nothing is a syntax error, which the parser explains.
         if let Some(outer) = self.open.pop() {
             self.level.end_item();
             let depth = self.level.deepest;

@@ -16,7 +16,7 @@ use netverdict_flowlog::answer::{Gap, SqlAnswer, SqlColumn, SqlQuestion};
 use super::api::{Api, MAX_BODY};
 use crate::{QueryError, cells, execute::flat, gaps, notes::Notes};
 
-/// Most bytes of a header with gaps or reasons. Another header has their number, also of those that do not fit.
+/// Most bytes of a header with gaps or reasons. Another header has the number of all, including those that do not fit.
 const MAX_HEADER: usize = 4096;
 
 #[derive(Clone, Copy, PartialEq, Eq)]

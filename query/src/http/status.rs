@@ -1,4 +1,4 @@
-//! Metrics, and the state of the service and of what it reads.
+//! Metrics, and the state of the service and of its sources.
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 
 use crate::QueryError;
 
-/// What a client may know of an error; the statement has failed, and the connection goes on.
+/// The part of an error that a client may know; the statement has failed, and the connection goes on.
 pub(super) fn to_client(error: QueryError) -> PgWireError {
     let answer = error.answer();
     let mut info = ErrorInfo::new("ERROR".into(), error.sqlstate().into(), answer.message);
@@ -17,7 +17,7 @@ pub(super) fn fatal(code: &str, message: impl Into<String>) -> PgWireError {
     PgWireError::UserError(Box::new(ErrorInfo::new("FATAL".into(), code.into(), message.into())))
 }
 
-/// The client sent what the protocol does not allow.
+/// The client sent a message that the protocol does not allow.
 pub(super) fn protocol_violation(message: impl Into<String>) -> PgWireError {
     fatal("08P01", message)
 }

@@ -1,7 +1,7 @@
 //! One connection from its first byte to its last: TLS, login, statements.
 //!
 //! pgwire's own loop cannot be used: it goes on after an error that ends a connection (`login`), and takes messages of any
-//! length (`frame`). What a message does is left to pgwire.
+//! length (`frame`). Handling of messages is left to pgwire.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -38,7 +38,7 @@ const MAX_MESSAGE: usize = 1 << 20;
 /// How long a client may take to read the error that ends its connection.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What serves one connection.
+/// Shared parts that serve one connection.
 pub(super) struct Connection {
     pub(super) acceptor: Option<TlsAcceptor>,
     pub(super) login: Arc<Login>,

@@ -86,7 +86,7 @@ fn is_well_formed(kind: u8, body: &[u8]) -> bool {
         b'C' | b'D' => body.skip(1).and_then(|()| body.text()),
         b'E' => body.text().and_then(|()| body.skip(4)),
         b'S' | b'H' | b'X' | b'c' => Some(()),
-        // Of passwords and copied data the body is the value. What is in a password, `login` checks.
+        // Of passwords and copied data the body is the value. The content of a password is checked by `login`.
         b'p' | b'd' => return true,
         _ => return false,
     };
@@ -99,7 +99,7 @@ pub(super) fn is_initial_response(body: &[u8]) -> bool {
     body.text().and_then(|()| body.value()).is_some() && body.0.is_empty()
 }
 
-/// What is left of a body.
+/// The rest of a body.
 struct Body<'a>(&'a [u8]);
 
 impl Body<'_> {

@@ -2,7 +2,7 @@
 //!
 //! pgwire keeps no record of a successful login: after a failed one it marks the connection as ready for statements. So
 //! messages are taken here until SCRAM has succeeded, and only then there is a [`LoggedIn`], without which there is no
-//! session (`session`). To report upstream: `process_error` sets `ReadyForQuery` whatever the state was, and closes only
+//! session (`session`). To report upstream: `process_error` sets `ReadyForQuery` in every state, and closes only
 //! the write half, so that the message loop goes on (pgwire 0.41.1, tokio/server.rs).
 
 use std::{fmt::Debug, sync::Arc};
@@ -90,7 +90,7 @@ pub(super) async fn log_in<S: Send + Sync + 'static>(
     loop {
         let Some(message) = frame::next(socket, MAX_MESSAGE).await? else { return Ok(None) };
         match message {
-            // It proves itself by the key that the other connection was given.
+            // It authenticates by the key that the other connection was given.
             PgWireFrontendMessage::CancelRequest(request) => {
                 cancel.on_cancel_request(request).await;
                 return Ok(None);

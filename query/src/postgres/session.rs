@@ -1,5 +1,5 @@
 //! Statements of one connection, in the simple and the extended protocol. Statements that read go through the executor,
-//! with its guard and its deadline; those that only concern the session (`SET`, `SHOW`, `BEGIN`) are answered here.
+//! with its guard and its deadline; statements that only concern the session (`SET`, `SHOW`, `BEGIN`) are answered here.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -38,7 +38,7 @@ use crate::{deadline::Deadline, execute::Rows, notes::Notes};
 pub(super) struct Session {
     statements: Arc<Statements>,
     hooks: Vec<Arc<dyn QueryHook>>,
-    /// A copy for the hooks: some of them set what a `SET` says, which must not reach other connections.
+    /// A copy for the hooks: some of them apply a `SET`, which must not reach other connections.
     context: SessionContext,
     preparer: Arc<Preparer>,
     _logged_in: LoggedIn,

@@ -1,4 +1,4 @@
-//! Change logs, folded: of every object the latest that was said of it. Rows may come in any order, and more than once.
+//! Change logs, folded: the latest row of every object. Rows may come in any order, and more than once.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -17,10 +17,10 @@ use super::objects::Object;
 /// Table, kind, and name.
 type Key = (Table, String, ObjectKey);
 
-/// Within one snapshot, what was deleted was deleted before its successor came.
+/// Within one snapshot, an object was deleted before its successor came.
 type Order = (u64, DateTime<Utc>, bool);
 
-/// What an object takes besides its texts: keys, pointers, nodes of trees.
+/// Bytes of an object besides its texts: keys, pointers, nodes of trees.
 const OVERHEAD: usize = 512;
 /// A policy's model beside its text.
 const MODEL: usize = 4;
@@ -47,7 +47,7 @@ struct Latest {
     object: Option<Object>,
 }
 
-/// A row is older than deletions that are no longer known: what it means cannot be told.
+/// A row is older than deletions that are no longer known: whether it counts cannot be told.
 #[derive(Debug)]
 pub(super) struct Forgotten;
 
@@ -73,7 +73,7 @@ impl Changes {
 
 impl Fold {
     /// # Errors
-    /// When it cannot be told whether a change is the latest. What is here then is of no use.
+    /// When it cannot be told whether a change is the latest. The fold is then of no use.
     pub(super) fn apply(&mut self, changes: Changes) -> Result<(), Forgotten> {
         for (key, row) in changes.0 {
             let Some(order) = order(&row) else { continue };
@@ -95,8 +95,8 @@ impl Fold {
         Ok(())
     }
 
-    /// Forgets the oldest deletions, so that at most so many are left. They are told from what never was only when a
-    /// row turns up that is older than they are.
+    /// Forgets the oldest deletions, so that at most so many are left. A forgotten deletion matters only if a row that is
+    /// older than it turns up.
     pub(super) fn forget_deletions(&mut self, most: usize) {
         let Some(many) = self.deletions.checked_sub(most).filter(|many| *many > 0) else { return };
         let gone = self.latest.values().filter(|latest| latest.object.is_none());
@@ -134,7 +134,7 @@ impl Fold {
         self.bytes
     }
 
-    /// All that is there, without what every cluster has.
+    /// All objects of the fold, without those that every cluster has.
     pub(super) fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         self.latest
@@ -145,7 +145,7 @@ impl Fold {
     }
 }
 
-/// What a row changes.
+/// The object that a row changes.
 fn key(row: &Row) -> Option<Key> {
     let table = Table::of(row);
     Some(match row {
@@ -163,7 +163,7 @@ fn order(row: &Row) -> Option<Order> {
     row.head().map(|head| (head.snapshot, head.time, head.change == ChangeKind::Put))
 }
 
-/// About the bytes of what differs in length.
+/// About the bytes of the fields that differ in length.
 fn length(row: &Row) -> usize {
     let labels = |labels: &BTreeMap<String, String>| -> usize {
         labels.iter().map(|(name, value)| name.len() + value.len() + 2 * size_of::<String>()).sum()

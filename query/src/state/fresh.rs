@@ -1,4 +1,4 @@
-//! What collectors hold of a table and is in no file yet, as rows.
+//! Unflushed rows of a table, as collectors hold them.
 
 use std::{sync::Arc, time::Instant};
 

@@ -1,4 +1,4 @@
-//! Which state was in force: the row of `snapshots` that says so. Only files that can hold it are read.
+//! The state that was in force: its row of `snapshots`. Only files that can hold it are read.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -19,14 +19,14 @@ use crate::{
     tables::{Segment, Window},
 };
 
-/// What is looked for.
+/// Conditions of a search.
 struct Search<'a> {
-    /// Its highest number; over all nodes the latest, for numbers of one node mean nothing on another.
+    /// Its highest number; over all nodes the latest, because numbers of one node mean nothing on another.
     node: Option<&'a str>,
     moment: Moment,
 }
 
-/// The state of `node`, or of whichever node changed last if there is none of that node.
+/// The state of `node`, or, if `node` has none, of the node that changed last.
 pub(super) async fn find(
     executor: &Executor,
     node: Option<&str>,

@@ -1,8 +1,8 @@
-//! Folded change logs that are kept, so that the next question reads only what came since.
+//! Folded change logs that are kept, so that the next question reads only newer rows.
 //!
-//! One is good for as long as every file that it was made of is there: files never change, the order in which rows are
+//! A fold is good for as long as every file that it was made of is there: files never change, the order in which rows are
 //! folded does not matter, and rows that collectors hold are never in it. When a file is gone (its record was removed,
-//! replaced or rewritten) what it said cannot be taken out again, so the fold goes too.
+//! replaced or rewritten) its rows cannot be taken out again, so the fold goes too.
 
 use std::{
     collections::HashMap,
@@ -40,7 +40,7 @@ pub struct States {
 #[derive(Default)]
 struct Kept {
     entries: Vec<Entry>,
-    /// Counts what happens here.
+    /// Counts uses and insertions.
     clock: u64,
 }
 
@@ -48,7 +48,7 @@ struct Kept {
 struct Entry {
     node: String,
     number: u64,
-    /// What it was made of, sorted.
+    /// The files that it was made of, sorted.
     files: Arc<[FileId]>,
     fold: Arc<Fold>,
     /// It was the newest when it was asked for: the next newest takes its place.
@@ -75,7 +75,7 @@ impl States {
         Self { most: limits.kept_states, most_bytes, metrics, kept: Mutex::default(), turns: Mutex::default() }
     }
 
-    /// All that is on record of a node's objects up to a number: what is in files, and what collectors hold.
+    /// All rows on record of a node's objects up to a number: those in files, and those that collectors hold.
     pub(super) async fn fold(
         &self,
         executor: &Executor,
@@ -86,7 +86,7 @@ impl States {
         let files = self.of_files(executor, wanted, fresh, notes).await?;
         match with(&files, fresh, wanted) {
             Ok(fold) => Ok(fold),
-            // What a collector holds is older than deletions that were forgotten.
+            // A collector holds a row that is older than deletions that were forgotten.
             Err(Forgotten) => {
                 let (_, fold) = self.whole(executor, wanted, fresh, notes).await?;
                 with(&fold, fresh, wanted).map_err(|Forgotten| forgotten())
@@ -109,7 +109,7 @@ impl States {
             let start = self.nearest(head, &files, now);
             let work = start.as_ref().map_or_else(|| files.whole(), |entry| files.beyond(&entry.files, entry.number));
             if turn.is_none() && self.most > 0 && (start.is_none() || work.rows() > ALONE) {
-                // Whoever has the turn may be about to read just this.
+                // The reader that has the turn may be about to read the same rows.
                 turn = Some(self.turn(&head.node).await);
                 continue;
             }
@@ -129,7 +129,7 @@ impl States {
         }
     }
 
-    /// A kept fold and what came since. `None`: it cannot be told from these.
+    /// A kept fold and the newer rows. `None`: it cannot be told from these.
     async fn extended(
         &self,
         executor: &Executor,
@@ -146,7 +146,7 @@ impl States {
             return Ok(None);
         }
         self.metrics.state(came);
-        // What was read before may be of files whose rows a collector serves again.
+        // Files read before may have rows that a collector serves again.
         let mut made_of = files.ids();
         made_of.extend_from_slice(&entry.files);
         made_of.sort_unstable();
@@ -178,7 +178,7 @@ impl States {
         }
     }
 
-    /// The kept fold from which the state is to be had with the least work. Those of which a file is gone are let go,
+    /// The kept fold from which the state takes the least work. Folds with a removed file are dropped,
     /// unless they were made after the files were listed (`now`).
     fn nearest(&self, head: &SnapshotRow, files: &Files, now: u64) -> Option<Entry> {
         let mut kept = self.kept();
@@ -245,7 +245,7 @@ impl States {
     }
 }
 
-/// With what collectors hold.
+/// Adds the rows that collectors hold.
 fn with(fold: &Arc<Fold>, fresh: &FreshLogs, wanted: &Wanted<'_>) -> Result<Arc<Fold>, Forgotten> {
     let (mut fold, changes) = (Arc::clone(fold), fresh.changes(wanted.head));
     if !changes.is_empty() {

@@ -1,4 +1,4 @@
-//! The change logs of a node up to a number: which files hold them, and what they say.
+//! The change logs of a node up to a number: their files, and their rows.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -17,10 +17,10 @@ use crate::{
     tables::{FileId, Listing, Segment, Window},
 };
 
-/// What a state is made of.
+/// Tables that a state is made of.
 pub(super) const TABLES: [Table; 4] = [Table::Namespaces, Table::Endpoints, Table::Services, Table::Policies];
 
-/// What collectors hold of the change logs of a node, up to a number.
+/// Unflushed rows of a node's change logs, up to a number, as collectors hold them.
 pub(super) struct FreshLogs {
     tables: Vec<Fresh>,
 }
@@ -32,7 +32,7 @@ impl FreshLogs {
         Ok(Self { tables: try_join_all(each).await? })
     }
 
-    /// Those that belong to a state.
+    /// The changes that belong to a state.
     pub(super) fn changes(&self, head: &SnapshotRow) -> Changes {
         let mut changes = Changes::default();
         let belongs =
@@ -44,9 +44,9 @@ impl FreshLogs {
 
 /// Files with the change logs of a node, up to a number.
 pub(super) struct Files {
-    /// Those that may hold rows of it, by table.
+    /// Files that may hold rows of it, by table.
     segments: Vec<(Table, Vec<Segment>)>,
-    /// All that there are, whatever they hold.
+    /// All files, independent of their rows.
     all: HashSet<FileId>,
 }
 
@@ -86,7 +86,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Those that make up the state, sorted.
+    /// The files that make up the state, sorted.
     pub(super) fn ids(&self) -> Vec<FileId> {
         let mut ids: Vec<FileId> =
             self.segments.iter().flat_map(|(_, segments)| segments).map(|segment| segment.id).collect();
@@ -99,14 +99,14 @@ impl Files {
         ids.iter().all(|id| self.all.contains(id))
     }
 
-    /// What is to be read by one who has nothing yet.
+    /// Files to read without a kept fold.
     pub(super) fn whole(&self) -> Work {
         let part =
             |(table, segments): &(Table, Vec<Segment>)| Part { table: *table, segments: segments.clone(), after: None };
         Work::of(self.segments.iter().map(part))
     }
 
-    /// What is to be read by one who has `read` (sorted) up to a number.
+    /// Files to read beyond a fold that was made of `read` (sorted) up to a number.
     pub(super) fn beyond(&self, read: &[FileId], number: u64) -> Work {
         Work::of(self.segments.iter().flat_map(|(table, segments)| {
             let (known, new): (Vec<&Segment>, Vec<&Segment>) =

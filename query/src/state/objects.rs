@@ -1,4 +1,4 @@
-//! Rows of change logs → what the engine knows: one object, as a row has it.
+//! Rows of change logs → objects of the engine: one object, as a row has it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) enum Object {
     Pod(Arc<Pod>),
     Service(Arc<Service>),
     Policy(Arc<Policy>),
-    /// Its row does not say what it is. It is not judged by: [`Object::problem`] says why.
+    /// Its row cannot be read. It is not judged by: [`Object::problem`] says why.
     Unreadable(Arc<str>),
 }
 

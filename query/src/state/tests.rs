@@ -1,5 +1,5 @@
-//! States over files as a collector writes them, asked for again and again: kept ones must be what reading everything
-//! anew gives, whatever happens to the files between two questions.
+//! States over files as a collector writes them, asked for again and again: a kept state must equal one that is read
+//! anew, whatever happens to the files between two questions.
 
 use std::{
     fs,
@@ -42,7 +42,7 @@ fn pod(node: &str, number: u64, change: ChangeKind, name: &str) -> Row {
         name: name.into(),
         uid: format!("uid-{name}"),
         owner_id: 1,
-        // Tells which change of it is known.
+        // The label identifies the change.
         labels: [("number".to_owned(), number.to_string())].into(),
         addresses: vec!["10.1.0.2".parse().expect("an address")],
         node_name: node.into(),
@@ -117,7 +117,7 @@ impl Record {
         self.at(None, Moment::Newest).await.expect("a state")
     }
 
-    /// By one who keeps nothing.
+    /// Reads the state with an empty cache.
     async fn anew(&self, node: Option<&str>, moment: Moment) -> Vec<String> {
         let history = history(self.folder.path(), &["--kept-states", "0"]).await;
         pods(&rebuild(&history, node, moment, &Arc::default()).await.expect("read").expect("a state"))
@@ -167,7 +167,7 @@ async fn what_was_asked_before_is_kept_and_what_came_since_is_added() {
     assert_eq!((state.number, pods(&state)), (4, record.anew(None, Moment::Newest).await));
     assert!(state.problems.is_empty(), "{:?}", state.problems);
     assert_eq!(record.came(), [1, 1, 1]);
-    // An older one cannot be had from a newer one; what lies between two can be had from the older.
+    // An older state cannot be had from a newer one; a state between two can be had from the older.
     assert_eq!(pods(&record.at(Some("a"), Moment::Number(1)).await.expect("a state")), ["pod-1=1"]);
     let between = record.at(Some("a"), Moment::At(time(3))).await.expect("a state");
     assert_eq!(pods(&between), ["pod-1=2", "pod-2=3", "pod-3=3"]);
@@ -220,11 +220,11 @@ async fn damaged_files_cost_what_they_said_and_are_told() {
         assert!(state.problems[0].contains("had 3 pods, 2 are on record"), "{:?}", state.problems);
         assert!(notes.reasons().iter().any(|reason| reason.contains("cannot be read and is left out")), "{notes:?}");
     }
-    // It comes back whole.
+    // The pod comes back whole.
     record.next("a", 3);
     let state = record.newest().await;
     assert_eq!((pods(&state), state.problems), (record.anew(None, Moment::Newest).await, Vec::new()));
-    // A policy whose text says nothing is as good as none, and no reason to fail.
+    // A policy with an empty text is as good as none, and no reason to fail.
     let row = netverdict_flowlog::row::PolicyRow {
         head: head("a", 4, ChangeKind::Put),
         api_version: "networking.k8s.io/v1".into(),
@@ -272,12 +272,12 @@ async fn nodes_are_kept_apart() {
     for _ in 0..2 {
         assert_eq!(pods(&record.at(Some("b"), Moment::Newest).await.expect("a state")), ["other=2"]);
         assert_eq!(pods(&record.at(Some("a"), Moment::Number(2)).await.expect("a state")), ["pod-1=2", "pod-2=2"]);
-        // Of whichever node changed last, and of a node that is on no record.
+        // Of the node that changed last, and of a node that is not on record.
         assert_eq!(record.newest().await.node, "a");
         assert_eq!(record.at(Some("c"), Moment::Newest).await.expect("a state").node, "a");
     }
     assert_eq!(record.metric("netverdict_query_kept_states"), 3);
-    // A file of one node is gone: what is kept of the other stays.
+    // A file of one node is gone: kept states of the other stay.
     let [hits, ..] = record.came();
     fs::remove_dir_all(record.folder.path().join("endpoints")).expect("removed");
     (1..=3).for_each(|number| drop(record.next("a", number)));
@@ -359,7 +359,7 @@ fn a_late_row_is_not_taken_for_new_where_a_deletion_was_forgotten() {
     fold.forget_deletions(1);
     assert_eq!(fold.deletions(), 1);
     assert!(fold.bytes() < before);
-    // Newer than what was forgotten, or of an object that is known: it can be told.
+    // Newer than the forgotten deletions, or of an object that is known: it can be told.
     let known = [pod("a", 2, ChangeKind::Put, "stays"), pod("a", 3, ChangeKind::Put, "new")];
     fold.clone().apply(changes(&known)).expect("it can be told");
     // Older, and of an object that may have been deleted since.

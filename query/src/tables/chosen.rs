@@ -1,5 +1,4 @@
-//! Files as a table that somebody chose beforehand: for a reader that knows which of them it still needs. Rows that are
-//! in no file yet are not in it.
+//! A table over a given list of files: for a reader that knows which files it still needs. Unflushed rows are not in it.
 
 use std::sync::Arc;
 

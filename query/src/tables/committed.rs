@@ -1,7 +1,7 @@
-//! Which of the listed files are part of the record: those that their segment's manifest lists, less those that a
-//! newer segment supersedes.
+//! Selects the listed files that are part of the record: the files in their segment's manifest, less those that a newer
+//! segment supersedes.
 //!
-//! A manifest hardly ever changes in what it says of files, so it is fetched once and again only when it does not fit.
+//! A manifest's list of files hardly ever changes, so it is fetched once and again only when it does not fit.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -44,7 +44,7 @@ enum Standing {
 }
 
 impl Manifests {
-    /// The segments that count, in the order given. Those that should and cannot are noted.
+    /// The segments that count, in the order given. Segments that should count but cannot be checked are noted.
     pub(super) async fn committed(
         &self,
         objects: &dyn ObjectStore,

@@ -1,6 +1,6 @@
 //! The files of the record: found, checked once each, left out when they cannot be read or are not committed.
 //!
-//! Files never change, so what is known of one holds for as long as its size and time stay the same.
+//! Files never change, so facts about a file hold for as long as its size and time stay the same.
 
 use std::{
     collections::HashMap,
@@ -59,7 +59,7 @@ pub struct Store {
     last_id: AtomicU64,
 }
 
-/// What is known of a file.
+/// Facts about a file.
 #[derive(Clone, Debug)]
 struct Known {
     size: u64,
@@ -131,7 +131,7 @@ impl Store {
     /// Whether the directory can be listed.
     ///
     /// # Errors
-    /// Says why not.
+    /// Names the reason.
     pub async fn readable(&self) -> Result<()> {
         self.folders(&Path::default()).await.map(|_| ())
     }
@@ -193,7 +193,7 @@ impl Store {
         Ok(Listing { segments, served })
     }
 
-    /// Those of these files that have not been found unreadable since they were listed; the others are noted.
+    /// The files of these that have not been found unreadable since they were listed; the others are noted.
     pub(crate) fn still_readable(&self, segments: &[Segment], notes: &Notes) -> Vec<Segment> {
         let readable = |segment: &&Segment| match self.recall(&segment.object) {
             Some(Known { state: State::Unreadable { reason }, .. }) => {
@@ -231,7 +231,7 @@ impl Store {
         Ok(listed.into_iter().filter_map(segment).collect())
     }
 
-    /// What is known of a file, finding it out if need be. `None`: it is gone.
+    /// Facts about a file, read from its footer if need be. `None`: it is gone.
     async fn check(&self, table: Table, object: &ObjectMeta) -> Option<Known> {
         if let Some(known) = self.recall(object) {
             return Some(known);
@@ -255,10 +255,10 @@ impl Store {
         Some(self.remember(object, state))
     }
 
-    /// Reads files from end to end, each once in its life, and remembers those that cannot be.
+    /// Reads files from end to end, each once in its life, and remembers unreadable ones.
     pub(crate) async fn examine(&self, files: Vec<ObjectMeta>) {
         for object in files {
-            // What was not listed before is not read by any statement.
+            // A file that was not listed before is not read by any statement.
             let Some(Known { state: State::Readable { contents, examined: false }, .. }) = self.recall(&object) else {
                 continue;
             };
@@ -269,7 +269,7 @@ impl Store {
                 Ok(got) => got.bytes().await,
                 Err(error) => Err(error),
             }) else {
-                // Gone, or not to be had now: the next listing will tell.
+                // Gone, or not available now: the next listing will tell.
                 continue;
             };
             let read = tokio::task::spawn_blocking(move || -> std::result::Result<(), String> {
@@ -307,8 +307,8 @@ impl Store {
     }
 }
 
-/// Whether an hour's folder (`…/date=YYYY-MM-DD/hour=HH`) has a part in a window. What does not read as one is looked
-/// into.
+/// Whether an hour's folder (`…/date=YYYY-MM-DD/hour=HH`) has a part in a window. Folders with other names are
+/// searched.
 fn touches(folder: &Path, window: Window) -> bool {
     let parts: Vec<_> = folder.parts().collect();
     let value = |index: usize, name: &str| {

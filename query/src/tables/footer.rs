@@ -1,4 +1,4 @@
-//! What a file's footer tells: whether this service can read the file, and which rows it can hold at all.
+//! The footer of a file: whether this service can read the file, and which rows it can hold at all.
 
 use std::ops::RangeInclusive;
 
@@ -18,7 +18,7 @@ use super::schema::time_column;
 /// The column with the number of a policy snapshot.
 const SNAPSHOT: &str = "snapshot";
 
-/// What is in a file, by its footer. What the footer does not tell is anything.
+/// Bounds of a file's rows, by its footer. Values that the footer does not bound may be anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Contents {
     pub rows: usize,

@@ -1,4 +1,4 @@
-//! Schemas of the tables as readers see them, whatever version their files have.
+//! Schemas of the tables as readers see them, independent of the version of the files.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(crate) const fn time_column(table: Table) -> &'static str {
     }
 }
 
-/// Whether gaps in the record touch what the table says.
+/// Whether gaps in the record affect the table.
 pub(super) const fn has_gaps(table: Table) -> bool {
     match table {
         Table::Gaps | Table::Collectors | Table::Settings => false,
@@ -34,7 +34,7 @@ pub(super) const fn has_gaps(table: Table) -> bool {
     }
 }
 
-/// The columns of a table's files as readers see them: any may be null, for older files may lack it.
+/// The columns of a table's files as readers see them: any may be null, because older files may lack it.
 pub(crate) fn file_schema(table: Table) -> SchemaRef {
     let nullable = |field: &FieldRef| field.as_ref().clone().with_nullable(true);
     Arc::new(Schema::new(table.bare_schema().fields().iter().map(nullable).collect::<Vec<Field>>()))

@@ -8,7 +8,7 @@ use object_store::ObjectMeta;
 use super::footer::Contents;
 use crate::notes::Notes;
 
-/// Names a file for as long as this process runs. Whatever takes a file's place has another.
+/// Names a file for as long as this process runs. A file that takes its place has another id.
 pub(crate) type FileId = u64;
 
 /// A file to be read.
@@ -25,7 +25,7 @@ pub(crate) struct Segment {
 pub(crate) struct Listing {
     /// To be read, oldest first.
     pub segments: Vec<Segment>,
-    /// Those whose rows a collector has served already, as far as they were looked into before.
+    /// Files whose rows a collector has served already, as far as they were examined before.
     pub served: Vec<FileId>,
 }
 

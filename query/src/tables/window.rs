@@ -18,7 +18,7 @@ impl Window {
         Self { from: Some(from.timestamp_micros()), to: Some(to.timestamp_micros()) }
     }
 
-    /// What all of the conditions together allow a column to be. Conditions of other forms leave it open.
+    /// Values of a column that all of the conditions together allow. Conditions of other forms leave it open.
     pub fn of(filters: &[Expr], column: &str) -> Self {
         filters.iter().fold(Self::default(), |window, filter| window.intersection(Self::of_one(filter, column)))
     }
@@ -49,7 +49,7 @@ impl Window {
         }
     }
 
-    /// What is in both.
+    /// The values that are in both.
     pub fn intersection(self, other: Self) -> Self {
         let both = |a: Option<i64>, b: Option<i64>, choose: fn(i64, i64) -> i64| match (a, b) {
             (Some(a), Some(b)) => Some(choose(a, b)),

@@ -46,7 +46,7 @@ pub struct Question {
 
 impl Question {
     /// # Errors
-    /// Says which parameter is not as expected.
+    /// Names the parameter that is not as expected.
     pub fn of(parameters: &Parameters, now: DateTime<Utc>) -> Result<Self, QueryError> {
         let Parameters { source, destination, port, protocol, since, at } = parameters;
         let (from, to) = question::range(since, at, USUAL, now)?;

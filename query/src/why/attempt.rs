@@ -72,7 +72,7 @@ pub(super) async fn find(
     Ok(Some(Attempt { newest, egress, ingress, totals }))
 }
 
-/// Only what our own probe saw is explained and compared with our policies. What another system reports was decided by
+/// Only verdicts of our own probe are explained and compared with our policies. A report of another system was decided by
 /// its own state, and has no addresses to find the other end by.
 fn ours() -> String {
     format!("method <> '{}'", Method::Reported.as_str())
@@ -209,7 +209,7 @@ impl Attempt {
         [&row.source, &row.destination].map(|end| (end.kind == EndpointKind::Node).then_some(end.node.as_str()))
     }
 
-    /// Whom the end of this direction took the other one for, where both ends are on record and disagree.
+    /// The endpoint that this direction's end took the other one for, where both ends are on record and disagree.
     fn mistaken_for(&self, direction: Direction) -> Option<String> {
         let (egress, ingress) = (self.egress.as_ref()?, self.ingress.as_ref()?);
         let (known, taken, address) = match direction {
@@ -286,7 +286,7 @@ impl Attempt {
         if verdict == Verdict::Denied { None } else { self.totals.denied_before(&self.newest) }
     }
 
-    /// Other protocols and families whose verdict was another one.
+    /// Other protocols and families with another verdict.
     pub(super) fn otherwise(&self, verdict: Verdict) -> Vec<WhyOtherwise> {
         self.totals.otherwise(&self.newest, verdict)
     }

@@ -1,4 +1,4 @@
-//! A flow evaluated by a stored policy state, at both ends; and compared with what was recorded.
+//! A flow evaluated by a stored policy state, at both ends; and compared with the recorded verdicts.
 
 use netverdict_flowlog::{
     answer::{Decider, WhyEnd, WhyPoint},

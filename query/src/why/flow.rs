@@ -5,7 +5,7 @@ use netverdict_policy::{End, Flow, evaluate::Family, model::Protocol};
 use super::asked::Question;
 use crate::{question::Asked, state::State};
 
-/// A flow for a question that leaves something open.
+/// A flow for an incomplete question.
 pub(super) struct Assumed {
     pub flow: Flow,
     /// The assumption as text; empty where there is none.

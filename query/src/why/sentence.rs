@@ -134,7 +134,7 @@ fn denied(answer: &WhyAnswer, point: &WhyPoint) -> String {
     text
 }
 
-/// Other protocols and families whose verdict was another one.
+/// Other protocols and families with another verdict.
 fn otherwise(answer: &WhyAnswer, family: Option<u8>, now: DateTime<Utc>) -> String {
     let each = answer.otherwise.iter().map(|other| {
         let over = match (other.protocol == answer.protocol, Some(other.family) == family) {

@@ -68,7 +68,7 @@ impl Totals {
         Some(DeniedBefore { events: denied().map(|total| total.events).sum(), last })
     }
 
-    /// Protocols and families besides that of a row whose newest verdict is another than `verdict`.
+    /// Protocols and families besides that of a row, with another newest verdict than `verdict`.
     pub(super) fn otherwise(&self, row: &FlowRow, verdict: Verdict) -> Vec<WhyOtherwise> {
         let kinds: BTreeSet<(u8, u8)> = self.0.iter().map(|total| (total.protocol, total.family)).collect();
         let others = kinds.into_iter().filter(|kind| *kind != (row.protocol, row.family));

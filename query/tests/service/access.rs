@@ -1,4 +1,4 @@
-//! Who may ask.
+//! Access control: which requests are answered.
 
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ async fn only_who_knows_the_secret_is_answered() {
     }
     let metrics = served.raw(served.client().get(format!("{}/metrics", served.http))).await.text().await.expect("text");
     assert!(metrics.contains("netverdict_query_refused_logins_total{protocol=\"http\"} 15"), "{metrics}");
-    // Two headers are refused, whatever they hold: which one counts is not for us to guess.
+    // Two headers are refused, with any content: the service does not guess which one counts.
     let twice = served.client().get(format!("{}/v1/status", served.http)).bearer_auth(SECRET).bearer_auth("wrong");
     assert_eq!(served.raw(twice).await.status(), 401);
     let (status, body) = served.get("/v1/status").await;

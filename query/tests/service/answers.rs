@@ -1,4 +1,4 @@
-//! What an answer of `why` must not mix up: ends, protocols, families, verdicts, what was and what is.
+//! Facts that an answer of `why` must not mix up: ends, protocols, families, verdicts, the past and the present.
 
 use netverdict_flowlog::{
     answer::{WhyAnswer, WhyPoint},

@@ -64,21 +64,21 @@ impl Collector {
         self.held.lock().expect("held").rows.extend(rows);
     }
 
-    /// Writes what it holds into the current segment. The files are there before the rows are let go, as it is with the
+    /// Writes its rows into the current segment. The files are there before the rows are dropped, as with the
     /// collector: for a moment they are in both places.
     pub(crate) fn write(&self) {
         let held = self.held.lock().expect("held");
         write(&self.data, held.segment, &held.rows);
     }
 
-    /// Lets go of what is in files now.
+    /// Drops the rows that are in files now.
     pub(crate) fn next_segment(&self) {
         let mut held = self.held.lock().expect("held");
         held.segment += 1;
         held.rows.clear();
     }
 
-    /// What it holds is of this segment or a later one.
+    /// Sets the first segment of the rows that it holds.
     pub(crate) fn at_segment(&self, segment: u64) {
         self.held.lock().expect("held").segment = segment;
     }

@@ -1,5 +1,5 @@
-//! Statements that would make the parser, the planner or what follows recurse too deeply. A stack overflow aborts the
-//! process, and with it this test: that it ends is what it shows, in a debug build, where frames are largest.
+//! Statements that would make the parser, the planner or later steps recurse too deeply. A stack overflow aborts the
+//! process, and with it this test: its end is the proof, in a debug build, where frames are largest.
 
 use std::time::{Duration, Instant};
 
@@ -94,7 +94,7 @@ const RELATIONS: [Kind; 9] = [
     }),
 ];
 
-/// An answer, whichever, in time. A statement before it may still be planned, which takes its thread.
+/// Any answer, in time. A statement before it may still be planned, which takes its thread.
 async fn answered(served: &Served, statement: &str, name: &str) -> (u16, String) {
     let begun = Instant::now();
     loop {
@@ -136,7 +136,7 @@ async fn a_statement_at_the_limits_is_answered() {
     }
     let sum = CHAINS[0].1(500);
     assert_eq!(served.value(&sum).await, json!(500));
-    // Each step is small, and what they make together is not.
+    // Each step is small, and their sum is not.
     let step = |i: usize| format!("t{i} as (select array{}x{} as x from t{})", "[".repeat(14), "]".repeat(14), i - 1);
     let steps = (1..60).map(step).collect::<Vec<_>>().join(", ");
     let (status, message) =

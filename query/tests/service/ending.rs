@@ -8,7 +8,7 @@ use crate::world::{World, bound};
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_that_was_asked_for_is_no_failure() {
     let world = World::new().await;
-    // Whichever it looks at first by chance: each time it must be the request.
+    // Which of the two ends it sees first is chance: each time it must be the request.
     for _ in 0..10 {
         let (service, stop) = bound(&world, &[]).await.expect("it starts");
         let address = service.address("http").expect("a port of that name");

@@ -1,5 +1,5 @@
-//! A record of format 1, written by the collector of that time: the service answers from it what the service of that time
-//! answered (`tests/fixtures/format-1`).
+//! A record of format 1, written by the collector of that time: the answers of the service are those of the service of that
+//! time (`tests/fixtures/format-1`).
 
 use std::{
     collections::BTreeMap,
@@ -58,7 +58,7 @@ async fn served() -> (World, Served) {
 /// Fields that answers have got since.
 const ADDED: [&str; 3] = ["revision", "candidates", "mistaken_for"];
 
-/// Without what depends on when and by whom it is asked: ages, and a follower's cursor. Without what was added since.
+/// Without values that depend on when and by whom it is asked: ages, and a follower's cursor. Without later additions.
 fn timeless(value: Value) -> Value {
     match value {
         Value::Object(fields) => {

@@ -35,7 +35,7 @@ impl Raw {
     }
 
     async fn send(&mut self, bytes: &[u8]) {
-        // The server may have closed already; what it sent before is judged by the caller.
+        // The server may have closed already; the caller judges the bytes that it sent before.
         let _ = self.0.write_all(bytes).await;
     }
 
@@ -90,7 +90,7 @@ async fn metrics(served: &Served) -> String {
     served.raw(served.client().get(format!("{}/metrics", served.http))).await.text().await.expect("text")
 }
 
-/// What has been counted of statements.
+/// Counters of statements.
 async fn counted(served: &Served) -> Vec<String> {
     let metrics = metrics(served).await;
     metrics.lines().filter(|line| line.starts_with("netverdict_query_statement")).map(str::to_owned).collect()
@@ -172,7 +172,7 @@ async fn garbled_messages_end_a_connection_and_nothing_else() {
     ] {
         let mut raw = Raw::connect(&served).await;
         raw.send(bytes).await;
-        // Whoever has sent too little may be waited for.
+        // The service may wait for the rest of a short message.
         let _ = raw.0.shutdown().await;
         raw.rest().await;
         is_free(&served, &format!("{bytes:?}")).await;

@@ -174,7 +174,7 @@ async fn a_login_needs_the_password() {
     assert!(connect(&served, "netverdict", SECRET, "netverdict").await.is_ok());
 }
 
-/// What the service says beside the rows.
+/// Notices of the service beside the rows.
 async fn warnings(served: &Served, statement: &str) -> Vec<String> {
     let mut config = Config::new();
     config.host("127.0.0.1").port(served.postgres.port()).user("netverdict").password(SECRET).dbname("netverdict");

@@ -1,4 +1,4 @@
-//! Statements over HTTP: what is answered, and what is refused.
+//! Statements over HTTP: answered and refused ones.
 
 use arrow::ipc::reader::StreamReader;
 use serde_json::{Value, json};

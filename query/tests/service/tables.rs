@@ -11,7 +11,7 @@ async fn count(served: &Served) -> i64 {
     served.value("select count(*) from flows").await.as_i64().expect("a number")
 }
 
-/// Lets the service forget what it keeps of the collector for half a second.
+/// Lets the service forget its cached rows of the collector for half a second.
 async fn forgotten(world: &World, served: &Served) {
     let asked = world.collector.requests();
     while world.collector.requests() == asked {
@@ -47,7 +47,7 @@ async fn a_row_is_seen_once_while_it_moves_into_a_file() {
     assert_eq!(places, json!(all));
 }
 
-/// What another system saw went through no ring: its rows are told apart by their cursor alone.
+/// Reports of another system went through no ring: their rows are told apart by their cursor alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_another_system_have_a_cursor_and_no_lane() {
     let mut world = World::new().await;
@@ -99,7 +99,7 @@ async fn files_without_any_collector_are_enough() {
     assert_eq!((status, &body["rows"][0][0]), (200, &json!(2)));
     let stale = body["stale"][0].as_str().expect("a reason");
     assert!(stale.contains("collector http://127.0.0.1:1/ does not answer"), "{stale}");
-    // What a time condition leaves out is not read.
+    // Rows that a time condition leaves out are not read.
     assert_eq!(served.value("select count(*) from flows where time > now() - interval '1 hour'").await, json!(0));
 }
 

@@ -1,4 +1,4 @@
-//! Why: over what was seen, what was not, what has changed since, and what nobody has heard of.
+//! Why: over observed, unobserved, changed and unknown connections.
 
 use netverdict_flowlog::{
     answer::{Decider, Since, WhyAnswer},
@@ -71,7 +71,7 @@ async fn what_was_decided_then_is_told_after_policies_and_pods_are_gone() {
     let since: Vec<Since> = ingress.decided_by.iter().map(|decider| decider.since).collect();
     assert_eq!(since, [Since::Changed, Since::Deleted], "{answer:?}");
     assert!(ingress.decided_by[0].text.contains("app: api"), "{}", ingress.decided_by[0].text);
-    // Of the state that decided, and not of the one that is there now.
+    // Of the state that decided, and not of the present one.
     let in_force = |decider: &Decider| decider.revision.as_ref().map(|revision| revision.in_force);
     assert!(in_force(&ingress.decided_by[0]).is_some_and(|time| time < ago(300)), "{ingress:?}");
     assert!(in_force(&ingress.now_decided_by[0]).is_some_and(|time| time > ago(300)), "{ingress:?}");
@@ -83,7 +83,7 @@ async fn what_was_decided_then_is_told_after_policies_and_pods_are_gone() {
     ] {
         assert!(answer.sentence.contains(part), "{part}: {}", answer.sentence);
     }
-    // The pod goes; what it met is still told.
+    // The pod goes; its verdicts are still told.
     let rows = world.apply(&without("web"), ago(10));
     world.collector.hold(rows);
     let before = ago(60).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);

@@ -35,7 +35,7 @@ pub(crate) const NODE: &str = "demo-node";
 pub(crate) const BOOT: &str = "7f9c24e5-2f0d-4b6e-9c55-0f6f3a1a2b3c";
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Three pods; `db/pg` takes only what `shop/api` sends to port 5432.
+/// Three pods; `db/pg` takes only packets of `shop/api` to port 5432.
 pub(crate) const MANIFESTS: &str = r"
 apiVersion: v1
 kind: Namespace
@@ -87,7 +87,7 @@ spec:
     ports: [{protocol: TCP, port: 5432}]
 ";
 
-/// What is on record, and where.
+/// The rows on record, and their folder.
 pub(crate) struct World {
     folder: tempfile::TempDir,
     pub(crate) snapshot: Snapshot,
@@ -124,7 +124,7 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// Puts the manifests in force, in place of what was; the rows that say so.
+    /// Puts the manifests in force, in place of earlier ones; returns the rows of the change.
     pub(crate) fn apply(&mut self, manifests: &str, time: DateTime<Utc>) -> Vec<Row> {
         let (objects, findings) = netverdict_manifest::read(manifests, "test.yaml");
         assert!(findings.is_empty(), "{findings:?}");

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::HttpLimits;
 
-/// What a connection took too long for.
+/// The part of a connection that took too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
     /// A request's header began and did not end.
@@ -137,7 +137,7 @@ impl HttpBody for AnswerBody {
     }
 }
 
-/// A TCP stream that notes what moves. TLS is above it: a handshake is part of the first header.
+/// A TCP stream that notes reads and writes. TLS is above it: a handshake is part of the first header.
 #[derive(Debug)]
 pub(super) struct WatchedStream {
     stream: TcpStream,

@@ -49,7 +49,7 @@ impl HttpServerMetrics {
     }
 }
 
-/// Those of one port.
+/// The metrics of one port.
 #[derive(Clone, Debug)]
 pub(super) struct PortMetrics {
     port: &'static str,

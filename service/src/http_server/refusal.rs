@@ -1,4 +1,4 @@
-//! The answer to a connection beyond the cap: said without reading a request, and with little effort.
+//! The answer to a connection beyond the cap: sent without reading a request, and with little effort.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The file of a secret: made with mode 0600, refused where somebody else could have read or replaced it.
+//! The file of a secret: made with mode 0600, refused where another user could have read or replaced it.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -51,7 +51,7 @@ pub struct SecretFile {
     option: &'static str,
 }
 
-/// What tells one state of a file from another.
+/// Metadata that distinguishes one state of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     inode: u64,
@@ -102,13 +102,13 @@ impl SecretFile {
     pub(super) fn load_stamped(&self) -> Result<(Secret, Stamp), SecretFileError> {
         let failed = |source| self.failed("read", source);
         let link = fs::symlink_metadata(&self.path).map_err(failed)?;
-        // A link may be followed (Kubernetes mounts secrets as links) if nobody else could have put it there.
+        // A link may be followed (Kubernetes mounts secrets as links) if no other user could have put it there.
         self.check_owner(&link)?;
         self.check_folder()?;
-        // Not blocking: what stands at the path may be a pipe.
+        // Not blocking: the path may be a pipe.
         let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         let mut file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path).map_err(failed)?;
-        // Of the opened file, not of the path: what is checked is what is read.
+        // Of the opened file, not of the path: the checked file is the file that is read.
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(SecretFileError::NotAFile { path: self.path.clone(), option: self.option });
@@ -132,7 +132,7 @@ impl SecretFile {
 
     fn check_owner(&self, metadata: &Metadata) -> Result<(), SecretFileError> {
         let (expected, found) = (rustix::process::geteuid().as_raw(), metadata.uid());
-        // Who is root reads what belongs to others as a matter of course.
+        // Root reads files of other users as a matter of course.
         if found == expected || found == 0 || expected == 0 {
             return Ok(());
         }
@@ -173,7 +173,7 @@ impl SecretFile {
     }
 }
 
-/// Never through a file or link that somebody else put there: the name can be guessed.
+/// Never through a file or link that another user put there: the name can be guessed.
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {
         // Left by a process of the same number that was killed.

@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A secret that follows its file. Clones share it.
 ///
 /// A file that has become unusable keeps the last good secret, and says so in the log: an editor's half-written file
-/// must not lock everybody out.
+/// must not lock out every client.
 #[derive(Clone, Debug)]
 pub struct SharedSecret {
     file: SecretFile,

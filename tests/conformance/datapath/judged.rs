@@ -1,4 +1,4 @@
-//! What a packet's event says, beside what is expected.
+//! A packet's event, compared with the expected point.
 
 use netverdict_abi::{self as abi, Disposition, KernelReason, VerdictEvent};
 use netverdict_policy::{
@@ -22,7 +22,7 @@ pub(crate) fn recorded_verdict(run: &Run) -> Result<Verdict, String> {
     }
 }
 
-/// What became of the packet, who was asked, and what the attribution stands for, all as expected; else what is not.
+/// Differences of disposition, subject and attributed decision from the expected ones; empty where there are none.
 pub(crate) fn differences(point: &ExpectedPoint, node: &Node, run: &Run) -> Vec<String> {
     let verdict = match recorded_verdict(run) {
         Ok(verdict) => verdict,
@@ -59,7 +59,7 @@ pub(crate) fn differences(point: &ExpectedPoint, node: &Node, run: &Run) -> Vec<
     compare("subject", point.subject.to_string(), endpoint);
     match decision(node, event, verdict) {
         Ok(Some(decision)) => differences.extend(point.differences(&decision, None)),
-        // No policy was asked, so there is nobody to name.
+        // No policy was asked, so there is none to name.
         Ok(None) if point.reason == Reason::ServiceNotResolved && verdict == point.verdict => {}
         Ok(None) => differences.push(format!("{}: expected {}, found service_not_resolved", point.name, point.reason)),
         Err(why) => differences.push(format!("{}: {why}", point.name)),
@@ -67,7 +67,7 @@ pub(crate) fn differences(point: &ExpectedPoint, node: &Node, run: &Run) -> Vec<
     differences
 }
 
-/// What a record would say was decided, and by whom; `None` for a Service's address.
+/// The decision that a record would have; `None` for a Service's address.
 fn decision(node: &Node, event: &VerdictEvent, verdict: Verdict) -> Result<Option<Decision>, String> {
     let named = || {
         let id = AttributionId(event.attribution);
@@ -81,7 +81,7 @@ fn decision(node: &Node, event: &VerdictEvent, verdict: Verdict) -> Result<Optio
             }
             Ok(Some(decision))
         }
-        // The attribution is of those that would deny it now.
+        // The attribution names the policies that would deny it now.
         Ok(KernelReason::EstablishedStale) => {
             Ok(Some(Decision { verdict, reason: Reason::EstablishedStale, ..named()? }))
         }

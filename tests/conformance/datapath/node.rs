@@ -1,4 +1,4 @@
-//! A node of the cases: a compiler, a probe that publishes what it compiles, and one interface, which is bound to the pod
+//! A node of the cases: a compiler, a probe that publishes the compiled tables, and one interface, which is bound to the pod
 //! that is asked about. Packets come by `BPF_PROG_TEST_RUN`.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 
 /// The loopback interface of every network namespace.
 const LOOPBACK: u32 = 1;
-/// What the programs return: `TCX_NEXT` and `TCX_DROP`.
+/// Return values of the programs: `TCX_NEXT` and `TCX_DROP`.
 const PASS: u32 = u32::MAX;
 const DROP: u32 = 2;
 
@@ -32,7 +32,7 @@ pub(crate) struct Node {
 /// Removed on drop, with all that is pinned there.
 struct Pins(PathBuf);
 
-/// What came of one packet.
+/// Result of one packet.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) dropped: bool,
@@ -50,7 +50,7 @@ impl Node {
             state_dir: state.path().to_owned(),
             mode: Mode::Enforce,
             ring_bytes: RingBytes { denied: RingBytes::SMALLEST, flow: RingBytes::SMALLEST },
-            // A case has a dozen pods; what maps have room for is allocated at once.
+            // A case has a dozen pods; the room of maps is allocated at once.
             max_addresses: 1_024,
             max_blocks: 1_024,
             max_pairs: 4_096,

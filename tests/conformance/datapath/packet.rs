@@ -1,4 +1,4 @@
-//! The packets of a flow, whole and honest: what opens it, what follows, what answers.
+//! The packets of a flow, complete and valid: opening, following and answering packets.
 
 use std::net::IpAddr;
 
@@ -83,7 +83,7 @@ impl Talk {
         packet
     }
 
-    /// The source asks who has the destination's address.
+    /// The source asks for the owner of the destination's address.
     pub(crate) fn solicitation(&self) -> Vec<u8> {
         let IpAddr::V6(target) = self.destination else { panic!("IPv4 has ARP for this") };
         let mut packet = Vec::new();

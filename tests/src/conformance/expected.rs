@@ -1,4 +1,4 @@
-//! What is expected of one end, and how a decision differs from it.
+//! The expected decision at one end, and the differences of a decision from it.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use netverdict_policy::{
 
 use super::file::PointText;
 
-/// One end's verdict and who has to be blamed for it. Policies are written `x/deny`, rules `x/allow#0`; of the ordered
+/// One end's verdict and its attribution. Policies are written `x/deny`, rules `x/allow#0`; of the ordered
 /// tiers `CNP name#0`, `ANP name#0`, `BANP default#0`, with the rule's name behind it where it has one.
 #[derive(Clone, Debug)]
 pub struct ExpectedPoint {
@@ -53,7 +53,7 @@ impl ExpectedPoint {
         })
     }
 
-    /// What is otherwise than expected, for people; empty where nothing is. `near_misses` where they were asked for.
+    /// Differences from the expected decision, for people; empty where there are none. `near_misses` if they were asked for.
     pub fn differences(&self, decision: &Decision, near_misses: Option<&[NearMiss]>) -> Vec<String> {
         let mut differences = Vec::new();
         let mut compare = |what: &str, expected: String, found: String| {

@@ -60,10 +60,10 @@ impl From<CaseFields> for CaseText {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StepText {
-    /// Added, or put in the place of what has the same kind, namespace and name.
+    /// Added, or put in the place of the object of the same kind, namespace and name.
     #[serde(default)]
     pub(super) policies: Vec<Value>,
-    /// The same, for what is no policy.
+    /// The same, for other objects than policies.
     #[serde(default)]
     pub(super) objects: Vec<Value>,
     /// `Kind namespace/name`.
@@ -93,7 +93,7 @@ pub(super) struct FlowText {
     pub(super) ingress: Option<PointText>,
 }
 
-/// What a packet is to the datapath.
+/// The state of a packet's connection for the datapath.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {

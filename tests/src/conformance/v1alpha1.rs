@@ -1,8 +1,8 @@
-//! ClusterNetworkPolicy v1alpha2 as AdminNetworkPolicy and BaselineAdminNetworkPolicy v1alpha1 say the same.
+//! ClusterNetworkPolicy v1alpha2, translated to AdminNetworkPolicy and BaselineAdminNetworkPolicy v1alpha1.
 
 use serde_json::{Map, Value, json};
 
-/// Anything else stays as it is.
+/// Objects of other kinds stay as they are.
 pub(super) fn translated(mut object: Value) -> Value {
     if object["kind"] != "ClusterNetworkPolicy" {
         return object;
@@ -23,7 +23,7 @@ pub(super) fn translated(mut object: Value) -> Value {
     object
 }
 
-/// What `pods` may leave out today had to be written.
+/// Writes the namespace selector, which today's `pods` may leave out.
 fn select_namespaces(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(select_namespaces),

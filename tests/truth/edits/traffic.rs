@@ -136,7 +136,7 @@ struct Connecting {
     since: Instant,
 }
 
-/// Records completed connections, and gives up those that take too long.
+/// Records completed connections, and gives up connections that take too long.
 fn settle(connecting: &mut Vec<Connecting>, attempts: &mut [Attempt]) {
     connecting.retain(|Connecting { attempt, stream, since }| {
         let connected = stream.peer_addr().is_ok();

@@ -18,12 +18,12 @@ impl Backoff {
         Self { first, most, next: first }
     }
 
-    /// How long to wait after a failure. `asked`: what the server asks for, as with 429.
+    /// How long to wait after a failure. `asked`: the wait that the server asks for, as with 429.
     pub(super) fn after_failure(&mut self, asked: Option<Duration>) -> Duration {
         let half = self.next / 2;
         let wait = half + half.mul_f64(fastrand::f64());
         self.next = (self.next * 2).min(self.most);
-        // A little more than what was asked, for the same reason.
+        // A little more than asked, for the same reason.
         let asked = asked.map(|asked| asked.min(MOST_ASKED).mul_f64(1.0 + fastrand::f64() / 4.0));
         wait.max(asked.unwrap_or_default())
     }

@@ -27,7 +27,7 @@ pub(super) struct Page {
     pub(super) next: Option<String>,
 }
 
-/// An object, and what it changes.
+/// The key, version and change of an object.
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) key: Key,
@@ -82,7 +82,7 @@ struct RawObject<'a> {
     metadata: Option<&'a RawValue>,
 }
 
-/// Each field is read by itself: a name that is text counts, whatever the others are.
+/// Each field is read by itself: a name that is text counts, whether or not the others are readable.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RawMetadata<'a> {

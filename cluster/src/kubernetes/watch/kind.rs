@@ -32,7 +32,7 @@ use crate::{
     source::{Change, Key, Location, Scope},
 };
 
-/// Objects a page. Some pages wait in queues, so it is half of what kubectl asks for.
+/// Objects a page. Some pages wait in queues, so it is half of kubectl's number.
 const PAGE: u32 = 250;
 /// Bytes of a page. Of larger objects fewer are asked for at once.
 const MOST_PAGE_BYTES: usize = 16 << 20;
@@ -40,7 +40,7 @@ const MOST_PAGE_BYTES: usize = 16 << 20;
 const MOST_OBJECTS: usize = 1_000_000;
 /// Pages without an object: expired ones leave a few behind, a list that does not end has many.
 const MOST_EMPTY_PAGES: usize = 100;
-/// A server refuses a version that it no longer keeps inside the watch that it has opened: one that has said nothing for so
+/// A server refuses a version that it no longer keeps inside the watch that it has opened: a watch that was silent for so
 /// long was opened for good.
 const SETTLED: Duration = Duration::from_secs(1);
 /// A watch that ends sooner is asked for again only after a while.
@@ -49,7 +49,7 @@ const SHORT: Duration = Duration::from_secs(1);
 const MOST_REFUSED: u32 = 3;
 /// Initial events that are sent together.
 const BATCH: usize = 250;
-/// Silence after which a server is taken for one that knows no streaming lists.
+/// Silence after which a server is taken not to support streaming lists.
 const STREAM_SILENCE: Duration = Duration::from_secs(10);
 
 /// Shared by the tasks of all kinds.
@@ -71,13 +71,13 @@ pub(super) struct KindTask {
     reporter: Reporter,
     status: Arc<KindStatus>,
     backoff: Backoff,
-    /// Objects that there are.
+    /// Objects that exist.
     keys: BTreeSet<Key>,
     /// Until when everything that happened is known.
     heard: SystemTime,
     /// The next list is asked for as a stream.
     streams: bool,
-    /// The server knows no streaming lists, and does not say so.
+    /// The server knows no streaming lists, and gives no error.
     never_streams: bool,
     page: u32,
 }
@@ -163,7 +163,7 @@ impl KindTask {
         }
     }
 
-    /// Reports a failure, and does about it what can be done.
+    /// Reports a failure, and reacts to it where that helps.
     async fn told(&mut self, failure: &Failure) -> Result<(), Unwanted> {
         self.status.failed();
         let (kind, error) = (&self.resource.kind, &failure.error);
@@ -204,12 +204,12 @@ impl KindTask {
             let silence = STREAM_SILENCE.min(self.shared.options.silence);
             let line = match lines.next(&connection, silence, &doing).await {
                 Ok(Some(line)) => line,
-                // Something between us and the server does not let it be long: the next one comes in pages.
+                // An intermediary does not allow a long answer: the next list comes in pages.
                 Ok(None) => {
                     self.streams = false;
                     return Err(Failure::nonsense(&connection, &doing, "the list was cut off").into());
                 }
-                // A server that ignores what it does not know sends objects, and never says that these were all.
+                // A server that ignores unknown parameters sends objects, and never says that these were all.
                 Err(failure) => {
                     self.streams = false;
                     self.never_streams = failure.is_silence;
@@ -301,7 +301,7 @@ impl KindTask {
         }
     }
 
-    /// The end of a list: what it did not hold is gone.
+    /// The end of a list: objects that it did not hold are gone.
     async fn complete(&mut self, keys: BTreeSet<Key>, mut changes: Vec<Change>, bytes: usize) -> Work<()> {
         changes.push(Change::Retain(self.scope.clone(), keys.clone()));
         self.keys = keys;
@@ -324,7 +324,7 @@ impl KindTask {
     async fn watch(&mut self, version: &mut String, lines: Option<Lines>) -> Work<()> {
         let connection = self.shared.reach.connection().await;
         let doing = format!("watch {}", self.resource.plural);
-        // A list that has become a watch has said enough.
+        // A list that has become a watch counts as settled.
         let mut is_settled = lines.is_some();
         let mut lines = match lines {
             Some(lines) => lines,
@@ -340,7 +340,7 @@ impl KindTask {
             let next = lines.next(&connection, self.shared.options.silence, &doing);
             let line = match is_settled {
                 true => next.await?,
-                // Dropped, it has lost nothing: the lines keep what they have read.
+                // Dropped, it has lost nothing: the lines keep the bytes that they have read.
                 false => match timeout(SETTLED, next).await {
                     Ok(line) => line?,
                     Err(_) => {
@@ -403,7 +403,7 @@ impl KindTask {
         build(&request).map_err(|error| Failure::nonsense(connection, doing, error.to_string()))
     }
 
-    /// A line that is no event makes the watch begin again from the last one that was.
+    /// A line that is no event makes the watch begin again from the last event.
     fn event(&self, connection: &Connection, line: &[u8], doing: &str) -> Result<Event, Failure> {
         let no_event = |error| Failure::nonsense(connection, doing, format!("a line is no event in JSON: {error}"));
         self.decoder.event(line).map_err(no_event)

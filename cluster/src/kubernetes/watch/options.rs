@@ -9,11 +9,11 @@ pub struct WatchOptions {
     /// A change of the definitions is noticed at once where we may watch them.
     /// A few small requests a node: 1 000 nodes make some 100 a second.
     pub discover_every: Duration,
-    /// How long a watch is asked to last, at least; twice this at most. Then the server looks at our rights again.
+    /// How long a watch is asked to last, at least; twice this at most. Then the server checks our rights again.
     pub lifetime: Duration,
     /// The longest silence of a watch. A server sends a bookmark a minute.
     pub silence: Duration,
-    /// How long a kind may not be watched before that is told: a watch that is opened again at once misses nothing.
+    /// How long a kind may not be watched before that is reported: a watch that is opened again at once misses nothing.
     pub grace: Duration,
     /// Between a failure and the next attempt, at first and at most.
     pub first_backoff: Duration,

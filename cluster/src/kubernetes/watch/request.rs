@@ -1,4 +1,4 @@
-//! Requests to an API server whose answers are bounded in time and in bytes: a server that says too much, or nothing,
+//! Requests to an API server whose answers are bounded in time and in bytes: an answer that is too long or does not come
 //! is a failure like another.
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ const PAGE: Duration = Duration::from_secs(60);
 const MOST_ERROR_BYTES: usize = 64 << 10;
 /// Longest event: etcd stores objects of 1.5 MiB, and a change is sent with the object that it makes.
 const MOST_LINE_BYTES: usize = 16 << 20;
-/// Characters of an error that are told.
+/// Characters of an error that are reported.
 const MOST_MESSAGE: usize = 500;
 
 /// Why there is no answer.
@@ -50,7 +50,7 @@ impl Failure {
         Self::new(ClusterError::Unreachable { server, reason: reason.into() }, None)
     }
 
-    /// The server answers, and what it says cannot be so.
+    /// The server answers, and its answer makes no sense.
     pub(super) fn nonsense(connection: &Connection, doing: &str, message: impl Into<String>) -> Self {
         let (server, doing) = (connection.server.trim_end_matches('/').to_owned(), doing.to_owned());
         let error = ClusterError::Refused { server, doing, message: message.into() };
@@ -74,8 +74,8 @@ impl Failure {
         self.code == Some(410)
     }
 
-    /// Whether it may be due to the version that was asked from, so that a list would help; one that a server of too much
-    /// to do need not be asked for.
+    /// Whether it may be due to the version that was asked from, so that a list would help; an overloaded server need not be
+    /// asked for a list.
     pub(super) fn may_be_the_version(&self) -> bool {
         self.nonsense || !matches!(self.code, None | Some(401 | 403 | 429 | 503))
     }
@@ -152,7 +152,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Opens a watch. It must not be compressed: the client reads no more than the first part of what is sent in parts.
+    /// Opens a watch. It must not be compressed: the client reads only the first part of a compressed body in parts.
     pub(super) async fn open(
         connection: &Connection,
         mut request: http::Request<Vec<u8>>,

@@ -2,7 +2,7 @@
 //!
 //! It asks at intervals, which tells too whether the server answers at all, and more often after a definition has changed: a
 //! kind is listed a moment later. A kind that is gone takes its policies out of force, so it counts as gone only when the
-//! server has said so more than once: one that is starting does not know of its kinds yet.
+//! server has said so more than once: a starting server does not know of its kinds yet.
 
 use std::{
     collections::BTreeMap,
@@ -168,8 +168,8 @@ impl ServedTask {
     }
 }
 
-/// An API server that has just started does not list all of its kinds yet, and one that we begin with would seem to have
-/// no policies of those. One that does not let us ask is taken at its word.
+/// An API server that has just started does not list all of its kinds yet, and a cluster that we begin with would seem to
+/// have no policies of the missing kinds. Where we may not ask for readiness, the server counts as ready.
 async fn is_ready(connection: &Connection) -> Result<(), Failure> {
     let doing = "say that it is ready";
     let request = http::Request::get("/readyz").body(Vec::new());

@@ -146,7 +146,7 @@ async fn a_server_that_fails_at_first_is_asked_until_it_answers() {
 
 #[tokio::test]
 async fn large_objects_are_read_in_pages_that_fit() {
-    // 60 MB in all: a page of what is asked for first would not be read.
+    // 60 MB in all: a page of the size that is asked for first would not be read.
     let large = |number: usize| {
         let mut pod = pod(&format!("p{number:02}"), "1");
         pod["metadata"]["annotations"] = json!({"a": "x".repeat(1 << 20)});

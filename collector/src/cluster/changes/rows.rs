@@ -19,7 +19,7 @@ use crate::{
     persistent_map::{Edit, edits},
 };
 
-/// Everything in which the cluster differs from what was last seen of it: a row for each object that exists, by the
+/// All differences between the cluster and its last seen state: a row for each object that exists, by the
 /// object's own key.
 pub(super) fn describe(
     (seen, texts): &(Arc<Snapshot>, Arc<PolicyObjects>),

@@ -97,7 +97,7 @@ fn policy_of_an_api_server_is_kept_with_its_author_and_the_servers_times() {
     assert!(!row.text.contains("managedFields"), "{}", row.text);
 }
 
-/// What a reader of the change logs takes for the present: content by kind, namespace and name.
+/// The present state as a reader of the change logs sees it: content by kind, namespace and name.
 type Present = BTreeMap<String, String>;
 
 fn key_of(fact: &Fact) -> String {
@@ -176,8 +176,8 @@ proptest::proptest! {
         let folder = log.0.path().join(FOLDER);
         let (mut changes, mut boot) = (log.open("b", false), 0);
         let mut present = Present::new();
-        // What was recorded last before a collector died that could not note it: if the object is as it was before when the
-        // next one starts, nobody knows that it was recorded otherwise.
+        // Last recorded changes of a collector that died before it could note them: if an object has its earlier content
+        // when the next collector starts, nothing shows that another content was recorded.
         let mut unremembered = BTreeSet::new();
         for (objects, ending) in steps {
             let texts: Vec<String> = objects.iter().map(|(name, content)| match name % 4 {

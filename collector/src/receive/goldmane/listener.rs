@@ -1,7 +1,7 @@
 //! The port that Goldmane's emitter posts to: `POST /v1/goldmane`, `application/x-ndjson`.
 //!
 //! It answers 200 only once the whole body is in the write-ahead log, and any other status makes the emitter repeat the
-//! window. It reads no line: what is in a body is the pipeline's business. Bounds: bytes of a body, bodies at once, and
+//! window. It reads no line: decoding a body is the pipeline's task. Bounds: bytes of a body, bodies at once, and
 //! time for reading and logging one.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -102,7 +102,7 @@ pub async fn bind(options: &GoldmaneOptions, limits: &HttpLimits) -> anyhow::Res
     Ok(Some(BoundReceiver { name: NAME, address, serve: Box::new(serve) }))
 }
 
-/// What the port needs.
+/// Shared state of the port's handlers.
 #[derive(Clone)]
 struct Listener {
     /// `None`: no token is asked for.

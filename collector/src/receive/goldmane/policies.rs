@@ -17,7 +17,7 @@ const STAGED_KUBERNETES_NETWORK_POLICY: i64 = 5;
 const PROFILE: i64 = 9;
 const END_OF_TIER: i64 = 10;
 
-/// What a policy, or all of them, said.
+/// Action of a policy, or the result of all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Unspecified,
@@ -61,7 +61,7 @@ impl Action {
 #[serde(default)]
 pub(super) struct Trace {
     enforced_policies: Vec<Hit>,
-    /// What it would meet if staged policies were enforced.
+    /// The policies that it would meet if staged policies were enforced.
     pending_policies: Vec<Hit>,
 }
 
@@ -165,7 +165,7 @@ impl Hit {
     }
 
     /// Our three tiers are Calico's built-in ones; a tier of the operator's stands among network policies, and its name
-    /// is in what is kept verbatim.
+    /// is in the trace that is kept verbatim.
     fn tier(&self) -> Tier {
         match self.tier.as_str() {
             "kube-admin" => Tier::Admin,

@@ -2,13 +2,13 @@
 
 use super::*;
 
-/// What lay on the disk when the process died, and what must be in files in the end.
+/// Contents of the disk when the process died, and the rows that must be in files in the end.
 struct Crash {
     step: Step,
     dir: TempDir,
     /// Batches in the write-ahead log by then.
     batches: u64,
-    /// Facts whose append had returned, and those that had begun.
+    /// Number of facts: from those whose append had returned to those whose append had begun.
     facts: std::ops::RangeInclusive<u64>,
 }
 
@@ -31,7 +31,7 @@ impl Run {
         Arc::new(Self { dir: dir.into(), progress: Mutex::new(progress), crashes: Mutex::default() })
     }
 
-    /// Keeps what is on the disk at every step.
+    /// Keeps the contents of the disk at every step.
     fn observer(self: &Arc<Self>) -> Observer {
         let run = self.clone();
         Arc::new(move |step| {
@@ -86,7 +86,7 @@ fn flush(store: &Store, wal: &mut Wal) {
     wal.release(flushed.wal.unwrap()).unwrap();
 }
 
-/// What a collector does in its life, with a crash kept at every step of it.
+/// Runs a collector, with a crash kept at every step.
 fn live(dir: &Path) -> Vec<Crash> {
     let run = Run::new(dir, Progress::default());
     let (store, mut wal) = start(dir, Some(run.observer()));
@@ -130,7 +130,7 @@ fn check(crash: &Crash) {
     assert_chain(crash.dir.path());
     assert_eq!(wal.bytes(), 0);
     drop(store);
-    // Nothing comes back later either.
+    // Nor do rows come back later.
     let (store, _) = start(crash.dir.path(), None);
     assert_eq!(store.unflushed_rows(), 0);
     assert_complete(crash, &on_disk(crash.dir.path()));

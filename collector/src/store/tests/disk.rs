@@ -106,7 +106,7 @@ fn the_oldest_flows_go_when_the_cap_is_exceeded_and_a_gap_says_so() {
     let left = files(&dir.path().join("data"));
     assert!(left.iter().any(|(path, _)| path.table() == Table::Snapshots), "change logs stay");
     assert!(!dir.path().join("data/flows/cluster=prod/date=2026-11-19/hour=08").exists(), "no empty folders stay");
-    // Conservation: what is on record and what the gaps say add up.
+    // Conservation: the rows on record and the losses in gaps add up.
     let rows = left.iter().flat_map(|(_, rows)| rows);
     let (mut kept, mut lost) = (0, 0);
     for row in rows {

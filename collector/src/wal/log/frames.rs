@@ -9,7 +9,7 @@ use std::{
 use super::layout::{FRAME_BYTES, HEADER_BYTES, MAGIC, MAX_RECORD_BYTES, checksum, path_of};
 use crate::wal::{WalError, WalPosition};
 
-/// What replay comes upon.
+/// A frame as replay finds it.
 #[derive(Debug)]
 pub(crate) enum Frame {
     Payload(WalPosition, Vec<u8>),
@@ -28,7 +28,7 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// What is after `after` in the files, whose numbers are in order.
+    /// Frames after position `after` in the files, whose numbers are in order.
     pub(super) fn new(dir: &Path, mut files: Vec<u64>, after: Option<WalPosition>) -> Self {
         files.reverse();
         Self { dir: dir.into(), files, after, current: None }

@@ -1,10 +1,10 @@
-//! The bytes of a log's files, and their names: what the writer writes and the reader reads.
+//! The bytes of a log's files, and their names, as the writer writes and the reader reads them.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of one payload at most; longer ones are refused, for a reader would not take them.
+/// Bytes of one payload at most; longer ones are refused, because a reader would not take them.
 pub const MAX_RECORD_BYTES: usize = 256 << 20;
 
 pub(super) const MAGIC: &[u8; 8] = b"NVLOG001";

@@ -1,4 +1,4 @@
-//! One address: who claims it, and who owns it.
+//! One address: its claims, and its owner.
 
 use std::{collections::BTreeSet, net::IpAddr};
 

@@ -1,4 +1,4 @@
-//! All addresses of the cluster, the blocks and the names that rules read, and what rules can read of each.
+//! All addresses of the cluster, the blocks and the names that rules read, and the attributes of each that rules can read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -122,7 +122,7 @@ impl AddressRecords {
         [self.cidr_facts.len(), self.attributes.len()]
     }
 
-    /// The states of `addresses`, which are in order. `None` where nobody has the address any more, and no name that a
+    /// The states of `addresses`, which are in order. `None` where an address has no owner any more, and no name that a
     /// rule reads is known for it.
     pub(super) fn states(&self, addresses: &[IpAddr]) -> impl Iterator<Item = Option<AddressState>> {
         let blocks = self.blocks.find_all(addresses);
@@ -173,7 +173,7 @@ impl AddressRecords {
         }
     }
 
-    /// What rules can read of an identity.
+    /// Attributes of an identity that rules can read.
     pub(super) fn facts_of(&self, signature: &Signature) -> PeerFacts<'_> {
         PeerFacts {
             cidr_facts: self.cidr_facts.get(signature.cidr_facts).map(|facts| &*facts.0).unwrap_or_default(),

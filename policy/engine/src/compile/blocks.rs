@@ -69,7 +69,7 @@ impl Blocks {
         let mut blocks: Vec<(&IpNet, &Block)> = self.blocks.iter().collect();
         blocks.sort_unstable_by_key(|(block, _)| **block);
         let mut next = blocks.into_iter().peekable();
-        // Those that hold the last address, each inside the one before.
+        // Blocks that hold the last address, each inside the one before.
         let mut around: Vec<(&IpNet, &Block)> = Vec::new();
         let find = |address: &IpAddr| {
             while let Some(block) = next.next_if(|(block, _)| block.network() <= *address) {

@@ -1,4 +1,4 @@
-//! What attribution ids and owner ids mean.
+//! Meanings of attribution ids and owner ids.
 
 use std::{collections::HashMap, mem, sync::Arc};
 
@@ -39,7 +39,7 @@ impl<V> Meaning<V> {
         Self { value, idle: false }
     }
 
-    /// An entry that is idle twice is evicted: one that has just left the tables is still asked for.
+    /// An entry that is idle twice is evicted: an entry that has just left the tables may still be looked up.
     fn is_kept(&mut self, used: bool) -> bool {
         let idle = mem::replace(&mut self.idle, !used);
         used || !idle
@@ -120,7 +120,7 @@ impl Decisions {
         self.limit.is_passed(self.meanings.len().max(self.ids.len()))
     }
 
-    /// Evicts what has not been used for long. `versions`: of the policies in force.
+    /// Evicts entries that have not been used for long. `versions`: of the policies in force.
     pub(super) fn evict(&mut self, used: &QuickSet<AttributionId>, versions: &QuickSet<u32>) {
         if !self.collided {
             self.meanings.retain(|id, meaning| meaning.is_kept(used.contains(id)));
@@ -181,7 +181,7 @@ impl Owners {
         self.limit.is_passed(self.meanings.len())
     }
 
-    /// Evicts what has not been used for long.
+    /// Evicts entries that have not been used for long.
     pub(super) fn evict(&mut self, used: &QuickSet<OwnerId>) {
         self.meanings.retain(|id, meaning| meaning.is_kept(used.contains(id)));
         self.ids.retain(|_, id| self.meanings.contains_key(id));

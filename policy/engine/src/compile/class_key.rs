@@ -1,4 +1,4 @@
-//! What decides which class a local pod is in.
+//! Policies and ports that determine the class of a local pod.
 
 use std::sync::Arc;
 

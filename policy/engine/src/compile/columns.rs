@@ -66,7 +66,7 @@ impl Columns {
         }
     }
 
-    /// Drops what is not used any more. Returns what was created and what was removed since the last call.
+    /// Drops unused columns. Returns the columns that were created and removed since the last call.
     pub(super) fn take_change(&mut self) -> (Vec<(ColumnId, Column)>, Vec<ColumnId>) {
         let mut removed = Vec::new();
         for (id, counted) in self.live.extract_if(.., |_, counted| counted.uses == 0) {

@@ -31,7 +31,7 @@ impl Difference {
             names: old.names != new.names,
             pod_ranges: old.pod_ranges != new.pod_ranges,
         };
-        // Who is audited may change without a policy.
+        // A policy may become audited, or cease to be, without a change of its own: by its namespace or by `audit_all`.
         let audit = |snapshot: &Snapshot, name: &str| snapshot.namespaces.get(name).is_some_and(|n| n.audit);
         let turned: BTreeSet<&String> =
             difference.namespaces.iter().filter(|name| audit(old, name) != audit(new, name)).collect();

@@ -9,7 +9,7 @@ pub(super) type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
 pub(super) type QuickSet<K> = HashSet<K, BuildHasherDefault<Quick>>;
 
 /// Multiplicative hashing, one multiplication per word. It does not withstand chosen collisions: the keys are ids, and
-/// names that only those who may edit the cluster choose.
+/// names that only editors of the cluster's objects choose.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Quick(u64);
 

@@ -1,4 +1,4 @@
-//! What makes an identity: all attributes of an address that the rules in force can read.
+//! The key of an identity: all attributes of an address that the rules in force can read.
 
 use super::{
     hashing::{QuickMap, QuickSet},
@@ -36,7 +36,7 @@ pub(super) struct Signature {
     pub(super) cidr_facts: CidrFactsId,
     /// Of the first owner of the address; `None` where there is none.
     pub(super) claim: Option<AttributesId>,
-    /// Of its other owners: seldom there are any.
+    /// Of its other owners, which are rare.
     pub(super) rivals: Vec<AttributesId>,
     pub(super) unknown_pod: bool,
 }
@@ -58,11 +58,11 @@ impl CidrFactsId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct AttributesId(u32);
 
-/// The terms that an address fulfils whoever owns it: CIDR blocks, and names that it has; sorted.
+/// The terms that an address fulfils independently of its owner: CIDR blocks, and names that it has; sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct CidrFacts(pub(super) Vec<TermId>);
 
-/// What rules can read of an owner of an address.
+/// Attributes of an owner of an address that rules can read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct PeerAttributes {
     /// Terms for pods or nodes that it fulfils; sorted.

@@ -1,4 +1,4 @@
-//! An index from what rules read to the identities that have it, so that a class looks at those only.
+//! An index from the attributes that rules read to the identities that have them, so that a class looks at these only.
 
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ impl<'a> IdentityIndex<'a> {
         identities
     }
 
-    /// All identities that fulfil one of these terms, or of which these policies read something else; sorted.
+    /// All identities that fulfil one of these terms, or of which these policies read other attributes; sorted.
     pub(super) fn matching(&self, terms: &[TermId], policies: &[&PolicyRules]) -> Vec<IdentityId> {
         let mut identities: Vec<IdentityId> =
             terms.iter().filter_map(|term| self.by_term.get(term)).flatten().copied().collect();

@@ -154,7 +154,7 @@ impl<V: Eq + Hash, I: InternId> Interner<V, I> {
         stay
     }
 
-    /// Drops ids without members. Returns those that were created and those that were removed since the last call.
+    /// Drops ids without members. Returns the ids that were created and removed since the last call.
     pub(super) fn drop_unused(&mut self) -> (Vec<I>, Vec<I>) {
         let mut removed = mem::take(&mut self.emptied);
         removed.sort_unstable();

@@ -90,7 +90,7 @@ impl<'a> OutcomeBuilder<'a> {
     }
 
     fn outcome(mut self, decisions: &mut Decisions, columns: &mut Columns) -> Outcome {
-        // Of a protocol without ports, no rule with ports matches anything (E-11).
+        // Of a protocol without ports, rules with ports never match (E-11).
         let other_sets = self.port_sets(Protocol::ICMP);
         let other = self.evaluate(&other_sets, None);
         if other_sets.is_empty() {

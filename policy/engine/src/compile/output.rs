@@ -1,4 +1,4 @@
-//! What the compiler produces, and what all of its parts write to: ids, their meanings, and the tables.
+//! Output of the compiler, which all of its parts write to: ids, their meanings, and the tables.
 
 use super::{
     catalogue::{Decisions, Owners},
@@ -19,7 +19,7 @@ pub(super) struct CompilerOutput {
 }
 
 impl CompilerOutput {
-    /// Writes new columns to the tables, and removes those that nothing uses any more.
+    /// Writes new columns to the tables, and removes unused ones.
     pub(super) fn write_columns(&mut self) {
         let (new, old) = self.columns.take_change();
         new.into_iter().for_each(|(id, column)| self.tracked.add_column(id, column));

@@ -122,7 +122,7 @@ fn evaluate_all(class: &mut Class, index: &IdentityIndex<'_>, output: &mut Compi
     class.extend(views);
 }
 
-/// Copies the outcomes of the class that this one comes from, and evaluates those that may differ.
+/// Copies the outcomes of the class that this one comes from, and evaluates the outcomes that may differ.
 fn derive(
     class: &mut Class,
     old: &Class,

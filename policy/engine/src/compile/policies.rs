@@ -44,7 +44,7 @@ impl Version {
 #[derive(Debug)]
 pub(super) struct Policies {
     versions: BTreeMap<PolicyKey, Arc<Version>>,
-    /// Those that select pods of one namespace only, by its name.
+    /// Policies that select pods of one namespace only, by its name.
     of_namespace: BTreeMap<String, BTreeMap<PolicyKey, Arc<Version>>>,
     everywhere: BTreeMap<PolicyKey, Arc<Version>>,
     next: Counter,

@@ -47,7 +47,7 @@ struct Scope {
     profiles: BTreeSet<ProfileId>,
 }
 
-/// A pod, compared by what selectors and named ports read of it.
+/// A pod, compared by the fields that selectors and named ports read.
 #[derive(Clone, Debug)]
 struct ProfileKey(Arc<Pod>);
 
@@ -151,7 +151,7 @@ impl Profiles {
         }
     }
 
-    /// Evaluates profiles again where terms or labels of namespaces changed. Returns those whose attributes changed.
+    /// Evaluates profiles again where terms or labels of namespaces changed. Returns profiles whose attributes changed.
     pub(super) fn update(
         &mut self,
         snapshot: &Snapshot,

@@ -153,7 +153,7 @@ impl Subjects {
         }
     }
 
-    /// Pods whose classes may be others now.
+    /// Pods whose classes may have changed.
     fn affected(&self, snapshot: &Snapshot, difference: &Difference, versions: &VersionChange) -> BTreeSet<ObjectKey> {
         let is_local = |key: &&ObjectKey| {
             self.local.contains_key(*key) || snapshot.pods.get(*key).is_some_and(|pod| pod.node == self.node)
@@ -220,8 +220,8 @@ impl Subject {
     }
 }
 
-/// Of the policies that select a pod, those that can decide in one direction. Baseline is never reached where a network
-/// policy isolates; but audited policies stay, since every decision says what they would do.
+/// Of the policies that select a pod, the ones that can decide in one direction. Baseline is never reached where a network
+/// policy isolates; but audited policies stay, since every decision has the verdict that they would give.
 fn relevant_policies(selecting: &[Arc<Version>], direction: Direction) -> Vec<Arc<Version>> {
     let concerning = || selecting.iter().filter(|version| tiers::concerns(&version.policy, direction));
     let isolated = concerning().any(|version| version.policy.tier == Tier::NetworkPolicy && !version.audited);

@@ -1,4 +1,5 @@
-//! What the rules of the classes in use can read of a peer: their peers as terms, and the port names they resolve on it.
+//! Attributes of a peer that the rules of the classes in use can read: their peers as terms, and the port names they
+//! resolve on it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -121,7 +122,7 @@ impl Terms {
         self.live.get(&id).map(|term| &*term.peer)
     }
 
-    /// Drops what is not used any more, and returns what changed since the last call.
+    /// Drops unused terms, and returns the changes since the last call.
     pub(super) fn take_change(&mut self) -> TermChange {
         let mut change = TermChange::default();
         let added = mem::take(&mut self.added);

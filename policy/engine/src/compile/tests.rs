@@ -1,4 +1,4 @@
-//! What a user of the tables would notice: few entries, small changes, stable meanings.
+//! Properties that a user of the tables would notice: few entries, small changes, stable meanings.
 
 use std::{collections::BTreeSet, sync::Arc};
 

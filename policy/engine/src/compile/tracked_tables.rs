@@ -1,4 +1,4 @@
-//! The tables, and what was written to them since the last change was taken out.
+//! The tables, and the writes to them since the last change was taken out.
 
 use std::{collections::BTreeMap, mem, net::IpAddr, ops::RangeInclusive};
 
@@ -86,7 +86,7 @@ impl TrackedTables {
         self.old_columns.push(id);
     }
 
-    /// What changed since the last call; everything, the first time. The caller adds attributions and owners.
+    /// Changes since the last call; everything, the first time. The caller adds attributions and owners.
     pub(super) fn take_change(&mut self) -> Change {
         let (new_columns, old_columns) = (mem::take(&mut self.new_columns), mem::take(&mut self.old_columns));
         if !mem::replace(&mut self.started, true) {
@@ -120,10 +120,10 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Log<K, V> {
         }
     }
 
-    /// What is to be put and deleted, in order.
+    /// Entries to put and keys to delete, in order.
     fn drain(&mut self) -> (BTreeMap<K, V>, Vec<K>) {
         let mut writes = mem::take(&mut self.0);
-        // Stable: of several writes to a key, the first holds what was before and the last what is now.
+        // Stable: of several writes to a key, the first holds the earlier value and the last the present one.
         writes.sort_by(|(a, ..), (b, ..)| a.cmp(b));
         let (mut put, mut delete) = (Vec::new(), Vec::new());
         let mut writes = writes.into_iter().peekable();

@@ -6,7 +6,7 @@ use crate::model::ContainerPort;
 /// All attributes of an identity that some rule may read.
 #[derive(Debug)]
 pub(super) struct PeerFacts<'a> {
-    /// Terms that the address fulfils, whatever its owner; sorted.
+    /// Terms that the address fulfils independently of its owner; sorted.
     pub(super) cidr_facts: &'a [TermId],
     /// Of each owner of the address.
     pub(super) claims: Vec<&'a PeerAttributes>,

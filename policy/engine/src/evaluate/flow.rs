@@ -9,7 +9,7 @@ use crate::{
     model::{Direction, ObjectKey, Protocol},
 };
 
-/// Who is at one end of a flow. An address that a pod, a node or a Service of the snapshot owns stands for its owner.
+/// One end of a flow. An address that a pod, a node or a Service of the snapshot owns stands for its owner.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {

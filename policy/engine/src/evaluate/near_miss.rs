@@ -77,7 +77,7 @@ impl Miss {
     }
 }
 
-/// The first of those that passed most.
+/// The first of the items that passed most.
 fn furthest<T>(items: impl IntoIterator<Item = T>, passed: impl Fn(&T) -> Passed) -> Option<T> {
     items.into_iter().reduce(|best, next| if passed(&next) > passed(&best) { next } else { best })
 }
@@ -181,7 +181,7 @@ fn pods_miss(question: &Question<'_>, namespaces: &NamespaceScope, pods: &Select
     Miss::new(Passed::Namespace, peer, detail)
 }
 
-/// The first requirement that does not hold, beside what was found.
+/// The first requirement that does not hold, beside the found value.
 fn label_miss(what: &str, wanted: &Selector, found: &Labels) -> String {
     let failing = wanted.requirements.iter().find(|requirement| !selector::holds(requirement, found));
     let Some(Requirement { key, operator }) = failing else { return format!("{what} labels match") };

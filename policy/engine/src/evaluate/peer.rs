@@ -1,4 +1,4 @@
-//! Who is at the other end, and whether a rule's peer matches it.
+//! The other end, and whether a rule's peer matches it.
 
 use std::net::IpAddr;
 
@@ -14,17 +14,17 @@ use crate::{
     model::{NamePattern, Node, Peer, Pod, Snapshot},
 };
 
-/// What rules can read of the other end.
+/// Attributes of the other end that rules can read.
 #[derive(Clone)]
 pub(crate) struct Facts<'a> {
     /// Canonical. `None` where a pod has none of the family.
     pub(crate) address: Option<IpAddr>,
     pub(crate) family: Family,
-    /// Who owns it: nobody, one, or several that claim the same address.
+    /// Its owners: none, one, or several that claim the same address.
     claims: Vec<Claim<'a>>,
     /// A Service's address that no pod and no node owns.
     pub(crate) service: bool,
-    /// In a pod range, and nobody owns it.
+    /// In a pod range, and without an owner.
     pub(crate) unknown_pod: bool,
     /// Whether it matches blocks and names where its address is not known.
     unknown_address: Match,
@@ -51,7 +51,7 @@ impl<'a> Facts<'a> {
             &End::Address(own) => Self::of_address(snapshot, address.unwrap_or(own)),
             End::Pod(key) => match snapshot.pods.get(key) {
                 Some(pod) => Self::of_pod(snapshot, pod, address, family),
-                // Nobody knows it: its address says what there is to say.
+                // The snapshot does not hold the pod: only its address is known.
                 None => address.map_or_else(|| Self::nobody(None, family), |a| Self::of_address(snapshot, a)),
             },
         }
@@ -68,7 +68,7 @@ impl<'a> Facts<'a> {
             let address = address.or_else(|| node.and_then(|node| address_of(&node.addresses, family)));
             return Self { claims: vec![Claim::Node { name: &pod.node, node }], ..Self::nobody(address, family) };
         }
-        // Finished: whoever has its address now (E-14).
+        // Finished: the present owner of its address counts (E-14).
         address.map_or_else(|| Self::nobody(None, family), |address| Self::of_address(snapshot, address))
     }
 
@@ -97,7 +97,7 @@ impl<'a> Facts<'a> {
         self.claims.iter().map(Some).chain(nobody)
     }
 
-    /// The same address, as if nobody had it.
+    /// The same address, as if it had no owner.
     pub(crate) fn unowned(&self, snapshot: &Snapshot) -> Self {
         let unknown_pod = self.address.is_some_and(|address| in_pod_range(snapshot, address));
         Self { claims: Vec::new(), service: false, unknown_pod, ..self.clone() }
@@ -117,14 +117,14 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Whether the block holds whatever address a pod will get that has none of either family yet.
+    /// Whether the block holds any address that a pod without addresses of either family may get.
     fn is_sure_to_be_in(&self, cidr: IpNet, except: &[IpNet]) -> bool {
         let has_none = matches!(self.claims.as_slice(), [Claim::Pod(pod)] if pod.addresses.is_empty());
         let everything = cidr.prefix_len() == 0 && except.is_empty();
         has_none && everything && Family::of(cidr.network()) == self.family
     }
 
-    /// Whether an end without an address can get one of the block. Those of one host or link alone are no pod's.
+    /// Whether an end without an address can get one of the block. Addresses of one host or link alone are no pod's.
     fn may_be_in(&self, snapshot: &Snapshot, cidr: IpNet) -> bool {
         let cidr = address::canonical_block(cidr);
         let network = cidr.network();
@@ -140,7 +140,7 @@ impl<'a> Facts<'a> {
         Family::of(network) == self.family && assignable && (!is_pod || ranges.peek().is_none() || ranges.any(overlaps))
     }
 
-    /// Whether the subject talks to itself: nobody else claims its address.
+    /// Whether the subject talks to itself: no other endpoint claims its address.
     pub(crate) fn is(&self, subject: &Pod) -> bool {
         matches!(self.claims.as_slice(), [Claim::Pod(pod)] if pod.namespace == subject.namespace && pod.name == subject.name)
     }
@@ -166,7 +166,7 @@ pub(crate) fn matches(snapshot: &Snapshot, term: &Peer, facts: &Facts<'_>, claim
     }
 }
 
-/// The pods that take part and have the address, by key. One that is being deleted no longer has it where another pod does:
+/// The pods that take part and have the address, by key. A pod that is being deleted no longer has it where another pod does:
 /// it was released (E-14).
 pub(super) fn pods_at(snapshot: &Snapshot, address: IpAddr) -> Vec<&Pod> {
     let address = address::canonical(address);

@@ -32,7 +32,7 @@ pub(crate) fn matches(term: &PortMatch, on: NamedOn<'_>, protocol: Protocol, por
     }
 }
 
-/// What a named port is on a pod: name and protocol must both agree.
+/// Protocol and number of a named port on a pod: name and protocol must both agree.
 pub(crate) fn resolve<'a>(
     ports: &'a [ContainerPort],
     name: &'a str,

@@ -1,4 +1,4 @@
-//! One flow at one end: which rules match, and what the policies conclude.
+//! One flow at one end: the matching rules, and the decision of the policies.
 
 use super::{
     decisions::{audited, self_traffic, service_not_resolved},
@@ -21,7 +21,7 @@ pub(super) struct Question<'a> {
     pub(super) port: Option<u16>,
     /// The policies that select the subject and apply to the direction, in order of evaluation.
     pub(super) policies: Vec<&'a Policy>,
-    /// Those of them that are not audited.
+    /// The policies of these that are not audited.
     pub(super) in_force: Vec<&'a Policy>,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Question<'a> {
         }
         let decision = self.decide_as_it_is();
         if decision.verdict != Verdict::Denied && self.is_tunnel_to_own_node() {
-            // What unpacks it is the node, but what is in it may be anybody's.
+            // The node unpacks it, but the packet inside may be from any sender.
             let peer = self.peer.unowned(self.snapshot);
             let (policies, in_force) = (self.policies.clone(), self.in_force.clone());
             let stricter = Question { peer: &peer, policies, in_force, ..*self }.decide_as_it_is();
@@ -73,7 +73,7 @@ impl<'a> Question<'a> {
         self.evaluate(&self.in_force).with_staged(staged.as_ref())
     }
 
-    /// Whether the subject sends what its own node would unpack (E-6).
+    /// Whether the subject sends a packet that its own node would unpack (E-6).
     fn is_tunnel_to_own_node(&self) -> bool {
         self.direction == Direction::Egress
             && ports::is_tunnel(self.protocol, self.port)

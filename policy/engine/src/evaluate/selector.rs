@@ -35,7 +35,7 @@ pub(crate) fn in_scope(snapshot: &Snapshot, scope: &NamespaceScope, namespace: &
     }
 }
 
-/// Labels of a namespace; of one that the snapshot does not hold, the label that every namespace has.
+/// Labels of a namespace; if the snapshot does not hold it, the label that every namespace has.
 pub(crate) fn namespace_labels<'a>(snapshot: &'a Snapshot, name: &str) -> Cow<'a, Labels> {
     match snapshot.namespaces.get(name) {
         Some(namespace) if namespace.labels.contains_key(NAMESPACE_NAME_LABEL) => Cow::Borrowed(&namespace.labels),

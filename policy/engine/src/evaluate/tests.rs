@@ -36,7 +36,7 @@ fn point(evaluation: &Evaluation, name: PointName) -> &Point {
     evaluation.points.iter().find(|point| point.name == name).expect("point is there")
 }
 
-/// `allowed rule_match x/p#0`, `denied isolated_no_match x/a x/b`: verdict, reason, and who decided.
+/// `allowed rule_match x/p#0`, `denied isolated_no_match x/a x/b`: verdict, reason, and the deciding policies.
 fn told(point: &Point) -> String {
     let mut text = format!("{} {}", point.decision.verdict, point.decision.reason);
     for reference in point.decision.decided_by() {
@@ -638,7 +638,7 @@ fn a_missing_address_is_told_where_a_verdict_hangs_on_it() {
     assert_eq!(v6(&policy(alike())), known("allowed no_policy"));
     let isolated = network_policy("y/p").isolate_ingress().ingress(alike());
     assert_eq!(v6(&v4_only().policy(isolated).snapshot()), unknown);
-    // What can never be its address says nothing.
+    // A block that can never hold its address does not matter.
     for block in ["fe80::/10", "10.0.0.0/8", "ff00::/8"] {
         assert_eq!(v6(&policy(deny().peer(net(block, &[])))), known("allowed no_policy"), "{block}");
     }
@@ -646,7 +646,7 @@ fn a_missing_address_is_told_where_a_verdict_hangs_on_it() {
     assert_eq!(v6(&ranged("fd00:1::/64").snapshot()), unknown);
     assert_eq!(v6(&ranged("fd01::/64").snapshot()), known("allowed no_policy"));
     assert_eq!(v6(&ranged("10.0.0.0/8").snapshot()), unknown);
-    // Whatever address a new pod gets, it is one of all.
+    // Any address that a new pod gets is in the block of all addresses.
     let new = |block| {
         let isolated = network_policy("y/p").isolate_ingress().ingress(accept().peer(net(block, &[])));
         let snapshot = fixture().pod(pod("x/new").on("n1")).policy(isolated).snapshot();

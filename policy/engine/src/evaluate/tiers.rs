@@ -1,7 +1,7 @@
-//! The walk through the tiers: admin, network policy, baseline, default. What decides, and which policies it is
-//! attributed to.
+//! The walk through the tiers: admin, network policy, baseline, default. It finds the deciding rules, and the policies that
+//! the verdict is attributed to.
 //!
-//! It does not know what a rule reads: the caller says whether a rule matches.
+//! It does not read the fields of a rule: the caller says whether a rule matches.
 
 use std::{cmp::Ordering, ptr};
 
@@ -25,7 +25,7 @@ impl From<bool> for Match {
     }
 }
 
-/// What the policies of one end conclude for one peer and port, with audited policies either left out or enforced.
+/// The verdict of one end's policies for one peer and port, with audited policies either left out or enforced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Conclusion<'a> {
     pub(crate) verdict: Verdict,
@@ -44,7 +44,7 @@ pub(crate) struct PolicyPart<'a> {
 }
 
 impl PartialEq for PolicyPart<'_> {
-    /// The same rule of the same policy, not one that reads alike.
+    /// The same rule of the same policy, not an equal one.
     fn eq(&self, other: &Self) -> bool {
         let same_rule = match (self.rule, other.rule) {
             (Some(a), Some(b)) => ptr::eq(a, b),
@@ -137,7 +137,7 @@ pub(crate) fn order(a: &Policy, b: &Policy) -> Ordering {
     a.tier.cmp(&b.tier).then(by_name)
 }
 
-/// What a rule that could not be read whole matches: accept nothing (N-13), deny and pass everything (C-9).
+/// Matches of a rule that could not be read whole: accept nothing (N-13), deny and pass everything (C-9).
 pub(crate) fn fault_matches(action: Action) -> Match {
     match action {
         Action::Accept => Match::No,
@@ -167,7 +167,7 @@ struct Walk<'w, 'a, M> {
     matches: &'w M,
     /// Rules that passed the flow on.
     passed: Vec<PolicyPart<'a>>,
-    /// A rule that may match was passed over, or one that may not match was applied.
+    /// A rule that may match was passed over, or a rule that may not match was applied.
     doubt: bool,
     /// The API leaves the order of several rules undefined, and they disagree.
     tie: bool,
@@ -215,7 +215,7 @@ impl<'w, 'a, M: Fn(usize, usize) -> Match> Walk<'w, 'a, M> {
             .collect();
         let tie = rivals.iter().any(|rival| rival.action() != hit.action());
         self.tie |= tie;
-        // A pass decides nothing, so the tied rules have the role of the one that passed the flow on.
+        // A pass decides nothing, so the tied rules have the role of the rule that passed the flow on.
         let role = if hit.action() == Action::Pass { Role::Passed } else { Role::Decided };
         let tied = rivals.iter().filter(|_| tie).map(|rival| part(rival.policy, Some(rival.rule), role));
         match hit.action() {

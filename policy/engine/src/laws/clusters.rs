@@ -41,7 +41,7 @@ pub(super) const ADDRESSES: &[&str] = &[
     "2001:db8::1",
 ];
 
-/// Whatever the blocks of policies are made of.
+/// Blocks that policies name.
 const BLOCKS: &[&str] = &[
     "0.0.0.0/0",
     "::/0",

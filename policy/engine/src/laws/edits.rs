@@ -15,7 +15,7 @@ type Pick = usize;
 
 #[derive(Clone, Debug)]
 pub(super) enum Edit {
-    /// In the place of one that is there, about every other time.
+    /// Replaces an existing policy, about every other time.
     PutPolicy(Pick, Box<Policy>),
     RemovePolicy(Pick),
     /// Wider or narrower than before.

@@ -1,4 +1,4 @@
-//! Tables without the numbers that a compiler happened to give out: what two compilers of one snapshot have in common.
+//! Tables without the numbers that a compiler happened to give out: the same for two compilers of one snapshot.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,7 +14,7 @@ use crate::{
     tables::{ClassId, Column, Outcome, Owner, PeerEntry, Tables},
 };
 
-/// An identity is called by the first that has it, a class by its first member, a column by what it holds.
+/// An identity is called by the first peer that has it, a class by its first member, a column by its content.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Form<'a> {
     peers: BTreeMap<Peer<'a>, (Peer<'a>, Option<&'a Owner>, bool, bool)>,

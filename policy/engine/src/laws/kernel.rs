@@ -28,7 +28,7 @@ pub(super) fn apply(held: &mut Tables, change: &Change) -> Result<(), TestCaseEr
     write(&mut held.columns, &change.put.columns, &change.delete.columns)
 }
 
-/// Puts and deletes, each of which must do something.
+/// Puts and deletes, each of which must have an effect.
 fn write<K: Ord + Clone, V: Clone + PartialEq + std::fmt::Debug>(
     held: &mut BTreeMap<K, V>,
     put: &BTreeMap<K, V>,
@@ -45,7 +45,7 @@ fn write<K: Ord + Clone, V: Clone + PartialEq + std::fmt::Debug>(
 }
 
 /// While a change is on its way, the kernel holds pairs and columns of both states, and its records are those of the one
-/// or of the other. Neither may notice: what both states deny is then never open.
+/// or of the other. Neither may notice: a flow that both states deny is then never open.
 pub(super) fn publishes_unnoticed(
     before: &Tables,
     change: &Change,
@@ -64,7 +64,7 @@ pub(super) fn publishes_unnoticed(
     Ok(())
 }
 
-/// What the kernel concludes by these records, pairs and columns; `None` where it does not know the subject.
+/// The kernel's verdict by these records, pairs and columns; `None` where it does not know the subject.
 pub(super) fn conclude(records: &Tables, meanings: &Tables, probe: &Probe) -> Option<(Verdict, AttributionId)> {
     let subject = records.subjects.get(&probe.subject)?;
     let peer = peer(records, probe.peer);
@@ -138,7 +138,7 @@ fn block(records: &Tables, address: IpAddr) -> PeerEntry {
     holding.max_by_key(|(length, _)| *length).map(|(_, entry)| *entry).unwrap_or_default()
 }
 
-/// Nothing is held that no packet could ask for.
+/// Every entry is one that a packet could ask for.
 pub(super) fn is_lean(tables: &Tables) -> Result<(), TestCaseError> {
     let defaults = tables.subjects.values().flat_map(|subject| [subject.egress_default, subject.ingress_default]);
     let used: BTreeSet<Outcome> = tables.pairs.values().copied().chain(defaults).collect();

@@ -229,7 +229,7 @@ fn read_peer(field: Field<'_>, namespace: &str, report: &mut Report) -> Read<Opt
     }
 }
 
-/// One that [`read_peer`] accepts becomes one, others none.
+/// Number of peers: a value that [`read_peer`] accepts becomes one, others none.
 fn peers_of(peer: &Value) -> usize {
     let has = |name: &str| peer.get(name).is_some_and(|value| !value.is_null());
     usize::from((has("podSelector") || has("namespaceSelector")) != has("ipBlock"))

@@ -1,6 +1,6 @@
 //! The kinds of the admin and baseline tiers to the model: subject, priority and ordered rules of `policy.networking.k8s.io`.
 //!
-//! Kinds and versions differ in the word for accept, in whether a rule may pass, in what a peer may be, in the syntax of ports
+//! Kinds and versions differ in the word for accept, in whether a rule may pass, in the forms of a peer, in the syntax of ports
 //! and in the length of lists; a [`Dialect`] holds these differences. Where the subject cannot be read the object is not enforced; a
 //! rule with an error fails closed (C-9).
 

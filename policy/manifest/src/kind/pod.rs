@@ -77,8 +77,8 @@ fn read_phase(status: &mut Fields<'_>) -> Read<Option<Phase>> {
     }))
 }
 
-/// When it was taken on by its kubelet, and when its last container ended if it has `finished`. What is no time is left
-/// out: only the naming of past flows depends on it.
+/// The time when its kubelet accepted it, and the end of its last container if it has `finished`. A value that is no time
+/// is left out: only the naming of past flows depends on it.
 fn lifetime(object: &Object, finished: bool) -> (Option<i64>, Option<i64>) {
     let seconds = |value: &Value| DateTime::parse_from_rfc3339(value.as_str()?).ok().map(|time| time.timestamp());
     let status = |name: &str| object.value.get("status").and_then(|status| status.get(name));

@@ -71,7 +71,7 @@ fn add(field: &Field<'_>, addresses: &mut Vec<IpAddr>, report: &mut Report) {
     match address::address(text) {
         Some(address) if !addresses.contains(&address) => addresses.push(address),
         Some(_) => {}
-        // A headless Service, and one that has no address yet.
+        // A headless Service, or a Service without an address so far.
         None if matches!(text, "None" | "") => {}
         None => report.warning(address::invalid_address(text, &field.path)),
     }

@@ -261,7 +261,7 @@ fn messages_say_what_is_written_and_what_kubectl_reads() {
     let (_, findings) = cluster_policy("ingress: [{action: yes, from: [{namespaces: {}}]}]");
     assert!(findings[0].message.starts_with("expected text, found yes, which kubectl reads as true"), "{findings:?}");
     assert_eq!(findings[0].remedy, "put the value in quotes");
-    // Items of a List keep what is written, too.
+    // Items of a List keep their spelling, too.
     let list = "{apiVersion: v1, kind: List, items: [{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p}, spec: {podSelector: {}, policyTypes: [on]}}]}";
     let (_, findings) = policy(&object(list));
     assert!(

@@ -226,7 +226,7 @@ impl<'a> EgressPolicy<'a> {
         Self { policy, namespaces: lint.pods.namespaces(&policy.subject.namespaces), rules: rules.collect() }
     }
 
-    /// Whether the policy certainly selects the client: a subject is selected by one that is at least as wide.
+    /// Whether the policy certainly selects the client: the policy's subject is at least as wide as the client's.
     fn selects(&self, client: Client<'_>) -> bool {
         let subject = &self.policy.subject;
         match client {

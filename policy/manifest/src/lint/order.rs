@@ -7,10 +7,10 @@ use netverdict_policy::model::{Action, Peer, Policy, PolicyKey, PortMatch, Rule,
 use super::context::{Lint, rule_path};
 use crate::finding::{Invalid, Severity, code};
 
-/// Earlier rules that a rule is compared with: of its own subject, and of those that select every pod.
+/// Earlier rules that a rule is compared with: rules of its own subject, and of subjects that select every pod.
 const MOST_COMPARED: usize = 256;
 
-/// What to report about each policy.
+/// Findings about each policy.
 pub(super) fn check(lint: &Lint<'_>) -> BTreeMap<PolicyKey, Vec<(Severity, Invalid)>> {
     let mut found: BTreeMap<PolicyKey, Vec<(Severity, Invalid)>> = BTreeMap::new();
     let ordered = lint.snapshot.policies.values().filter(|policy| policy.tier != Tier::NetworkPolicy);
@@ -74,7 +74,7 @@ fn unreachable<'a>(policies: &[&'a Policy]) -> Vec<(&'a Policy, Invalid)> {
                             ),
                         ));
                     }
-                    // A covered rule is not kept: whatever it covers, its cover does, too.
+                    // A covered rule is not kept: its cover covers the same rules.
                     None if selects_everything(&policy.subject) => earlier.of_everything.push((policy, rule)),
                     None => earlier.by_subject.entry(&policy.subject).or_default().push((policy, rule)),
                 }

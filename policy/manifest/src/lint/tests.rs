@@ -263,7 +263,7 @@ fn shared_priorities_are_reported() {
     let subject = "subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: dns}}}";
     let policies = format!("{}{}", cluster_policy("a", 5, subject), cluster_policy("b", 5, subject));
     check(&policies, &[(code::SAME_PRIORITY, "spec.priority"); 2]);
-    // Neither is said to go first.
+    // Neither has a defined precedence.
     let rule = "ingress: [{action: Deny, from: [{namespaces: {}}]}]";
     let equal = policies.replace(subject, &format!("{subject}, {rule}"));
     check(&equal, &[(code::SAME_PRIORITY, "spec.priority"); 2]);

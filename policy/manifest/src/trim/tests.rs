@@ -66,7 +66,7 @@ fn a_finished_pod_keeps_its_own_times_and_one_that_runs_no_states_of_containers(
         let kept = short.value.to_string();
         assert!(!kept.contains("long") && !kept.contains("exitCode") && !kept.contains("startedAt"), "{kept}");
     }
-    // Before it has an address, nobody asks since when.
+    // Before it has an address, its start time is not read.
     let pending = status("Pending", "").replace(r#""podIP": "10.0.0.1", "#, "");
     assert_eq!(crate::pod(&object(trimmed(&pending))).0.unwrap().started, None);
 }

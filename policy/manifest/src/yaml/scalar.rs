@@ -136,7 +136,7 @@ fn number(text: &str) -> Option<Scalar> {
     })
 }
 
-/// Go's `ParseInt` with base 0: a leading zero is octal, as are `0o`, `0x` and `0b` what they say.
+/// Go's `ParseInt` with base 0: a leading zero is octal, and `0o`, `0x` and `0b` have their usual bases.
 fn integer(sign: &str, digits: &str, signed: bool) -> Option<Scalar> {
     let (radix, digits) = match digits.as_bytes() {
         [b'0', b'x' | b'X', _, ..] => (16, &digits[2..]),

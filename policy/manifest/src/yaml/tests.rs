@@ -99,7 +99,7 @@ fn spellings_are_kept_where_json_has_others() {
     assert!(document.spelling.child("b").is_none());
     let keys = document.spelling.misread_keys(10);
     assert_eq!(keys, [(vec!["a", "2", "true"], "yes"), (vec!["true"], "on")]);
-    // A merge replaces the spelling of what it replaces.
+    // A merge replaces the spelling of the keys that it replaces.
     let document = super::document("a: {x: 0x1, <<: {x: 1}}\n", 1).unwrap();
     assert_eq!(document.spelling, Spelling::default());
 }

@@ -112,7 +112,7 @@ fn stated_length(stated: u16, available: u32) -> u32 {
 }
 
 /// Notes the kind of fragment. A later fragment that overlaps the transport header of the first is refused (RFC 3128):
-/// receivers differ in which of the two they keep, so the header that was judged might not be the one that is used.
+/// receivers differ in which of the two they keep, so the judged header might not be the header that they use.
 #[inline(always)]
 fn note_fragment(packet: &mut Packet, fragment_offset: u32) -> Result<(), Refusal> {
     if fragment_offset == 0 {

@@ -1,4 +1,4 @@
-//! What discovery reports.
+//! Results of discovery.
 
 use std::{collections::BTreeSet, net::IpAddr, time::SystemTime};
 
@@ -16,11 +16,11 @@ pub struct Discovered {
     /// From the cgroup path of the oldest process in the namespace that is in a pod's cgroup; `None` if there is no
     /// such process.
     pub pod_uid: Option<String>,
-    /// Whether the namespace has a process, in whatever cgroup. A pod's has none until its sandbox starts.
+    /// Whether the namespace has a process, in any cgroup. A pod's has none until its sandbox starts.
     pub has_processes: bool,
     /// Addresses of the other end without link-local ones, ascending.
     pub addresses: Vec<IpAddr>,
-    /// Link-local addresses of the other end, and the one that it derives from its hardware address; ascending.
+    /// Link-local addresses of the other end, and the address that it derives from its hardware address; ascending.
     pub link_local: Vec<IpAddr>,
     /// When the interface appeared; `None` if it existed at the first scan.
     pub born: Option<SystemTime>,
@@ -33,7 +33,7 @@ pub struct Uncovered {
     pub pod_uid: String,
     /// Name inside the pod.
     pub interface: String,
-    /// `macvlan`, `ipvlan`, `vlan`, or `device` for one that the host gave away.
+    /// `macvlan`, `ipvlan`, `vlan`, or `device` for a device that the host gave away.
     pub kind: &'static str,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// The one at a path, as a CNI plugin gets it: nobody is inside yet.
+    /// The namespace at a path, as a CNI plugin gets it: it has no processes yet.
     pub(super) fn at(path: &Path) -> Option<Self> {
         open(path).map(|(_, file)| Self { file, pod_uid: None, has_processes: false })
     }
@@ -75,7 +75,7 @@ struct Found {
 /// Adds the namespace of a process. A process that ends meanwhile is left out.
 fn add_process(process: &Path, own: Identity, found: &mut HashMap<Identity, Found>) {
     let path = process.join("ns/net");
-    // Most processes are in the node's own namespace, which `stat` tells without opening it.
+    // Most processes are in the node's own namespace, which `stat` recognises without opening it.
     let Ok(metadata) = fs::metadata(&path) else { return };
     let identity = (metadata.dev(), metadata.ino());
     if identity == own {

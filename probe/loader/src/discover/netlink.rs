@@ -157,7 +157,7 @@ fn host_link(link: &LinkMessage) -> HostLink {
     host
 }
 
-/// What kind of interface it is, if it leads out of its namespace without a pair: a child of an interface in another
+/// The kind of an interface that leads out of its namespace without a pair: a child of an interface in another
 /// namespace, or a device that the host gave away. A child of an interface of its own namespace uses that one.
 fn leads_past(link: &LinkMessage) -> Option<&'static str> {
     let flags = link.header.flags;

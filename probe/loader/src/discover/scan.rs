@@ -118,7 +118,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, ProbeError> {
         .map_err(|error| ProbeError::netlink("starting a runtime", &error))
 }
 
-/// The interfaces of a pod that no program can judge. A namespace without a process of a pod may be anybody's.
+/// The interfaces of a pod that no program can judge. A namespace without a pod's process may not be a pod's.
 fn uncovered_by(namespace: &Namespace, inside: &inside::Inside) -> Vec<Uncovered> {
     let Some(pod_uid) = &namespace.pod_uid else { return Vec::new() };
     let uncovered = inside.uncovered().map(|(interface, kind)| Uncovered {

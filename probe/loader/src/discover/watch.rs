@@ -100,9 +100,9 @@ impl Watch {
         Ok(watch)
     }
 
-    /// All addresses of the interfaces in this process's network namespace, which is the node's: those that the API server
-    /// knows, and those of gateways, bridges and tunnels that it does not. The kubelet probes pods from any of them. With
-    /// link-local addresses, without loopback ones.
+    /// All addresses of the interfaces in this process's network namespace, which is the node's: addresses that the API
+    /// server knows, and addresses of gateways, bridges and tunnels that it does not. The kubelet probes pods from any of
+    /// them. With link-local addresses, without loopback ones.
     pub fn own_addresses(&self) -> &BTreeSet<IpAddr> {
         &self.own_addresses
     }
@@ -188,7 +188,7 @@ impl Watch {
             self.uncovered = uncovered;
             self.queue.push_back(Sighting::Uncovered(self.uncovered.clone()));
         }
-        // Before the pods: what a pod sends is complete only with the ways out.
+        // Before the pods: a pod's egress is judged completely only with the ways out.
         if uplinks != self.uplinks {
             self.uplinks.clone_from(&uplinks);
             self.queue.push_back(Sighting::Uplinks(uplinks));

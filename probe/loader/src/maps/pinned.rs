@@ -1,4 +1,4 @@
-//! Opens pinned maps and checks that their layout is the one that this build expects.
+//! Opens pinned maps and checks that they have the layout that this build expects.
 
 use std::{io, path::Path};
 

@@ -66,7 +66,7 @@ impl<S: Store> Table<S> {
         self.store.keys().map_err(|error| failed(self.name, "list", error))
     }
 
-    /// The entry of exactly this key, whatever prefix covers it; `None` if there is none.
+    /// The entry of exactly this key, not of a prefix that covers it; `None` if there is none.
     pub(crate) fn get(&self, key: &S::Key) -> Result<Option<S::Value>, ProbeError> {
         self.store.get(key).map_err(|error| failed(self.name, "read", error))
     }

@@ -1,5 +1,5 @@
 //! The grace period: the wait until every program that was running when maps were last written has ended. Before that,
-//! what a program may still use cannot be deleted, and no key may be written a second time (see `validated_read` in the
+//! entries that a program may still use cannot be deleted, and no key may be written a second time (see `validated_read` in the
 //! programs).
 
 use std::{

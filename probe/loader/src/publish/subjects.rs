@@ -35,8 +35,8 @@ impl Subjects {
         self.uids.extend(owners.filter_map(|(id, owner)| Some((*id, uid(owner)?.to_owned()))));
     }
 
-    /// The pods after a change. Encodes all that are new, bound or not, so that an id without an encoding stops the
-    /// publication before anything depends on it.
+    /// The pods after a change. Encodes all new ones, bound or not, so that an id without an encoding stops the
+    /// publication before a map depends on it.
     pub(super) fn after(&self, change: &Change) -> Result<Records, BadId> {
         let mut next = match &self.in_force {
             Some(in_force) if !change.complete => in_force.clone(),

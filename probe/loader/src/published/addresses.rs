@@ -1,4 +1,4 @@
-//! `ADDRESSES`: the exact address of a pod, node or Service → who is there, before and after a revision.
+//! `ADDRESSES`: the exact address of a pod, node or Service → its peer, before and after a revision.
 
 use std::collections::HashSet;
 

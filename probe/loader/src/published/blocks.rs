@@ -1,4 +1,4 @@
-//! `BLOCKS`: CIDR blocks that policies name, and pod ranges → who is there, before and after a revision.
+//! `BLOCKS`: CIDR blocks that policies name, and pod ranges → their peers, before and after a revision.
 //!
 //! A trie answers with the longest prefix, so a block that exists in one of two revisions only would hide a shorter
 //! block from packets of the other. While packets of both revisions may look it up, its record therefore repeats, for
@@ -102,7 +102,7 @@ impl Default for BlockSet {
     }
 }
 
-/// What has to be written for a change of blocks.
+/// Writes for a change of blocks.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct BlockWrites {
     puts: Vec<(Block, PeerVersions)>,

@@ -16,7 +16,7 @@ pub(crate) struct BadId {
     pub(crate) expected: &'static str,
 }
 
-/// "Nobody is at this address": the side of a record on which the address is removed.
+/// No peer is at this address: the side of a record on which the address is removed.
 pub(crate) const ABSENT: Peer = Peer { identity: 0, owner: 0, flags: peer_flag::ABSENT, reserved: 0 };
 
 /// An address of which nothing is known. A lookup that finds nothing gives the same answer.

@@ -16,7 +16,7 @@ use crate::{
 pub(crate) type Key<M> = <<M as PublishedMap>::Store as Store>::Key;
 pub(crate) type Value<M> = <<M as PublishedMap>::Store as Store>::Value;
 
-/// A map that publications fill. The implementing type holds what the map needs to remember between publications.
+/// A map that publications fill. The implementing type holds the map's own state between publications.
 pub(crate) trait PublishedMap: Default {
     /// Hash or trie, with the key and value types of `netverdict-abi`.
     type Store: Store;
@@ -44,7 +44,7 @@ pub(crate) trait PublishedMap: Default {
     fn commit(&mut self, _change: &Change) {}
 }
 
-/// What a publication changes.
+/// Changes of a publication.
 pub(crate) struct Update<'a> {
     /// The revision in force while the maps are written.
     pub(crate) in_force: u64,
@@ -67,7 +67,7 @@ pub(super) struct Write<S: Store> {
     pub(super) value: S::Value,
 }
 
-/// What the plan knows of the entry that a write replaces.
+/// The plan's knowledge of the entry that a write replaces.
 #[derive(Clone, Copy)]
 pub(super) enum Before<V> {
     /// The key should be absent, and the map was not asked.
@@ -120,7 +120,7 @@ impl<S: Store> Plan<S> {
     }
 }
 
-/// Why a publication stopped before it wrote anything.
+/// Why a publication stopped before the first write.
 #[derive(Debug)]
 pub(crate) enum PlanError {
     Probe(ProbeError),

@@ -43,7 +43,7 @@ pub(crate) trait Steps {
     /// Reads every entry that an earlier process left, and raises `floor` above their ids.
     fn adopt(&mut self, in_force: u64, floor: &mut IdFloor) -> Result<(), ProbeError>;
 
-    /// Decides what to write, and raises `floor` above the ids in it. Replaces an earlier plan.
+    /// Decides the writes, and raises `floor` above the ids in them. Replaces an earlier plan.
     fn plan(&mut self, update: &Update<'_>, floor: &mut IdFloor) -> Result<(), PlanError>;
 
     /// Writes the plan; each write is journaled.
@@ -52,12 +52,12 @@ pub(crate) trait Steps {
     /// The revision cell was written: forgets the journal, and keeps the superfluous keys for [`Self::collect`].
     fn commit(&mut self, change: &Change);
 
-    /// Restores what [`Self::write`] replaced, newest first. What fails stays in the journal for another attempt.
+    /// Restores the entries that [`Self::write`] replaced, newest first. Failed ones stay in the journal for another attempt.
     fn roll_back(&mut self) -> Result<(), ProbeError>;
 
     fn has_garbage(&self) -> bool;
 
-    /// Deletes the superfluous entries. What fails stays for another attempt.
+    /// Deletes the superfluous entries. Failed deletions stay for another attempt.
     fn collect(&mut self) -> Result<(), ProbeError>;
 }
 

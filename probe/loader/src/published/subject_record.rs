@@ -34,7 +34,7 @@ impl SubjectRecord {
         raise_for_classes(floor, &self.classes);
     }
 
-    /// A ready record that says the same before and after any publication.
+    /// A ready record with equal values before and after any publication.
     pub(crate) fn into_ready(self, ifindex: u32, attached_at: u64) -> Endpoint {
         let Self { owner, classes } = self;
         Endpoint {

@@ -223,7 +223,7 @@ fn denials_before_an_allowed_attempt_are_mentioned() {
     assert!(text.ends_with("; before that, 4 events were denied, the last 5 min ago"), "{text}");
 }
 
-/// What the newest state says.
+/// Context with the newest state's verdict.
 fn newest(verdict: Verdict, point: &str, decided_by: Vec<Decider>) -> SentenceContext {
     SentenceContext {
         newest: Some(PathVerdict { verdict, point: point.into(), decided_by }),

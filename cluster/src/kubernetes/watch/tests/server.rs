@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::kubernetes::Access;
 
-/// What is asked for.
+/// A request to the server.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) path: String,
@@ -55,7 +55,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// `answer`: `None` for what an empty cluster answers that knows no streaming lists.
+    /// `answer`: `None` for the answer of an empty cluster that knows no streaming lists.
     pub(super) async fn start(answer: impl Fn(&Asked) -> Option<Response> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -135,13 +135,13 @@ pub(super) fn silence() -> Response {
     events("")
 }
 
-/// A watch that says this, and then nothing.
+/// A watch that sends this text, and then nothing.
 pub(super) fn events(text: &str) -> Response {
     let said = stream::iter([Ok::<_, Infallible>(Bytes::from(text.to_owned()))]);
     Response::new(Body::from_stream(said.chain(stream::pending())))
 }
 
-/// A watch that says this, and ends.
+/// A watch that sends this text, and ends.
 pub(super) fn short(text: &str) -> Response {
     Response::new(Body::from(text.to_owned()))
 }

@@ -41,7 +41,7 @@ pub(super) fn read_peers(
     for peer in list.iter() {
         match read_peer(dialect, peer, direction, action, report) {
             Ok(peer) => peers.extend(peer),
-            // In a rule that accepts, what cannot be read matches nothing, and the peers beside it do (C-9).
+            // In a rule that accepts, an unreadable peer matches nothing, and the peers beside it do (C-9).
             Err(invalid) if action == Action::Accept && list.items.len() > 1 => {
                 let message = format!("{}; the peer matches nothing", invalid.message);
                 report.error(Invalid { message, ..*invalid });

@@ -13,7 +13,7 @@ const LABELS: [(&str, &str); 3] =
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Match {
     No,
-    /// It matches some of them, or a peer that may be one.
+    /// It matches some of them, or a peer that may be a server.
     Maybe,
     /// It matches all of them.
     Certain,
