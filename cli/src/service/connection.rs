@@ -11,16 +11,12 @@ use netverdict_flowlog::answer::PROXIED_AUTHORIZATION;
 use reqwest::{Client, StatusCode, Url, header};
 
 use super::{
-    ServiceError,
-    options::{Place, ServiceName},
+    error::{ANSWER_TIMEOUT, MOST_BYTES, ServiceError},
+    options::{ServiceName, Target},
 };
 use crate::cluster::ClusterOptions;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The service gives up on a question long before.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// An answer is held in memory whole.
-pub(super) const MOST_BYTES: usize = 256 << 20;
 /// The name of the Service's port, and the key of the release's Secret.
 const HTTP_PORT: &str = "http";
 const TOKEN_KEY: &str = "query.password";
@@ -44,9 +40,9 @@ pub(super) struct Answer {
 
 impl Connection {
     /// Reads the token; asks the service nothing yet.
-    pub(super) async fn open(place: Place) -> Result<Self, ServiceError> {
-        match place {
-            Place::At { server, token_file } => {
+    pub(super) async fn open(target: Target) -> Result<Self, ServiceError> {
+        match target {
+            Target::At { server, token_file } => {
                 let token = Token::of_file(&token_file)?;
                 let client = Client::builder()
                     .connect_timeout(CONNECT_TIMEOUT)
@@ -56,7 +52,7 @@ impl Connection {
                     .map_err(|error| unreachable(&server, &error))?;
                 Ok(Self::Direct { client, server, token })
             }
-            Place::In { cluster, service, token_file } => Self::open_in(&cluster, service, token_file).await,
+            Target::In { cluster, service, token_file } => Self::open_in(&cluster, service, token_file).await,
         }
     }
 

@@ -44,7 +44,7 @@ pub(crate) struct ServiceName {
 
 /// Where to ask.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum Target {
     At {
         server: Url,
         token_file: PathBuf,
@@ -58,13 +58,13 @@ pub(super) enum Place {
 }
 
 impl ServiceOptions {
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn target(&self) -> Target {
         let Self { server, service, cluster, token_file } = self.clone();
         match (server, service) {
             (None, service) if service.is_some() || cluster.is_named() => {
-                Place::In { cluster, service: service.unwrap_or_else(ServiceName::usual), token_file }
+                Target::In { cluster, service: service.unwrap_or_else(ServiceName::usual), token_file }
             }
-            (server, _) => Place::At {
+            (server, _) => Target::At {
                 server: server.unwrap_or_else(|| server_url(USUAL_SERVER).expect("it is a URL")),
                 token_file: token_file.unwrap_or_else(|| PathBuf::from(USUAL_TOKEN_FILE)),
             },
@@ -129,9 +129,9 @@ mod tests {
 
     #[test]
     fn a_url_goes_before_a_service_and_loopback_is_asked_without_either() {
-        let at = |options: ServiceOptions| match options.place() {
-            Place::At { server, .. } => server.to_string(),
-            Place::In { service: ServiceName { namespace, name }, .. } => format!("{namespace}/{name}"),
+        let at = |options: ServiceOptions| match options.target() {
+            Target::At { server, .. } => server.to_string(),
+            Target::In { service: ServiceName { namespace, name }, .. } => format!("{namespace}/{name}"),
         };
         let service = || Some("observability/nv-query".parse().unwrap());
         let server = || Some(server_url("https://verdicts.example").unwrap());

@@ -155,6 +155,9 @@ func runCase(o options, cluster kube.IKubernetes, resources *probe.Resources, ge
 				return err
 			}
 		}
+		if err := findServices(state); err != nil {
+			return err
+		}
 		time.Sleep(o.settle)
 		config := *step.Probe
 		config.Mode = o.mode
@@ -180,10 +183,7 @@ func perform(state *connectivity.TestCaseState, action *generator.Action) error 
 	case action.ReadNetworkPolicies != nil:
 		return state.ReadPolicies(action.ReadNetworkPolicies.Namespaces)
 	case action.CreatePod != nil:
-		if err := state.CreatePod(action.CreatePod.Namespace, action.CreatePod.Pod, action.CreatePod.Labels); err != nil {
-			return err
-		}
-		return findService(state, action.CreatePod.Namespace, action.CreatePod.Pod)
+		return state.CreatePod(action.CreatePod.Namespace, action.CreatePod.Pod, action.CreatePod.Labels)
 	case action.SetPodLabels != nil:
 		return state.SetPodLabels(action.SetPodLabels.Namespace, action.SetPodLabels.Pod, action.SetPodLabels.Labels)
 	case action.DeletePod != nil:
@@ -192,16 +192,17 @@ func perform(state *connectivity.TestCaseState, action *generator.Action) error 
 	return fmt.Errorf("an action of this version of cyclonus is not known: %+v", action)
 }
 
-// cyclonus finds the Services of the pods that it begins with, and not those of pods that a case makes.
-func findService(state *connectivity.TestCaseState, namespace, name string) error {
-	pod, err := state.Resources.GetPod(namespace, name)
-	if err != nil {
-		return err
+// cyclonus finds the Services of the pods that it begins with, and forgets that of a pod which a case makes or labels.
+func findServices(state *connectivity.TestCaseState) error {
+	for _, pod := range state.Resources.Pods {
+		if pod.ServiceIP != "" {
+			continue
+		}
+		service, err := state.Kubernetes.GetService(pod.Namespace, pod.ServiceName())
+		if err != nil {
+			return err
+		}
+		pod.ServiceIP = service.Spec.ClusterIP
 	}
-	service, err := state.Kubernetes.GetService(namespace, pod.ServiceName())
-	if err != nil {
-		return err
-	}
-	pod.ServiceIP = service.Spec.ClusterIP
 	return nil
 }
