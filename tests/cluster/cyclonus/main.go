@@ -161,7 +161,11 @@ func runCase(o options, cluster kube.IKubernetes, resources *probe.Resources, ge
 		time.Sleep(o.settle)
 		config := *step.Probe
 		config.Mode = o.mode
-		result.Steps = append(result.Steps, probeStep(state, &config))
+		step, err := probeStep(state, &config)
+		if err != nil {
+			return err
+		}
+		result.Steps = append(result.Steps, step)
 	}
 	return nil
 }

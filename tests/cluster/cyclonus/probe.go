@@ -24,18 +24,24 @@ type probeResult struct {
 	Protocol string `json:"protocol"`
 	Expected string `json:"expected"`
 	Observed string `json:"observed"`
+	// Sent to a Service whose selector does not choose the pod (any more): it ends there, whatever the policies say.
+	Unserved bool `json:"unserved,omitempty"`
 	// `namespace/name` of the policies that deny it, by direction; none where the direction allows it.
 	Egress  []string `json:"egress,omitempty"`
 	Ingress []string `json:"ingress,omitempty"`
 }
 
-func probeStep(state *connectivity.TestCaseState, config *generator.ProbeConfig) stepResult {
+func probeStep(state *connectivity.TestCaseState, config *generator.ProbeConfig) (stepResult, error) {
+	var step stepResult
+	unserved, err := unservedPods(state, config.Mode)
+	if err != nil {
+		return step, err
+	}
 	policies := matcher.BuildNetworkPolicies(true, state.Policies)
 	jobs := (&probe.JobBuilder{TimeoutSeconds: 1}).GetJobsForProbeConfig(state.Resources, config)
 	// What a pod sends to itself is always allowed, which cyclonus' expectation leaves out.
 	others := slices.DeleteFunc(jobs.Valid, func(job *probe.Job) bool { return job.FromKey == job.ToKey })
 	runner := probe.NewKubeBatchJobRunner(state.Kubernetes, sources)
-	var step stepResult
 	for step.Attempts < attempts {
 		step.Attempts++
 		step.Began = time.Now().UnixNano()
@@ -45,6 +51,7 @@ func probeStep(state *connectivity.TestCaseState, config *generator.ProbeConfig)
 		same := true
 		for _, result := range results {
 			probed := compare(policies, result)
+			probed.Unserved = unserved[probed.To]
 			same = same && probed.Expected == probed.Observed
 			step.Probes = append(step.Probes, probed)
 		}
@@ -52,7 +59,27 @@ func probeStep(state *connectivity.TestCaseState, config *generator.ProbeConfig)
 			break
 		}
 	}
-	return step
+	return step, nil
+}
+
+// Pods with other labels than their Service asks for, since a case has changed them.
+func unservedPods(state *connectivity.TestCaseState, mode generator.ProbeMode) (map[string]bool, error) {
+	unserved := map[string]bool{}
+	if mode == generator.ProbeModePodIP {
+		return unserved, nil
+	}
+	for _, pod := range state.Resources.Pods {
+		service, err := state.Kubernetes.GetService(pod.Namespace, pod.ServiceName())
+		if err != nil {
+			return nil, err
+		}
+		for label, value := range service.Spec.Selector {
+			if pod.Labels[label] != value {
+				unserved[pod.Namespace+"/"+pod.Name] = true
+			}
+		}
+	}
+	return unserved, nil
 }
 
 func compare(policies *matcher.Policy, result *probe.JobResult) probeResult {

@@ -289,6 +289,7 @@ impl Churn {
             protocol: "TCP".to_owned(),
             expected: expected.to_owned(),
             observed: String::new(),
+            unserved: false,
             egress,
             ingress,
         }

@@ -27,9 +27,11 @@ const SUITE: Suite = Suite {
     title: "The cases that cyclonus generates",
     about: "Written by `cargo xtask conformance cyclonus`; not to be edited. The product enforces on a whole real cluster. Cases and\n\
             expectations are those of cyclonus; a program of our own in each pod makes its connections, all at once, each with a\n\
-            second's time after its name is resolved. A case passes if every probe of every step fares as its policies ask, and the record agrees: a denial\n\
-            with exactly the policies that deny for each blocked probe, none for an allowed one. What a pod sends to itself is\n\
-            always allowed and left out (cyclonus has an option for it).",
+            second's time after its name is resolved. A case passes if every probe of every step fares as its policies ask, and\n\
+            the record agrees: a denial with exactly the policies that deny for each blocked probe, none for an allowed one. A\n\
+            probe that differs is repeated, up to six times. What a pod sends to itself is always allowed and left out (cyclonus\n\
+            has an option for it). Where a case takes from a pod the labels that its Service asks for, probes end at the Service,\n\
+            and nothing has to be on record.",
     versions: &[("Kubernetes", setup::KUBERNETES_VERSION), ("cyclonus", setup::CYCLONUS_VERSION)],
 };
 #[derive(Args, Debug)]

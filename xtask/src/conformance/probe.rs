@@ -14,6 +14,9 @@ pub(super) struct Probe {
     pub(super) protocol: String,
     pub(super) expected: String,
     pub(super) observed: String,
+    /// Sent to a Service that does not choose the pod, where it ends whatever the policies say.
+    #[serde(default)]
+    pub(super) unserved: bool,
     /// The policies that deny it, by direction.
     #[serde(default)]
     pub(super) egress: Vec<String>,

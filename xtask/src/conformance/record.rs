@@ -58,6 +58,7 @@ impl Denials {
             let found = if found.is_empty() { self.query_of(probe) } else { found };
             match (probe.denial(), found) {
                 (None, []) => None,
+                (Some(_), []) if probe.unserved => None,
                 (None, [(direction, policies), ..]) => {
                     Some(format!("{probe} passed, and is on record as denied at {direction} by {policies:?}"))
                 }
