@@ -50,7 +50,7 @@ pub enum ManifestError {
 #[derive(Debug, Error)]
 pub enum CopyError {
     #[error("{path} has {bytes} bytes with SHA-256 {found}, its manifest says {expected}: it was changed or damaged")]
-    Different { path: SegmentPath, bytes: usize, found: String, expected: String },
+    Different { path: Box<SegmentPath>, bytes: usize, found: String, expected: String },
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -242,7 +242,7 @@ impl ManifestFile {
     pub fn place(&self, data_dir: &Path, bytes: &[u8]) -> Result<(), CopyError> {
         let found = sha256(bytes);
         if bytes.len() as u64 != self.bytes || found != self.sha256 {
-            let (path, expected) = (self.path.clone(), self.sha256.clone());
+            let (path, expected) = (Box::new(self.path.clone()), self.sha256.clone());
             return Err(CopyError::Different { path, bytes: bytes.len(), found, expected });
         }
         Ok(file::replace(data_dir, &self.path.below(data_dir), bytes)?)

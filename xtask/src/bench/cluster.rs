@@ -160,9 +160,9 @@ impl Pods {
 /// Opens connections, so many a second and each closed at once, until it is done.
 fn open(server: SocketAddr, rate: u32, done: &AtomicBool) -> Result<()> {
     let started = Instant::now();
-    let mut opened = 0_u32;
+    let mut opened = 0;
     while !done.load(Ordering::Relaxed) {
-        let due = (started.elapsed().as_secs_f64() * f64::from(rate)) as u32;
+        let due = started.elapsed().as_millis() * u128::from(rate) / 1_000;
         while opened < due {
             let connection = TcpStream::connect_timeout(&server, Duration::from_secs(2));
             ensure!(connection.is_ok(), "connection {opened}: {connection:?}");
@@ -184,6 +184,6 @@ fn close(connection: io::Result<TcpStream>) {
 
 fn print_row(from: &str, mut times: Vec<Duration>) {
     times.sort();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_millis();
-    println!("| {from} | {} ms | {} ms | {} ms | {} ms |", at(0.5), at(0.9), at(0.99), at(1.0));
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_millis();
+    println!("| {from} | {} ms | {} ms | {} ms | {} ms |", at(50), at(90), at(99), at(100));
 }
