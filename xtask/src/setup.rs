@@ -165,6 +165,11 @@ pub fn network_tools() -> Result<PathBuf> {
     program("ip", "iproute2")
 }
 
+/// Takes debug information out of programs.
+pub fn strip() -> Result<PathBuf> {
+    program("strip", "binutils")
+}
+
 pub fn psql() -> Result<PathBuf> {
     program("psql", "postgresql-client")
 }
