@@ -4,6 +4,7 @@
 //! that the cluster does not serve has no objects there.
 
 mod connect;
+mod daemon_set;
 mod discover;
 mod error;
 mod list;
@@ -12,6 +13,7 @@ mod watch;
 
 pub use self::{
     connect::{Access, Connection},
+    daemon_set::NodeCounts,
     error::ClusterError,
     list::ApiList,
     watch::{ApiWatch, KindFigures, WatchOptions, WatchStatus},

@@ -1,5 +1,7 @@
-//! Rules that matter and that a machine can hold: who imports whom, circles, what is linked, sizes of files, rule numbers, words.
+//! Rules that matter and that a machine can hold: who imports whom, circles, what is linked, sizes of files, rule numbers,
+//! words, the chart's values and rights.
 
+mod chart;
 mod circles;
 mod golden;
 mod imports;

@@ -43,6 +43,9 @@ pub struct Shape {
     /// Which CNI plugin connects pods: a pair of interfaces for each, or a bridge for all.
     #[arg(long, value_enum, default_value_t = Cni::Ptp)]
     pub cni: Cni,
+    /// Without our CNI plugin, as on a cluster on which the product is to be installed.
+    #[arg(long)]
+    pub bare: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,15 +62,16 @@ pub enum Cni {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { nodes: 1, proxy: Proxy::Nftables, cni: Cni::Ptp }
+        Self { nodes: 1, proxy: Proxy::Nftables, cni: Cni::Ptp, bare: false }
     }
 }
 
 /// As options of the command line; [`Shape::read`] is the inverse.
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nodes, proxy, cni } = self;
-        write!(f, "--nodes {nodes} --proxy {proxy} --cni {cni}")
+        let Self { nodes, proxy, cni, bare } = self;
+        let bare = if *bare { " --bare" } else { "" };
+        write!(f, "--nodes {nodes} --proxy {proxy} --cni {cni}{bare}")
     }
 }
 
@@ -189,6 +193,16 @@ impl Node {
         [format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64")]
     }
 
+    /// Where its container runtime reads the configuration of the network.
+    pub fn network_folder(&self) -> PathBuf {
+        self.file("cni")
+    }
+
+    /// Where its container runtime looks for CNI plugins.
+    pub fn plugin_folder(&self) -> PathBuf {
+        self.file("cni-plugins")
+    }
+
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -200,8 +214,10 @@ mod tests {
 
     #[test]
     fn a_shape_is_read_as_it_is_written() {
-        let shape = Shape { nodes: 2, proxy: Proxy::Iptables, cni: Cni::Bridge };
-        assert_eq!(Shape::read(&shape.to_string()).unwrap(), shape);
+        for bare in [false, true] {
+            let shape = Shape { nodes: 2, proxy: Proxy::Iptables, cni: Cni::Bridge, bare };
+            assert_eq!(Shape::read(&shape.to_string()).unwrap(), shape);
+        }
         assert!(Shape::read("--nodes 3").is_err());
     }
 
