@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Instant,
@@ -44,7 +44,7 @@ metadata: {name: restricted, labels: {pod-security.kubernetes.io/enforce: restri
 #[test]
 fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
     let Some(site) = Site::start() else { return };
-    let network = site.network_files();
+    let (network, pins) = (site.network_files(), site.pins());
     site.cluster.apply(NAMESPACES).expect("namespaces");
     site.chart_is_accepted_by_the_api_server();
 
@@ -53,6 +53,7 @@ fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
     println!("installed, and all pods Ready, after {:.1} s", started.elapsed().as_secs_f32());
     site.query_pod_is_restricted();
     let chained = site.network_files();
+    assert_ne!(site.pins(), pins, "the programs are pinned");
     assert!(chained["10-pods.conflist"].contains("netverdict-cni"), "{chained:?}");
 
     let [web, lol, miao] =
@@ -83,7 +84,7 @@ fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
     assert_eq!(site.attempt(&miao, addresses[0]), Attempt::TimedOut, "still enforced");
 
     site.helm(&["uninstall", "--wait", "--timeout=5m"]);
-    site.nothing_is_left(&network);
+    site.nothing_is_left(&network, &pins);
     assert_eq!(site.attempt(&miao, addresses[0]), Attempt::Answered, "nobody judges any more");
     site.new_pods_start();
 }
@@ -113,6 +114,7 @@ impl Site {
             cluster.ask(&all).expect("pods run");
         }
         let home = cluster.plan().folder.join("helm");
+        fs::create_dir_all(&home).expect("a folder");
         Some(Self { cluster, home })
     }
 
@@ -248,10 +250,14 @@ impl Site {
         })
     }
 
-    fn nothing_is_left(&self, network: &BTreeMap<String, String>) {
-        let (node, namespaces) = &self.cluster.nodes()[0];
-        let pins = namespaces.enter(|| names(Path::new("/sys/fs/bpf"))).expect("inside of the node");
-        assert_eq!(pins, Vec::<String>::new(), "pinned on the node");
+    /// What is pinned on the node. The kernel has files of its own there.
+    fn pins(&self) -> Vec<String> {
+        self.cluster.node().enter(|| names(Path::new("/sys/fs/bpf"))).expect("inside of the node")
+    }
+
+    fn nothing_is_left(&self, network: &BTreeMap<String, String>, pins: &[String]) {
+        let (node, _) = &self.cluster.nodes()[0];
+        assert_eq!(self.pins(), pins, "pinned on the node");
         assert_eq!(&self.network_files(), network, "the very bytes that were there before");
         assert!(!node.plugin_folder().join("netverdict-cni").exists());
         let kinds = self.cluster.ask(&["api-resources", "--verbs=list", "-o", "name"]).expect("kinds");
@@ -279,6 +285,8 @@ impl Site {
 /// `kubectl port-forward` to the query service, until it is dropped.
 struct PortForward {
     child: Child,
+    // It ends when nobody can read what it says.
+    _said: BufReader<ChildStdout>,
     url: String,
 }
 
@@ -287,11 +295,12 @@ impl PortForward {
         let mut kubectl = cluster.kubectl();
         kubectl.args(["-n", NAMESPACE, "port-forward", "service/netverdict-query", ":9480"]).stdout(Stdio::piped());
         let mut child = kubectl.spawn().expect("kubectl starts");
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().expect("stdout is piped")).read_line(&mut said).expect("a line");
-        let address = said.split_whitespace().nth(2).unwrap_or_else(|| panic!("no port: {said}"));
+        let mut said = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut first = String::new();
+        said.read_line(&mut first).expect("a line");
+        let address = first.split_whitespace().nth(2).unwrap_or_else(|| panic!("no port: {first}"));
         let url = format!("http://{address}");
-        Self { child, url }
+        Self { child, _said: said, url }
     }
 }
 
