@@ -16,12 +16,10 @@ use std::{
 use thiserror::Error;
 
 use self::{
-    list::PluginList,
+    list::{PLUGIN, PluginList},
     options::{Options, Verb},
 };
 
-/// The name of the program, which is the type of its entry in the list.
-const PLUGIN: &str = "netverdict-cni";
 /// What a configuration was before the plugin was chained. Runtimes do not read files that end so.
 const BEFORE: &str = "netverdict-before";
 const FRESH: &str = "netverdict-new";
@@ -56,7 +54,7 @@ pub enum NodeError {
 /// # Errors
 /// The arguments, or what is on the node, are not understood; or a file cannot be written.
 pub fn run(arguments: &[String]) -> Result<Vec<String>, NodeError> {
-    let options = Options::read(arguments)?;
+    let options = Options::read(arguments).map_err(NodeError::Usage)?;
     match options.verb {
         Verb::Install => {
             let own = std::env::current_exe().and_then(fs::read);

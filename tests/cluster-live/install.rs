@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::{Value, json};
 use xtask::{
-    cluster::{Attempt, Cluster, REGISTRY, Shape},
+    cluster::{Attempt, Cluster, NETWORK_FOLDER, Namespaces, Node, PLUGIN_FOLDER, REGISTRY, Shape},
     command::{output, quietly, target},
     demo::cluster::{ALLOW, DEFAULT_DENY, WORKLOADS},
     image,
@@ -44,20 +44,26 @@ metadata: {name: restricted, labels: {pod-security.kubernetes.io/enforce: restri
 #[test]
 fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
     let Some(site) = Site::start() else { return };
-    let (network, pins) = (site.network_files(), site.pins());
+    let before = site.nodes();
+    let [web, lol, miao] = ["lol-default", "lol-yahoo", "miao-yahoo"].map(|app| site.pod(app));
     site.cluster.apply(NAMESPACES).expect("namespaces");
     site.chart_is_accepted_by_the_api_server();
 
     let started = Instant::now();
-    site.helm(&["install", "--wait", "--timeout=3m", "--set=mode=enforce"]);
+    // It reads the record of its own node: that of the server, where the denials are.
+    let node = format!("--set=query.nodeSelector.kubernetes\\.io/hostname={}", site.node_of(&web));
+    site.helm(&["install", "--wait", "--timeout=3m", "--set=mode=enforce", &node]);
     println!("installed, and all pods Ready, after {:.1} s", started.elapsed().as_secs_f32());
     site.query_pod_is_restricted();
-    let chained = site.network_files();
-    assert_ne!(site.pins(), pins, "the programs are pinned");
-    assert!(chained["10-pods.conflist"].contains("netverdict-cni"), "{chained:?}");
+    for (was, is) in before.iter().zip(site.nodes()) {
+        assert_ne!(was.pins, is.pins, "the programs are pinned");
+        assert!(is.network["10-pods.conflist"].contains("netverdict-cni"), "{is:?}");
+    }
 
-    let [web, lol, miao] =
-        ["lol-default", "lol-yahoo", "miao-yahoo"].map(|app| site.cluster.pod(&format!("app={app}")).expect("a pod"));
+    site.new_pod_starts("newcomer");
+    assert_ne!(site.claims(), Vec::<String>::new(), "the runtime has asked the plugin about a new pod");
+    site.record_is_private();
+
     let addresses = site.cluster.pod_addresses(&web).expect("addresses");
     site.cluster.apply(DEFAULT_DENY).expect("applied");
     site.until(Attempt::TimedOut, &miao, addresses[0]);
@@ -84,9 +90,19 @@ fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
     assert_eq!(site.attempt(&miao, addresses[0]), Attempt::TimedOut, "still enforced");
 
     site.helm(&["uninstall", "--wait", "--timeout=5m"]);
-    site.nothing_is_left(&network, &pins);
+    site.nothing_is_left(&before);
     assert_eq!(site.attempt(&miao, addresses[0]), Attempt::Answered, "nobody judges any more");
-    site.new_pods_start();
+    site.new_pod_starts("afterwards");
+}
+
+/// What the chart changes on a node.
+#[derive(Debug, PartialEq)]
+struct OnNode {
+    /// The configuration of the network, by name.
+    network: BTreeMap<String, String>,
+    plugins: Vec<String>,
+    /// The kernel has files of its own there.
+    pins: Vec<String>,
 }
 
 /// A cluster on which nothing of ours is, with workloads.
@@ -102,7 +118,7 @@ impl Site {
             image::Options { profile: Profile::Dev, registry: REGISTRY.to_owned(), out: None, no_build: true };
         let images = image::write(&options, &object).expect("images of the programs that are built");
         let programs = setup::found_cluster_programs().expect("the programs of a cluster");
-        let shape = Shape { bare: true, ..Shape::default() };
+        let shape = Shape { nodes: 2, bare: true, ..Shape::default() };
         let cluster = Cluster::start("install", shape, programs, |step| println!("{step}")).expect("a cluster");
         for image in &images {
             println!("{} of {} MB", image.tag, image.size >> 20);
@@ -123,7 +139,9 @@ impl Site {
         let mut helm = helm(&self.home);
         helm.env("KUBECONFIG", self.cluster.plan().kubeconfig()).args([verb, "netverdict", "--namespace", NAMESPACE]);
         if *verb != "uninstall" {
-            helm.arg(chart()).args(self.folders());
+            helm.arg(chart());
+            // Where these nodes have what others have at the usual paths.
+            helm.arg(format!("--set=cni.confDir={NETWORK_FOLDER},cni.binDir={PLUGIN_FOLDER}"));
         }
         if let Err(error) = quietly(helm.args(rest)) {
             let pods = self.ask(&["get", "pods,events", "-o", "wide"]);
@@ -139,15 +157,6 @@ impl Site {
             ]);
             panic!("{error:#}\n{pods}\n{}", logs.unwrap_or_default());
         }
-    }
-
-    /// Where the node has what other machines have at the usual paths.
-    fn folders(&self) -> [String; 2] {
-        let (node, _) = &self.cluster.nodes()[0];
-        [
-            format!("--set=cni.confDir={}", node.network_folder().display()),
-            format!("--set=cni.binDir={}", node.plugin_folder().display()),
-        ]
     }
 
     fn ask(&self, arguments: &[&str]) -> String {
@@ -193,9 +202,22 @@ impl Site {
         created.expect("Pod Security `restricted` admits the query service");
     }
 
-    /// What the container runtime reads, by name.
-    fn network_files(&self) -> BTreeMap<String, String> {
-        texts(&self.cluster.nodes()[0].0.network_folder())
+    fn pod(&self, app: &str) -> String {
+        self.cluster.pod(&format!("app={app}")).expect("a pod")
+    }
+
+    fn node_of(&self, pod: &str) -> String {
+        let (namespace, name) = pod.split_once('/').expect("namespace/name");
+        self.cluster.ask(&["-n", namespace, "get", "pod", name, "-o", "jsonpath={.spec.nodeName}"]).expect("a pod")
+    }
+
+    fn nodes(&self) -> Vec<OnNode> {
+        let on_node = |(node, namespaces): &(Node, Namespaces)| OnNode {
+            network: texts(&node.network_folder()),
+            plugins: names(&node.plugin_folder()),
+            pins: namespaces.enter(|| names(Path::new("/sys/fs/bpf"))).expect("inside of the node"),
+        };
+        self.cluster.nodes().iter().map(on_node).collect()
     }
 
     fn token(&self) -> String {
@@ -250,16 +272,8 @@ impl Site {
         })
     }
 
-    /// What is pinned on the node. The kernel has files of its own there.
-    fn pins(&self) -> Vec<String> {
-        self.cluster.node().enter(|| names(Path::new("/sys/fs/bpf"))).expect("inside of the node")
-    }
-
-    fn nothing_is_left(&self, network: &BTreeMap<String, String>, pins: &[String]) {
-        let (node, _) = &self.cluster.nodes()[0];
-        assert_eq!(self.pins(), pins, "pinned on the node");
-        assert_eq!(&self.network_files(), network, "the very bytes that were there before");
-        assert!(!node.plugin_folder().join("netverdict-cni").exists());
+    fn nothing_is_left(&self, before: &[OnNode]) {
+        assert_eq!(self.nodes(), before, "every node is as it was");
         let kinds = self.cluster.ask(&["api-resources", "--verbs=list", "-o", "name"]).expect("kinds");
         let kinds = kinds.split_whitespace().filter(|kind| !kind.starts_with("events")).collect::<Vec<_>>().join(",");
         let mut left = String::new();
@@ -272,13 +286,40 @@ impl Site {
         gone.unwrap_or_else(|error| panic!("{error}: {left}"));
     }
 
-    /// The network of pods works as before.
-    fn new_pods_start(&self) {
+    fn new_pod_starts(&self, name: &str) {
         let image = format!("--image={}", xtask::cluster::agnhost());
-        self.cluster.ask(&["-n", "yahoo", "run", "afterwards", &image]).expect("made");
-        self.cluster
-            .ask(&["-n", "yahoo", "wait", "--for=condition=Ready", "pod/afterwards", "--timeout=60s"])
-            .expect("a pod without the plugin");
+        self.cluster.ask(&["-n", "yahoo", "run", name, &image]).expect("made");
+        let pod = format!("pod/{name}");
+        let ready = ["-n", "yahoo", "wait", "--for=condition=Ready", &pod, "--timeout=60s"];
+        self.cluster.ask(&ready).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    }
+
+    /// What the plugin has written down of the nodes' pods.
+    fn claims(&self) -> Vec<String> {
+        let of_node = |namespaces: &Namespaces| namespaces.enter(|| names(Path::new("/run/netverdict/claims")));
+        self.cluster.nodes().iter().flat_map(|(_, node)| of_node(node).expect("inside of the node")).collect()
+    }
+
+    /// Nobody but root and the record's group reads who talks to whom.
+    fn record_is_private(&self) {
+        let open = self.cluster.node().enter(|| {
+            let (mut open, mut folders) = (Vec::new(), vec![PathBuf::from("/var/lib/netverdict")]);
+            while let Some(folder) = folders.pop() {
+                for name in names(&folder) {
+                    let path = folder.join(name);
+                    let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+                    // Of the two folders the kubelet may have made one; what is in them is the collector's.
+                    if metadata.mode() & 0o007 != 0 && folder != Path::new("/var/lib/netverdict") {
+                        open.push(path.clone());
+                    }
+                    if metadata.is_dir() {
+                        folders.push(path);
+                    }
+                }
+            }
+            open
+        });
+        assert_eq!(open.expect("inside of the node"), Vec::<PathBuf>::new(), "everybody may read it");
     }
 }
 

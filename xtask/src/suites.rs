@@ -99,7 +99,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "cluster-live",
-        about: "a whole real cluster with the product on it: pods of a kubelet are judged, and told why",
+        about: "a whole real cluster with the product on it: pods of a kubelet are judged, and told why; the chart comes and goes",
         need: Need::LiveCluster,
     },
 ];

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::PLUGIN;
 use crate::version::SUPPORTED;
+
+/// The name of the program, which is the type of its entry in the list.
+pub(super) const PLUGIN: &str = "netverdict-cni";
 
 /// A configuration that is understood: every plugin has a type, and somebody else connects the pods.
 #[derive(Clone, Debug, PartialEq)]

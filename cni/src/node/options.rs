@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{NodeError, PLUGIN};
+use super::list::PLUGIN;
 
 pub(super) const USAGE: &str = "netverdict-cni install|uninstall [--conf-dir DIR] [--bin-dir DIR]; with install also \
                                 [--run-dir DIR] [--pin-root DIR] [--wait-seconds SECONDS] [--on-unavailable fail|allow]";
@@ -27,13 +27,14 @@ pub(super) struct Options {
 }
 
 impl Options {
-    pub(super) fn read(arguments: &[String]) -> Result<Self, NodeError> {
-        let usage = |problem: String| NodeError::Usage(problem);
+    /// # Errors
+    /// What is not understood.
+    pub(super) fn read(arguments: &[String]) -> Result<Self, String> {
         let verb = match arguments.first().map(String::as_str) {
             Some("install") => Verb::Install,
             Some("uninstall") => Verb::Uninstall,
-            Some("--help" | "-h" | "help") => return Err(usage("puts the plugin in place on this node".to_owned())),
-            other => return Err(usage(format!("no verb {}", other.unwrap_or_default()))),
+            Some("--help" | "-h" | "help") => return Err("puts the plugin in place on this node".to_owned()),
+            other => return Err(format!("no verb {}", other.unwrap_or_default())),
         };
         let mut options =
             Self { verb, conf_dir: "/etc/cni/net.d".into(), bin_dir: "/opt/cni/bin".into(), settings: Vec::new() };
@@ -41,7 +42,7 @@ impl Options {
         while let Some(word) = words.next() {
             let (word, value) = match word.split_once('=') {
                 Some((word, value)) => (word, value),
-                None => (word.as_str(), words.next().ok_or_else(|| usage(format!("{word} needs a value")))?.as_str()),
+                None => (word.as_str(), words.next().ok_or_else(|| format!("{word} needs a value"))?.as_str()),
             };
             let setting = match (word, verb) {
                 ("--conf-dir", _) => {
@@ -57,13 +58,13 @@ impl Options {
                 ("--wait-seconds", Verb::Install) => {
                     let seconds =
                         value.parse::<u64>().ok().filter(|seconds| *seconds <= crate::configuration::LONGEST_WAIT);
-                    let seconds = seconds.ok_or_else(|| usage(format!("--wait-seconds {value}: expected 0 to 60")))?;
+                    let seconds = seconds.ok_or_else(|| format!("--wait-seconds {value}: expected 0 to 60"))?;
                     ("waitSeconds", json!(seconds))
                 }
                 ("--on-unavailable", Verb::Install) if ["fail", "allow"].contains(&value) => {
                     ("onUnavailable", json!(value))
                 }
-                _ => return Err(usage(format!("{word} {value} is not understood"))),
+                _ => return Err(format!("{word} {value} is not understood")),
             };
             options.settings.push(setting);
         }

@@ -165,7 +165,7 @@ fn arguments_that_are_not_understood_are_refused_with_the_usage() {
         &["uninstall", "--run-dir", "/run"],
     ] {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        let error = Options::read(&words).unwrap_err().to_string();
+        let error = run(&words).unwrap_err().to_string();
         assert!(error.contains("usage: netverdict-cni install|uninstall"), "{error}");
     }
 }

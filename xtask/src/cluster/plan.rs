@@ -31,6 +31,11 @@ pub(super) const PLUGIN: &str = "netverdict-cni";
 pub(super) const PIN_ROOT: &str = "/sys/fs/bpf/netverdict-node";
 pub(super) const RUN_DIR: &str = "/run/netverdict-node";
 
+/// Where a node has the configuration of its network and its CNI plugins: one path for all nodes, as an installer finds it on
+/// any cluster. In the node's own `/run`, since `/etc` and `/opt` are the machine's.
+pub const NETWORK_FOLDER: &str = "/run/cni/net.d";
+pub const PLUGIN_FOLDER: &str = "/run/cni/bin";
+
 /// The shape of a cluster.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -193,12 +198,12 @@ impl Node {
         [format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64")]
     }
 
-    /// Where its container runtime reads the configuration of the network.
+    /// [`NETWORK_FOLDER`], as the machine sees it.
     pub fn network_folder(&self) -> PathBuf {
         self.file("cni")
     }
 
-    /// Where its container runtime looks for CNI plugins.
+    /// [`PLUGIN_FOLDER`], as the machine sees it.
     pub fn plugin_folder(&self) -> PathBuf {
         self.file("cni-plugins")
     }
