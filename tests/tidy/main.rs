@@ -1,5 +1,4 @@
-//! Rules that matter and that a machine can hold: who imports whom, circles, what is linked, sizes of files, rule numbers,
-//! words, the chart's values and rights.
+//! Rules that matter and that a machine can hold: who imports whom, circles, what is linked, sizes of files, rule numbers, words.
 
 mod chart;
 mod circles;
