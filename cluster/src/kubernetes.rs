@@ -5,6 +5,7 @@
 //! that the cluster does not serve has no objects there.
 
 mod connect;
+mod daemon_set;
 mod discover;
 mod error;
 mod list;
@@ -15,6 +16,7 @@ mod watch;
 
 pub use self::{
     connect::{Access, Connection},
+    daemon_set::NodeCounts,
     error::ClusterError,
     list::ApiList,
     node_events::NodeEvents,

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Longest that a pod may wait. Container runtimes give a plugin minutes.
-const LONGEST_WAIT: u64 = 60;
+pub(crate) const LONGEST_WAIT: u64 = 60;
 
 /// What to do where no collector answers and nothing is pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

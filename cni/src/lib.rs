@@ -7,6 +7,7 @@ mod call;
 mod collector;
 mod configuration;
 mod error;
+pub mod node;
 mod verbs;
 mod version;
 

@@ -26,6 +26,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    // The record says who talks to whom: it is for its group, and not for every user of the node.
+    rustix::process::umask(rustix::fs::Mode::RWXO | rustix::fs::Mode::WGRP);
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -2,7 +2,9 @@
 //!
 //! `NETVERDICT_LIVE_CLUSTER` says that the programs of a cluster are there; `cargo xtask test cluster-live` builds them.
 
+mod chart;
 mod first_packet;
+mod install;
 mod probes;
 mod services;
 mod story;

@@ -22,12 +22,12 @@ const EXTERNAL: [[&str; 2]; 2] = [["192.0.2.80", "2001:db8:80::1"], ["192.0.2.81
 
 #[test]
 fn egress_policy_holds_through_services_with_nftables() {
-    check("live-nft", Shape { nodes: 2, proxy: Proxy::Nftables, cni: Cni::Ptp });
+    check("live-nft", Shape { nodes: 2, proxy: Proxy::Nftables, cni: Cni::Ptp, bare: false });
 }
 
 #[test]
 fn egress_policy_holds_through_services_with_iptables_and_a_bridge() {
-    check("live-ipt", Shape { nodes: 2, proxy: Proxy::Iptables, cni: Cni::Bridge });
+    check("live-ipt", Shape { nodes: 2, proxy: Proxy::Iptables, cni: Cni::Bridge, bare: false });
 }
 
 fn check(instance: &str, shape: Shape) {

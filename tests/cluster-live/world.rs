@@ -18,6 +18,15 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
 }
 
+/// The BPF object; `None`, after saying so, where there are no programs of a cluster to run.
+pub(crate) fn object() -> Option<PathBuf> {
+    if std::env::var_os("NETVERDICT_LIVE_CLUSTER").is_none() {
+        println!("SKIPPED cluster-live: NETVERDICT_LIVE_CLUSTER is not set; run `cargo xtask test cluster-live`");
+        return None;
+    }
+    Some(PathBuf::from(std::env::var_os("NETVERDICT_BPF_OBJECT").expect("a BPF object")))
+}
+
 impl World {
     /// `None`, after saying so, where there are no programs to run. The objects of `manifest` are there, and its pods run.
     pub(crate) fn start(instance: &str, shape: Shape, manifest: &str) -> Option<Self> {
@@ -26,11 +35,7 @@ impl World {
 
     /// The same with a manifest that is made from the names of the first and the last node.
     pub(crate) fn start_with(instance: &str, shape: Shape, manifest: impl FnOnce([&str; 2]) -> String) -> Option<Self> {
-        if std::env::var_os("NETVERDICT_LIVE_CLUSTER").is_none() {
-            println!("SKIPPED cluster-live: NETVERDICT_LIVE_CLUSTER is not set; run `cargo xtask test cluster-live`");
-            return None;
-        }
-        let object = PathBuf::from(std::env::var_os("NETVERDICT_BPF_OBJECT").expect("a BPF object"));
+        let object = object()?;
         let programs = setup::found_cluster_programs().expect("the programs of a cluster");
         let cluster = Cluster::start(instance, shape, programs, |step| println!("{step}")).expect("a cluster");
         let nodes = cluster.nodes();

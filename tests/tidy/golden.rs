@@ -51,7 +51,12 @@ fn the_kernel_abi_is_what_its_version_says() {
 }
 
 fn check(name: &str, found: &str, remedy: &str) {
-    let path = root().join("tests/golden").join(name);
+    check_at(&format!("tests/golden/{name}"), found, remedy);
+}
+
+/// The file at a path of the repository is what the code says.
+pub(crate) fn check_at(file: &str, found: &str, remedy: &str) {
+    let path = root().join(file);
     if std::env::var_os("NETVERDICT_UPDATE_GOLDEN").is_some() {
         fs::write(&path, found).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         return;
@@ -59,7 +64,7 @@ fn check(name: &str, found: &str, remedy: &str) {
     let expected = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         expected == found,
-        "tests/golden/{name} is not what the code says: {remedy}, then set NETVERDICT_UPDATE_GOLDEN=1 and run this test \
+        "{file} is not what the code says: {remedy}, then set NETVERDICT_UPDATE_GOLDEN=1 and run this test \
          again.\nexpected:\n{expected}\nfound:\n{found}"
     );
 }

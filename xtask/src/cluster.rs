@@ -26,7 +26,7 @@ pub use self::{
     attempt::Attempt,
     images::{Agnhost, REGISTRY, agnhost, worker_image},
     namespaces::Namespaces,
-    plan::{Cni, Node, OUTSIDE_V4, OUTSIDE_V6, Plan, Proxy, Shape},
+    plan::{Cni, NETWORK_FOLDER, Node, OUTSIDE_V4, OUTSIDE_V6, PLUGIN_FOLDER, Plan, Proxy, Shape},
     pods::PodNetwork,
     product::Product,
     running::Cluster,

@@ -6,6 +6,7 @@ pub mod command;
 pub mod conformance;
 pub mod demo;
 pub mod ebpf;
+pub mod image;
 pub mod machine;
 mod progress;
 pub mod services;

@@ -2,6 +2,7 @@
 //! the pipeline suite use this.
 
 use std::{
+    fmt,
     fs::{self, File},
     io::Write as _,
     net::TcpListener,
@@ -11,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -36,7 +38,7 @@ pub struct RunFolder {
 }
 
 /// How the programs are built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Profile {
     Dev,
     Release,
@@ -44,9 +46,18 @@ pub enum Profile {
 
 impl Profile {
     /// Where its programs are.
-    fn folder(self) -> PathBuf {
+    pub(crate) fn folder(self) -> PathBuf {
         target().join(match self {
             Self::Dev => "debug",
+            Self::Release => "release",
+        })
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dev => "dev",
             Self::Release => "release",
         })
     }

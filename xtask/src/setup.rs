@@ -21,8 +21,9 @@ pub use self::{
     container_runtime::static_bash,
     deny::cargo_deny,
     kubernetes::{
-        CYCLONUS_VERSION, ClusterPrograms, Cyclonus, KUBERNETES_VERSION, POLICY_API_VERSION, PolicyApi,
-        cluster_programs, cyclonus, found_cluster_programs, kubernetes_api, netpol_tests, policy_api, sctp,
+        CYCLONUS_VERSION, ClusterPrograms, Cyclonus, HELM_VERSION, KUBERNETES_VERSION, POLICY_API_VERSION, PolicyApi,
+        cluster_programs, cyclonus, found_cluster_programs, found_helm, helm, kubernetes_api, netpol_tests, policy_api,
+        sctp,
     },
 };
 use crate::{
@@ -95,6 +96,7 @@ pub fn run(options: &Options) -> Result<()> {
         println!("cargo-deny: {}", shown(deny::found()));
         println!("Kubernetes API server: {}", shown(kubernetes::found_api()));
         println!("Kubernetes cluster: {}", shown(found_cluster_programs().map(|programs| programs.kubernetes)));
+        println!("Helm: {}", shown(found_helm()));
         return Ok(());
     }
     println!("BPF toolchain: {}", describe(&bpf_toolchain()?));
@@ -104,6 +106,7 @@ pub fn run(options: &Options) -> Result<()> {
     report("cargo-deny", cargo_deny());
     report("Kubernetes API server", kubernetes_api());
     report("Kubernetes cluster", cluster_programs().map(|programs| programs.kubernetes));
+    report("Helm", helm());
     Ok(())
 }
 
@@ -163,6 +166,11 @@ fn rustup_toolchain() -> Result<BpfToolchain> {
 /// Network namespaces are made with iproute2.
 pub fn network_tools() -> Result<PathBuf> {
     program("ip", "iproute2")
+}
+
+/// Takes debug information out of programs.
+pub fn strip() -> Result<PathBuf> {
+    program("strip", "binutils")
 }
 
 pub fn psql() -> Result<PathBuf> {

@@ -99,7 +99,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "cluster-live",
-        about: "a whole real cluster with the product on it: pods of a kubelet are judged, and told why",
+        about: "a whole real cluster with the product on it: pods of a kubelet are judged, and told why; the chart comes and goes",
         need: Need::LiveCluster,
     },
 ];
@@ -170,6 +170,7 @@ fn prepare(need: Need) -> Prepared {
         Need::LiveCluster => {
             let mut environment = prepare_kernel()?;
             setup::cluster_programs().map_err(|error| format!("{error:#}"))?;
+            setup::helm().map_err(|error| format!("{error:#}"))?;
             environment.push(("NETVERDICT_LIVE_CLUSTER", "1".to_owned()));
             Ok(environment)
         }

@@ -1,13 +1,20 @@
 //! `probe status` and `probe detach`: the BPF programs and maps in this node's kernel.
 
-use std::{fmt::Write as _, path::PathBuf};
+mod await_nodes;
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
-use netverdict_probe::{ProbeError, Status};
+use netverdict_probe::{ProbeError, Removed, Status};
 
 use crate::{
     exit::Exit,
+    runtime::block_on,
     structured::{json, yaml},
     table::{Cell, Columns},
     terminal::{Paint, Terminal},
@@ -30,6 +37,9 @@ Examples:
 
 The probe keeps enforcing without the collector: stopping the collector detaches nothing.";
 
+/// Between two looks whether the collector has ended.
+const POLL: Duration = Duration::from_millis(200);
+
 #[derive(Subcommand, Debug)]
 enum Action {
     /// Shows mode, attached endpoints, programs, and map occupancy
@@ -48,10 +58,19 @@ enum Action {
     Detach {
         #[command(flatten)]
         pins: Pins,
+        /// Longest wait for a collector that is about to end, in seconds
+        #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+        wait: u64,
+        /// Stay afterwards until ended: the pod of a DaemonSet says so that its node is clean
+        #[arg(long, hide = true)]
+        stay: bool,
         /// Output format
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Waits until a DaemonSet is ready on every node
+    #[command(hide = true)]
+    AwaitNodes(await_nodes::Arguments),
 }
 
 #[derive(Args, Debug)]
@@ -80,8 +99,8 @@ pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow:
             };
             terminal.print(&text)?;
         }
-        Action::Detach { pins, output } => {
-            let removed = netverdict_probe::detach_all(&pins.pin_root).or_else(|error| explain(error, pins))?;
+        Action::Detach { pins, wait, stay, output } => {
+            let removed = detach(&pins.pin_root, Duration::from_secs(*wait)).or_else(|error| explain(error, pins))?;
             let text = match output {
                 Output::Table => format!(
                     "removed {} links, {} programs and {} maps from {}\n",
@@ -94,9 +113,24 @@ pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow:
                 Output::Yaml => yaml(&removed)?,
             };
             terminal.print(&text)?;
+            while *stay {
+                std::thread::park();
+            }
         }
+        Action::AwaitNodes(arguments) => return block_on(await_nodes::execute(arguments, terminal)),
     }
     Ok(Exit::Done)
+}
+
+/// Removes everything, as soon as no collector holds it.
+fn detach(pin_root: &Path, wait: Duration) -> Result<Removed, ProbeError> {
+    let started = Instant::now();
+    loop {
+        match netverdict_probe::detach_all(pin_root) {
+            Err(ProbeError::Locked { .. }) if started.elapsed() < wait => std::thread::sleep(POLL),
+            other => return other,
+        }
+    }
 }
 
 /// Adds the remedy where root rights are missing, which the kernel reports with several errors.

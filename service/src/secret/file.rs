@@ -14,6 +14,7 @@ use super::{MAX_LENGTH, NotASecret, Secret};
 
 /// Any of it set: others may read or write the file.
 const OTHERS: u32 = 0o077;
+const READ_BY_GROUP: u32 = 0o040;
 const WORLD_WRITABLE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
@@ -115,7 +116,7 @@ impl SecretFile {
         }
         self.check_owner(&metadata)?;
         let mode = metadata.mode() & 0o7777;
-        if mode & OTHERS != 0 {
+        if mode & OTHERS != 0 && !is_handed_over(mode, metadata.uid(), metadata.gid(), &own_groups()) {
             return Err(SecretFileError::Mode { path: self.path.clone(), mode });
         }
         let content = |reason| SecretFileError::Content { path: self.path.clone(), reason };
@@ -186,6 +187,17 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Root hands a secret to a service by a file that root owns and that the service's group may read: Kubernetes does so for
+/// every pod that is not root's (`fsGroup`).
+fn is_handed_over(mode: u32, owner: u32, group: u32, own_groups: &[u32]) -> bool {
+    mode & OTHERS == READ_BY_GROUP && owner == 0 && group != 0 && own_groups.contains(&group)
+}
+
+fn own_groups() -> Vec<u32> {
+    let further = rustix::process::getgroups().unwrap_or_default();
+    further.into_iter().chain([rustix::process::getegid()]).map(rustix::process::Gid::as_raw).collect()
+}
+
 /// `None` if the file is longer than a secret can be, white space around it included.
 fn read_at_most(file: &mut File) -> io::Result<Option<Vec<u8>>> {
     let most = 2 * MAX_LENGTH as u64;
@@ -232,6 +244,16 @@ mod tests {
         }
         write(&path, TEXT, 0o400);
         SecretFile::new(&path, "--secret-file").load().unwrap();
+    }
+
+    #[test]
+    fn a_secret_that_root_hands_to_a_group_is_for_its_members() {
+        assert!(is_handed_over(0o440, 0, 65_532, &[7, 65_532]));
+        for (mode, owner, group) in
+            [(0o444, 0, 65_532), (0o460, 0, 65_532), (0o440, 7, 65_532), (0o440, 0, 8), (0o440, 0, 0)]
+        {
+            assert!(!is_handed_over(mode, owner, group, &[0, 7, 65_532]), "{mode:o} {owner} {group}");
+        }
     }
 
     #[test]

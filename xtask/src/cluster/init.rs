@@ -18,7 +18,10 @@ use nix::{
     sys::wait::wait,
 };
 
-use super::namespaces::READY;
+use super::{
+    namespaces::READY,
+    plan::{NETWORK_FOLDER, PLUGIN_FOLDER},
+};
 
 #[derive(Args, Debug)]
 pub struct Options {
@@ -83,6 +86,10 @@ fn become_a_node(folder: &Path) -> Result<()> {
         let own = folder.join(own);
         fs::create_dir_all(&own)?;
         bind(&own, path, MsFlags::empty())?;
+    }
+    for (own, path) in [("cni", NETWORK_FOLDER), ("cni-plugins", PLUGIN_FOLDER)] {
+        fs::create_dir_all(path)?;
+        bind(folder.join(own), path, MsFlags::empty())?;
     }
     for (own, path) in [("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")] {
         bind(folder.join(own), path, MsFlags::empty())?;

@@ -20,7 +20,7 @@ use crate::command::target;
 
 /// What the processes of a node read. Written before its namespaces are made, which bind some of it.
 pub(super) fn write_files(plan: &Plan, node: &Node, cni_plugins: &Path) -> Result<()> {
-    let network = node.file("cni");
+    let network = node.network_folder();
     fs::create_dir_all(&network)?;
     // The node's own; pods get theirs from the kubelet.
     fs::write(node.file("resolv.conf"), "")?;
@@ -29,7 +29,7 @@ pub(super) fn write_files(plan: &Plan, node: &Node, cni_plugins: &Path) -> Resul
         writeln!(hosts, "{} {}", each.v4(), each.name)?;
     }
     fs::write(node.file("hosts"), hosts)?;
-    let (plugins, with_product) = link_plugins(node, cni_plugins)?;
+    let (plugins, with_product) = link_plugins(node, cni_plugins, plan.shape.bare)?;
     fs::write(node.file("containerd.toml"), containerd_configuration(&network, &plugins))?;
     let json_files = [
         (network.join("10-pods.conflist"), cni_configuration(node, plan.shape.cni, with_product)),
@@ -42,20 +42,21 @@ pub(super) fn write_files(plan: &Plan, node: &Node, cni_plugins: &Path) -> Resul
     Ok(())
 }
 
-/// A folder with the system's CNI plugins and ours, since containerd reads one. Says whether ours is built.
-fn link_plugins(node: &Node, cni_plugins: &Path) -> Result<(PathBuf, bool)> {
-    let folder = node.file("cni-plugins");
+/// A folder with the system's CNI plugins and, unless it is `bare`, ours, since containerd reads one. Says whether ours is
+/// there.
+fn link_plugins(node: &Node, cni_plugins: &Path, bare: bool) -> Result<(PathBuf, bool)> {
+    let folder = node.plugin_folder();
     fs::create_dir_all(&folder)?;
     for plugin in fs::read_dir(cni_plugins)? {
         let plugin = plugin?;
         symlink(plugin.path(), folder.join(plugin.file_name()))?;
     }
     let ours = target().join("debug").join(PLUGIN);
-    let is_built = ours.is_file();
-    if is_built {
+    let is_there = !bare && ours.is_file();
+    if is_there {
         symlink(ours, folder.join(PLUGIN))?;
     }
-    Ok((folder, is_built))
+    Ok((folder, is_there))
 }
 
 pub(super) fn containerd(node: &Node) -> (&'static str, Command) {

@@ -31,6 +31,11 @@ pub(super) const PLUGIN: &str = "netverdict-cni";
 pub(super) const PIN_ROOT: &str = "/sys/fs/bpf/netverdict-node";
 pub(super) const RUN_DIR: &str = "/run/netverdict-node";
 
+/// Where a node has the configuration of its network and its CNI plugins: one path for all nodes, as an installer finds it on
+/// any cluster. In the node's own `/run`, since `/etc` and `/opt` are the machine's.
+pub const NETWORK_FOLDER: &str = "/run/cni/net.d";
+pub const PLUGIN_FOLDER: &str = "/run/cni/bin";
+
 /// The shape of a cluster.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -43,6 +48,9 @@ pub struct Shape {
     /// Which CNI plugin connects pods: a pair of interfaces for each, or a bridge for all.
     #[arg(long, value_enum, default_value_t = Cni::Ptp)]
     pub cni: Cni,
+    /// Without our CNI plugin, as on a cluster on which the product is to be installed.
+    #[arg(long)]
+    pub bare: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,15 +67,16 @@ pub enum Cni {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { nodes: 1, proxy: Proxy::Nftables, cni: Cni::Ptp }
+        Self { nodes: 1, proxy: Proxy::Nftables, cni: Cni::Ptp, bare: false }
     }
 }
 
 /// As options of the command line; [`Shape::read`] is the inverse.
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nodes, proxy, cni } = self;
-        write!(f, "--nodes {nodes} --proxy {proxy} --cni {cni}")
+        let Self { nodes, proxy, cni, bare } = self;
+        let bare = if *bare { " --bare" } else { "" };
+        write!(f, "--nodes {nodes} --proxy {proxy} --cni {cni}{bare}")
     }
 }
 
@@ -189,6 +198,16 @@ impl Node {
         [format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64")]
     }
 
+    /// [`NETWORK_FOLDER`], as the machine sees it.
+    pub fn network_folder(&self) -> PathBuf {
+        self.file("cni")
+    }
+
+    /// [`PLUGIN_FOLDER`], as the machine sees it.
+    pub fn plugin_folder(&self) -> PathBuf {
+        self.file("cni-plugins")
+    }
+
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -200,8 +219,10 @@ mod tests {
 
     #[test]
     fn a_shape_is_read_as_it_is_written() {
-        let shape = Shape { nodes: 2, proxy: Proxy::Iptables, cni: Cni::Bridge };
-        assert_eq!(Shape::read(&shape.to_string()).unwrap(), shape);
+        for bare in [false, true] {
+            let shape = Shape { nodes: 2, proxy: Proxy::Iptables, cni: Cni::Bridge, bare };
+            assert_eq!(Shape::read(&shape.to_string()).unwrap(), shape);
+        }
         assert!(Shape::read("--nodes 3").is_err());
     }
 

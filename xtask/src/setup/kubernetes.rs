@@ -33,6 +33,8 @@ const CLUSTER: [Program; 6] = [
 ];
 /// The version in `tests/cluster/coredns/go.mod`.
 const COREDNS_VERSION: &str = "v1.12.1";
+/// The version in `tests/cluster/helm/go.mod`.
+pub const HELM_VERSION: &str = "v3.22.0";
 const NETPOL: &str = "netpol.test";
 /// The version in `tests/cluster/cyclonus/go.mod`.
 pub const CYCLONUS_VERSION: &str = "v0.5.6";
@@ -128,6 +130,29 @@ pub fn policy_api() -> Result<PolicyApi> {
     let folder = PathBuf::from(output(&mut list)?.trim());
     let definition = folder.join("config/crd/experimental/policy.networking.k8s.io_clusternetworkpolicies.yaml");
     Ok(PolicyApi { tests: program, definition })
+}
+
+/// Helm, which is built if it is not there.
+pub fn helm() -> Result<PathBuf> {
+    let program = helm_folder().join("helm");
+    let _turn = turn();
+    if program.is_file() {
+        return Ok(program);
+    }
+    let _running = Running::start(format!("building Helm {HELM_VERSION} with Go"));
+    let mut command = go("tests/cluster/helm")?;
+    command.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o"]);
+    finish(&mut command, &program, "helm.sh/helm/v3/cmd/helm")?;
+    Ok(program)
+}
+
+/// Helm, if it is there.
+pub fn found_helm() -> Option<PathBuf> {
+    Some(helm_folder().join("helm")).filter(|program| program.is_file())
+}
+
+fn helm_folder() -> PathBuf {
+    tools().join(format!("helm-{HELM_VERSION}"))
 }
 
 /// Begins and answers SCTP associations in a pod of a kernel without SCTP.
