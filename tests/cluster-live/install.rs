@@ -76,6 +76,13 @@ fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
         "{answer}"
     );
 
+    // With nothing but a kubeconfig: the plugin asks through the API server, and reads the token where the chart put it.
+    let through_api = site.kubectl_verdict(&["why", &miao, &format!("{web}:{PORT}/TCP"), "-o", "json"]);
+    let through_api: Value = serde_json::from_str(&through_api).expect("JSON");
+    assert_eq!(through_api["points"][1]["decided_by"], answer["points"][1]["decided_by"], "{through_api}");
+    let count = "select count(*) as n from flows where verdict = 'denied'";
+    assert!(site.kubectl_verdict(&["sql", "-o", "json", count]).contains("\"n\""), "statements are posted");
+
     site.cluster.apply(ALLOW).expect("applied");
     site.until(Attempt::Answered, &lol, addresses[0]);
     let generation = site.collector("{.metadata.generation}");
@@ -243,6 +250,13 @@ impl Site {
             .arg(&file);
         let answer = output(&mut netverdict).expect("an answer");
         serde_json::from_str(&answer).expect("JSON")
+    }
+
+    /// As kubectl runs it for `kubectl verdict`.
+    fn kubectl_verdict(&self, arguments: &[&str]) -> String {
+        let mut plugin = Command::new(target().join("debug/kubectl-verdict"));
+        plugin.args(arguments).env("KUBECONFIG", self.cluster.plan().kubeconfig());
+        output(&mut plugin).expect("an answer")
     }
 
     fn attempt(&self, from: &str, to: IpAddr) -> Attempt {

@@ -68,7 +68,7 @@ pub fn build(profile: Profile) -> Result<()> {
     // The whole workspace chooses the features, whichever verb builds; only the programs named are built.
     let mut build = cargo();
     build.args(["build", "--workspace"]);
-    for program in ["netverdict", "netverdict-collector", "netverdict-cni", "netverdict-query"] {
+    for program in ["netverdict", "kubectl-verdict", "netverdict-collector", "netverdict-cni", "netverdict-query"] {
         build.args(["--bin", program]);
     }
     if profile == Profile::Release {
