@@ -63,7 +63,8 @@ pub(super) fn sentence(answer: &WhyAnswer, now: DateTime<Utc>, context: &Sentenc
         }
     }
     if let Some(before) = denied_before {
-        text += &format!("; before that, {} were denied, the last {}", events(before.events), ago(before.last, now));
+        let were = if before.events == 1 { "was" } else { "were" };
+        text += &format!("; before that, {} {were} denied, the last {}", events(before.events), ago(before.last, now));
     }
     if let Some(other) = answer.points.iter().find(|point| point.hypothetical && point.verdict == Verdict::Denied) {
         let verb = match newest {
