@@ -113,8 +113,10 @@ pub(crate) fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow:
                 Output::Yaml => yaml(&removed)?,
             };
             terminal.print(&text)?;
-            while *stay {
-                std::thread::park();
+            if *stay {
+                loop {
+                    std::thread::park();
+                }
             }
         }
         Action::AwaitNodes(arguments) => return block_on(await_nodes::execute(arguments, terminal)),
