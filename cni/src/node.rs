@@ -20,7 +20,7 @@ use self::{
     options::{Options, Verb},
 };
 
-/// What a configuration was before the plugin was chained. Runtimes do not read files that end so.
+/// Ending of the copy of a configuration as it was before the plugin was chained. Runtimes do not read such files.
 const BEFORE: &str = "netverdict-before";
 const FRESH: &str = "netverdict-new";
 

@@ -60,7 +60,7 @@ struct Known {
 }
 
 impl Addresses {
-    /// Asks nobody yet.
+    /// Sends nothing yet.
     ///
     /// # Errors
     /// A URL cannot be used.

@@ -259,7 +259,7 @@ const USER: usize = 11;
 const SYSTEM: usize = 12;
 const TICKS_PER_SECOND: u64 = 100;
 
-/// What a process uses: its processor time until now, and memory in bytes.
+/// Processor time of a process until now, and its memory in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     pub cpu: Duration,
@@ -312,7 +312,7 @@ impl Serving {
         Ok(format!("http://{}", self.address(port)?))
     }
 
-    /// What it uses.
+    /// Its processor time and memory.
     pub fn usage(&self) -> Result<Usage> {
         let folder = Path::new("/proc").join(self.child.id().to_string());
         let status = fs::read_to_string(folder.join("status"))?;

@@ -1,5 +1,5 @@
-//! Requests to a Service of the cluster through its API server, as `kubectl proxy` makes them: whoever has a kubeconfig and
-//! the right `services/proxy` needs no way of his own into the cluster's network.
+//! Requests to a Service of the cluster through its API server, as `kubectl proxy` makes them: with a kubeconfig and the
+//! right `services/proxy` a client needs no route into the cluster's network.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct ServiceProxy {
     port: String,
 }
 
-/// What the Service has answered.
+/// The answer of the Service.
 #[derive(Debug)]
 pub struct ProxiedAnswer {
     pub status: StatusCode,
@@ -54,7 +54,7 @@ impl ServiceProxy {
     /// Sends a request, whose path begins with a slash. An API server takes the header `Authorization` for itself.
     ///
     /// # Errors
-    /// Nobody of the Service has answered. Whatever it answers is no error here.
+    /// No pod of the Service has answered. An answer with an error status is no error here.
     pub async fn send(&self, request: Request<Vec<u8>>, most: usize) -> Result<ProxiedAnswer, ProxyError> {
         match timeout(ANSWER_WITHIN, self.exchange(request, most)).await {
             Ok(answer) => answer,

@@ -43,14 +43,14 @@ async fn file(State((store, node)): State<(Arc<Store>, Arc<str>)>, UrlPath(path)
     }
 }
 
-/// The path, rendered anew, if it is one of this node's record: nothing else can be asked for.
+/// The path, rendered from its parsed parts, if it is one of this node's record: no other file is served.
 fn own(path: &str, cluster: &str, node: &Arc<str>) -> Option<String> {
-    let of_segment =
-        |path: SegmentPath| (path.cluster() == cluster && path.node() == &**node).then(|| path.to_string());
-    let of_manifest =
-        |path: ManifestPath| (path.cluster() == cluster && path.node() == &**node).then(|| path.to_string());
-    let segment = path.parse::<SegmentPath>().ok().and_then(of_segment);
-    segment.or_else(|| path.parse::<ManifestPath>().ok().and_then(of_manifest))
+    let is_own = |of_cluster: &str, of_node: &str| of_cluster == cluster && *of_node == **node;
+    if let Ok(path) = path.parse::<SegmentPath>() {
+        return is_own(path.cluster(), path.node()).then(|| path.to_string());
+    }
+    let path: ManifestPath = path.parse().ok()?;
+    is_own(path.cluster(), path.node()).then(|| path.to_string())
 }
 
 async fn open(path: &Path) -> io::Result<(u64, Body)> {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// In the data directory, next to the folders of the tables.
 const FILE: &str = "mirror.json";
 
-/// What was removed, which is kept so that answers can say so.
+/// Until when flows were removed; kept on disk, so that answers can report it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Removed {
     /// Flows of earlier hours are not here.

@@ -83,7 +83,7 @@ impl Product {
         })
     }
 
-    /// What the first node's collector uses.
+    /// Processor time and memory of the first node's collector.
     pub fn usage(&self) -> Result<Usage> {
         self.nodes[0].collector.as_ref().context("the collector is killed")?.usage()
     }

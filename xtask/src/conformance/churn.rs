@@ -243,7 +243,7 @@ impl Churn {
             Victim::ApiServer => {
                 self.world.cluster.restart(victim.name())?;
                 wait("the API server is back", BACK_WITHIN, || Ok(self.world.cluster.is_ready()))?;
-                // What it does not see yet is on record as such, and not what is asked here.
+                // Until then the record says that the source is stale, which is not under test here.
                 wait("the collector sees changes", BACK_WITHIN, || Ok(self.world.product.metric(STALE)? == 0.0))
             }
             Victim::Kubelet | Victim::ContainerRuntime => self.world.cluster.restart(victim.name()),
