@@ -113,7 +113,11 @@ impl Collectors {
         metrics: Arc<Metrics>,
     ) -> Result<Self, AddressError> {
         Ok(Self {
-            addresses: Addresses::new(&options.collectors, options.collector_timeout)?,
+            addresses: Addresses::new(
+                &options.collectors,
+                options.collector_ca_file.clone(),
+                options.collector_timeout,
+            )?,
             copies,
             token_file: options.collector_token_file.clone(),
             timeout: options.collector_timeout,

@@ -10,5 +10,6 @@ mod durable;
 mod foreign;
 mod node;
 mod own_node;
+mod reference;
 mod refused;
 mod unbound;
