@@ -56,6 +56,7 @@ pub(crate) async fn run(collectors: Arc<Collectors>, copies: Arc<Copies>, end: S
     let mut removal = Instant::now();
     loop {
         let (addresses, _) = collectors.addresses().await;
+        copies.forget_all_but(addresses.iter().map(|address| &address.name));
         let round = join_all(addresses.iter().map(|address| async {
             let copied = Copying { collectors: &collectors, copies: &copies, address }.run().await;
             collectors.metrics().mirrored(copied.is_ok());

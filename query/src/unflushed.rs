@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use crate::{
     addresses::{AddressError, Addresses, CollectorAddress},
     copies::Copies,
+    last_answers::LastAnswers,
     metrics::Metrics,
     options::DataOptions,
     tables::Window,
@@ -32,6 +33,8 @@ use crate::{
 const CACHED: Duration = Duration::from_millis(500);
 /// Largest answer of a collector, in bytes: far more than its memtable.
 const MAX_ANSWER: usize = 256 << 20;
+/// Largest status of a collector, in bytes: all lists in it are bounded.
+const MAX_STATUS: usize = 4 << 20;
 /// For a file to be copied.
 const FILE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -84,6 +87,8 @@ pub struct Collectors {
     /// The runtime that serves sockets: statement threads may be busy.
     network: Handle,
     metrics: Arc<Metrics>,
+    /// Of `GET /v1/status`.
+    pub(crate) last_answers: LastAnswers,
     cache: Mutex<Cache>,
 }
 
@@ -119,12 +124,18 @@ impl Collectors {
             timeout: options.collector_timeout,
             network: Handle::current(),
             metrics,
+            last_answers: LastAnswers::default(),
             cache: Mutex::default(),
         })
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The copies of the collectors' files; `None` without `--mirror`.
+    pub(crate) fn copies(&self) -> Option<&Copies> {
+        self.copies.as_deref()
     }
 
     /// Until when flows have been removed from the copies.
@@ -214,7 +225,7 @@ impl Collectors {
         let work = async {
             let response = self.get(address, "v1/rows", &query).await?;
             let (boundary, newest) = (boundary(response.headers()), newest(response.headers()));
-            Ok((boundary, newest, body(response).await?))
+            Ok((boundary, newest, body(response, MAX_ANSWER).await?))
         };
         let (boundary, newest, bytes) = self.in_time(work).await?;
         let batches = StreamReader::try_new(Cursor::new(bytes), None)
@@ -247,8 +258,12 @@ impl Collectors {
     }
 
     pub(crate) async fn status_at(&self, address: &CollectorAddress) -> Result<CollectorStatus, RequestError> {
-        let bytes = self.in_time(async { body(self.get(address, "v1/status", &[]).await?).await }).await?;
-        serde_json::from_slice(&bytes).map_err(|error| format!("its status cannot be read: {error}").into())
+        let asked = async { body(self.get(address, "v1/status", &[]).await?, MAX_STATUS).await };
+        let bytes = self.in_time(asked).await?;
+        let status: CollectorStatus =
+            serde_json::from_slice(&bytes).map_err(|error| format!("its status cannot be read: {error}"))?;
+        self.last_answers.note(&address.name, &status.node);
+        Ok(status)
     }
 
     /// A file of the record, by its path below the data directory; `None`: the collector does not have it.
@@ -261,7 +276,7 @@ impl Collectors {
             let response = self.send(address, &format!("v1/files/{path}"), &[]).await?;
             match response.status() {
                 StatusCode::NOT_FOUND => Ok(None),
-                status if status.is_success() => body(response).await.map(Some),
+                status if status.is_success() => body(response, MAX_ANSWER).await.map(Some),
                 status => Err(format!("it answers {status}").into()),
             }
         };
@@ -343,11 +358,11 @@ fn reason(error: &reqwest::Error) -> String {
     inner.to_string()
 }
 
-async fn body(mut response: Response) -> Result<Vec<u8>, RequestError> {
+async fn body(mut response: Response, most: usize) -> Result<Vec<u8>, RequestError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| reason(&error))? {
-        if bytes.len() + chunk.len() > MAX_ANSWER {
-            return Err(format!("its answer is larger than {MAX_ANSWER} bytes").into());
+        if bytes.len() + chunk.len() > most {
+            return Err(format!("its answer is larger than {most} bytes").into());
         }
         bytes.extend_from_slice(&chunk);
     }

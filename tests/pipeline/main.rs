@@ -11,4 +11,5 @@ mod foreign;
 mod node;
 mod own_node;
 mod refused;
+mod status;
 mod unbound;
