@@ -20,6 +20,6 @@ pub use self::{
     error::ClusterError,
     list::ApiList,
     node_events::NodeEvents,
-    service_proxy::{ProxiedAnswer, ProxyError, ServiceProxy, secret_value},
+    service_proxy::{ProxiedAnswer, ProxyError, Scheme, ServiceProxy, secret_value, service_scheme},
     watch::{ApiWatch, KindFigures, WatchOptions, WatchStatus},
 };

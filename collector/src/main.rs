@@ -6,10 +6,12 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use netverdict_collector::{
     daemon,
-    options::{Command, Options, ReplayOptions},
+    options::{Command, Options, ReplayOptions, RunOptions},
     replay,
 };
 use netverdict_service::{
+    confine::{Kept, confine},
+    error_chain::chain,
     shutdown::run_until_signal,
     telemetry::{ServiceIdentity, Telemetry, TelemetryOptions},
 };
@@ -50,6 +52,7 @@ fn run(Options { command, run }: Options) -> anyhow::Result<()> {
     match command {
         None => {
             let telemetry = telemetry(&run.telemetry)?;
+            give_up_system_calls(&run);
             let result = runtime.block_on(run_until_signal(|shutdown| daemon::run(run, shutdown)));
             telemetry.stop();
             // Tasks that still run were given up: nothing waits for a start that was called off.
@@ -62,6 +65,18 @@ fn run(Options { command, run }: Options) -> anyhow::Result<()> {
             telemetry.stop();
             result
         }
+    }
+}
+
+/// Outside of a cluster a kubeconfig may name a program that gives credentials.
+fn give_up_system_calls(run: &RunOptions) {
+    let is_inside = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let kept: &[Kept] = match run.source.kubernetes && !is_inside {
+        true => &[Kept::Kernel, Kept::Programs],
+        false => &[Kept::Kernel],
+    };
+    if let Err(error) = confine(kept) {
+        tracing::warn!(error = %chain(&error), "no system call is given up");
     }
 }
 

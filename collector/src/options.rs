@@ -92,7 +92,7 @@ pub struct IdentityOptions {
 #[command(next_help_heading = "Cluster source")]
 pub struct SourceOptions {
     /// Watch the Kubernetes API: Pods, Namespaces, Nodes, Services, NetworkPolicies, and every policy kind of
-    /// policy.networking.k8s.io that it serves. Needs get, list and watch on them in all namespaces.
+    /// policy.networking.k8s.io that it serves. Needs list and watch on them in all namespaces.
     #[arg(long, env = "NETVERDICT_WATCH_KUBERNETES")]
     pub kubernetes: bool,
     /// Kubeconfig of the cluster to watch [default: $KUBECONFIG, ~/.kube/config, or the pod's own account]

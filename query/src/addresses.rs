@@ -1,15 +1,20 @@
 //! Where the collectors are: the addresses of `--collector`, and those that a DNS name stands for at the moment.
 
+mod clients;
+
 use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use netverdict_service::endpoint_url::{BadEndpoint, EndpointUrl};
-use reqwest::{Client, ClientBuilder, Url};
+use reqwest::{Client, Url};
 use tokio::{net::lookup_host, sync::Mutex, time::timeout};
+
+use self::clients::{AuthorityError, Clients, Trust};
 
 /// Before a URL whose host stands for several collectors.
 const BY_NAME: &str = "dns+";
@@ -25,6 +30,8 @@ pub(crate) enum AddressError {
     Address(#[from] BadEndpoint),
     #[error("--collector: `{0}` is no address that requests can be sent to")]
     Url(EndpointUrl),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     #[error("the HTTP client cannot be set up: {0}")]
     Client(#[from] reqwest::Error),
 }
@@ -39,9 +46,15 @@ pub(crate) struct CollectorAddress {
 }
 
 pub(crate) struct Addresses {
-    fixed: Vec<CollectorAddress>,
+    fixed: Mutex<Fixed>,
     names: Vec<DnsName>,
-    patience: Duration,
+    clients: Clients,
+}
+
+/// Addresses that are given as they are.
+struct Fixed {
+    trust: Trust,
+    addresses: Vec<CollectorAddress>,
 }
 
 /// A name that stands for collectors.
@@ -52,6 +65,7 @@ struct DnsName {
 
 #[derive(Default)]
 struct Known {
+    trust: Trust,
     /// When DNS was asked last, and why that failed.
     asked: Option<Instant>,
     error: Option<String>,
@@ -63,9 +77,14 @@ impl Addresses {
     /// Sends nothing yet.
     ///
     /// # Errors
-    /// A URL cannot be used.
-    pub(crate) fn new(urls: &[EndpointUrl], patience: Duration) -> Result<Self, AddressError> {
-        let mut addresses = Self { fixed: Vec::new(), names: Vec::new(), patience };
+    /// A URL or the authority's file cannot be used.
+    pub(crate) fn new(
+        urls: &[EndpointUrl],
+        authority: Option<PathBuf>,
+        patience: Duration,
+    ) -> Result<Self, AddressError> {
+        let clients = Clients::new(authority, patience)?;
+        let (mut addresses, mut names) = (Vec::new(), Vec::new());
         for endpoint in urls {
             let (url, is_name) = match endpoint.reveal().strip_prefix(BY_NAME) {
                 Some(url) => (EndpointUrl::from(url), true),
@@ -73,21 +92,26 @@ impl Addresses {
             };
             let url = Url::parse(url.check(EXAMPLE)?.reveal()).map_err(|_| AddressError::Url(endpoint.clone()))?;
             if is_name {
-                addresses.names.push(DnsName { url, known: Mutex::default() });
+                names.push(DnsName { url, known: Mutex::default() });
             } else {
-                addresses.fixed.push(CollectorAddress { name: url.clone(), url, client: client(patience).build()? });
+                addresses.push(CollectorAddress { name: url.clone(), url, client: clients.client()? });
             }
         }
-        Ok(addresses)
+        let fixed = Mutex::new(Fixed { trust: clients.trust(), addresses });
+        Ok(Self { fixed, names, clients })
     }
 
     /// The collectors that there are, and what is known to be missing. To be called on the runtime that serves sockets.
     pub(crate) async fn now(&self) -> (Vec<CollectorAddress>, Vec<String>) {
-        let (mut addresses, mut problems) = (self.fixed.clone(), Vec::new());
+        let mut problems = Vec::from_iter(self.clients.renew().await);
+        let mut addresses = self.fixed.lock().await.now(&self.clients);
         for name in &self.names {
             let mut known = name.known.lock().await;
+            if known.trust != self.clients.trust() {
+                name.ask_anew(&mut known, &self.clients);
+            }
             if known.asked.is_none_or(|asked| asked.elapsed() >= RESOLVED) {
-                name.resolve(&mut known, self.patience).await;
+                name.resolve(&mut known, &self.clients).await;
             }
             problems.extend(known.error.clone());
             addresses.extend(known.addresses.values().map(|(address, _)| address.clone()));
@@ -96,9 +120,24 @@ impl Addresses {
     }
 }
 
+impl Fixed {
+    fn now(&mut self, clients: &Clients) -> Vec<CollectorAddress> {
+        if self.trust != clients.trust() {
+            self.trust = clients.trust();
+            for address in &mut self.addresses {
+                // One that cannot be made leaves the client of before, whose requests say what is wrong.
+                if let Ok(client) = clients.client() {
+                    address.client = client;
+                }
+            }
+        }
+        self.addresses.clone()
+    }
+}
+
 impl DnsName {
-    async fn resolve(&self, known: &mut Known, patience: Duration) {
-        let now = Instant::now();
+    async fn resolve(&self, known: &mut Known, clients: &Clients) {
+        let (now, patience) = (Instant::now(), clients.patience());
         known.asked = Some(now);
         let (host, port) = (self.url.host_str().unwrap_or_default(), self.url.port_or_known_default().unwrap_or(0));
         let found = match timeout(patience, lookup_host((host.trim_matches(['[', ']']), port))).await {
@@ -110,22 +149,33 @@ impl DnsName {
         for ip in found {
             if let Some((_, seen)) = known.addresses.get_mut(&ip) {
                 *seen = now;
-            } else if let Some(address) = self.at(ip, port, patience) {
+            } else if let Some(address) = self.at(ip, port, clients) {
                 known.addresses.insert(ip, (address, now));
             }
         }
         known.addresses.retain(|_, (_, seen)| seen.elapsed() < FORGET);
     }
 
+    /// With clients that trust the certificates of now.
+    fn ask_anew(&self, known: &mut Known, clients: &Clients) {
+        known.trust = clients.trust();
+        let port = self.url.port_or_known_default().unwrap_or(0);
+        for (ip, (address, _)) in &mut known.addresses {
+            if let Some(anew) = self.at(*ip, port, clients) {
+                *address = anew;
+            }
+        }
+    }
+
     /// Requests go to this address, and a certificate has to be the name's.
-    fn at(&self, ip: IpAddr, port: u16, patience: Duration) -> Option<CollectorAddress> {
+    fn at(&self, ip: IpAddr, port: u16, clients: &Clients) -> Option<CollectorAddress> {
         let mut name = self.url.clone();
         name.set_ip_host(ip).ok()?;
         if self.url.scheme() == "http" {
-            return Some(CollectorAddress { url: name.clone(), name, client: client(patience).build().ok()? });
+            return Some(CollectorAddress { url: name.clone(), name, client: clients.client().ok()? });
         }
-        let pinned = client(patience).resolve(self.url.host_str()?, SocketAddr::new(ip, port)).build().ok()?;
-        Some(CollectorAddress { name, url: self.url.clone(), client: pinned })
+        let client = clients.client_at(self.url.host_str()?, SocketAddr::new(ip, port)).ok()?;
+        Some(CollectorAddress { name, url: self.url.clone(), client })
     }
 }
 
@@ -147,14 +197,8 @@ impl CollectorAddress {
 
 impl fmt::Debug for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (fixed, names) = (self.fixed.len(), self.names.len());
-        f.debug_struct("Addresses").field("fixed", &fixed).field("names", &names).finish_non_exhaustive()
+        f.debug_struct("Addresses").field("names", &self.names.len()).finish_non_exhaustive()
     }
-}
-
-/// Collectors are asked directly: a proxy of the environment is for other traffic.
-fn client(patience: Duration) -> ClientBuilder {
-    Client::builder().no_proxy().connect_timeout(patience)
 }
 
 /// A collector with an address of each family is one collector.
@@ -174,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn a_name_stands_for_its_addresses_and_a_url_for_itself() {
         let urls = ["http://10.0.0.1:9471/base", "dns+http://localhost:9471/base"].map(EndpointUrl::from);
-        let addresses = Addresses::new(&urls, Duration::from_secs(5)).unwrap();
+        let addresses = Addresses::new(&urls, None, Duration::from_secs(5)).unwrap();
         let (found, problems) = addresses.now().await;
         let names: Vec<_> = found.iter().map(|address| address.name.to_string()).collect();
         assert_eq!(names, ["http://10.0.0.1:9471/base", "http://127.0.0.1:9471/base"], "{problems:?}");
@@ -185,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_nobody_knows_is_told() {
         let urls = [EndpointUrl::from("dns+http://collectors.invalid:9471")];
-        let (found, problems) = Addresses::new(&urls, Duration::from_secs(5)).unwrap().now().await;
+        let (found, problems) = Addresses::new(&urls, None, Duration::from_secs(5)).unwrap().now().await;
         assert!(found.is_empty());
         assert!(problems[0].starts_with("the collectors of collectors.invalid are not known ("), "{problems:?}");
     }
@@ -193,7 +237,7 @@ mod tests {
     #[test]
     fn a_url_without_a_host_is_refused() {
         for url in ["dns+http://", "dns+9471", "dns+ftp://host", "9471"] {
-            let error = Addresses::new(&[EndpointUrl::from(url)], Duration::from_secs(1)).err().unwrap();
+            let error = Addresses::new(&[EndpointUrl::from(url)], None, Duration::from_secs(1)).err().unwrap();
             assert!(error.to_string().starts_with("--collector: "), "{error}");
         }
     }

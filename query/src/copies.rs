@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,8 @@ pub(crate) struct Copies {
     data_dir: PathBuf,
     /// Bytes.
     limit: u64,
+    /// Bytes copied since there was room the last time.
+    grown: AtomicU64,
     wanted: Notify,
     advanced: Notify,
     /// How the rounds with each collector ended.
@@ -40,7 +45,9 @@ impl Copies {
     pub(crate) fn open(data_dir: PathBuf, limit: u64) -> io::Result<Self> {
         let removed = Mutex::new(Removed::open(&data_dir)?);
         let rounds = Mutex::default();
-        Ok(Self { data_dir, limit, wanted: Notify::new(), advanced: Notify::new(), rounds, removed })
+        // The size of what is there is not known yet.
+        let grown = AtomicU64::new(limit);
+        Ok(Self { data_dir, limit, grown, wanted: Notify::new(), advanced: Notify::new(), rounds, removed })
     }
 
     /// Until when flows are not here any more, since there was no space for them.
@@ -56,7 +63,7 @@ impl Copies {
         let (path, until) = (newest.below(&self.data_dir), Instant::now() + patience);
         loop {
             let advanced = self.advanced.notified();
-            if path.is_file() {
+            if tokio::fs::metadata(&path).await.is_ok_and(|file| file.is_file()) {
                 return Ok(());
             }
             self.wanted.notify_one();
@@ -76,19 +83,36 @@ impl Copies {
         self.limit
     }
 
+    /// Bytes that the copies of one collector of so many may take when they are begun.
+    pub(crate) fn share(&self, collectors: usize) -> u64 {
+        (self.limit - self.reserve()) / u64::try_from(collectors).unwrap_or(u64::MAX).max(1)
+    }
+
     /// Until a question needs what is not here.
     pub(crate) async fn wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// A segment has come.
-    pub(crate) fn has_advanced(&self) {
+    /// A segment of so many bytes has come.
+    pub(crate) fn has_advanced(&self, bytes: u64) {
+        self.grown.fetch_add(bytes, Ordering::Relaxed);
         self.advanced.notify_waiters();
     }
 
-    /// Removes the oldest flows where the copies take more than they may.
+    /// Whether enough has come that there may be no room for more.
+    pub(crate) fn needs_room(&self) -> bool {
+        self.grown.load(Ordering::Relaxed) > self.reserve()
+    }
+
+    /// Removes the oldest flows where the copies take so much that the reserve is used.
     pub(crate) fn make_room(&self) {
-        removal::keep_below(&self.data_dir, self.limit, &self.removed);
+        self.grown.store(0, Ordering::Relaxed);
+        removal::keep_below(&self.data_dir, self.limit - self.reserve(), &self.removed);
+    }
+
+    /// Bytes of the limit that are left free for what comes before room is made again.
+    fn reserve(&self) -> u64 {
+        self.limit / 16
     }
 
     /// Copies of a collector's files; `None`: no round with it has ended.

@@ -6,12 +6,12 @@
 //! and the manifest last, so that a reader sees a segment as a whole. Each manifest is compared with the digest that its
 //! successor has: a record that was changed on its node is not taken.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
-use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use netverdict_flowlog::{
     answer::CollectorStatus,
-    manifest::{CopyError, Link, Manifest, ManifestError, ManifestFile},
+    manifest::{CopyError, Link, Manifest, ManifestError},
     path::{ManifestPath, SegmentPath},
 };
 use netverdict_service::{error_chain::chain, shutdown::Shutdown};
@@ -30,6 +30,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(10);
 /// Between two looks at the space that is used.
 const REMOVE_EVERY: Duration = Duration::from_secs(60);
+/// Collectors that are asked at once: each may have a file in memory.
+const AT_ONCE: usize = 32;
 /// Segments of one node that are copied in one round at most: years of a collector.
 const MOST_SEGMENTS: usize = 5_000_000;
 
@@ -57,19 +59,19 @@ pub(crate) async fn run(collectors: Arc<Collectors>, copies: Arc<Copies>, end: S
     loop {
         let (addresses, _) = collectors.addresses().await;
         copies.forget_all_but(addresses.iter().map(|address| &address.name));
-        let round = join_all(addresses.iter().map(|address| async {
-            let copied = Copying { collectors: &collectors, copies: &copies, address }.run().await;
-            collectors.metrics().mirrored(copied.is_ok());
-            copies.report(&address.name, copied.err().map(|error| chain(&error)));
-        }));
+        let room = copies.share(addresses.len());
+        let (all, copies_here) = (&collectors, &copies);
+        let round = stream::iter(&addresses).for_each_concurrent(AT_ONCE, |address| async move {
+            let copied = Copying { collectors: all, copies: copies_here, address, room }.run().await;
+            all.metrics().mirrored(copied.is_ok());
+            copies_here.report(&address.name, copied.err().map(|error| chain(&error)));
+        });
         tokio::select! {
             () = end.requested() => return Ok(()),
-            _ = round => {}
+            () = round => {}
         }
         if removal.elapsed() >= REMOVE_EVERY {
-            let copies = Arc::clone(&copies);
-            // It logs what it cannot do.
-            let _ = spawn_blocking(move || copies.make_room()).await;
+            make_room(&copies).await;
             removal = Instant::now();
         }
         tokio::select! {
@@ -83,8 +85,10 @@ pub(crate) async fn run(collectors: Arc<Collectors>, copies: Arc<Copies>, end: S
 /// One round with one collector.
 struct Copying<'a> {
     collectors: &'a Collectors,
-    copies: &'a Copies,
+    copies: &'a Arc<Copies>,
     address: &'a CollectorAddress,
+    /// Bytes that are copied at most, the newest.
+    room: u64,
 }
 
 impl Copying<'_> {
@@ -94,8 +98,12 @@ impl Copying<'_> {
         let mut missing = self.missing(newest, &status.node).await?;
         while let Some(link) = missing.pop() {
             if let Some(manifest) = self.manifest(&link, &status.node).await? {
+                let bytes = size(&manifest);
                 self.copy(manifest).await?;
-                self.copies.has_advanced();
+                self.copies.has_advanced(bytes);
+                if self.copies.needs_room() {
+                    make_room(self.copies).await;
+                }
             }
         }
         Ok(())
@@ -105,7 +113,8 @@ impl Copying<'_> {
     async fn missing(&self, newest: Link, node: &str) -> Result<Vec<Link>, MirrorError> {
         let (mut missing, mut bytes, mut next) = (Vec::new(), 0_u64, Some(newest));
         while let Some(link) = next.take() {
-            match Manifest::read(self.copies.data_dir(), &link.path) {
+            let path = link.path.clone();
+            match self.on_disk(move |data_dir| Manifest::read(data_dir, &path)).await? {
                 Ok(own) if own.link() == link => break,
                 Ok(_) => return Err(MirrorError::Changed(link.path)),
                 Err(ManifestError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -113,9 +122,9 @@ impl Copying<'_> {
             }
             // One that is not there any more ends the chain.
             let Some(manifest) = self.manifest(&link, node).await? else { break };
-            bytes = bytes.saturating_add(manifest.files().iter().map(|file| file.bytes).sum());
+            bytes = bytes.saturating_add(size(&manifest));
             missing.push(link);
-            if bytes > self.copies.limit() || missing.len() >= MOST_SEGMENTS {
+            if bytes > self.room || missing.len() >= MOST_SEGMENTS {
                 break;
             }
             next = manifest.previous().cloned();
@@ -142,18 +151,37 @@ impl Copying<'_> {
     }
 
     async fn copy(&self, manifest: Manifest) -> Result<(), MirrorError> {
-        for file in manifest.files().iter().filter(|file| !file.is_in(self.copies.data_dir())) {
+        for file in manifest.files() {
+            let wanted = file.clone();
+            if self.on_disk(move |data_dir| wanted.is_in(data_dir)).await? {
+                continue;
+            }
             // One that is gone has made room for others; what the segment has beside it still counts.
             let Some(bytes) = self.collectors.file_at(self.address, &file.path.to_string()).await? else { continue };
-            self.place(file.clone(), bytes).await?;
+            let file = file.clone();
+            self.on_disk(move |data_dir| file.place(data_dir, &bytes)).await??;
         }
-        let data_dir = self.copies.data_dir().to_owned();
-        spawn_blocking(move || manifest.publish(&data_dir)).await.map_err(|_| MirrorError::Task)??;
+        self.on_disk(move |data_dir| manifest.publish(data_dir)).await??;
         Ok(())
     }
 
-    async fn place(&self, file: ManifestFile, bytes: Vec<u8>) -> Result<(), MirrorError> {
-        let data_dir = self.copies.data_dir().to_owned();
-        Ok(spawn_blocking(move || file.place(&data_dir, &bytes)).await.map_err(|_| MirrorError::Task)??)
+    /// Files are read and written on other threads than sockets.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> Result<T, MirrorError> {
+        let copies = Arc::clone(self.copies);
+        spawn_blocking(move || work(copies.data_dir())).await.map_err(|_| MirrorError::Task)
     }
+}
+
+/// Bytes of its files.
+fn size(manifest: &Manifest) -> u64 {
+    manifest.files().iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
+}
+
+async fn make_room(copies: &Arc<Copies>) {
+    let copies = Arc::clone(copies);
+    // It logs what it cannot do.
+    let _ = spawn_blocking(move || copies.make_room()).await;
 }

@@ -25,6 +25,10 @@ pub struct DataOptions {
         value_name = "FILE"
     )]
     pub collector_token_file: PathBuf,
+    /// Certificates (PEM) of the authority that the certificates of the collectors' rows ports are checked with, instead of
+    /// the system's. Read again when it changes.
+    #[arg(long, env = "NETVERDICT_COLLECTOR_CA_FILE", value_name = "FILE")]
+    pub collector_ca_file: Option<PathBuf>,
     /// How long to wait for a collector. After that the answer is given without its rows, and says so.
     #[arg(long, env = "NETVERDICT_COLLECTOR_TIMEOUT", default_value = "2s", value_parser = duration, value_name = "TIME")]
     pub collector_timeout: Duration,

@@ -2,16 +2,17 @@
 //!
 //! Without the answer of a collector its rows are missing, and the service's answer says so.
 
+mod stream;
+
 use std::{
     collections::HashMap,
     fmt::Display,
-    io::Cursor,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use arrow::{array::RecordBatch, ipc::reader::StreamReader};
+use arrow::array::RecordBatch;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
 use netverdict_flowlog::{Table, answer::CollectorStatus, path::ManifestPath};
@@ -31,6 +32,8 @@ use crate::{
 /// How long an answer of a collector is cached. Together with the collector's own delay this is less than the two seconds
 /// after which a verdict must be visible.
 const CACHED: Duration = Duration::from_millis(500);
+/// A collector that let a request run out of time is not waited for again so soon: a question asks for many tables.
+const SILENT: Duration = Duration::from_secs(5);
 /// Largest answer of a collector, in bytes: far more than its memtable.
 const MAX_ANSWER: usize = 256 << 20;
 /// Largest status of a collector, in bytes: all lists in it are bounded.
@@ -99,6 +102,8 @@ pub type Statuses = Vec<(Url, Result<CollectorStatus, String>)>;
 struct Cache {
     rows: HashMap<(Url, Table, Window), Arc<UnflushedRows>>,
     statuses: Option<(Instant, Arc<Statuses>)>,
+    /// Collectors whose time ran out: since when, and what was told.
+    silent: HashMap<Url, (Instant, RequestError)>,
 }
 
 impl std::fmt::Debug for Collectors {
@@ -118,7 +123,11 @@ impl Collectors {
         metrics: Arc<Metrics>,
     ) -> Result<Self, AddressError> {
         Ok(Self {
-            addresses: Addresses::new(&options.collectors, options.collector_timeout)?,
+            addresses: Addresses::new(
+                &options.collectors,
+                options.collector_ca_file.clone(),
+                options.collector_timeout,
+            )?,
             copies,
             token_file: options.collector_token_file.clone(),
             timeout: options.collector_timeout,
@@ -196,7 +205,11 @@ impl Collectors {
         let rows = match cached.filter(usable) {
             Some(rows) => rows,
             None => {
-                let rows = self.fetch(&address, table, window).await;
+                let silent = self.cache().silent.get(&address.name).cloned();
+                let rows = match silent.filter(|(since, _)| since.elapsed() < SILENT) {
+                    Some((_, problem)) => Err(problem),
+                    None => self.fetch(&address, table, window).await,
+                };
                 self.metrics.unflushed(rows.is_ok());
                 let rows = Arc::new(rows?);
                 let mut cache = self.cache();
@@ -227,11 +240,16 @@ impl Collectors {
             let (boundary, newest) = (boundary(response.headers()), newest(response.headers()));
             Ok((boundary, newest, body(response, MAX_ANSWER).await?))
         };
-        let (boundary, newest, bytes) = self.in_time(work).await?;
-        let batches = StreamReader::try_new(Cursor::new(bytes), None)
-            .and_then(Iterator::collect)
-            .map_err(|error| format!("its rows cannot be read: {error}"))?;
-        Ok(UnflushedRows { batches, boundary, newest, asked })
+        let answered = self.in_time(work).await;
+        if let Err(problem) = &answered
+            && asked.elapsed() >= self.timeout
+        {
+            let mut cache = self.cache();
+            cache.silent.retain(|_, (since, _)| since.elapsed() < SILENT);
+            cache.silent.insert(address.name.clone(), (Instant::now(), problem.clone()));
+        }
+        let (boundary, newest, bytes) = answered?;
+        Ok(UnflushedRows { batches: stream::batches(bytes)?, boundary, newest, asked })
     }
 
     /// The status of each collector, or why it is not known.

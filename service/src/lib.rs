@@ -1,5 +1,5 @@
-//! Parts that the services share, written once: telemetry, secrets and tokens, shutdown, threads and tasks, queues, health,
-//! TLS, and HTTP servers with limits. It knows nothing of flows, SQL or Kubernetes.
+//! Parts that the services share, written once: telemetry, secrets and tokens, system calls given up, shutdown, threads and
+//! tasks, queues, health, TLS, and HTTP servers with limits. It knows nothing of flows, SQL or Kubernetes.
 //!
 //! # The task model
 //!
@@ -20,6 +20,7 @@
 //! the producer waits.
 
 pub mod bearer;
+pub mod confine;
 pub mod connection_limit;
 pub mod endpoint_url;
 pub mod error_chain;

@@ -1,6 +1,4 @@
-//! The chart, rendered by Helm: golden manifests, refused contradictions, and the rights that the documentation names.
-//!
-//! `NETVERDICT_UPDATE_GOLDEN=1` writes the rendered manifests anew.
+//! The chart, rendered by Helm: golden manifests, made certificates, and refused contradictions.
 
 use std::{
     fs,
@@ -8,6 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
+use netverdict_tests::golden::check;
 use serde_json::Value;
 use xtask::{command::root, setup};
 
@@ -19,14 +18,13 @@ const KUBERNETES: &str = "1.33.0";
 const EVERYTHING: &[&str] = &[
     "--set=mode=enforce",
     "--set=ipv6=true",
-    "--set=secret.existing=",
     "--set=image.pullSecrets[0].name=pull",
     "--set=image.tag=1.2.3",
     "--set=collector.seLinuxOptions.type=spc_t",
     "--set=collector.env[0].name=NETVERDICT_LOG",
     "--set=collector.env[0].value=debug",
-    "--set=query.collectors[0]=http://10.0.0.7:9471",
-    "--set=query.tls.secretName=certificate",
+    "--set=query.storage.persistent=true",
+    "--set=query.storage.className=fast",
     "--set=query.networkPolicy.from[0].namespaceSelector.matchLabels.team=security",
     "--set=metrics.enabled=true",
     "--set=metrics.serviceMonitor.enabled=true",
@@ -37,7 +35,7 @@ pub(crate) fn chart() -> PathBuf {
     root().join("deploy/helm/netverdict")
 }
 
-pub(crate) fn helm(home: &Path) -> Command {
+fn helm(home: &Path) -> Command {
     let mut helm = Command::new(setup::found_helm().expect("`cargo xtask setup` builds Helm"));
     for (variable, folder) in [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
     {
@@ -59,34 +57,25 @@ fn rendered(arguments: &[&str]) -> String {
     String::from_utf8(stdout).expect("text")
 }
 
-fn check(path: &str, found: &str) {
-    let path = root().join(path);
-    if std::env::var_os("NETVERDICT_UPDATE_GOLDEN").is_some() {
-        fs::write(&path, found).expect("written");
-        return;
-    }
-    let expected = fs::read_to_string(&path).unwrap_or_default();
-    let differs = expected.lines().zip(found.lines()).position(|(one, other)| one != other);
-    assert!(
-        expected == found,
-        "{} is not what the chart says, from line {}: look at the change, then set NETVERDICT_UPDATE_GOLDEN=1",
-        path.display(),
-        differs.map_or(expected.lines().count().min(found.lines().count()), |line| line) + 1
-    );
-}
+/// What is random is made elsewhere: tokens and certificates.
+const EXISTING: [&str; 4] = [
+    "--set=secret.existing=netverdict",
+    "--set=tls.certificates=existing",
+    "--set=collector.tls.secretName=netverdict-collector-tls",
+    "--set=query.tls.secretName=netverdict-query-tls",
+];
 
-/// Without the objects of the release alone: hooks, and the Secret, whose values are random.
+/// Without hooks, and without Secrets, whose values are random.
 #[test]
 fn rendered_manifests_are_the_golden_ones_and_the_base_of_kustomize_is_one_of_them() {
     if object().is_none() {
         return;
     }
-    let existing = "--set=secret.existing=netverdict";
-    check("deploy/kustomize/base/netverdict.yaml", &rendered(&["--no-hooks", existing]));
-    check("deploy/kustomize/uninstall/netverdict.yaml", &rendered(&["--show-only=templates/uninstall.yaml", existing]));
-    let everything: Vec<&str> =
-        EVERYTHING.iter().filter(|value| !value.starts_with("--set=secret")).copied().chain([existing]).collect();
-    check("tests/golden/chart-everything.yaml", &rendered(&everything));
+    let with = |arguments: &[&'static str]| rendered(&[arguments, &EXISTING].concat());
+    let remedy = "look at the change";
+    check("deploy/kustomize/base/netverdict.yaml", &with(&["--no-hooks"]), remedy);
+    check("deploy/kustomize/uninstall/netverdict.yaml", &with(&["--show-only=templates/uninstall.yaml"]), remedy);
+    check("tests/golden/chart-everything.yaml", &with(EVERYTHING), remedy);
 }
 
 #[test]
@@ -98,6 +87,38 @@ fn a_made_secret_has_a_token_and_a_password_of_their_own() {
     let secret: Value = serde_saphyr::from_str(&objects).expect("YAML");
     let [token, password] = ["collector.token", "query.password"].map(|key| secret["data"][key].as_str().expect(key));
     assert!(token.len() >= 64 && password.len() >= 64 && token != password, "{objects}");
+}
+
+#[test]
+fn made_certificates_are_of_the_made_authority_and_name_their_services() {
+    if object().is_none() {
+        return;
+    }
+    let objects = rendered(&["--show-only=templates/certificates.yaml", "--set=query.tls.names[0]=verdict.example"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = |name: &str| {
+        let secrets = objects.split("---\n").filter(|text| text.contains("kind: Secret"));
+        let secrets = secrets.map(|text| serde_saphyr::from_str::<Value>(text).expect("YAML"));
+        secrets.into_iter().find(|secret| secret["metadata"]["name"] == name).expect(name)
+    };
+    let file = |secret: &Value, key: &str| {
+        let path = folder.path().join(key);
+        let mut decode = Command::new("base64");
+        decode.arg("-d").stdin(std::process::Stdio::piped()).stdout(fs::File::create(&path).expect("a file"));
+        let mut decoding = decode.spawn().expect("base64 starts");
+        let text = secret["data"][key].as_str().expect(key);
+        std::io::Write::write_all(&mut decoding.stdin.take().expect("its input"), text.as_bytes()).expect("written");
+        assert!(decoding.wait().expect("base64 ends").success());
+        path
+    };
+    let authority = file(&secret("netverdict-authority"), "ca.crt");
+    for (name, host) in [("collector", "netverdict-collector.netverdict.svc"), ("query", "verdict.example")] {
+        let certificate = file(&secret(&format!("netverdict-{name}-tls")), "tls.crt");
+        let mut verify = Command::new("openssl");
+        verify.args(["verify", "-purpose", "sslserver", "-verify_hostname", host, "-CAfile"]);
+        let Output { status, stderr, .. } = verify.arg(&authority).arg(&certificate).output().expect("openssl starts");
+        assert!(status.success(), "{name}: {}", String::from_utf8_lossy(&stderr));
+    }
 }
 
 #[test]
@@ -115,6 +136,9 @@ fn values_that_contradict_each_other_or_are_of_another_type_are_refused_with_the
         (&["--set=cni.enabled=false,cni.onUnavailable=fail"], "there is no plugin"),
         (&["--set=record.hostPath=/run/netverdict/data"], "has to outlive it"),
         (&["--set=record.hostPath=data"], "record"),
+        (&["--set=tls.certificates=existing"], "needs the Secrets"),
+        (&["--set=query.tls.secretName=certificate"], "does not read it"),
+        (&["--set=query.storage.className=fast"], "there is no claim"),
         (&["--set=mode=strict"], "mode"),
         (&["--set=modes=enforce"], "modes"),
         (&["--set=cni.waitSeconds=61"], "waitSeconds"),

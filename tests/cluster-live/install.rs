@@ -1,13 +1,12 @@
-//! What a stranger does: installs the chart, asks, upgrades under traffic, and uninstalls without a trace.
+//! What a stranger does who reads the documentation: installs the chart, asks, enforces, upgrades under traffic, goes back,
+//! renews secrets, and uninstalls without a trace.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    io::{BufRead as _, BufReader},
-    net::IpAddr,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Instant,
@@ -15,91 +14,158 @@ use std::{
 
 use serde_json::{Value, json};
 use xtask::{
-    cluster::{Attempt, Cluster, NETWORK_FOLDER, Namespaces, Node, PLUGIN_FOLDER, REGISTRY, Shape},
-    command::{output, quietly, target},
-    demo::cluster::{ALLOW, DEFAULT_DENY, WORKLOADS},
+    cluster::{Agnhost, Attempt, Cluster, Namespaces, Node, REGISTRY, Shape},
+    command::{output, quietly, root, succeeds, target},
     image,
     services::{Profile, wait},
     setup,
 };
 
 use crate::{
-    chart::{chart, helm},
+    chart::chart,
+    documented::Reader,
+    rights,
     world::{PATIENCE, object},
 };
 
 const NAMESPACE: &str = "netverdict";
-const PORT: u16 = 8080;
-/// Pod Security for the namespace: collectors are of the host, the query service is not.
-const NAMESPACES: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: netverdict, labels: {pod-security.kubernetes.io/enforce: privileged}}
----
+const PORT: u16 = 5432;
+/// The image of the example's pods.
+const PUBLIC_AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.53";
+const WEB: &str = "shop/web";
+const JOBS: &str = "shop/jobs";
+const DATABASE: &str = "db/pg";
+/// Pod Security: the query service needs nothing.
+const RESTRICTED: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: restricted, labels: {pod-security.kubernetes.io/enforce: restricted}}
 ";
+/// A kind of cluster-wide policies, whose objects are kept as they are written.
+const POLICY_KIND: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: clusternetworkpolicies.policy.networking.k8s.io
+  annotations: {api-approved.kubernetes.io: 'unapproved, for tests'}
+spec:
+  group: policy.networking.k8s.io
+  scope: Cluster
+  names: {kind: ClusterNetworkPolicy, plural: clusternetworkpolicies, singular: clusternetworkpolicy}
+  versions:
+    - name: v1beta1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+/// Somebody who may read the record and nothing else.
+const ON_CALL: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: on-call, namespace: netverdict}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: on-call-account, namespace: netverdict}
+roleRef: {kind: Role, name: netverdict-reader, apiGroup: rbac.authorization.k8s.io}
+subjects: [{kind: ServiceAccount, name: on-call, namespace: netverdict}]
+";
+const INSTALL: &str = "docs/install.md";
+const UPGRADE: &str = "docs/upgrade.md";
+const TROUBLESHOOTING: &str = "docs/troubleshooting.md";
+const UNINSTALL: &str = "docs/uninstall.md";
 
 #[test]
 fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
-    let Some(site) = Site::start() else { return };
+    let Some(cluster) = start() else { return };
+    let home = cluster.plan().folder.join("reader");
+    fs::create_dir_all(&home).expect("a folder");
+    let site = Site { reader: Reader::new(&cluster, home), cluster: &cluster };
     let before = site.nodes();
-    let [web, lol, miao] = ["lol-default", "lol-yahoo", "miao-yahoo"].map(|app| site.pod(app));
-    site.cluster.apply(NAMESPACES).expect("namespaces");
-    site.chart_is_accepted_by_the_api_server();
+    site.read(INSTALL, "Install on a cluster");
+    site.cluster.apply(RESTRICTED).expect("a namespace");
+    site.cluster.apply(POLICY_KIND).expect("a definition");
 
     let started = Instant::now();
-    // It reads the record of its own node: that of the server, where the denials are.
-    let node = format!("--set=query.nodeSelector.kubernetes\\.io/hostname={}", site.node_of(&web));
-    site.helm(&["install", "--wait", "--timeout=3m", "--set=mode=enforce", &node]);
+    site.read(INSTALL, "Chart");
     println!("installed, and all pods Ready, after {:.1} s", started.elapsed().as_secs_f32());
+    site.chart_is_accepted_by_the_api_server();
     site.query_pod_is_restricted();
     for (was, is) in before.iter().zip(site.nodes()) {
         assert_ne!(was.pins, is.pins, "the programs are pinned");
         assert!(is.network["10-pods.conflist"].contains("netverdict-cni"), "{is:?}");
     }
 
-    site.new_pod_starts("newcomer");
-    assert_ne!(site.claims(), Vec::<String>::new(), "the runtime has asked the plugin about a new pod");
+    site.read(INSTALL, "Ask");
+    assert_ne!(site.claims(), Vec::<String>::new(), "the runtime has asked the plugin about new pods");
     site.record_is_private();
+    site.readers_need_no_other_rights();
+    let nodes = site.netverdict(&["sql", "-o", "json", "select distinct node from endpoints"]);
+    assert!(nodes.contains("node1") && nodes.contains("node2"), "the record of all nodes: {nodes}");
 
-    let addresses = site.cluster.pod_addresses(&web).expect("addresses");
-    site.cluster.apply(DEFAULT_DENY).expect("applied");
-    site.until(Attempt::TimedOut, &miao, addresses[0]);
-    let token = site.token();
-    let answer = site.why(&token, &miao, &format!("{web}:{PORT}/TCP"));
+    site.read(INSTALL, "Enforce");
+    let answer: Value =
+        serde_json::from_str(&site.netverdict(&["why", JOBS, "db/pg:5432/TCP", "-o", "json"])).expect("JSON");
     let point = &answer["points"][1];
     assert_eq!(
         json!([answer["verdict"], point["disposition"], point["decided_by"][0]["name"]]),
-        json!(["denied", "dropped", "default-deny-ingress"]),
+        json!(["denied", "dropped", "allow-api"]),
         "{answer}"
     );
+    site.rights_are_those_that_are_used();
 
-    // With nothing but a kubeconfig: the plugin asks through the API server, and reads the token where the chart put it.
-    let through_api = site.kubectl_verdict(&["why", &miao, &format!("{web}:{PORT}/TCP"), "-o", "json"]);
-    let through_api: Value = serde_json::from_str(&through_api).expect("JSON");
-    assert_eq!(through_api["points"][1]["decided_by"], answer["points"][1]["decided_by"], "{through_api}");
-    let count = "select count(*) as n from flows where verdict = 'denied'";
-    assert!(site.kubectl_verdict(&["sql", "-o", "json", count]).contains("\"n\""), "statements are posted");
+    site.read(TROUBLESHOOTING, "Troubleshooting");
+    site.read(TROUBLESHOOTING, "A connection fails");
 
-    site.cluster.apply(ALLOW).expect("applied");
-    site.until(Attempt::Answered, &lol, addresses[0]);
-    let generation = site.collector("{.metadata.generation}");
-    let tries = site.while_connecting(&lol, addresses[0], || {
-        site.helm(&["upgrade", "--reuse-values", "--wait", "--timeout=3m", "--set=record.diskCap=10GiB"]);
-        // Helm does not wait for the last pod of a rolling update of a DaemonSet.
-        site.ask(&["rollout", "status", "daemonset/netverdict-collector", "--timeout=120s"]);
+    let (generation, token) = (site.collector("{.metadata.generation}"), site.secret("netverdict", "query.password"));
+    let tries = site.while_connecting(|| {
+        site.reader.read_with(UPGRADE, "Upgrade", "--set=record.diskCap=10GiB");
     });
     println!("{tries} connections were answered during the upgrade");
     assert_ne!(site.collector("{.metadata.generation}"), generation, "the value reached the collectors");
-    assert_eq!(site.token(), token, "an upgrade keeps the secret");
-    assert_eq!(site.attempt(&miao, addresses[0]), Attempt::TimedOut, "still enforced");
+    assert_eq!(site.secret("netverdict", "query.password"), token, "an upgrade keeps the secret");
+    site.still_enforces();
 
-    site.helm(&["uninstall", "--wait", "--timeout=5m"]);
+    let tries = site.while_connecting(|| {
+        site.upgrade_to_an_image_that_cannot_be_pulled();
+        site.still_enforces();
+        site.read(UPGRADE, "Back");
+    });
+    println!("{tries} connections were answered during an upgrade that failed and went back");
+    site.still_enforces();
+
+    let certificate = site.secret("netverdict-collector-tls", "tls.crt");
+    site.read(UPGRADE, "Secrets and certificates");
+    assert_ne!(site.secret("netverdict-collector-tls", "tls.crt"), certificate, "the certificate is renewed");
+    assert_ne!(site.secret("netverdict", "query.password"), token, "the password is renewed");
+    site.until_all_collectors_answer();
+    site.read(UPGRADE, "Backup and restore");
+
+    site.read(UNINSTALL, "Uninstall");
     site.nothing_is_left(&before);
-    assert_eq!(site.attempt(&miao, addresses[0]), Attempt::Answered, "nobody judges any more");
+    assert_eq!(site.attempt(JOBS, DATABASE), Attempt::Answered, "nobody judges any more");
     site.new_pod_starts("afterwards");
+    site.reader.has_read_all();
+}
+
+/// A cluster of two nodes that have the images, and nothing of ours.
+fn start() -> Option<Cluster> {
+    let object = object()?;
+    let options = image::Options { profile: Profile::Dev, registry: REGISTRY.to_owned(), out: None, no_build: true };
+    let images = image::write(&options, &object).expect("images of the programs that are built");
+    let programs = setup::found_cluster_programs().expect("the programs of a cluster");
+    let (agnhost, shell) = (programs.kubernetes.join("agnhost"), programs.busybox.clone());
+    let shape = Shape { nodes: 2, bare: true, ..Shape::default() };
+    let cluster = Cluster::start("install", shape, programs, |step| println!("{step}")).expect("a cluster");
+    for image in &images {
+        println!("{} of {} MB", image.tag, image.size >> 20);
+        cluster.load(&image.archive).expect("an image");
+    }
+    // The example names the image where everybody finds it.
+    let agnhost = Agnhost { agnhost: &agnhost, bash: &shell, front: None };
+    let archive = agnhost.save(PUBLIC_AGNHOST, cluster.plan().folder.join("agnhost.tar")).expect("an archive");
+    cluster.load(&archive).expect("an image");
+    Some(cluster)
 }
 
 /// What the chart changes on a node.
@@ -112,58 +178,15 @@ struct OnNode {
     pins: Vec<String>,
 }
 
-/// A cluster on which nothing of ours is, with workloads.
-struct Site {
-    cluster: Cluster,
-    home: PathBuf,
+/// The cluster, and who reads the documentation.
+struct Site<'a> {
+    cluster: &'a Cluster,
+    reader: Reader<'a>,
 }
 
-impl Site {
-    fn start() -> Option<Self> {
-        let object = object()?;
-        let options =
-            image::Options { profile: Profile::Dev, registry: REGISTRY.to_owned(), out: None, no_build: true };
-        let images = image::write(&options, &object).expect("images of the programs that are built");
-        let programs = setup::found_cluster_programs().expect("the programs of a cluster");
-        let shape = Shape { nodes: 2, bare: true, ..Shape::default() };
-        let cluster = Cluster::start("install", shape, programs, |step| println!("{step}")).expect("a cluster");
-        for image in &images {
-            println!("{} of {} MB", image.tag, image.size >> 20);
-            cluster.load(&image.archive).expect("an image");
-        }
-        cluster.apply(&WORKLOADS.replace("AGNHOST", &xtask::cluster::agnhost())).expect("workloads");
-        for namespace in ["default", "yahoo"] {
-            let all = ["-n", namespace, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=120s"];
-            cluster.ask(&all).expect("pods run");
-        }
-        let home = cluster.plan().folder.join("helm");
-        fs::create_dir_all(&home).expect("a folder");
-        Some(Self { cluster, home })
-    }
-
-    fn helm(&self, arguments: &[&str]) {
-        let (verb, rest) = arguments.split_first().expect("a verb");
-        let mut helm = helm(&self.home);
-        helm.env("KUBECONFIG", self.cluster.plan().kubeconfig()).args([verb, "netverdict", "--namespace", NAMESPACE]);
-        if *verb != "uninstall" {
-            helm.arg(chart());
-            // Where these nodes have what others have at the usual paths.
-            helm.arg(format!("--set=cni.confDir={NETWORK_FOLDER},cni.binDir={PLUGIN_FOLDER}"));
-        }
-        if let Err(error) = quietly(helm.args(rest)) {
-            let pods = self.ask(&["get", "pods,events", "-o", "wide"]);
-            let logs = self.cluster.ask(&[
-                "-n",
-                NAMESPACE,
-                "logs",
-                "--all-containers",
-                "--prefix",
-                "--tail=20",
-                "-l",
-                "app.kubernetes.io/name=netverdict",
-            ]);
-            panic!("{error:#}\n{pods}\n{}", logs.unwrap_or_default());
-        }
+impl Site<'_> {
+    fn read(&self, page: &str, section: &str) {
+        self.reader.read(page, section);
     }
 
     fn ask(&self, arguments: &[&str]) -> String {
@@ -174,15 +197,19 @@ impl Site {
         self.ask(&["get", "daemonset", "netverdict-collector", "-o", &format!("jsonpath={path}")])
     }
 
+    fn secret(&self, name: &str, key: &str) -> String {
+        self.ask(&["get", "secret", name, "-o", &format!("go-template={{{{index .data {key:?}}}}}")])
+    }
+
     fn chart_is_accepted_by_the_api_server(&self) {
-        quietly(helm(&self.home).args(["lint", "--strict"]).arg(chart())).expect("helm lint");
-        let mut render = helm(&self.home);
+        quietly(self.reader.command("helm").args(["lint", "--strict"]).arg(chart())).expect("helm lint");
+        let mut render = self.reader.command("helm");
         render.args(["template", "netverdict"]).arg(chart()).args(["--namespace", NAMESPACE, "--kube-version=1.33.0"]);
-        let manifest = self.home.join("rendered.yaml");
+        let manifest = self.reader.home().join("rendered.yaml");
         fs::write(&manifest, output(&mut render).expect("rendered")).expect("written");
         let file = manifest.display().to_string();
         self.ask(&["apply", "--dry-run=server", "-f", &file]);
-        let bases = xtask::command::root().join("deploy/kustomize");
+        let bases = root().join("deploy/kustomize");
         for base in ["base", "uninstall"] {
             self.ask(&["apply", "--dry-run=server", "-k", &bases.join(base).display().to_string()]);
         }
@@ -199,7 +226,7 @@ impl Site {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "query", "namespace": "restricted" }, "spec": spec,
         });
-        let file = self.home.join("pod.json");
+        let file = self.reader.home().join("pod.json");
         fs::write(&file, pod.to_string()).expect("written");
         wait("the namespace has an account", PATIENCE, || {
             Ok(self.cluster.ask(&["-n", "restricted", "get", "serviceaccount", "default"]).is_ok())
@@ -207,15 +234,6 @@ impl Site {
         .expect("in time");
         let created = self.cluster.ask(&["create", "--dry-run=server", "-f", &file.display().to_string()]);
         created.expect("Pod Security `restricted` admits the query service");
-    }
-
-    fn pod(&self, app: &str) -> String {
-        self.cluster.pod(&format!("app={app}")).expect("a pod")
-    }
-
-    fn node_of(&self, pod: &str) -> String {
-        let (namespace, name) = pod.split_once('/').expect("namespace/name");
-        self.cluster.ask(&["-n", namespace, "get", "pod", name, "-o", "jsonpath={.spec.nodeName}"]).expect("a pod")
     }
 
     fn nodes(&self) -> Vec<OnNode> {
@@ -227,55 +245,94 @@ impl Site {
         self.cluster.nodes().iter().map(on_node).collect()
     }
 
-    fn token(&self) -> String {
-        self.ask(&[
-            "get",
-            "secret",
-            "netverdict",
-            "-o",
-            "go-template={{index .data \"query.password\" | base64decode}}",
-        ])
-    }
-
-    /// `netverdict why`, through the Service.
-    fn why(&self, token: &str, source: &str, destination: &str) -> Value {
-        let forward = PortForward::start(&self.cluster);
-        let file = self.home.join("token");
-        let _ = fs::remove_file(&file);
-        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).expect("a file");
-        std::io::Write::write_all(&mut &made, token.as_bytes()).expect("written");
-        let mut netverdict = Command::new(target().join("debug/netverdict"));
-        netverdict
-            .args(["why", source, destination, "-o", "json", "--server", &forward.url, "--token-file"])
-            .arg(&file);
-        let answer = output(&mut netverdict).expect("an answer");
-        serde_json::from_str(&answer).expect("JSON")
-    }
-
-    /// As kubectl runs it for `kubectl verdict`.
-    fn kubectl_verdict(&self, arguments: &[&str]) -> String {
+    /// `kubectl verdict`, as kubectl runs it.
+    fn netverdict(&self, arguments: &[&str]) -> String {
         let mut plugin = Command::new(target().join("debug/kubectl-verdict"));
         plugin.args(arguments).env("KUBECONFIG", self.cluster.plan().kubeconfig());
         output(&mut plugin).expect("an answer")
     }
 
-    fn attempt(&self, from: &str, to: IpAddr) -> Attempt {
-        self.cluster.connect(from, to, PORT).expect("an attempt")
+    /// A certificate reaches a pod within a minute or two.
+    fn until_all_collectors_answer(&self) {
+        let mut said = String::new();
+        wait("all collectors answer", 2 * PATIENCE, || {
+            let mut plugin = Command::new(target().join("debug/kubectl-verdict"));
+            plugin.args(["sql", "select count(*) from flows"]);
+            let output = plugin.env("KUBECONFIG", self.cluster.plan().kubeconfig()).output()?;
+            said = String::from_utf8_lossy(&output.stderr).into_owned();
+            Ok(output.status.success() && !said.contains("does not answer"))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}: {said}"));
     }
 
-    fn until(&self, expected: Attempt, from: &str, to: IpAddr) {
-        let condition = format!("{from} to {to}: {expected:?}");
-        wait(&condition, PATIENCE, || Ok(self.attempt(from, to) == expected)).expect("in time");
+    /// Whether somebody who has the role of readers, and no other right, gets an answer.
+    fn reader_may(&self, arguments: &[&str]) -> bool {
+        let kubeconfig = self.reader.home().join("on-call.kubeconfig");
+        let mut plugin = Command::new(target().join("debug/kubectl-verdict"));
+        succeeds(plugin.args(arguments).env("KUBECONFIG", kubeconfig))
     }
 
-    /// How many connections were answered meanwhile; none may be without an answer.
-    fn while_connecting(&self, from: &str, to: IpAddr, work: impl FnOnce()) -> usize {
+    fn readers_need_no_other_rights(&self) {
+        self.cluster.apply(ON_CALL).expect("an account");
+        let token = self.ask(&["create", "token", "on-call"]);
+        let kubeconfig = fs::read_to_string(self.cluster.plan().kubeconfig()).expect("the administrator's");
+        let mut kubeconfig: Value = serde_saphyr::from_str(&kubeconfig).expect("YAML");
+        kubeconfig["users"][0]["user"] = json!({ "token": token });
+        fs::write(self.reader.home().join("on-call.kubeconfig"), kubeconfig.to_string()).expect("written");
+        assert!(self.reader_may(&["why", JOBS, "db/pg:5432/TCP"]), "questions are asked");
+        assert!(self.reader_may(&["sql", "select count(*) from flows"]), "statements are posted");
+    }
+
+    fn rights_are_those_that_are_used(&self) {
+        // Events are written of interfaces that belong to no pod.
+        let stray = || {
+            let run = |line: &str| succeeds(Command::new("ip").args(line.split_whitespace()));
+            run("netns add stray") && run("link add stray0 type veth peer name eth0 netns stray")
+        };
+        assert!(self.cluster.node().enter(stray).expect("inside of the node"), "an interface is made");
+        let mut unused = Vec::new();
+        wait("every right of the collectors is used", PATIENCE, || {
+            unused = rights::unused(self.cluster, &rights::asked(self.cluster).granted);
+            Ok(unused.is_empty())
+        })
+        .unwrap_or_else(|error| panic!("{error:#}: {unused:?}"));
+        assert_eq!(rights::asked(self.cluster).refused, BTreeSet::new(), "rights that the role lacks");
+        let gone = || succeeds(Command::new("ip").args(["netns", "delete", "stray"]));
+        assert!(self.cluster.node().enter(gone).expect("inside of the node"), "the interface is taken away");
+    }
+
+    fn attempt(&self, from: &str, to: &str) -> Attempt {
+        let address = self.cluster.pod_addresses(to).expect("addresses")[0];
+        self.cluster.connect(from, address, PORT).expect("an attempt")
+    }
+
+    fn still_enforces(&self) {
+        assert_eq!(self.attempt(JOBS, DATABASE), Attempt::TimedOut, "still enforced");
+    }
+
+    /// Of one node: the others wait until it is done.
+    fn upgrade_to_an_image_that_cannot_be_pulled(&self) {
+        let mut helm = self.reader.command("helm");
+        helm.args(["upgrade", "netverdict", "deploy/helm/netverdict", "-n", NAMESPACE, "--reuse-values"]);
+        quietly(helm.arg("--set=image.tag=missing")).expect("it is asked for");
+        wait("an image cannot be pulled", PATIENCE, || {
+            let reasons = "jsonpath={.items[*].status.initContainerStatuses[*].state.waiting.reason}";
+            let pods = self.ask(&["get", "pods", "-l", "app.kubernetes.io/component=collector", "-o", reasons]);
+            Ok(pods.contains("ErrImagePull") || pods.contains("ImagePullBackOff"))
+        })
+        .expect("in time");
+    }
+
+    /// How many connections of a pod that may were answered meanwhile; none may be without an answer.
+    fn while_connecting(&self, work: impl FnOnce()) -> usize {
         let ended = AtomicBool::new(false);
+        let address = self.cluster.pod_addresses(DATABASE).expect("addresses")[0];
         thread::scope(|scope| {
             let tries = scope.spawn(|| {
                 let mut tries = 0;
                 while !ended.load(Ordering::Relaxed) {
-                    assert_eq!(self.attempt(from, to), Attempt::Answered, "after {tries} connections");
+                    let attempt = self.cluster.connect(WEB, address, PORT).expect("an attempt");
+                    assert_eq!(attempt, Attempt::Answered, "after {tries} connections");
                     tries += 1;
                 }
                 tries
@@ -302,9 +359,9 @@ impl Site {
 
     fn new_pod_starts(&self, name: &str) {
         let image = format!("--image={}", xtask::cluster::agnhost());
-        self.cluster.ask(&["-n", "yahoo", "run", name, &image]).expect("made");
+        self.cluster.ask(&["-n", "default", "run", name, &image]).expect("made");
         let pod = format!("pod/{name}");
-        let ready = ["-n", "yahoo", "wait", "--for=condition=Ready", &pod, "--timeout=60s"];
+        let ready = ["-n", "default", "wait", "--for=condition=Ready", &pod, "--timeout=60s"];
         self.cluster.ask(&ready).unwrap_or_else(|error| panic!("{name}: {error:#}"));
     }
 
@@ -334,35 +391,6 @@ impl Site {
             open
         });
         assert_eq!(open.expect("inside of the node"), Vec::<PathBuf>::new(), "everybody may read it");
-    }
-}
-
-/// `kubectl port-forward` to the query service, until it is dropped.
-struct PortForward {
-    child: Child,
-    // It ends when nobody can read what it says.
-    _said: BufReader<ChildStdout>,
-    url: String,
-}
-
-impl PortForward {
-    fn start(cluster: &Cluster) -> Self {
-        let mut kubectl = cluster.kubectl();
-        kubectl.args(["-n", NAMESPACE, "port-forward", "service/netverdict-query", ":9480"]).stdout(Stdio::piped());
-        let mut child = kubectl.spawn().expect("kubectl starts");
-        let mut said = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let mut first = String::new();
-        said.read_line(&mut first).expect("a line");
-        let address = first.split_whitespace().nth(2).unwrap_or_else(|| panic!("no port: {first}"));
-        let url = format!("http://{address}");
-        Self { child, _said: said, url }
-    }
-}
-
-impl Drop for PortForward {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

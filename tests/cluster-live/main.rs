@@ -3,9 +3,11 @@
 //! `NETVERDICT_LIVE_CLUSTER` says that the programs of a cluster are there; `cargo xtask test cluster-live` builds them.
 
 mod chart;
+mod documented;
 mod first_packet;
 mod install;
 mod probes;
+mod rights;
 mod services;
 mod story;
 mod world;

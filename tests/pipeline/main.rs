@@ -10,6 +10,7 @@ mod durable;
 mod foreign;
 mod node;
 mod own_node;
+mod reference;
 mod refused;
 mod status;
 mod unbound;

@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use netverdict_tests::golden::check;
 use serde_json::Value;
 
-use crate::{golden::check_at, sources::root};
+use crate::sources::root;
 
 const CHART: &str = "deploy/helm/netverdict";
 
@@ -46,7 +47,7 @@ fn every_value_is_described_and_typed() {
     named.sort();
     typed.sort();
     assert_eq!(typed, named, "values.schema.json and values.yaml name the same values");
-    check_at("docs/values.md", &page, "look at the change");
+    check("docs/values.md", &page, "look at the change");
 }
 
 /// A value that has no values below it.

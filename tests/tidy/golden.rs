@@ -1,16 +1,13 @@
 //! Contracts that are easy to change without noticing. `NETVERDICT_UPDATE_GOLDEN=1 cargo test -p netverdict-tests --test
 //! tidy` writes them anew; the commit then says `Contract: …`. Those of the record are in `flowlog/tests/contract.rs`.
 
-use std::fs;
-
 use netverdict_abi::{
     ABI_VERSION, AddressKey, Column, ColumnPortKey, ColumnRangeKey, Connection, ConnectionKey, Endpoint,
     EndpointClasses, FragmentKey, FragmentVerdict, LaneCounters, LossKey, OwnAddressKey, PairKey, Peer, PeerVersions,
     PolicyEntry, Settings, VerdictEvent,
 };
+use netverdict_tests::golden;
 use zerocopy::IntoBytes;
-
-use crate::sources::root;
 
 /// Each struct of the ABI with the names, offsets and sizes of its fields, from the `Debug` of a value whose bytes count
 /// up, so that a moved or resized field shows.
@@ -51,20 +48,5 @@ fn the_kernel_abi_is_what_its_version_says() {
 }
 
 fn check(name: &str, found: &str, remedy: &str) {
-    check_at(&format!("tests/golden/{name}"), found, remedy);
-}
-
-/// The file at a path of the repository is what the code says.
-pub(crate) fn check_at(file: &str, found: &str, remedy: &str) {
-    let path = root().join(file);
-    if std::env::var_os("NETVERDICT_UPDATE_GOLDEN").is_some() {
-        fs::write(&path, found).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        return;
-    }
-    let expected = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        expected == found,
-        "{file} is not what the code says: {remedy}, then set NETVERDICT_UPDATE_GOLDEN=1 and run this test \
-         again.\nexpected:\n{expected}\nfound:\n{found}"
-    );
+    golden::check(&format!("tests/golden/{name}"), found, remedy);
 }

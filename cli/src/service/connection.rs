@@ -6,9 +6,9 @@ use std::{
 };
 
 use http::{Method, Request, Uri};
-use netverdict_cluster::kubernetes::{ClusterError, ProxyError, ServiceProxy, secret_value};
+use netverdict_cluster::kubernetes::{ClusterError, ProxyError, ServiceProxy, secret_value, service_scheme};
 use netverdict_flowlog::answer::PROXIED_AUTHORIZATION;
-use reqwest::{Client, StatusCode, Url, header};
+use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url, header};
 
 use super::{
     error::{ANSWER_TIMEOUT, MOST_BYTES, ServiceError},
@@ -42,14 +42,16 @@ impl Connection {
     /// Reads the token; asks the service nothing yet.
     pub(super) async fn open(target: Target) -> Result<Self, ServiceError> {
         match target {
-            Target::At { server, token_file } => {
+            Target::At { server, ca_file, token_file } => {
                 let token = Token::of_file(&token_file)?;
-                let client = Client::builder()
+                let mut builder = Client::builder()
                     .connect_timeout(CONNECT_TIMEOUT)
                     .timeout(ANSWER_TIMEOUT)
-                    .user_agent(concat!("netverdict/", env!("CARGO_PKG_VERSION")))
-                    .build()
-                    .map_err(|error| unreachable(&server, &error))?;
+                    .user_agent(concat!("netverdict/", env!("CARGO_PKG_VERSION")));
+                if let Some(file) = ca_file {
+                    builder = trusting(builder, &file)?;
+                }
+                let client = builder.build().map_err(|error| unreachable(&server, &error))?;
                 Ok(Self::Direct { client, server, token })
             }
             Target::In { cluster, service, token_file } => Self::open_in(&cluster, service, token_file).await,
@@ -74,7 +76,8 @@ impl Connection {
                 }
             }
         };
-        let proxy = ServiceProxy::new(connection, namespace, name, HTTP_PORT);
+        let scheme = service_scheme(&connection, namespace, name, HTTP_PORT).await?;
+        let proxy = ServiceProxy::new(connection, namespace, name, HTTP_PORT, scheme);
         Ok(Self::Proxied { proxy, name: format!("Service {namespace}/{name}"), token })
     }
 
@@ -184,6 +187,17 @@ impl From<ClusterError> for ServiceError {
     fn from(error: ClusterError) -> Self {
         Self::Proxy(error.into())
     }
+}
+
+/// No authority but those of this file.
+fn trusting(builder: ClientBuilder, file: &Path) -> Result<ClientBuilder, ServiceError> {
+    let unusable = |reason: String| ServiceError::Authority { path: file.to_owned(), reason };
+    let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(unusable("no PEM block `CERTIFICATE` is in it".to_owned()));
+    }
+    Ok(certificates.into_iter().fold(builder.tls_built_in_root_certs(false), ClientBuilder::add_root_certificate))
 }
 
 /// A server behind a path prefix keeps it.

@@ -21,6 +21,11 @@ pub(crate) enum ServiceError {
     )]
     Token { from: String },
     #[error(
+        "the certificates of {path} cannot be used: {reason}\n  name the file of the authority that signed the server's certificate with --ca-file",
+        path = .path.display()
+    )]
+    Authority { path: PathBuf, reason: String },
+    #[error(
         "there is no {from} with the key {key}\n  name the release's Service with --service, or a file that holds the token with --token-file"
     )]
     NoSecret { from: String, key: &'static str },
@@ -65,7 +70,7 @@ fn proxy_text(error: &ProxyError) -> String {
         ProxyError::NoService { .. } => "name the release's Service with --service, or another cluster with --context",
         ProxyError::NoAnswer { .. } => "`kubectl -n NAMESPACE get pods` shows whether its pods are ready",
         ProxyError::Cluster(ClusterError::Forbidden { .. }) => {
-            "ask for a role with get and create on services/proxy and get on the Secret, or name a token with --token-file"
+            "ask for the role NAME-reader of the release (get and create on services/proxy, get on the Service and the Secret)"
         }
         ProxyError::Cluster(ClusterError::Credentials { .. }) => {
             "log in to the cluster again, or choose another one with --context"
@@ -94,6 +99,7 @@ impl ServiceError {
             Self::Answer(answer) => matches!(answer.code.as_str(), "timeout" | "busy" | "internal"),
             Self::TokenFile { .. }
             | Self::Token { .. }
+            | Self::Authority { .. }
             | Self::NoSecret { .. }
             | Self::Unauthorized { .. }
             | Self::NotAService { .. }

@@ -18,6 +18,9 @@ pub(crate) struct ServiceOptions {
     /// --context the default is netverdict/netverdict-query
     #[arg(long, env = "NETVERDICT_SERVICE", value_name = "NAMESPACE/NAME")]
     pub(super) service: Option<ServiceName>,
+    /// Certificates (PEM) of the authority that the certificate of --server is checked with, instead of the system's
+    #[arg(long, env = "NETVERDICT_SERVER_CA_FILE", value_name = "PATH")]
+    pub(super) ca_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) cluster: ClusterOptions,
     /// File that holds the query service's token [default: /var/lib/netverdict/state/query.password; in a cluster the Secret
@@ -47,6 +50,7 @@ pub(crate) struct ServiceName {
 pub(super) enum Target {
     At {
         server: Url,
+        ca_file: Option<PathBuf>,
         token_file: PathBuf,
     },
     /// Without a file the token is that of the release's Secret.
@@ -59,13 +63,14 @@ pub(super) enum Target {
 
 impl ServiceOptions {
     pub(super) fn target(&self) -> Target {
-        let Self { server, service, cluster, token_file } = self.clone();
+        let Self { server, service, ca_file, cluster, token_file } = self.clone();
         match (server, service) {
             (None, service) if service.is_some() || cluster.is_named() => {
                 Target::In { cluster, service: service.unwrap_or_else(ServiceName::usual), token_file }
             }
             (server, _) => Target::At {
                 server: server.unwrap_or_else(|| server_url(USUAL_SERVER).expect("it is a URL")),
+                ca_file,
                 token_file: token_file.unwrap_or_else(|| PathBuf::from(USUAL_TOKEN_FILE)),
             },
         }

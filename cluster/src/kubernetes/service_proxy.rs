@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode, header::CONTENT_TYPE};
 use http_body_util::BodyExt as _;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::{Api, client::Body, core::Status};
 use thiserror::Error;
 use tokio::time::timeout;
@@ -22,6 +22,15 @@ pub struct ServiceProxy {
     service: String,
     /// The name of its port.
     port: String,
+    /// Spoken between API server and pod.
+    scheme: Scheme,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    /// The API server does not check the certificate: it speaks to an address that it knows itself.
+    Https,
 }
 
 /// The answer of the Service.
@@ -47,8 +56,9 @@ pub enum ProxyError {
 }
 
 impl ServiceProxy {
-    pub fn new(connection: Connection, namespace: &str, service: &str, port: &str) -> Self {
-        Self { connection, namespace: namespace.to_owned(), service: service.to_owned(), port: port.to_owned() }
+    pub fn new(connection: Connection, namespace: &str, service: &str, port: &str, scheme: Scheme) -> Self {
+        let (namespace, service, port) = (namespace.to_owned(), service.to_owned(), port.to_owned());
+        Self { connection, namespace, service, port, scheme }
     }
 
     /// Sends a request, whose path begins with a slash. An API server takes the header `Authorization` for itself.
@@ -63,11 +73,11 @@ impl ServiceProxy {
     }
 
     async fn exchange(&self, request: Request<Vec<u8>>, most: usize) -> Result<ProxiedAnswer, ProxyError> {
-        let Self { connection, namespace, service, port } = self;
+        let Self { connection, namespace, service, port, scheme } = self;
         let asking = |error| ClusterError::asking(&connection.server, &self.doing(), error);
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let uri = format!("/api/v1/namespaces/{namespace}/services/http:{service}:{port}/proxy{path}");
+        let uri = format!("/api/v1/namespaces/{namespace}/services/{}:{service}:{port}/proxy{path}", scheme.as_str());
         parts.uri = uri.parse().map_err(|error: http::uri::InvalidUri| asking(kube::Error::HttpError(error.into())))?;
         let response = connection.client.send(Request::from_parts(parts, Body::from(body))).await.map_err(asking)?;
         let status = response.status();
@@ -109,6 +119,15 @@ impl ServiceProxy {
     }
 }
 
+impl Scheme {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// The kind of an object of the API.
 #[derive(serde::Deserialize)]
 struct Said {
@@ -130,4 +149,30 @@ pub async fn secret_value(
     let secret = secrets.get_opt(name).await;
     let secret = secret.map_err(|error| ClusterError::asking(&connection.server, &doing, error))?;
     Ok(secret.and_then(|secret| secret.data?.remove(key)).map(|value| value.0))
+}
+
+/// How the named port of a Service speaks, by its `appProtocol`; HTTP where the Service, or the right to read it, is missing:
+/// a request then says what is wrong.
+///
+/// # Errors
+/// The API server is not reached.
+pub async fn service_scheme(
+    connection: &Connection,
+    namespace: &str,
+    name: &str,
+    port: &str,
+) -> Result<Scheme, ClusterError> {
+    let services: Api<Service> = Api::namespaced(connection.client.clone(), namespace);
+    let doing = format!("get service {namespace}/{name}");
+    let service = match services.get_opt(name).await {
+        Ok(service) => service,
+        Err(error) => match ClusterError::asking(&connection.server, &doing, error) {
+            ClusterError::Forbidden { .. } => None,
+            error => return Err(error),
+        },
+    };
+    let ports = service.and_then(|service| service.spec?.ports).unwrap_or_default();
+    let found = ports.into_iter().find(|known| known.name.as_deref() == Some(port));
+    let is_https = found.is_some_and(|port| port.app_protocol.as_deref() == Some("https"));
+    Ok(if is_https { Scheme::Https } else { Scheme::Http })
 }

@@ -1,4 +1,4 @@
-//! The collector on a whole real cluster: how soon a policy that was applied is in force, and what a node pays, with many
+//! The product on a whole real cluster: how soon a policy that was applied is in force, and what a node pays, with many
 //! pods and at several rates of new flows.
 
 use std::{
@@ -40,16 +40,21 @@ pub(super) fn run() -> Result<()> {
     services::build(Profile::Release)?;
     println!("starting Kubernetes {} with {PODS} pods, and the product on it", setup::KUBERNETES_VERSION);
     let cluster = Cluster::start("bench", Shape::default(), programs, |step| println!("  {step}"))?;
-    let product = Product::start(&cluster, &object, Profile::Release)?;
+    let product = Product::start_mirroring(&cluster, &object, Profile::Release)?;
     let pods = Pods::start(&cluster)?;
     product.wait_for_endpoints(PODS)?;
 
-    println!("\n| new flows a second | processor time, % of a core | private memory, MiB | resident memory, MiB |");
-    println!("|---|---|---|---|");
+    println!("\n| program | new flows a second | CPU, % of a core | private, MiB | resident, MiB |");
+    println!("|---|---|---|---|---|");
     for rate in RATES {
-        let (cpu, usage) = pods.under_load(rate, || cost(&product))?;
-        let mebibytes = |bytes: u64| bytes >> 20;
-        println!("| {rate} | {cpu:.2} | {} | {} |", mebibytes(usage.private), mebibytes(usage.resident));
+        for (program, cpu, usage) in pods.under_load(rate, || cost(&product))? {
+            let mebibytes = |bytes: u64| bytes >> 20;
+            println!(
+                "| {program} | {rate} | {cpu:.2} | {} | {} |",
+                mebibytes(usage.private),
+                mebibytes(usage.resident)
+            );
+        }
     }
     let latencies = pods.latencies(&cluster)?;
     println!("\n| from | p50 | p90 | p99 | most |\n|---|---|---|---|---|");
@@ -58,14 +63,16 @@ pub(super) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Percent of a core over a while, and what is used at its end.
-fn cost(product: &Product) -> Result<(f64, Usage)> {
+/// Of the collector and of a query service that copies its files and is asked nothing: percent of a core over a while, and
+/// memory at its end.
+fn cost(product: &Product) -> Result<[(&'static str, f64, Usage); 2]> {
     thread::sleep(SETTLE);
-    let (before, began) = (product.usage()?, Instant::now());
+    let used = || anyhow::Ok([product.usage()?, product.query_usage()?]);
+    let (before, began) = (used()?, Instant::now());
     thread::sleep(MEASURE);
-    let after = product.usage()?;
-    let cpu = (after.cpu - before.cpu).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
-    Ok((cpu, after))
+    let (after, took) = (used()?, began.elapsed());
+    let cpu = |of: usize| (after[of].cpu - before[of].cpu).as_secs_f64() / took.as_secs_f64() * 100.0;
+    Ok([("collector", cpu(0), after[0]), ("query", cpu(1), after[1])])
 }
 
 /// From a policy that is applied to the first connection that fares as it says.

@@ -1,11 +1,24 @@
 //! The store, the API server, the controllers and the scheduler, on the first node.
 
-use std::{path::Path, process::Command};
+use std::{fs, io, path::Path, process::Command};
 
 use super::plan::{API_PORT, Node, Plan, SERVICE_RANGES};
 
 const STORE: &str = "http://127.0.0.1:2379";
 const STORE_PEERS: &str = "http://127.0.0.1:2380";
+
+/// What an API server writes down: the requests of the accounts of the product's namespace.
+const AUDIT_POLICY: &str = r#"{
+  "apiVersion": "audit.k8s.io/v1",
+  "kind": "Policy",
+  "omitStages": ["RequestReceived"],
+  "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts:netverdict"]}, {"level": "None"}]
+}
+"#;
+
+pub(super) fn write_files(plan: &Plan) -> io::Result<()> {
+    fs::write(plan.audit_policy(), AUDIT_POLICY)
+}
 
 /// The store and the API server, each with the name of its log.
 pub(super) fn first_half(plan: &Plan, programs: &Path, node: &Node) -> [(&'static str, Command); 2] {
@@ -23,6 +36,7 @@ pub(super) fn first_half(plan: &Plan, programs: &Path, node: &Node) -> [(&'stati
     api.args(["--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction"]);
     api.args(["--allow-privileged", "--service-account-issuer", "https://kubernetes.default.svc"]);
     api.args(["--kubelet-preferred-address-types", "InternalIP"]);
+    api.arg("--audit-policy-file").arg(plan.audit_policy()).arg("--audit-log-path").arg(plan.audit_log());
     for (option, file) in [
         ("--tls-cert-file", "apiserver.crt"),
         ("--tls-private-key-file", "apiserver.key"),

@@ -112,6 +112,8 @@ fn kubelet_configuration(plan: &Plan, node: &Node) -> Value {
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{}", node.cgroup),
+        // As many as its range of addresses has.
+        "maxPods": 250,
         "failSwapOn": false,
         "failCgroupV1": false,
         "enforceNodeAllocatable": [],

@@ -151,6 +151,15 @@ impl Plan {
         self.certificates().join("admin.kubeconfig")
     }
 
+    pub(super) fn audit_policy(&self) -> PathBuf {
+        self.folder.join("audit-policy.json")
+    }
+
+    /// Requests of the product's accounts, a JSON object a line.
+    pub fn audit_log(&self) -> PathBuf {
+        self.logs().join("audit.log")
+    }
+
     /// The [`Shape`], written once everything runs.
     pub(super) fn shape_file(&self) -> PathBuf {
         self.folder.join("shape")

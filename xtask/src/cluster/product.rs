@@ -43,8 +43,18 @@ struct OnNode {
 }
 
 impl Product {
-    /// Starts it. A collector serves once it has read the cluster and its first snapshot is in force.
+    /// Starts it. A collector serves once it has read the cluster and its first snapshot is in force. The query service reads
+    /// the files of the first node.
     pub fn start(cluster: &Cluster, object: &Path, profile: Profile) -> Result<Self> {
+        Self::start_with(cluster, object, profile, false)
+    }
+
+    /// The same with a query service that copies the files, as the chart's does.
+    pub fn start_mirroring(cluster: &Cluster, object: &Path, profile: Profile) -> Result<Self> {
+        Self::start_with(cluster, object, profile, true)
+    }
+
+    fn start_with(cluster: &Cluster, object: &Path, profile: Profile, mirrors: bool) -> Result<Self> {
         let mut nodes = Vec::new();
         for (node, namespaces) in cluster.nodes() {
             let mut on_node = OnNode {
@@ -60,7 +70,10 @@ impl Product {
             nodes.push(on_node);
         }
         let OnNode { folder, namespaces, rows, .. } = &nodes[0];
-        let command = folder.query(Some(&format!("http://{rows}")), ANY_PORT, ANY_PORT);
+        let mut command = folder.query(Some(&format!("http://{rows}")), ANY_PORT, ANY_PORT);
+        if mirrors {
+            command.arg("--mirror").arg("--data-dir").arg(folder.root.join("copies"));
+        }
         let query = namespaces.enter(|| Serving::start(folder, "query", command))??;
         Ok(Self { query, nodes })
     }
@@ -86,6 +99,11 @@ impl Product {
     /// Processor time and memory of the first node's collector.
     pub fn usage(&self) -> Result<Usage> {
         self.nodes[0].collector.as_ref().context("the collector is killed")?.usage()
+    }
+
+    /// The same of the query service.
+    pub fn query_usage(&self) -> Result<Usage> {
+        self.query.usage()
     }
 
     /// The sum of all samples of a metric of the first node's collector.

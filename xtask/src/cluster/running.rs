@@ -51,6 +51,7 @@ impl Cluster {
         let started = Instant::now();
         let say = |step: &str| say(&format!("{:5.1} s  {step}", started.elapsed().as_secs_f32()));
         certificates::make(&plan, lifeline.api)?;
+        control_plane::write_files(&plan)?;
         say("certificates");
         let mut cluster = Self::make_namespaces(plan, programs, lifeline, lock)?;
         say("namespaces");

@@ -24,9 +24,18 @@ imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 {{- .Values.secret.existing | default (include "netverdict.name" .) }}
 {{- end }}
 
-{{/* A name for the record's volume that changes with its path, since a volume's path cannot be changed. */}}
-{{- define "netverdict.record" -}}
-{{- printf "%s-record-%s" (include "netverdict.name" .) (.Values.record.hostPath | sha256sum | trunc 8) }}
+{{/* Secrets with certificates; empty: clear text. */}}
+{{- define "netverdict.collectorTls" -}}
+{{- if ne .Values.tls.certificates "none" }}{{ .Values.collector.tls.secretName | default (printf "%s-collector-tls" (include "netverdict.name" .)) }}{{ end }}
+{{- end }}
+
+{{- define "netverdict.queryTls" -}}
+{{- if ne .Values.tls.certificates "none" }}{{ .Values.query.tls.secretName | default (printf "%s-query-tls" (include "netverdict.name" .)) }}{{ end }}
+{{- end }}
+
+{{/* Room for the copies and what a file takes beyond its bytes. */}}
+{{- define "netverdict.copies" -}}
+{{- printf "%dGi" (add (int .Values.query.storage.limit) 1) }}
 {{- end }}
 
 {{/* HOST and PORT as one address. */}}
