@@ -7,6 +7,7 @@ mod flows;
 mod lint;
 mod probe;
 mod sql;
+mod status;
 mod why;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -27,16 +28,19 @@ Examples:
     {program} why shop/web db/pg:5432
   What has been denied in namespace db in the last hour?
     {program} flows --verdict denied -n db --since 1h
+  Does every node enforce and record what it should?
+    {program} status
   What would these manifests decide, before they are applied?
     {program} eval -f policies/ --from shop/web --to db/pg:5432
 
 Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; `why` and `eval` with \
---exit-status: 0 allowed, 3 denied, 4 unknown. NO_COLOR switches colours off.";
+--exit-status: 0 allowed, 3 denied, 4 unknown; `status`: 5 something is not well. NO_COLOR switches colours off.";
 
 #[derive(Subcommand, Debug)]
 enum Command {
     Why(why::Arguments),
     Flows(flows::Arguments),
+    Status(status::Arguments),
     Sql(sql::Arguments),
     Eval(eval::Arguments),
     Lint(lint::Arguments),
@@ -49,6 +53,7 @@ pub(crate) fn execute(cli: Cli, program: &Program, terminal: &mut Terminal) -> a
     match cli.command {
         Command::Why(arguments) => block_on(why::execute(&arguments, terminal)),
         Command::Flows(arguments) => block_on(flows::execute(&arguments, terminal)),
+        Command::Status(arguments) => block_on(status::execute(&arguments, terminal)),
         Command::Sql(arguments) => block_on(sql::execute(&arguments, terminal)),
         Command::Eval(arguments) => eval::execute(&arguments, terminal),
         Command::Lint(arguments) => block_on(lint::execute(&arguments, terminal)),

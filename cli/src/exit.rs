@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     Denied = 3,
     /// With `--exit-status`: the verdict is not known.
     Unknown = 4,
+    /// Of `status`: something is not well.
+    NotWell = 5,
 }
 
 impl Exit {

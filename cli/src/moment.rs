@@ -68,6 +68,18 @@ pub(crate) fn ago(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
     }
 }
 
+/// `12s`, `3m`, `7h`, `10d`: in the largest unit that fits. What lies ahead is `0s`.
+pub(crate) fn span(time: TimeDelta) -> String {
+    let seconds = time.num_seconds();
+    match seconds {
+        ..1 => "0s".to_owned(),
+        1..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
 /// As tables show a time: UTC, to the millisecond.
 pub(crate) fn stamp(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()

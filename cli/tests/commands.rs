@@ -299,6 +299,37 @@ fn following_ends_when_its_reader_does_though_nothing_comes() {
     assert_eq!(following.child.wait().unwrap().code(), Some(0));
 }
 
+#[test]
+fn status_tells_by_its_exit_code_whether_all_is_well() {
+    let well = r#"{"url":"http://10.0.0.1:9471/","status":{"node":"n1","boot_id":"b","version":"0.1.0","mode":"enforce",
+        "time":"2026-05-01T12:00:00Z","segment":3,"snapshot":7,"source_errors":[],"publish_errors":[],"endpoints":4,
+        "problems":[]}}"#;
+    let away = r#"{"url":"http://10.0.0.2:9471/","problem":"Connection refused","node":"n2"}"#;
+    for (collectors, nodes, expected, told) in [
+        (well.to_owned(), &[][..], 0, "n1    enforce  yes"),
+        (format!("{well},{away}"), &[], 5, "n2: its collector does not answer at http://10.0.0.2:9471/"),
+        (format!("{well},{away}"), &["n1"], 0, "n1    enforce  yes"),
+        (well.to_owned(), &["n9"], 5, "n9: the query service knows no collector of this node"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let body = format!(
+            r#"{{"version":"0.1.0","format_version":2,"started":"2026-05-01T11:00:00Z","collectors":[{collectors}],
+            "skipped_files":[],"stale":[]}}"#
+        );
+        let answering = thread::spawn(move || answer(listener.accept().unwrap().0, &body));
+        let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("token");
+        fs::write(&token, "secret").unwrap();
+        let mut command = netverdict();
+        command.arg("status").args(nodes).args(["--server", &server]).arg("--token-file").arg(&token);
+        let (code, output, errors) = run(&mut command);
+        assert_eq!(code, Some(expected), "{output}{errors}");
+        assert!(output.contains(told), "{told}: {output}");
+        assert_eq!(answering.join().unwrap(), "GET /v1/status HTTP/1.1");
+    }
+}
+
 /// Gives back the request's first line.
 fn answer(mut stream: TcpStream, body: &str) -> String {
     let mut head = Vec::new();

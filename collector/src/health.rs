@@ -4,10 +4,15 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use chrono::{DateTime, Utc};
 use netverdict_service::health::{Effect, HealthRegistry};
+
+/// Names in one line of text; the rest is counted.
+const MOST_NAMES: usize = 5;
 
 /// A part of the collector that can have problems. Also a label of a metric: a closed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,12 +61,83 @@ impl Part {
             Self::Source | Self::Unbound => Effect::Warning,
         }
     }
+
+    /// What helps where the problem itself does not say it.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Start => "wait; if it lasts, the problems of the source name what has not been read yet",
+            Self::Source => {
+                "repair the object or the connection that is named; what was read last stays in force until then"
+            }
+            Self::Publish => {
+                "the state before it stays in force and publishing is tried again each second; raise the limit of a map that \
+                 is full (--max-pairs, --max-connections), or free the memory or disk that is missing"
+            }
+            Self::Attach => {
+                "attaching is tried again each second; packets of such an interface are not judged until then: see the \
+                 collector's log, and `netverdict doctor` on the node"
+            }
+            Self::Unbound => "compare the pods that the cluster source has with those of this node",
+            Self::Services => {
+                "load nf_conntrack where connection tracking cannot be read; what passes unseen meanwhile is treated as \
+                 --unresolved-services says"
+            }
+            Self::Log => {
+                "free space for --state-dir; the rings hold events until they are full, and then count what is lost"
+            }
+            Self::Store => {
+                "free space for --data-dir, or raise --disk-cap; rows wait in memory and in the write-ahead log"
+            }
+        }
+    }
+}
+
+/// A present problem of a part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    pub text: String,
+    /// Empty: that of the part.
+    pub remedy: String,
+    /// The endpoints that have it.
+    pub names: Vec<String>,
+}
+
+impl From<String> for Trouble {
+    fn from(text: String) -> Self {
+        Self { text, ..Self::default() }
+    }
+}
+
+/// As one line.
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, remedy, names } = self;
+        f.write_str(text)?;
+        if !remedy.is_empty() {
+            write!(f, "; {remedy}")?;
+        }
+        for (index, name) in names.iter().take(MOST_NAMES).enumerate() {
+            write!(f, "{}{name}", if index == 0 { ": " } else { ", " })?;
+        }
+        match names.len().saturating_sub(MOST_NAMES) {
+            0 => Ok(()),
+            rest => write!(f, " and {rest} more"),
+        }
+    }
+}
+
+/// The problems of one part; at least one.
+#[derive(Clone, Debug)]
+pub struct Present {
+    /// Since when the part has had problems, not always these.
+    pub since: DateTime<Utc>,
+    pub troubles: Vec<Trouble>,
 }
 
 /// The problems of all parts.
 #[derive(Debug, Default)]
 pub struct Health {
-    troubles: Mutex<BTreeMap<Part, Vec<String>>>,
+    present: Mutex<BTreeMap<Part, Present>>,
 }
 
 impl Health {
@@ -75,23 +151,34 @@ impl Health {
 
     /// Replaces the problems of a part; empty if all is well. Returns whether the list has changed.
     pub fn set(&self, part: Part, troubles: Vec<String>) -> bool {
-        let mut all = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = if troubles.is_empty() { all.remove(&part) } else { all.insert(part, troubles.clone()) };
-        before.unwrap_or_default() != troubles
+        self.set_named(part, troubles.into_iter().map(Trouble::from).collect())
     }
 
+    /// The same for problems with a remedy or names of their own.
+    pub fn set_named(&self, part: Part, troubles: Vec<Trouble>) -> bool {
+        let mut all = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.remove(&part);
+        let changed = before.as_ref().map_or(!troubles.is_empty(), |before| before.troubles != troubles);
+        if !troubles.is_empty() {
+            let since = before.map_or_else(Utc::now, |before| before.since);
+            all.insert(part, Present { since, troubles });
+        }
+        changed
+    }
+
+    /// The problems of a part, each as a line.
     pub fn of(&self, part: Part) -> Vec<String> {
-        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).get(&part).cloned().unwrap_or_default()
+        self.present(part).map_or_else(Vec::new, |present| present.troubles.iter().map(ToString::to_string).collect())
     }
 
-    /// The problems of all parts.
-    pub fn all(&self) -> Vec<(Part, String)> {
-        let all = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().flat_map(|(part, troubles)| troubles.iter().map(|trouble| (*part, trouble.clone()))).collect()
+    /// The problems of a part; `None` if all is well.
+    pub fn present(&self, part: Part) -> Option<Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner).get(&part).cloned()
     }
 
     pub fn is_ready(&self) -> bool {
-        !self.all().iter().any(|(part, _)| part.effect() == Effect::Unready)
+        let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        !present.keys().any(|part| part.effect() == Effect::Unready)
     }
 }
 
@@ -107,8 +194,27 @@ mod tests {
         assert!(health.is_ready());
         health.set(Part::Log, vec!["no space left".into()]);
         assert!(!health.is_ready());
-        assert_eq!(health.all().len(), 2);
+        assert_eq!(health.of(Part::Log), ["no space left"]);
         assert!(health.set(Part::Log, Vec::new()));
         assert!(health.is_ready());
+    }
+    #[test]
+    fn a_problem_counts_all_names_and_shows_a_few() {
+        let names: Vec<String> = (0..7).map(|number| format!("n{number}")).collect();
+        let trouble = Trouble { text: "7 things".to_owned(), names, ..Trouble::default() };
+        assert_eq!(trouble.to_string(), "7 things: n0, n1, n2, n3, n4 and 2 more");
+        let mended = Trouble { remedy: "mend them".to_owned(), names: vec!["n0".to_owned()], ..trouble };
+        assert_eq!(mended.to_string(), "7 things; mend them: n0");
+    }
+
+    #[test]
+    fn a_part_has_problems_since_the_first_one_of_an_unbroken_row() {
+        let health = Health::default();
+        health.set(Part::Store, vec!["full".into()]);
+        let since = health.present(Part::Store).unwrap().since;
+        health.set(Part::Store, vec!["still full".into()]);
+        assert_eq!(health.present(Part::Store).unwrap().since, since);
+        health.set(Part::Store, Vec::new());
+        assert!(health.present(Part::Store).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! The collector's metrics, for Prometheus. Labels come from closed lists: never an address, a pod or the text of an
 //! error.
 
+mod figures;
 mod watch;
 
 use std::sync::{
@@ -77,6 +78,7 @@ pub struct Metrics {
     rows: Family<TableLabel, Counter>,
     verdicts: Family<VerdictLabel, Counter>,
     lost: Family<CauseLabel, Counter>,
+    lost_at: Family<CauseLabel, Gauge>,
     flooded: Counter,
     failures: Family<PartLabel, Counter>,
     troubles: Family<PartLabel, Gauge>,
@@ -88,6 +90,8 @@ pub struct Metrics {
     pub unbound: Gauge,
     pub uncovered: Gauge,
     pub snapshot: Gauge,
+    in_force_at: Gauge,
+    stale_since: Gauge,
     pub revision: Gauge,
     pub policies: Gauge,
     pub pods: Gauge,
@@ -96,6 +100,7 @@ pub struct Metrics {
     pub publish_seconds: Histogram,
     pub log_bytes: Gauge,
     pub flushes: Counter,
+    flushed_at: Gauge,
     pub flush_seconds: Histogram,
     pub queues: QueueMetrics,
     pub http: HttpServerMetrics,
@@ -124,6 +129,7 @@ impl Metrics {
             rows: Family::default(),
             verdicts: Family::default(),
             lost: Family::default(),
+            lost_at: Family::default(),
             flooded: Counter::default(),
             failures: Family::default(),
             troubles: Family::default(),
@@ -135,6 +141,8 @@ impl Metrics {
             unbound: Gauge::default(),
             uncovered: Gauge::default(),
             snapshot: Gauge::default(),
+            in_force_at: Gauge::default(),
+            stale_since: Gauge::default(),
             revision: Gauge::default(),
             policies: Gauge::default(),
             pods: Gauge::default(),
@@ -142,6 +150,7 @@ impl Metrics {
             publish_seconds: seconds(),
             log_bytes: Gauge::default(),
             flushes: Counter::default(),
+            flushed_at: Gauge::default(),
             flush_seconds: seconds(),
             queues: QueueMetrics::default(),
             http: HttpServerMetrics::default(),
@@ -172,6 +181,12 @@ impl Metrics {
         r.register("rows", "Rows made, by table", self.rows.clone());
         r.register("verdict_events", "Events on record, by verdict and reason", self.verdicts.clone());
         r.register("lost_events", "Events known to be lost, by cause", self.lost.clone());
+        r.register_with_unit(
+            "last_loss_timestamp",
+            "When the last of the lost events was lost, by cause",
+            Unit::Seconds,
+            self.lost_at.clone(),
+        );
         r.register(
             "flooded_drops",
             "Dropped frames that were not addressed to the pod, such as flooded unicast: not its flows, so no rows",
@@ -194,6 +209,18 @@ impl Metrics {
             self.uncovered.clone(),
         );
         r.register("snapshot_number", "Number of the policy snapshot in force", self.snapshot.clone());
+        r.register_with_unit(
+            "snapshot_timestamp",
+            "When the policy snapshot came into force; 0: none has since the start",
+            Unit::Seconds,
+            self.in_force_at.clone(),
+        );
+        r.register_with_unit(
+            "source_stale_timestamp",
+            "Since when a cluster source cannot see changes; 0: all can",
+            Unit::Seconds,
+            self.stale_since.clone(),
+        );
         r.register("policies", "Policies in the snapshot in force", self.policies.clone());
         r.register("pods", "Pods in the snapshot in force", self.pods.clone());
         r.register("publications", "Policy snapshots that came into force", self.publications.clone());
@@ -206,6 +233,12 @@ impl Metrics {
         r.register_with_unit("log", "Bytes in the write-ahead log", Unit::Bytes, self.log_bytes.clone());
         r.register("flushes", "Flushes of rows to files", self.flushes.clone());
         r.register_with_unit("flush", "Time that a flush took", Unit::Seconds, self.flush_seconds.clone());
+        r.register_with_unit(
+            "last_flush_timestamp",
+            "When rows were last flushed to files; 0: not since the start",
+            Unit::Seconds,
+            self.flushed_at.clone(),
+        );
         self.queues.register(r);
         self.http.register(r);
         r.register_with_unit(
@@ -272,7 +305,7 @@ impl Metrics {
                     let label = VerdictLabel { verdict: row.verdict.as_str(), reason: row.reason.as_str() };
                     self.verdicts.get_or_create(&label).inc_by(row.count);
                 }
-                Row::Gap(row) => self.lost(row.cause, row.lost_events),
+                Row::Gap(row) => self.lost(row.cause, row.lost_events, row.to.timestamp()),
                 Row::Policy(_)
                 | Row::Endpoint(_)
                 | Row::Namespace(_)
@@ -295,8 +328,13 @@ impl Metrics {
         self.flooded.inner().fetch_max(total, Ordering::Relaxed);
     }
 
-    fn lost(&self, cause: GapCause, events: u64) {
-        self.lost.get_or_create(&CauseLabel { cause: cause.as_str() }).inc_by(events);
+    /// `last`: in seconds since 1970.
+    fn lost(&self, cause: GapCause, events: u64, last: i64) {
+        let label = CauseLabel { cause: cause.as_str() };
+        self.lost.get_or_create(&label).inc_by(events);
+        if events > 0 {
+            self.lost_at.get_or_create(&label).inner().fetch_max(last, Ordering::Relaxed);
+        }
     }
 
     pub fn failed(&self, part: Part) {

@@ -3,6 +3,7 @@
 
 mod files;
 mod refusal;
+mod status;
 
 use std::sync::Arc;
 
@@ -27,8 +28,7 @@ use tokio::sync::Semaphore;
 
 use self::refusal::{internal, refusal};
 use crate::{
-    clock,
-    health::{Health, Part},
+    health::Health,
     input::Session,
     metrics::Metrics,
     store::{Store, StoreError},
@@ -159,22 +159,7 @@ fn stream(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
 
 async fn status(State(port): State<Port>) -> Json<CollectorStatus> {
     let Served { store, session, health, metrics, token: _ } = &*port.served;
-    let mut publish_errors = health.of(Part::Publish);
-    publish_errors.extend(health.of(Part::Attach));
-    publish_errors.extend(health.of(Part::Unbound));
-    Json(CollectorStatus {
-        node: session.node.to_string(),
-        boot_id: session.boot_id.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        mode: session.mode.as_str().to_owned(),
-        time: clock::at(clock::now_ns()),
-        segment: store.segment(),
-        newest: store.newest(),
-        snapshot: u64::try_from(metrics.snapshot.get()).unwrap_or(0),
-        source_errors: health.of(Part::Source),
-        publish_errors,
-        endpoints: u64::try_from(metrics.endpoints.get()).unwrap_or(0),
-    })
+    Json(status::of(session, store, health, metrics))
 }
 
 #[cfg(test)]

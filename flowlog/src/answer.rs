@@ -2,13 +2,16 @@
 //! that an older client understands a newer service.
 
 mod gaps;
+mod status;
 
 use chrono::{DateTime, Utc};
 pub use gaps::merged;
 use netverdict_policy::{NearMiss, Reason, Verdict};
 use serde::{Deserialize, Serialize};
-
-use crate::manifest::Link;
+pub use status::{
+    CollectorAnswer, CollectorStatus, CopyStatus, EventCounts, Loss, MOST_LISTED, MirrorStatus, PolicyStatus, Problem,
+    ServiceStatus, SkippedFile,
+};
 
 /// Header of the query service's token behind a proxy that takes `Authorization` for itself, as a Kubernetes API server
 /// does. In the form of that header.
@@ -253,26 +256,4 @@ pub struct ErrorAnswer {
     pub message: String,
     /// Remedy; empty where nothing helps.
     pub remedy: String,
-}
-
-/// `GET /v1/status` of a collector, on the port where it serves fresh rows.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CollectorStatus {
-    pub node: String,
-    pub boot_id: String,
-    pub version: String,
-    pub mode: String,
-    pub time: DateTime<Utc>,
-    /// Rows that are served here belong to this segment or a later one; files with a lower number are complete.
-    pub segment: u64,
-    /// Manifest of the newest segment in files; `None` while there is none.
-    #[serde(default)]
-    pub newest: Option<Link>,
-    /// Number of the policy snapshot in force.
-    pub snapshot: u64,
-    /// Objects that could not be read from the cluster source, and that the snapshot may lack. Empty when all is well.
-    pub source_errors: Vec<String>,
-    /// Why policy is not in force as it should be, for instance a full map. Empty when all is well.
-    pub publish_errors: Vec<String>,
-    pub endpoints: u64,
 }

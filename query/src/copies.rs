@@ -4,7 +4,7 @@
 mod removal;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -15,7 +15,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use netverdict_flowlog::path::ManifestPath;
+use netverdict_flowlog::{answer::CopyStatus, path::ManifestPath};
 use reqwest::Url;
 use tokio::{
     sync::Notify,
@@ -34,8 +34,8 @@ pub(crate) struct Copies {
     grown: AtomicU64,
     wanted: Notify,
     advanced: Notify,
-    /// Why a collector's files could not be copied last.
-    problems: Mutex<BTreeMap<Url, String>>,
+    /// How the rounds with each collector ended.
+    rounds: Mutex<BTreeMap<Url, CopyStatus>>,
     removed: Mutex<Removed>,
 }
 
@@ -44,10 +44,10 @@ impl Copies {
     /// The directory cannot be read, or holds a record that is no copy.
     pub(crate) fn open(data_dir: PathBuf, limit: u64) -> io::Result<Self> {
         let removed = Mutex::new(Removed::open(&data_dir)?);
-        let problems = Mutex::default();
+        let rounds = Mutex::default();
         // The size of what is there is not known yet.
         let grown = AtomicU64::new(limit);
-        Ok(Self { data_dir, limit, grown, wanted: Notify::new(), advanced: Notify::new(), problems, removed })
+        Ok(Self { data_dir, limit, grown, wanted: Notify::new(), advanced: Notify::new(), rounds, removed })
     }
 
     /// Until when flows are not here any more, since there was no space for them.
@@ -68,14 +68,19 @@ impl Copies {
             }
             self.wanted.notify_one();
             if timeout_at(until, advanced).await.is_err() {
-                let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-                return Err(problems.get(collector).cloned().unwrap_or_else(|| "there are many".to_owned()));
+                let problem = self.of(collector).and_then(|round| round.problem);
+                return Err(problem.unwrap_or_else(|| "there are many".to_owned()));
             }
         }
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// Bytes that the copies may take.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// Bytes that the copies of one collector of so many may take when they are begun.
@@ -110,17 +115,50 @@ impl Copies {
         self.limit / 16
     }
 
+    /// Copies of a collector's files; `None`: no round with it has ended.
+    pub(crate) fn of(&self, collector: &Url) -> Option<CopyStatus> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner).get(collector).cloned()
+    }
+
     /// How the last round with a collector ended.
     pub(crate) fn report(&self, collector: &Url, problem: Option<String>) {
-        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        match problem {
-            None => _ = problems.remove(collector),
-            Some(problem) => {
-                if problems.get(collector) != Some(&problem) {
-                    tracing::warn!(%collector, problem, "files are not copied");
-                }
-                problems.insert(collector.clone(), problem);
+        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        let round = rounds.entry(collector.clone()).or_default();
+        match &problem {
+            None => round.complete = Some(Utc::now()),
+            Some(problem) if round.problem.as_ref() != Some(problem) => {
+                tracing::warn!(%collector, problem, "files are not copied");
             }
+            Some(_) => {}
         }
+        round.problem = problem;
+    }
+
+    /// Forgets the rounds with collectors that are not there any more.
+    pub(crate) fn forget_all_but<'a>(&self, collectors: impl Iterator<Item = &'a Url>) {
+        let there: BTreeSet<&Url> = collectors.collect();
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner).retain(|collector, _| there.contains(collector));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_round_keeps_the_time_of_the_last_complete_one_and_collectors_that_are_gone_are_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let copies = Copies::open(dir.path().to_owned(), 1 << 30).unwrap();
+        let (here, gone) = (Url::parse("http://10.0.0.1").unwrap(), Url::parse("http://10.0.0.2").unwrap());
+        assert_eq!(copies.of(&here), None);
+        copies.report(&here, None);
+        copies.report(&gone, Some("Connection refused".to_owned()));
+        let complete = copies.of(&here).unwrap().complete;
+        copies.report(&here, Some("the record was changed".to_owned()));
+        let failed = CopyStatus { complete, problem: Some("the record was changed".to_owned()) };
+        assert!(complete.is_some());
+        assert_eq!(copies.of(&here), Some(failed));
+        copies.forget_all_but([&here].into_iter());
+        assert_eq!((copies.of(&here).is_some(), copies.of(&gone)), (true, None));
     }
 }

@@ -58,6 +58,7 @@ pub(crate) async fn run(collectors: Arc<Collectors>, copies: Arc<Copies>, end: S
     let mut removal = Instant::now();
     loop {
         let (addresses, _) = collectors.addresses().await;
+        copies.forget_all_but(addresses.iter().map(|address| &address.name));
         let room = copies.share(addresses.len());
         let (all, copies_here) = (&collectors, &copies);
         let round = stream::iter(&addresses).for_each_concurrent(AT_ONCE, |address| async move {

@@ -2,16 +2,17 @@
 //!
 //! Without the answer of a collector its rows are missing, and the service's answer says so.
 
+mod stream;
+
 use std::{
     collections::HashMap,
     fmt::Display,
-    io::Cursor,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use arrow::{array::RecordBatch, ipc::reader::StreamReader};
+use arrow::array::RecordBatch;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
 use netverdict_flowlog::{Table, answer::CollectorStatus, path::ManifestPath};
@@ -22,6 +23,7 @@ use tokio::runtime::Handle;
 use crate::{
     addresses::{AddressError, Addresses, CollectorAddress},
     copies::Copies,
+    last_answers::LastAnswers,
     metrics::Metrics,
     options::DataOptions,
     tables::Window,
@@ -30,8 +32,12 @@ use crate::{
 /// How long an answer of a collector is cached. Together with the collector's own delay this is less than the two seconds
 /// after which a verdict must be visible.
 const CACHED: Duration = Duration::from_millis(500);
+/// A collector that let a request run out of time is not waited for again so soon: a question asks for many tables.
+const SILENT: Duration = Duration::from_secs(5);
 /// Largest answer of a collector, in bytes: far more than its memtable.
 const MAX_ANSWER: usize = 256 << 20;
+/// Largest status of a collector, in bytes: all lists in it are bounded.
+const MAX_STATUS: usize = 4 << 20;
 /// For a file to be copied.
 const FILE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -84,6 +90,8 @@ pub struct Collectors {
     /// The runtime that serves sockets: statement threads may be busy.
     network: Handle,
     metrics: Arc<Metrics>,
+    /// Of `GET /v1/status`.
+    pub(crate) last_answers: LastAnswers,
     cache: Mutex<Cache>,
 }
 
@@ -94,6 +102,8 @@ pub type Statuses = Vec<(Url, Result<CollectorStatus, String>)>;
 struct Cache {
     rows: HashMap<(Url, Table, Window), Arc<UnflushedRows>>,
     statuses: Option<(Instant, Arc<Statuses>)>,
+    /// Collectors whose time ran out: since when, and what was told.
+    silent: HashMap<Url, (Instant, RequestError)>,
 }
 
 impl std::fmt::Debug for Collectors {
@@ -123,12 +133,18 @@ impl Collectors {
             timeout: options.collector_timeout,
             network: Handle::current(),
             metrics,
+            last_answers: LastAnswers::default(),
             cache: Mutex::default(),
         })
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The copies of the collectors' files; `None` without `--mirror`.
+    pub(crate) fn copies(&self) -> Option<&Copies> {
+        self.copies.as_deref()
     }
 
     /// Until when flows have been removed from the copies.
@@ -189,7 +205,11 @@ impl Collectors {
         let rows = match cached.filter(usable) {
             Some(rows) => rows,
             None => {
-                let rows = self.fetch(&address, table, window).await;
+                let silent = self.cache().silent.get(&address.name).cloned();
+                let rows = match silent.filter(|(since, _)| since.elapsed() < SILENT) {
+                    Some((_, problem)) => Err(problem),
+                    None => self.fetch(&address, table, window).await,
+                };
                 self.metrics.unflushed(rows.is_ok());
                 let rows = Arc::new(rows?);
                 let mut cache = self.cache();
@@ -218,13 +238,18 @@ impl Collectors {
         let work = async {
             let response = self.get(address, "v1/rows", &query).await?;
             let (boundary, newest) = (boundary(response.headers()), newest(response.headers()));
-            Ok((boundary, newest, body(response).await?))
+            Ok((boundary, newest, body(response, MAX_ANSWER).await?))
         };
-        let (boundary, newest, bytes) = self.in_time(work).await?;
-        let batches = StreamReader::try_new(Cursor::new(bytes), None)
-            .and_then(Iterator::collect)
-            .map_err(|error| format!("its rows cannot be read: {error}"))?;
-        Ok(UnflushedRows { batches, boundary, newest, asked })
+        let answered = self.in_time(work).await;
+        if let Err(problem) = &answered
+            && asked.elapsed() >= self.timeout
+        {
+            let mut cache = self.cache();
+            cache.silent.retain(|_, (since, _)| since.elapsed() < SILENT);
+            cache.silent.insert(address.name.clone(), (Instant::now(), problem.clone()));
+        }
+        let (boundary, newest, bytes) = answered?;
+        Ok(UnflushedRows { batches: stream::batches(bytes)?, boundary, newest, asked })
     }
 
     /// The status of each collector, or why it is not known.
@@ -251,8 +276,12 @@ impl Collectors {
     }
 
     pub(crate) async fn status_at(&self, address: &CollectorAddress) -> Result<CollectorStatus, RequestError> {
-        let bytes = self.in_time(async { body(self.get(address, "v1/status", &[]).await?).await }).await?;
-        serde_json::from_slice(&bytes).map_err(|error| format!("its status cannot be read: {error}").into())
+        let asked = async { body(self.get(address, "v1/status", &[]).await?, MAX_STATUS).await };
+        let bytes = self.in_time(asked).await?;
+        let status: CollectorStatus =
+            serde_json::from_slice(&bytes).map_err(|error| format!("its status cannot be read: {error}"))?;
+        self.last_answers.note(&address.name, &status.node);
+        Ok(status)
     }
 
     /// A file of the record, by its path below the data directory; `None`: the collector does not have it.
@@ -265,7 +294,7 @@ impl Collectors {
             let response = self.send(address, &format!("v1/files/{path}"), &[]).await?;
             match response.status() {
                 StatusCode::NOT_FOUND => Ok(None),
-                status if status.is_success() => body(response).await.map(Some),
+                status if status.is_success() => body(response, MAX_ANSWER).await.map(Some),
                 status => Err(format!("it answers {status}").into()),
             }
         };
@@ -347,11 +376,11 @@ fn reason(error: &reqwest::Error) -> String {
     inner.to_string()
 }
 
-async fn body(mut response: Response) -> Result<Vec<u8>, RequestError> {
+async fn body(mut response: Response, most: usize) -> Result<Vec<u8>, RequestError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| reason(&error))? {
-        if bytes.len() + chunk.len() > MAX_ANSWER {
-            return Err(format!("its answer is larger than {MAX_ANSWER} bytes").into());
+        if bytes.len() + chunk.len() > most {
+            return Err(format!("its answer is larger than {most} bytes").into());
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -23,6 +23,8 @@ mod login;
 mod postgres;
 #[path = "service/sql.rs"]
 mod sql;
+#[path = "service/status.rs"]
+mod status;
 #[path = "service/tables.rs"]
 mod tables;
 #[path = "service/why.rs"]

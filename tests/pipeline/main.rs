@@ -12,4 +12,5 @@ mod node;
 mod own_node;
 mod reference;
 mod refused;
+mod status;
 mod unbound;

@@ -36,6 +36,7 @@ impl State {
             tracing::warn!(source.troubles = ?state.troubles, "cluster source cannot be read whole");
         }
         self.parts.metrics.troubles(Part::Source, state.troubles.len());
+        self.parts.metrics.stale(state.stale.iter().map(|source| source.since_ns).min());
         self.publication.cluster = Some(state);
         self.complete_and_publish();
     }
@@ -150,6 +151,7 @@ impl State {
     fn note(&self, cluster: &ClusterState, number: u64, revision: u64) {
         self.parts.metrics.publications.inc();
         self.parts.metrics.snapshot.set(signed(number));
+        self.parts.metrics.in_force();
         self.parts.metrics.revision.set(signed(revision));
         self.parts.metrics.policies.set(signed(cluster.snapshot.policies.len() as u64));
         self.parts.metrics.pods.set(signed(cluster.snapshot.pods.len() as u64));

@@ -10,14 +10,16 @@ use netverdict_flowlog::row::GapCause;
 use netverdict_probe::{Discovered, Uncovered};
 
 use super::state::{Guarded, OpenGap, State};
-use crate::{health::Part, metrics::signed, sequence};
+use crate::{
+    health::{Part, Trouble},
+    metrics::signed,
+    sequence,
+};
 
 /// A pod is bound within this time where all is well.
 const EXPECTED_WITHIN: Duration = Duration::from_secs(5);
 /// Between rows about a gap that is still open.
 const STILL_OPEN: Duration = Duration::from_secs(60);
-/// Names in one problem; the rest is counted.
-const MOST_NAMES: usize = 5;
 /// Open gaps with rows of their own. Beyond that, health and metrics count them.
 const MOST_GAPS: usize = 256;
 
@@ -44,7 +46,8 @@ impl State {
         self.parts.metrics.uncovered.set(signed(uncovered.len() as u64));
         let troubles = unjudged.troubles(&self.parts.session.node);
         self.parts.metrics.troubles(Part::Unbound, troubles.len());
-        if self.parts.health.set(Part::Unbound, troubles.clone()) && !troubles.is_empty() {
+        if self.parts.health.set_named(Part::Unbound, troubles.clone()) && !troubles.is_empty() {
+            let troubles: Vec<String> = troubles.iter().map(ToString::to_string).collect();
             tracing::warn!(unbound.troubles = ?troubles, "endpoints are not judged by policy");
         }
         self.record_open(unjudged.gaps(), last);
@@ -121,20 +124,24 @@ impl State {
 }
 
 impl Unjudged {
-    /// For health, each with its remedy.
-    fn troubles(&self, node: &str) -> Vec<String> {
+    /// For health.
+    fn troubles(&self, node: &str) -> Vec<Trouble> {
         let Self { unbound, incomplete, uncovered } = self;
-        let unbound: Vec<_> = unbound.iter().map(|(name, _)| name.clone()).collect();
-        let uncovered: Vec<_> = uncovered.iter().map(|(pod, detail)| format!("{pod}: {detail}")).collect();
-        let of_no_pod = "interfaces belong to no pod that the cluster source has; compare it with the pods of this node, or \
-                         give --unannounced ignore if they are not pods'";
-        let without_tables = format!(
-            "pods are not in the tables of node {node}; they have ended, or --node is another name than the API server's"
-        );
+        let unbound = unbound.iter().map(|(name, _)| name.clone()).collect();
+        let uncovered = uncovered.iter().map(|(pod, detail)| format!("{pod}: {detail}")).collect();
+        let without_tables = format!("pods are not in the tables of node {node}");
         let troubles = [
-            problem(&unbound, of_no_pod),
-            problem(incomplete, &without_tables),
-            problem(&uncovered, "interfaces are not covered"),
+            trouble(
+                unbound,
+                "interfaces belong to no pod that the cluster source has",
+                "compare it with the pods of this node, or give --unannounced ignore if they are not pods'",
+            ),
+            trouble(
+                incomplete.clone(),
+                &without_tables,
+                "they have ended, or --node is another name than the API server's",
+            ),
+            trouble(uncovered, "interfaces are not covered", "give these pods an interface of a veth pair"),
         ];
         troubles.into_iter().flatten().collect()
     }
@@ -150,24 +157,6 @@ impl Unjudged {
     }
 }
 
-fn problem(names: &[String], what: &str) -> Option<String> {
-    if names.is_empty() {
-        return None;
-    }
-    let shown = names.iter().take(MOST_NAMES).cloned().collect::<Vec<_>>().join(", ");
-    let rest = names.len().saturating_sub(MOST_NAMES);
-    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    Some(format!("{} {what}: {shown}{more}", names.len()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_problem_counts_all_and_names_a_few() {
-        assert_eq!(problem(&[], "things"), None);
-        let names: Vec<String> = (0..7).map(|number| format!("n{number}")).collect();
-        assert_eq!(problem(&names, "things").unwrap(), "7 things: n0, n1, n2, n3, n4 and 2 more");
-    }
+fn trouble(names: Vec<String>, what: &str, remedy: &str) -> Option<Trouble> {
+    (!names.is_empty()).then(|| Trouble { text: format!("{} {what}", names.len()), remedy: remedy.to_owned(), names })
 }

@@ -23,8 +23,8 @@ const RETRY_LONGEST: Duration = Duration::from_secs(60);
 /// Side effects of an append.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
-    /// Flow rows that there was no room for. A gap `disk_full` stands for them.
-    pub dropped: usize,
+    /// Events whose rows there was no room for. A gap `disk_full` stands for them.
+    pub dropped: u64,
     /// Rows that could not be put into the journal: they are in memory only, and lost if the process dies before the
     /// next flush.
     pub unsafe_rows: usize,
@@ -120,11 +120,11 @@ impl Memtable {
     ) -> Appended {
         let flows = self.current.flows + self.sealed.as_ref().map_or(0, |chunk| chunk.flows);
         let mut room = options.memtable_rows.saturating_sub(flows);
-        let mut dropped = 0;
+        let mut dropped = 0_u64;
         rows.retain(|row| match row {
             Row::Flow(row) if room == 0 => {
                 self.current.dropped.add(row);
-                dropped += 1;
+                dropped = dropped.saturating_add(row.count);
                 false
             }
             Row::Flow(_) => {

@@ -34,7 +34,9 @@ impl Writer {
                 let appended = self.store.append_checkpointed(rows, through, checkpoint)?;
                 self.checkpointed = Some(through);
                 if appended.dropped > 0 {
-                    tracing::error!(rows.dropped = appended.dropped, "no room for rows; a gap stands for them");
+                    self.lost += appended.dropped;
+                    self.metrics.dropped(appended.dropped);
+                    tracing::error!(events.dropped = appended.dropped, "no room for rows; a gap stands for them");
                 }
             }
             // Nothing has been logged yet, so nothing has been read.
@@ -111,7 +113,7 @@ impl Writer {
                 return Err(error.into());
             }
         };
-        self.metrics.flushes.inc();
+        self.metrics.flushed();
         self.metrics.flush_seconds.observe(began.elapsed().as_secs_f64());
         let over = "the data directory exceeds --disk-cap, and what is left may not be removed: raise the cap";
         self.health.set(Part::Store, if flushed.over_cap { vec![over.to_owned()] } else { Vec::new() });

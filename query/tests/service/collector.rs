@@ -145,11 +145,10 @@ async fn status(State(held): State<Shared>, headers: HeaderMap) -> Response {
         mode: "enforce".into(),
         time: Utc::now(),
         segment: held.segment,
-        newest: None,
         snapshot: 1,
         source_errors: held.source_errors.clone(),
-        publish_errors: Vec::new(),
         endpoints: 3,
+        ..CollectorStatus::default()
     })
     .into_response()
 }
