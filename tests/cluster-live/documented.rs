@@ -20,7 +20,6 @@ use xtask::{
 const PAGES: [&str; 4] = ["docs/install.md", "docs/upgrade.md", "docs/troubleshooting.md", "docs/uninstall.md"];
 /// Commands that cannot be run here, each with the reason.
 const NOT_RUN: &[(&str, &str)] = &[
-    ("kubectl verdict status", "TODO"),
     ("export REGISTRY=", "the test has a registry's name of its own"),
     ("cargo xtask image", "the images are written without building the programs anew, by the function that it calls"),
     ("podman load", "there is no registry: the cluster's nodes load the archives"),
