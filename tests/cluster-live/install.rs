@@ -103,6 +103,13 @@ fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
     let nodes = site.netverdict(&["sql", "-o", "json", "select distinct node from endpoints"]);
     assert!(nodes.contains("node1") && nodes.contains("node2"), "the record of all nodes: {nodes}");
 
+    let unattached = "select count(*) as n from gaps where cause = 'unattached' and endpoint like 'shop/%'";
+    let gaps = site.netverdict(&["sql", "-o", "json", unattached]);
+    assert!(
+        gaps.contains("\"n\":0") || gaps.contains("\"n\": 0"),
+        "pods that the plugin waited for have no gap: {gaps}"
+    );
+
     site.read(INSTALL, "Enforce");
     let answer: Value =
         serde_json::from_str(&site.netverdict(&["why", JOBS, "db/pg:5432/TCP", "-o", "json"])).expect("JSON");

@@ -6,11 +6,15 @@ mod follower;
 mod proxy;
 mod server;
 mod sources;
+mod tunnels;
 mod watch;
 
 use serde_json::{Value, json};
 
-use self::server::{NOBODY, Server, netverdict};
+use self::{
+    server::{ADMIN, NOBODY, Server, netverdict},
+    tunnels::Tunnels,
+};
 
 const SHOP: &str = include_str!("shop.yaml");
 const KINDS: &str = include_str!("kinds.yaml");
@@ -37,6 +41,30 @@ fn a_cluster_is_judged_as_its_objects_say() {
     let file = server.file("shop.yaml", SHOP);
     let of_files = netverdict(&["eval", "-f", file.to_str().unwrap(), "--from", "shop/jobs", "--to", "db/pg:5432"]);
     assert_eq!(of_files.output, denied.output);
+}
+
+/// As kubectl does, by the kubeconfig's `proxy-url`.
+#[test]
+fn an_api_server_is_asked_through_the_proxy_of_its_kubeconfig() {
+    let Some(server) = Server::start() else { return };
+    server.apply(SHOP);
+    let tunnels = Tunnels::start();
+    let kubeconfig = std::fs::read_to_string(server.kubeconfig("tunnelled", ADMIN)).expect("a kubeconfig");
+    let proxied =
+        kubeconfig.replace("cluster: {server:", &format!("cluster: {{proxy-url: \"{}\", server:", tunnels.url()));
+    let file = server.file("tunnelled.kubeconfig", &proxied);
+    let answer = netverdict(&[
+        "eval",
+        "--kubeconfig",
+        file.to_str().expect("UTF-8"),
+        "--from",
+        "shop/jobs",
+        "--to",
+        "db/pg:5432",
+        "--exit-status",
+    ]);
+    assert_eq!(answer.code, Some(3), "{answer:?}");
+    assert!(tunnels.made() > 0, "the server was asked through the proxy");
 }
 
 #[test]

@@ -14,6 +14,9 @@ use crate::{
 pub struct Options {
     /// Only these: probe, collector, engine (all three by default), cluster.
     benches: Vec<String>,
+    /// Pods of the bench `cluster`, all started at once.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(4..=240))]
+    pods: u16,
 }
 
 /// The benches, and whether each needs the kernel.
@@ -47,7 +50,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.benches.iter().any(|chosen| chosen == CLUSTER) {
         machine::kernel().map_err(anyhow::Error::msg)?;
         println!("\n=== {CLUSTER}");
-        cluster::run()?;
+        cluster::run(options.pods.into())?;
     }
     Ok(())
 }

@@ -37,8 +37,13 @@ impl State {
             let Announcement { claim, found, wait_ms } = announcement;
             let (pod, interfaces) = (claim.pod.to_string(), found.iter().map(|found| found.ifindex).collect());
             self.attachments.claims.add(claim);
+            let until = Instant::now() + Duration::from_millis(wait_ms);
+            self.attachments.waiting.push(Waiting { interfaces, pod, until, answer });
             // The watch reports when an interface appeared. It may have been first.
             for mut found in found {
+                if let Some(guarded) = self.attachments.guarded.get_mut(&found.ifindex) {
+                    guarded.told = true;
+                }
                 if let Some(known) = self.attachments.sighted.get(&found.ifindex)
                     && known.netns_cookie == found.netns_cookie
                 {
@@ -48,8 +53,6 @@ impl State {
                 }
                 self.sight(Sighting::Found(found));
             }
-            let until = Instant::now() + Duration::from_millis(wait_ms);
-            self.attachments.waiting.push(Waiting { interfaces, pod, until, answer });
         }
         // With the addresses that were assigned.
         self.complete_and_publish();

@@ -54,8 +54,10 @@ impl State {
         match self.parts.probe.guard(ifindex, netns_cookie) {
             Ok(()) => {
                 self.attachments.failed.remove(&ifindex);
-                let at = SystemTime::now();
-                let guarded = Guarded { netns_cookie, at, since: Instant::now(), not_a_pods_since: None, told: false };
+                let (at, since) = (SystemTime::now(), Instant::now());
+                // Nothing runs in a pod that the plugin waits for.
+                let told = self.attachments.waiting.iter().any(|waiting| waiting.interfaces.contains(&ifindex));
+                let guarded = Guarded { netns_cookie, at, since, not_a_pods_since: None, told };
                 self.attachments.guarded.insert(ifindex, guarded);
                 tracing::info!(endpoint.interface = ifindex, "programs attached");
             }

@@ -105,7 +105,7 @@ pub(super) struct Guarded {
     pub(super) since: Instant,
     /// Since when its namespace has only had processes of no pod.
     pub(super) not_a_pods_since: Option<Instant>,
-    /// Whether the time before the attachment is on record.
+    /// Whether the time before the attachment is on record, or need not be.
     pub(super) told: bool,
 }
 

@@ -19,8 +19,6 @@ use crate::{
     setup,
 };
 
-/// With the client and the server, and the cluster's DNS server.
-const PODS: usize = 100;
 /// New flows a second.
 const RATES: [u32; 3] = [0, 100, 1_000];
 /// For each rate: first to come to rest, then to measure.
@@ -34,15 +32,16 @@ const IN_FORCE_WITHIN: Duration = Duration::from_secs(30);
 const START_WITHIN: Duration = Duration::from_secs(600);
 const PORT: u16 = 8080;
 
-pub(super) fn run() -> Result<()> {
+/// `count` pods, with the client, the server and the cluster's DNS server.
+pub(super) fn run(count: usize) -> Result<()> {
     let programs = setup::cluster_programs()?;
     let object = ebpf::build()?;
     services::build(Profile::Release)?;
-    println!("starting Kubernetes {} with {PODS} pods, and the product on it", setup::KUBERNETES_VERSION);
+    println!("starting Kubernetes {} with {count} pods, and the product on it", setup::KUBERNETES_VERSION);
     let cluster = Cluster::start("bench", Shape::default(), programs, |step| println!("  {step}"))?;
     let product = Product::start_mirroring(&cluster, &object, Profile::Release)?;
-    let pods = Pods::start(&cluster)?;
-    product.wait_for_endpoints(PODS)?;
+    let pods = Pods::start(&cluster, count)?;
+    product.wait_for_endpoints(count)?;
 
     println!("\n| program | new flows a second | CPU, % of a core | private, MiB | resident, MiB |");
     println!("|---|---|---|---|---|");
@@ -87,9 +86,9 @@ struct Pods {
 }
 
 impl Pods {
-    fn start(cluster: &Cluster) -> Result<Self> {
-        // One is the cluster's DNS server.
-        let others = PODS - 3;
+    fn start(cluster: &Cluster, count: usize) -> Result<Self> {
+        // Beside the client, the server and the DNS server.
+        let others = count - 3;
         let manifest = include_str!("cluster/pods.yaml").replace("AGNHOST", &agnhost());
         cluster.apply(&manifest.replace("OTHERS", &others.to_string()))?;
         let started = Instant::now();
@@ -97,9 +96,9 @@ impl Pods {
             let path = "jsonpath={.items[*].status.readyReplicas}";
             let ready = cluster.ask(&["get", "deployments", "-A", "-o", path])?;
             let ready: usize = ready.split_whitespace().map(|number| number.parse().unwrap_or(0)).sum();
-            Ok(ready >= PODS)
+            Ok(ready >= count)
         })?;
-        println!("  {PODS} pods run after {} s", started.elapsed().as_secs());
+        println!("  {count} pods run after {} s", started.elapsed().as_secs());
         let address = |app: &str| -> Result<IpAddr> {
             let pod = cluster.pod(&format!("app={app}"))?;
             cluster.pod_addresses(&pod)?.first().copied().with_context(|| format!("{app} has no address"))
