@@ -1,7 +1,10 @@
 //! The state of the service and of all collectors, as `GET /v1/status` gives it: who answers with what, who does not and
 //! why, how far the copies are, and which files cannot be read.
 
-use std::{collections::BTreeSet, fmt::Display};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 use chrono::{DateTime, Utc};
 use netverdict_flowlog::{
@@ -93,6 +96,14 @@ fn problems(
         let text = "no collector is known: rows are visible once they are in files, and no node tells its state";
         problems.push(problem("collectors", &text, "name the collectors' rows ports with --collector"));
     }
+    for (node, urls) in twice(answers) {
+        let text =
+            format!("{} collectors say that they are node {node}, so rows of theirs may count twice", urls.len());
+        let remedy = "give each node its own --node, and name each collector once with --collector";
+        let more = urls.len().saturating_sub(MOST_LISTED) as u64;
+        let names = urls.into_iter().take(MOST_LISTED).map(str::to_owned).collect();
+        problems.push(Problem { names, more, ..problem("collectors", &text, remedy) });
+    }
     if !skipped.is_empty() {
         let text = format!("{} files of the record cannot be read and are left out", skipped.len());
         let remedy = "restore them from another copy or remove them; the reasons are in skipped_files (-o json)";
@@ -101,6 +112,18 @@ fn problems(
         problems.push(Problem { names, more, ..problem("store", &text, remedy) });
     }
     problems
+}
+
+/// Nodes that more than one collector answers for, with their addresses.
+fn twice(answers: &[CollectorAnswer]) -> BTreeMap<&str, Vec<&str>> {
+    let mut by_node = BTreeMap::<&str, Vec<&str>>::new();
+    for answer in answers {
+        if let Some(status) = &answer.status {
+            by_node.entry(&status.node).or_default().push(&answer.url);
+        }
+    }
+    by_node.retain(|_, urls| urls.len() > 1);
+    by_node
 }
 
 fn problem(part: &str, text: &dyn Display, remedy: &str) -> Problem {
@@ -163,6 +186,19 @@ mod tests {
         assert_eq!((told[2].names.len(), told[2].more), (MOST_LISTED, 230));
         let files = listed(skipped);
         assert_eq!((files.len(), files[MOST_FILES].reason.as_str()), (101, "150 more"));
+    }
+
+    #[test]
+    fn two_collectors_of_one_node_are_a_problem() {
+        let at = |url: &str, node: &str| CollectorAnswer {
+            url: url.to_owned(),
+            status: Some(answered(node)),
+            ..CollectorAnswer::default()
+        };
+        let told = problems(&[], Vec::new(), &[], &[at("http://a", "n1"), at("http://b", "n2"), at("http://c", "n1")]);
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].names, ["http://a", "http://c"]);
+        assert!(told[0].text.contains("node n1") && told[0].remedy.contains("--node"), "{told:?}");
     }
 
     #[test]

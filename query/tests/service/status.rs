@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -49,6 +49,29 @@ async fn collectors_that_answer_badly_are_told_and_hold_up_nobody() {
     assert_eq!(status.collectors.len(), 6);
     let (_, why) = served.get("/v1/why?source=shop/web&destination=db/pg&port=5432").await;
     assert_eq!(why["verdict"], "denied", "the others still answer: {why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_about_many_tables_waits_once_for_a_collector_that_is_silent() {
+    let mut world = World::new().await;
+    world.seen("shop/web", "db/pg", 5432, crate::world::ago(5));
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = silent.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            held.push(stream);
+        }
+    });
+    let served = world.serve_with(&["--collector-timeout", "500ms", "--collector", &url]).await;
+    let (_, why) = served.get("/v1/why?source=shop/web&destination=db/pg&port=5432").await;
+    assert_eq!(why["verdict"], "denied", "{why}");
+    assert!(why["stale"].to_string().contains(&url), "{why}");
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((1..=3).contains(&asked), "for its rows, and for its state: {asked}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
