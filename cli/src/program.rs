@@ -14,6 +14,11 @@ impl Program {
     /// kubectl runs a file called `kubectl-verdict` for `kubectl verdict`.
     pub const KUBECTL_PLUGIN: Self = Self { shown: "kubectl verdict", file: "kubectl-verdict" };
 
+    /// The program under the name of its file, which is what shells complete.
+    pub(crate) fn as_file(self) -> Self {
+        Self { shown: self.file, ..self }
+    }
+
     pub(crate) fn is_plugin(self) -> bool {
         self.file == Self::KUBECTL_PLUGIN.file
     }
