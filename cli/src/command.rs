@@ -60,7 +60,7 @@ pub(crate) fn execute(cli: Cli, program: &Program, terminal: &mut Terminal) -> a
         Command::Probe(arguments) => probe::execute(&arguments, terminal),
         Command::Doctor(arguments) => doctor::execute(&arguments, terminal),
         Command::Completion(arguments) => {
-            completion::execute(&arguments, &mut command_line(program), program.file, terminal)
+            completion::execute(&arguments, &mut command_line(&program.as_word()), program, terminal)
         }
     }
 }

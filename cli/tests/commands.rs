@@ -145,6 +145,30 @@ fn every_shell_gets_its_completion() {
     }
 }
 
+/// kubectl's name for the plugin has a space, which is in no word that a shell completes.
+#[test]
+fn bash_completes_the_options_of_a_subcommand_under_both_names() {
+    let script = r#"source <("$0" completion bash); name=${0##*/}; [[ $(complete -p "$name") =~ -F\ ([^ ]+) ]]
+        COMP_WORDS=("$name" flows --verd); COMP_CWORD=2
+        "${BASH_REMATCH[1]}" "$name" --verd flows; echo "${COMPREPLY[@]}""#;
+    for program in [env!("CARGO_BIN_EXE_netverdict"), env!("CARGO_BIN_EXE_kubectl-verdict")] {
+        let (code, completions, errors) = run(Command::new("bash").args(["-c", script, program]));
+        assert_eq!((code, completions.as_str()), (Some(0), "--verdict\n"), "{program}: {errors}");
+    }
+}
+
+#[test]
+fn kubectl_completes_the_plugin() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/kubectl/kubectl_complete-verdict");
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_kubectl-verdict")).parent().unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    for (words, expected) in [(&["w"][..], "why\n:4\n"), (&["flows", "--verd"], "--verdict\n:4\n"), (&["zzz"], ":0\n")]
+    {
+        let (code, completions, errors) = run(Command::new(script).args(words).env("PATH", &path));
+        assert_eq!((code, completions.as_str()), (Some(0), expected), "{words:?}: {errors}");
+    }
+}
+
 #[test]
 fn lint_fails_on_errors_and_not_on_warnings() {
     let lint = |text: &str| {

@@ -171,7 +171,7 @@ fn bounded(path: &Path) -> Result<Vec<u8>, NodeError> {
     }
 }
 
-/// Who may do what with a file that is written.
+/// Owner and mode of a file that is written.
 enum Owner<'a> {
     /// Ours, with this mode.
     New(u32),
@@ -198,7 +198,7 @@ fn replace(path: &Path, contents: &[u8], owner: Owner<'_>) -> Result<(), NodeErr
     };
     let fresh = beside(path, FRESH);
     write(&fresh).map_err(|source| {
-        // What stands there is half written.
+        // A half-written file may stand there.
         let _ = fs::remove_file(&fresh);
         failed(path, "written (is its folder mounted read-only?)", source)
     })

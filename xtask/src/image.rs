@@ -13,10 +13,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
 pub use self::product::{Options, Written, run, write};
+use crate::digest::sha256;
 
 /// An image of one layer.
 pub(crate) struct Image {
@@ -25,7 +25,7 @@ pub(crate) struct Image {
     pub(crate) command: Vec<&'static str>,
     /// `NAME=VALUE`, beside `PATH`.
     pub(crate) environment: Vec<String>,
-    /// Who runs it, in numbers; empty is root.
+    /// User and group of its process, in numbers; empty is root.
     pub(crate) user: String,
     pub(crate) layer: Vec<u8>,
 }
@@ -36,7 +36,7 @@ impl Image {
         Self { tag, entrypoint, command: vec![], environment: vec![], user: String::new(), layer }
     }
 
-    /// What a container runtime reads. The image's id is the digest of this text.
+    /// The configuration for a container runtime. The image's id is the digest of this text.
     fn configuration(&self) -> String {
         let environment = ["PATH=/usr/bin:/bin:/".to_owned()].into_iter().chain(self.environment.iter().cloned());
         let configuration = json!({
@@ -49,13 +49,13 @@ impl Image {
                 "Cmd": self.command,
                 "User": self.user,
             },
-            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hex(&self.layer))] },
+            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", sha256(&self.layer))] },
         });
         configuration.to_string()
     }
 
     pub(crate) fn id(&self) -> String {
-        format!("sha256:{}", hex(self.configuration().as_bytes()))
+        format!("sha256:{}", sha256(self.configuration().as_bytes()))
     }
 }
 
@@ -77,8 +77,8 @@ fn archive(images: &[Image], output: impl Write) -> Result<()> {
     let mut manifest = Vec::new();
     for image in images {
         let configuration = image.configuration();
-        let layer_name = format!("{}.tar", hex(&image.layer));
-        let name = format!("{}.json", hex(configuration.as_bytes()));
+        let layer_name = format!("{}.tar", sha256(&image.layer));
+        let name = format!("{}.json", sha256(configuration.as_bytes()));
         archive.file(&layer_name, 0o644, &image.layer)?;
         archive.file(&name, 0o644, configuration.as_bytes())?;
         manifest.push(json!({ "Config": name, "RepoTags": [image.tag], "Layers": [layer_name] }));
@@ -142,10 +142,6 @@ fn header(kind: EntryType, mode: u32) -> Header {
     header
 }
 
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, io::Read};
@@ -178,6 +174,6 @@ mod tests {
         assert_eq!(files[manifest[0]["Layers"][0].as_str().unwrap()], layer);
         let name = manifest[0]["Config"].as_str().unwrap();
         assert_eq!(format!("sha256:{}", name.trim_end_matches(".json")), id);
-        assert_eq!(json(name)["rootfs"]["diff_ids"], json!([format!("sha256:{}", hex(&layer))]));
+        assert_eq!(json(name)["rootfs"]["diff_ids"], json!([format!("sha256:{}", sha256(&layer))]));
     }
 }

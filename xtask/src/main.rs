@@ -1,10 +1,10 @@
-//! Developer verbs: `cargo xtask setup | ebpf | image | demo | test | bench | cluster | conformance`.
+//! Developer verbs: `cargo xtask setup | ebpf | image | package | demo | test | bench | cluster | conformance`.
 //!
 //! Parses the command line. Each verb installs the tools that it needs.
 
 use clap::{Parser, Subcommand};
 
-use xtask::{bench, cluster, conformance, demo, ebpf, image, setup, suites};
+use xtask::{bench, cluster, conformance, demo, ebpf, image, package, setup, suites};
 
 /// Netverdict's developer verbs. On a fresh machine `cargo xtask demo` shows the product and `cargo xtask test`
 /// passes the tests; each installs what it needs.
@@ -23,6 +23,8 @@ enum Verb {
     Ebpf,
     /// Write the images of the product as archives of `docker save`, from scratch and without a daemon.
     Image(image::Options),
+    /// Write Debian packages, the kubectl plugin, bills of materials and checksums.
+    Package(package::Options),
     /// Deny a connection in the kernel and ask which policy did it: a small shop of pods in network namespaces.
     Demo(demo::Options),
     /// Run every suite that this machine can run, and name those that it cannot.
@@ -42,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Setup(options) => setup::run(&options),
         Verb::Ebpf => ebpf::build().map(|object| println!("built {}", object.display())),
         Verb::Image(options) => image::run(&options),
+        Verb::Package(options) => package::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Test(options) => suites::run(&options),
         Verb::Bench(options) => bench::run(&options),

@@ -94,6 +94,8 @@ pub fn run(options: &Options) -> Result<()> {
         println!("psql: {}", shown(which("psql")));
         println!("python with duckdb and pyarrow: {}", shown(python().filter(|p| has_duckdb(p))));
         println!("cargo-deny: {}", shown(deny::found()));
+        println!("dpkg-deb: {}", shown(which("dpkg-deb")));
+        println!("systemd-analyze: {}", shown(which("systemd-analyze")));
         println!("Kubernetes API server: {}", shown(kubernetes::found_api()));
         println!("Kubernetes cluster: {}", shown(found_cluster_programs().map(|programs| programs.kubernetes)));
         println!("Helm: {}", shown(found_helm()));
@@ -104,6 +106,8 @@ pub fn run(options: &Options) -> Result<()> {
     report("python with duckdb and pyarrow", reader_tools());
     report("psql", psql());
     report("cargo-deny", cargo_deny());
+    report("dpkg-deb", dpkg_deb());
+    report("systemd-analyze", systemd_analyze());
     report("Kubernetes API server", kubernetes_api());
     report("Kubernetes cluster", cluster_programs().map(|programs| programs.kubernetes));
     report("Helm", helm());
@@ -168,9 +172,19 @@ pub fn network_tools() -> Result<PathBuf> {
     program("ip", "iproute2")
 }
 
-/// Takes debug information out of programs.
-pub fn strip() -> Result<PathBuf> {
-    program("strip", "binutils")
+/// A program that reads or rewrites programs.
+pub fn binutils(name: &str) -> Result<PathBuf> {
+    program(name, "binutils")
+}
+
+/// Tells how much of a system a unit could reach.
+pub fn systemd_analyze() -> Result<PathBuf> {
+    program("systemd-analyze", "systemd")
+}
+
+/// Writes Debian packages, on other distributions too.
+pub fn dpkg_deb() -> Result<PathBuf> {
+    program("dpkg-deb", "dpkg")
 }
 
 pub fn psql() -> Result<PathBuf> {

@@ -36,6 +36,8 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     Nothing,
+    /// Tools of packages, without which some of its tests check nothing, and say so.
+    Packaging,
     /// Root, BPF, network namespaces, and the BPF object.
     Kernel,
     /// Python with duckdb and pyarrow.
@@ -59,7 +61,7 @@ struct Suite {
 
 /// `unit` has the test programs of all crates but `netverdict-tests`; each of that crate's is a suite of its own.
 const SUITES: &[Suite] = &[
-    Suite { name: "unit", about: "each crate's own tests: behaviour, laws, fuzzed decoders", need: Need::Nothing },
+    Suite { name: "unit", about: "each crate's own tests: behaviour, laws, fuzzed decoders", need: Need::Packaging },
     Suite {
         name: "tidy",
         about: "imports, file sizes, names, words, rule numbers, golden layouts",
@@ -162,6 +164,12 @@ fn build_and_prepare(chosen: &[&Suite]) -> Result<(Vec<TestProgram>, BTreeMap<Ne
 fn prepare(need: Need) -> Prepared {
     match need {
         Need::Nothing => Ok(Vec::new()),
+        Need::Packaging => {
+            for missing in [setup::dpkg_deb(), setup::systemd_analyze()].into_iter().filter_map(Result::err) {
+                println!("{missing:#}");
+            }
+            Ok(Vec::new())
+        }
         Need::Kernel => prepare_kernel(),
         Need::Cluster => {
             let programs = setup::kubernetes_api().map_err(|error| format!("{error:#}"))?;

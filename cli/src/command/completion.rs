@@ -3,7 +3,7 @@
 use clap::{Args, Command, ValueEnum};
 use clap_complete::Shell;
 
-use crate::{exit::Exit, terminal::Terminal};
+use crate::{exit::Exit, program::Program, terminal::Terminal};
 
 /// Prints what makes a shell complete this tool's arguments
 #[derive(Args, Debug)]
@@ -28,20 +28,33 @@ enum Supported {
     Fish,
 }
 
-/// `command` is the whole command line, `file` the name of the program's file.
+/// `command` is the whole command line, under the program's one word.
 pub(crate) fn execute(
     arguments: &Arguments,
     command: &mut Command,
-    file: &str,
+    program: &Program,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Exit> {
-    let shell = match arguments.shell {
-        Supported::Bash => Shell::Bash,
-        Supported::Zsh => Shell::Zsh,
-        Supported::Fish => Shell::Fish,
+    let script = match arguments.shell {
+        Supported::Bash => registered_for(program, &generate(Shell::Bash, command, program.word)?),
+        Supported::Zsh => generate(Shell::Zsh, command, program.file)?,
+        Supported::Fish => generate(Shell::Fish, command, program.file)?,
     };
-    let mut script = Vec::new();
-    clap_complete::generate(shell, command, file, &mut script);
-    terminal.print(&String::from_utf8(script)?)?;
+    terminal.print(&script)?;
     Ok(Exit::Done)
+}
+
+fn generate(shell: Shell, command: &mut Command, name: &str) -> anyhow::Result<String> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, name, &mut script);
+    Ok(String::from_utf8(script)?)
+}
+
+/// The script completes the program's file, whatever its functions are called.
+fn registered_for(program: &Program, script: &str) -> String {
+    let line = |line: &str| match line.trim_start().starts_with("complete -F") {
+        true => line.strip_suffix(program.word).map_or(line.to_owned(), |begin| format!("{begin}{}", program.file)),
+        false => line.to_owned(),
+    };
+    script.lines().map(|text| line(text) + "\n").collect()
 }

@@ -28,7 +28,7 @@ pub(super) struct Options {
 
 impl Options {
     /// # Errors
-    /// What is not understood.
+    /// The argument that is not understood.
     pub(super) fn read(arguments: &[String]) -> Result<Self, String> {
         let verb = match arguments.first().map(String::as_str) {
             Some("install") => Verb::Install,

@@ -1,11 +1,10 @@
 //! The images of the product, from scratch: the programs without debug information, the libraries that they are linked with,
-//! and nothing else. No shell is in them.
+//! a bill of materials for each, and nothing else. No shell is in them.
 
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result};
@@ -14,15 +13,19 @@ use clap::Args;
 use super::{Image, Layer, libraries, read, save};
 use crate::{
     cluster::REGISTRY,
-    command::{quietly, target},
+    command::target,
     ebpf,
+    gzip::gzip,
+    sbom::{BPF_OBJECT, Inventory},
     services::{self, Profile},
-    setup,
+    symbols::Symbols,
 };
 
-/// Reads the record, and nothing else: what the chart runs the query service as, and the group of the record's files.
+/// User id of the query service, and group id of the record's files, as the chart has them.
 const USER: u32 = 65_532;
 const OBJECT: &str = "/usr/lib/netverdict/netverdict.bpf.o";
+/// Folder of the bills of materials.
+const BILLS: &str = "usr/share/doc/netverdict";
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -66,12 +69,7 @@ const IMAGES: [Recipe; 2] = [
         has_object: true,
         user: None,
     },
-    Recipe {
-        name: "netverdict-query",
-        programs: &["netverdict-query", "netverdict"],
-        has_object: false,
-        user: Some(USER),
-    },
+    Recipe { name: "netverdict-query", programs: &["netverdict-query"], has_object: false, user: Some(USER) },
 ];
 
 /// Builds the programs and writes an archive of each image.
@@ -81,7 +79,10 @@ pub fn run(options: &Options) -> Result<()> {
         services::build(options.profile)?;
     }
     for Written { archive, tag, id, size } in write(options, &object)? {
-        println!("{tag}\n  {id}\n  {:.1} MB, {}", mebibytes(size), archive.display());
+        // A registry keeps and sends the layer compressed.
+        let sent = gzip(&read(&archive)?, 6)?.len();
+        let (size, sent) = (megabytes(size), megabytes(u64::try_from(sent)?));
+        println!("{tag}\n  {id}\n  {size:.1} MB, {sent:.1} MB compressed, {}", archive.display());
     }
     println!(
         "load one with `docker load -i`, `podman load -i`, `ctr -n k8s.io images import` or `cargo xtask cluster load`"
@@ -95,10 +96,10 @@ pub fn write(options: &Options, object: &Path) -> Result<Vec<Written>> {
     let programs = profile.folder();
     let out = out.clone().unwrap_or_else(|| target().join("image").join(profile.to_string()));
     fs::create_dir_all(&out).with_context(|| format!("could not make {}", out.display()))?;
-    let strip = setup::strip()?;
+    let tools = Tools { symbols: Symbols::tools()?, inventory: Inventory::read()? };
     let version = env!("CARGO_PKG_VERSION");
     let images = IMAGES.iter().map(|recipe| {
-        let image = image(recipe, &programs, object, format!("{registry}/{}:{version}", recipe.name), &strip, &out)?;
+        let image = image(recipe, &programs, object, format!("{registry}/{}:{version}", recipe.name), &tools, &out)?;
         let (tag, id, size) = (image.tag.clone(), image.id(), u64::try_from(image.layer.len())?);
         let archive = save(&[image], out.join(format!("{}-{version}.tar", recipe.name)))?;
         Ok(Written { archive, tag, id, size })
@@ -106,7 +107,12 @@ pub fn write(options: &Options, object: &Path) -> Result<Vec<Written>> {
     images.collect()
 }
 
-fn image(recipe: &Recipe, programs: &Path, object: &Path, tag: String, strip: &Path, aside: &Path) -> Result<Image> {
+struct Tools {
+    symbols: Symbols,
+    inventory: Inventory,
+}
+
+fn image(recipe: &Recipe, programs: &Path, object: &Path, tag: String, tools: &Tools, aside: &Path) -> Result<Image> {
     let Recipe { name: _, programs: names, has_object, user } = recipe;
     let mut layer = Layer::new();
     let account =
@@ -118,8 +124,10 @@ fn image(recipe: &Recipe, programs: &Path, object: &Path, tag: String, strip: &P
     for name in *names {
         let program = programs.join(name);
         shared.append(&mut libraries::of(&program)?);
-        quietly(Command::new(strip).arg("--strip-all").arg("-o").arg(&stripped).arg(&program))?;
+        tools.symbols.strip(&program, &stripped)?;
         layer.file(&format!("usr/bin/{name}"), 0o755, &read(&stripped)?)?;
+        // Under these names scanners of images look for them.
+        layer.file(&format!("{BILLS}/{name}.cdx.json"), 0o644, tools.inventory.bill(name)?.as_bytes())?;
     }
     fs::remove_file(&stripped)?;
     for library in &shared {
@@ -129,6 +137,8 @@ fn image(recipe: &Recipe, programs: &Path, object: &Path, tag: String, strip: &P
     let mut environment = Vec::new();
     if *has_object {
         layer.file(OBJECT.trim_start_matches('/'), 0o644, &read(object)?)?;
+        let bill = tools.inventory.bill(BPF_OBJECT)?;
+        layer.file(&format!("{BILLS}/{BPF_OBJECT}.cdx.json"), 0o644, bill.as_bytes())?;
         environment.push(format!("NETVERDICT_BPF_OBJECT={OBJECT}"));
     }
     let user = user.map(|id| format!("{id}:{id}")).unwrap_or_default();
@@ -136,8 +146,8 @@ fn image(recipe: &Recipe, programs: &Path, object: &Path, tag: String, strip: &P
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }
 
 #[cfg(test)]
@@ -149,11 +159,11 @@ mod tests {
     fn the_same_programs_make_the_same_image() {
         let folder = std::env::temp_dir().join(format!("netverdict-image-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        fs::copy("/proc/self/exe", folder.join("program")).unwrap();
-        let recipe = Recipe { name: "image", programs: &["program"], has_object: true, user: Some(USER) };
-        let object = folder.join("program");
-        let strip = crate::command::which("strip").expect("binutils, which the linker is part of");
-        let make = || image(&recipe, &folder, &object, "registry/image:1".to_owned(), &strip, &folder).unwrap();
+        fs::copy("/proc/self/exe", folder.join("netverdict-cni")).unwrap();
+        let recipe = Recipe { name: "image", programs: &["netverdict-cni"], has_object: true, user: Some(USER) };
+        let object = folder.join("netverdict-cni");
+        let tools = || Tools { symbols: Symbols::tools().unwrap(), inventory: Inventory::read().unwrap() };
+        let make = || image(&recipe, &folder, &object, "registry/image:1".to_owned(), &tools(), &folder).unwrap();
         let (one, other) = (make(), make());
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(one.id(), other.id());
