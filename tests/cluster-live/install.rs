@@ -304,8 +304,10 @@ impl Site<'_> {
         })
         .unwrap_or_else(|error| panic!("{error:#}: {unused:?}"));
         assert_eq!(rights::asked(self.cluster).refused, BTreeSet::new(), "rights that the role lacks");
+        assert!(!self.reader_may(&["status"]), "an interface that nobody knows is a problem");
         let gone = || succeeds(Command::new("ip").args(["netns", "delete", "stray"]));
         assert!(self.cluster.node().enter(gone).expect("inside of the node"), "the interface is taken away");
+        wait("all is well", PATIENCE, || Ok(self.reader_may(&["status"]))).expect("in time");
     }
 
     fn attempt(&self, from: &str, to: &str) -> Attempt {

@@ -129,11 +129,11 @@ impl Unjudged {
         let Self { unbound, incomplete, uncovered } = self;
         let unbound = unbound.iter().map(|(name, _)| name.clone()).collect();
         let uncovered = uncovered.iter().map(|(pod, detail)| format!("{pod}: {detail}")).collect();
-        let without_tables = format!("pods are not in the tables of node {node}");
+        let without_tables = format!("pods that are not in the tables of node {node}");
         let troubles = [
             trouble(
                 unbound,
-                "interfaces belong to no pod that the cluster source has",
+                "interfaces that belong to no pod of the cluster source",
                 "compare it with the pods of this node, or give --unannounced ignore if they are not pods'",
             ),
             trouble(
@@ -141,7 +141,7 @@ impl Unjudged {
                 &without_tables,
                 "they have ended, or --node is another name than the API server's",
             ),
-            trouble(uncovered, "interfaces are not covered", "give these pods an interface of a veth pair"),
+            trouble(uncovered, "interfaces that are not covered", "give these pods an interface of a veth pair"),
         ];
         troubles.into_iter().flatten().collect()
     }
@@ -157,6 +157,6 @@ impl Unjudged {
     }
 }
 
-fn trouble(names: Vec<String>, what: &str, remedy: &str) -> Option<Trouble> {
-    (!names.is_empty()).then(|| Trouble { text: format!("{} {what}", names.len()), remedy: remedy.to_owned(), names })
+fn trouble(names: Vec<String>, kind: &str, remedy: &str) -> Option<Trouble> {
+    (!names.is_empty()).then(|| Trouble { text: format!("{kind} ({})", names.len()), remedy: remedy.to_owned(), names })
 }
