@@ -7,10 +7,11 @@ use std::{
 
 use super::{
     contents::{File, Source},
+    materials::SHELLS,
     plugin::Release,
     *,
 };
-use crate::command::which;
+use crate::command::{output, root, which};
 
 /// Programs that the product's are stood in for by, and a folder for the packages; removed on drop.
 struct Stage {
