@@ -111,7 +111,8 @@ fn name_of(line: &str) -> &str {
 
 /// The code of the services.
 fn sources() -> String {
-    let (mut text, mut folders) = (String::new(), ["collector/src", "query/src", "service/src"].map(|path| root().join(path)).to_vec());
+    let (mut text, mut folders) =
+        (String::new(), ["collector/src", "query/src", "service/src"].map(|path| root().join(path)).to_vec());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("a folder").flatten() {
             if entry.path().is_dir() {
