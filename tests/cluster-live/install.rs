@@ -304,10 +304,25 @@ impl Site<'_> {
         })
         .unwrap_or_else(|error| panic!("{error:#}: {unused:?}"));
         assert_eq!(rights::asked(self.cluster).refused, BTreeSet::new(), "rights that the role lacks");
-        assert!(!self.reader_may(&["status"]), "an interface that nobody knows is a problem");
+        let (code, said) = self.status();
+        assert!(code == Some(5) && said.contains("interface stray0"), "the node tells of it: {code:?} {said}");
         let gone = || succeeds(Command::new("ip").args(["netns", "delete", "stray"]));
         assert!(self.cluster.node().enter(gone).expect("inside of the node"), "the interface is taken away");
-        wait("all is well", PATIENCE, || Ok(self.reader_may(&["status"]))).expect("in time");
+        let mut said = String::new();
+        wait("all nodes are well again", PATIENCE, || {
+            let (code, output) = self.status();
+            said = output;
+            Ok(code == Some(0))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}: {said}"));
+    }
+
+    /// Exit code and output of `kubectl verdict status`.
+    fn status(&self) -> (Option<i32>, String) {
+        let mut plugin = Command::new(target().join("debug/kubectl-verdict"));
+        let output =
+            plugin.arg("status").env("KUBECONFIG", self.cluster.plan().kubeconfig()).output().expect("it starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn attempt(&self, from: &str, to: &str) -> Attempt {

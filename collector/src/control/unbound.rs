@@ -129,19 +129,25 @@ impl Unjudged {
         let Self { unbound, incomplete, uncovered } = self;
         let unbound = unbound.iter().map(|(name, _)| name.clone()).collect();
         let uncovered = uncovered.iter().map(|(pod, detail)| format!("{pod}: {detail}")).collect();
-        let without_tables = format!("pods that are not in the tables of node {node}");
         let troubles = [
             trouble(
                 unbound,
-                "interfaces that belong to no pod of the cluster source",
+                ["interface belongs", "interfaces belong"],
+                "to no pod that the cluster source has",
                 "compare it with the pods of this node, or give --unannounced ignore if they are not pods'",
             ),
             trouble(
                 incomplete.clone(),
-                &without_tables,
+                ["pod is", "pods are"],
+                &format!("not in the tables of node {node}"),
                 "they have ended, or --node is another name than the API server's",
             ),
-            trouble(uncovered, "interfaces that are not covered", "give these pods an interface of a veth pair"),
+            trouble(
+                uncovered,
+                ["interface is", "interfaces are"],
+                "not covered",
+                "give these pods an interface of a veth pair",
+            ),
         ];
         troubles.into_iter().flatten().collect()
     }
@@ -157,6 +163,36 @@ impl Unjudged {
     }
 }
 
-fn trouble(names: Vec<String>, kind: &str, remedy: &str) -> Option<Trouble> {
-    (!names.is_empty()).then(|| Trouble { text: format!("{kind} ({})", names.len()), remedy: remedy.to_owned(), names })
+/// `words`: for one, and for several.
+fn trouble(names: Vec<String>, words: [&str; 2], condition: &str, remedy: &str) -> Option<Trouble> {
+    let number = names.len();
+    let words = words[usize::from(number != 1)];
+    (number > 0).then(|| Trouble { text: format!("{number} {words} {condition}"), remedy: remedy.to_owned(), names })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_unjudged_endpoint_has_its_names_and_its_remedy() {
+        let unjudged = Unjudged {
+            unbound: vec![("shop/late".to_owned(), SystemTime::UNIX_EPOCH)],
+            incomplete: vec!["shop/web".to_owned(), "shop/api".to_owned()],
+            uncovered: vec![("db/pg".to_owned(), "interface eth1 is a macvlan".to_owned())],
+        };
+        let told: Vec<String> = unjudged.troubles("n1").iter().map(ToString::to_string).collect();
+        let begin = |text: &String| text.split("; ").next().unwrap_or_default().to_owned();
+        assert_eq!(
+            told.iter().map(begin).collect::<Vec<_>>(),
+            [
+                "1 interface belongs to no pod that the cluster source has",
+                "2 pods are not in the tables of node n1",
+                "1 interface is not covered"
+            ]
+        );
+        assert!(told[0].ends_with(": shop/late") && told[1].ends_with(": shop/web, shop/api"), "{told:?}");
+        assert!(told[2].ends_with(": db/pg: interface eth1 is a macvlan"), "{told:?}");
+        assert_eq!(Unjudged::default().troubles("n1"), []);
+    }
 }
