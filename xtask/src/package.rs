@@ -9,6 +9,7 @@ mod materials;
 mod moment;
 mod plugin;
 mod tree;
+mod trial;
 
 use std::{
     fs,
@@ -23,7 +24,9 @@ use self::{contents::PACKAGES, debian::Maker, materials::Materials};
 use crate::{
     command::target,
     digest::sha256,
-    ebpf, progress,
+    ebpf,
+    machine::Obstacle,
+    progress,
     sbom::BPF_OBJECT,
     services::{self, Profile},
     setup,
@@ -64,6 +67,31 @@ pub fn run(options: &Options) -> Result<()> {
         println!("no manifest for krew: it names where the archive can be fetched, which --url says");
     }
     Ok(())
+}
+
+/// Whether [`trial`] can be made here.
+pub fn trial_is_possible() -> Result<(), Obstacle> {
+    trial::possible()
+}
+
+/// Writes packages of the programs that are built for development, and tries them under a systemd of their own.
+pub fn trial(object: &Path) -> Result<()> {
+    let folder = target().join("package/trial");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("could not remove {}", folder.display()))?;
+    }
+    let [packages, scratch] = ["packages", "system"].map(|name| folder.join(name));
+    fs::create_dir_all(&packages)?;
+    fs::create_dir_all(&scratch)?;
+    let materials = Materials::gather(Profile::Dev.folder(), object, "Trial <trial@localhost>".to_owned())?;
+    let maker = Maker { materials: &materials, dpkg_deb: setup::dpkg_deb()?, compression: "none", out: &packages };
+    for recipe in &PACKAGES {
+        maker.write(recipe)?;
+    }
+    let tried = trial::run_all(&packages, &scratch);
+    // Large, and of no use afterwards.
+    fs::remove_dir_all(&folder)?;
+    tried
 }
 
 /// Writes the packages of programs that are built already. Returns the files, the checksums last.

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use self::programs::TestProgram;
-use crate::{command, ebpf, machine, progress, setup};
+use crate::{command, ebpf, machine, package, progress, setup};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -46,6 +46,8 @@ enum Need {
     Cluster,
     /// All programs of a cluster, and what [`Need::Kernel`] is.
     LiveCluster,
+    /// What [`Need::Kernel`] is, systemd and dpkg.
+    Systemd,
     /// cargo-deny.
     Deny,
 }
@@ -98,6 +100,11 @@ const SUITES: &[Suite] = &[
         name: "pipeline",
         about: "kernel to Parquet to an answer: kills, restarts, full disks, exact counts",
         need: Need::Kernel,
+    },
+    Suite {
+        name: "packages",
+        about: "Debian packages under a systemd of their own: install, enforce and answer, upgrade, remove, purge",
+        need: Need::Systemd,
     },
     Suite {
         name: "cluster-live",
@@ -182,6 +189,14 @@ fn prepare(need: Need) -> Prepared {
             environment.push(("NETVERDICT_LIVE_CLUSTER", "1".to_owned()));
             Ok(environment)
         }
+        Need::Systemd => {
+            let environment = prepare_kernel()?;
+            for tool in [setup::dpkg_deb(), setup::systemd_analyze()] {
+                tool.map_err(|error| format!("{error:#}"))?;
+            }
+            package::trial_is_possible()?;
+            Ok(environment)
+        }
         Need::Deny => {
             let program = setup::cargo_deny().map_err(|error| format!("{error:#}"))?;
             Ok(vec![(supply_chain::PROGRAM, program.display().to_string())])
@@ -208,6 +223,9 @@ fn run_suite(suite: &Suite, programs: &[TestProgram], environment: &[(&str, Stri
     if suite.need == Need::Deny {
         let (_, program) = environment.first().context("cargo-deny was prepared")?;
         return supply_chain::check(&PathBuf::from(program));
+    }
+    if suite.need == Need::Systemd {
+        return package::trial(&ebpf::object()).map(|()| None);
     }
     let of_suite = |program: &&TestProgram| match program.package.as_str() {
         "netverdict-tests" => program.target == suite.name,
