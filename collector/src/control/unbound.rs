@@ -164,10 +164,10 @@ impl Unjudged {
 }
 
 /// `words`: for one, and for several.
-fn trouble(names: Vec<String>, words: [&str; 2], what: &str, remedy: &str) -> Option<Trouble> {
+fn trouble(names: Vec<String>, words: [&str; 2], condition: &str, remedy: &str) -> Option<Trouble> {
     let number = names.len();
     let words = words[usize::from(number != 1)];
-    (number > 0).then(|| Trouble { text: format!("{number} {words} {what}"), remedy: remedy.to_owned(), names })
+    (number > 0).then(|| Trouble { text: format!("{number} {words} {condition}"), remedy: remedy.to_owned(), names })
 }
 
 #[cfg(test)]
