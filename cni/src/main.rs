@@ -14,6 +14,10 @@ fn main() -> ExitCode {
 }
 
 fn change_node(arguments: &[String]) -> ExitCode {
+    if let Some(help) = node::help(arguments) {
+        println!("{help}");
+        return ExitCode::SUCCESS;
+    }
     match node::run(arguments) {
         Ok(done) => {
             for line in done {

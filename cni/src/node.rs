@@ -49,6 +49,11 @@ pub enum NodeError {
     NotUnderstood { path: PathBuf, reason: String, remedy: &'static str },
 }
 
+/// The help, if the arguments ask for it.
+pub fn help(arguments: &[String]) -> Option<&'static str> {
+    arguments.iter().any(|word| ["--help", "-h", "help"].contains(&word.as_str())).then_some(options::HELP)
+}
+
 /// Does what the arguments say. Returns a line for each thing that was done.
 ///
 /// # Errors

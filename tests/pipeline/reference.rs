@@ -69,6 +69,11 @@ fn every_option_is_in_the_reference() {
 #[test]
 fn every_metric_is_in_the_reference() {
     let node = Node::started("observe");
+    node.send_from_ports("shop/jobs", "db/pg", 5432, 26_000..26_010);
+    node.wait_for(
+        10,
+        "select coalesce(sum(count), 0) from flows where lane = 'denied' and source_port between 26000 and 26009",
+    );
     let query = node.query.as_ref().expect("the query service");
     let page = fs::read_to_string(root().join(METRICS)).unwrap_or_default();
     let mut lines = BTreeSet::new();

@@ -5,6 +5,7 @@
 
 mod contents;
 mod debian;
+mod materials;
 mod moment;
 mod plugin;
 mod tree;
@@ -15,23 +16,20 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 
-use self::{contents::PACKAGES, debian::Maker, moment::Moment};
+use self::{contents::PACKAGES, debian::Maker, materials::Materials};
 use crate::{
-    command::{output, root, target},
+    command::target,
     digest::sha256,
     ebpf, progress,
-    sbom::{BPF_OBJECT, Inventory, Licences},
+    sbom::BPF_OBJECT,
     services::{self, Profile},
     setup,
-    symbols::Symbols,
 };
 
 const CHECKSUMS: &str = "SHA256SUMS";
-/// The shells that the tool completes its arguments for.
-const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -91,67 +89,6 @@ pub fn write(options: &Options, object: &Path) -> Result<Vec<PathBuf>> {
     fs::write(&sums, checksums(&written)?)?;
     written.push(sums);
     Ok(written)
-}
-
-/// Everything that goes into packages.
-struct Materials {
-    /// The folder of the built programs.
-    programs: PathBuf,
-    object: PathBuf,
-    version: &'static str,
-    /// As Debian and as Kubernetes name it: these two agree.
-    architecture: &'static str,
-    maintainer: String,
-    moment: Moment,
-    inventory: Inventory,
-    licences: Licences,
-    symbols: Symbols,
-    /// The script of each of [`SHELLS`].
-    completions: Vec<(&'static str, String)>,
-}
-
-impl Materials {
-    fn gather(programs: PathBuf, object: &Path, maintainer: String) -> Result<Self> {
-        let completion = |shell| -> Result<(&'static str, String)> {
-            let mut tool = std::process::Command::new(programs.join("netverdict"));
-            Ok((shell, output(tool.args(["completion", shell]))?))
-        };
-        let completions = SHELLS.into_iter().map(completion).collect::<Result<_>>()?;
-        Self::with_completions(programs, object, maintainer, completions)
-    }
-
-    fn with_completions(
-        programs: PathBuf,
-        object: &Path,
-        maintainer: String,
-        completions: Vec<(&'static str, String)>,
-    ) -> Result<Self> {
-        ensure!(
-            !maintainer.contains('\n') && maintainer.contains(" <") && maintainer.ends_with('>'),
-            "--maintainer {maintainer}: expected `Name <address>`"
-        );
-        Ok(Self {
-            programs,
-            object: object.to_owned(),
-            version: env!("CARGO_PKG_VERSION"),
-            architecture: match std::env::consts::ARCH {
-                "aarch64" => "arm64",
-                _ => "amd64",
-            },
-            maintainer,
-            moment: Moment::of_commit()?,
-            inventory: Inventory::read()?,
-            licences: Licences::read()?,
-            symbols: Symbols::tools()?,
-            completions,
-        })
-    }
-}
-
-/// A file of the repository.
-fn repository(name: &str) -> Result<Vec<u8>> {
-    let path = root().join(name);
-    fs::read(&path).with_context(|| format!("could not read {}", path.display()))
 }
 
 /// In the form of `sha256sum --check`, by names alone: the files lie beside each other.

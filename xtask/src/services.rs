@@ -376,11 +376,11 @@ impl Drop for Serving {
 }
 
 /// Polls until a condition holds that other programs bring about.
-pub fn wait(what: &str, patience: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+pub fn wait(condition: &str, patience: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !done()? {
         if started.elapsed() > patience {
-            bail!("waited {patience:?}, but not yet: {what}");
+            bail!("waited {patience:?}, but not yet: {condition}");
         }
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -6,8 +6,24 @@ use serde_json::{Value, json};
 
 use super::list::PLUGIN;
 
-pub(super) const USAGE: &str = "netverdict-cni install|uninstall [--conf-dir DIR] [--bin-dir DIR]; with install also \
-                                [--run-dir DIR] [--pin-root DIR] [--wait-seconds SECONDS] [--on-unavailable fail|allow]";
+pub(super) const USAGE: &str = "netverdict-cni install|uninstall [OPTION VALUE]…; --help says more";
+pub(super) const HELP: &str = "\
+Puts the plugin in place on this node, so that a pod's first packet is judged by policy, and takes it away again.
+A container runtime starts it for each pod; without a verb it speaks the protocol of CNI plugins.
+
+Usage: netverdict-cni install [OPTION VALUE]…
+       netverdict-cni uninstall [OPTION VALUE]…
+
+Options:
+  --conf-dir DIR         where the container runtime reads the configuration of the network [default: /etc/cni/net.d]
+  --bin-dir DIR          where it looks for plugins [default: /opt/cni/bin]
+
+Options of install:
+  --run-dir DIR          runtime directory of the collector [default: /run/netverdict]
+  --pin-root DIR         where the collector pins programs and maps [default: /sys/fs/bpf/netverdict]
+  --wait-seconds SECONDS how long a pod waits until it is judged, at most 60 [default: 5]
+  --on-unavailable fail|allow
+                         what becomes of a new pod where no collector answers and nothing is pinned [default: fail]";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
@@ -33,7 +49,6 @@ impl Options {
         let verb = match arguments.first().map(String::as_str) {
             Some("install") => Verb::Install,
             Some("uninstall") => Verb::Uninstall,
-            Some("--help" | "-h" | "help") => return Err("puts the plugin in place on this node".to_owned()),
             other => return Err(format!("no verb {}", other.unwrap_or_default())),
         };
         let mut options =

@@ -56,7 +56,7 @@ pub(super) const PACKAGES: [Recipe; 3] = [
             File { source: Source::Completion("bash"), path: "usr/share/bash-completion/completions/netverdict" },
             File { source: Source::Completion("zsh"), path: "usr/share/zsh/vendor-completions/_netverdict" },
             File { source: Source::Completion("fish"), path: "usr/share/fish/vendor_completions.d/netverdict.fish" },
-            File { source: Source::Repository("docs/install.md"), path: "usr/share/doc/netverdict/install.md" },
+            File { source: Source::Repository("docs/packages.md"), path: "usr/share/doc/netverdict/packages.md" },
             File { source: Source::Repository("docs/uninstall.md"), path: "usr/share/doc/netverdict/uninstall.md" },
             File { source: Source::Repository("docs/kubernetes.md"), path: "usr/share/doc/netverdict/kubernetes.md" },
             File { source: Source::Repository("docs/cni.md"), path: "usr/share/doc/netverdict/cni.md" },

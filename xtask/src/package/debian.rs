@@ -9,9 +9,9 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Materials,
     contents::{File, Recipe, Source},
-    moment, repository,
+    materials::{Materials, repository},
+    moment,
     tree::Tree,
 };
 use crate::{

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Materials, repository};
+use super::materials::{Materials, repository};
 use crate::{
     digest::sha256,
     gzip::gzip,

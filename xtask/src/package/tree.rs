@@ -87,7 +87,7 @@ impl Tree {
             return Ok(());
         }
         match folder.parent().filter(|parent| parent.starts_with(&self.root)) {
-            Some(parent) => self.make_folder(&parent.to_owned())?,
+            Some(parent) => self.make_folder(parent)?,
             None => DirBuilder::new().recursive(true).create(folder.parent().unwrap_or(Path::new(".")))?,
         }
         DirBuilder::new().mode(0o755).create(folder).with_context(|| format!("could not make {}", folder.display()))?;

@@ -93,7 +93,7 @@ fn each_problem_is_a_sentence_of_its_node_and_a_remedy() {
     let names = vec!["shop/web".to_owned(), "shop/api".to_owned()];
     stale.problems = Some(vec![
         problem("source", false, "kubernetes: cannot reach the API server", "make it reachable"),
-        Problem { names, more: 1, ..problem("unbound", false, "3 interfaces belong to no pod", "compare them") },
+        Problem { names, more: 1, ..problem("unbound", false, "interfaces that belong to no pod (3)", "compare them") },
     ]);
     stale.losses = vec![Loss {
         cause: "ring_full".to_owned(),
@@ -133,7 +133,7 @@ n1: map pairs is full with 8 entries (for 12m)
   raise --max-pairs
 n2: kubernetes: cannot reach the API server (for 12m)
   make it reachable
-n2: 3 interfaces belong to no pod: shop/web, shop/api and 1 more (for 12m)
+n2: interfaces that belong to no pod (3): shop/web, shop/api and 1 more (for 12m)
   compare them
 n2: 52 events are not on record (ring_full), the last 3m ago
   the ring had no room; state a longer outage in --ring-seconds
