@@ -205,9 +205,8 @@ impl Collectors {
         let rows = match cached.filter(usable) {
             Some(rows) => rows,
             None => {
-                let silent = self.cache().silent.get(&address.name).cloned();
-                let rows = match silent.filter(|(since, _)| since.elapsed() < SILENT) {
-                    Some((_, problem)) => Err(problem),
+                let rows = match self.silent(&address) {
+                    Some(problem) => Err(problem),
                     None => self.fetch(&address, table, window).await,
                 };
                 self.metrics.unflushed(rows.is_ok());
@@ -262,7 +261,12 @@ impl Collectors {
         let (addresses, _) = self.addresses().await;
         let each = addresses.iter().map(|address| {
             let (collectors, address) = (Arc::clone(self), address.clone());
-            self.network.spawn(async move { collectors.status_at(&address).await })
+            self.network.spawn(async move {
+                match collectors.silent(&address) {
+                    Some(problem) => Err(problem),
+                    None => collectors.status_at(&address).await,
+                }
+            })
         });
         let statuses = join_all(each).await.into_iter().map(|status| {
             status
@@ -360,6 +364,12 @@ impl Collectors {
             Ok(answer) => answer,
             Err(_) => Err(format!("nothing within {timeout:?}").into()),
         }
+    }
+
+    /// What was told of a collector that let a request run out of time a moment ago.
+    fn silent(&self, address: &CollectorAddress) -> Option<RequestError> {
+        let silent = self.cache().silent.get(&address.name).cloned();
+        silent.filter(|(since, _)| since.elapsed() < SILENT).map(|(_, problem)| problem)
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
