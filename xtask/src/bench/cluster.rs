@@ -87,7 +87,7 @@ struct Pods {
 
 impl Pods {
     fn start(cluster: &Cluster, count: usize) -> Result<Self> {
-        // The client, the server and the DNS server are pods too.
+        // Others than the client, the server and the DNS server.
         let others = count - 3;
         let manifest = include_str!("cluster/pods.yaml").replace("AGNHOST", &agnhost());
         cluster.apply(&manifest.replace("OTHERS", &others.to_string()))?;
