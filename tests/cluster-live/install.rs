@@ -12,6 +12,8 @@ use std::{
     time::Instant,
 };
 
+use aya::programs::loaded_programs;
+use netverdict_abi::map::name;
 use serde_json::{Value, json};
 use xtask::{
     cluster::{Agnhost, Attempt, Cluster, Namespaces, Node, REGISTRY, Shape},
@@ -81,7 +83,7 @@ fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
     let home = cluster.plan().folder.join("reader");
     fs::create_dir_all(&home).expect("a folder");
     let site = Site { reader: Reader::new(&cluster, home), cluster: &cluster };
-    let before = site.nodes();
+    let (before, programs) = (site.nodes(), loaded());
     site.read(INSTALL, "Install on a cluster");
     site.cluster.apply(RESTRICTED).expect("a namespace");
     site.cluster.apply(POLICY_KIND).expect("a definition");
@@ -89,6 +91,7 @@ fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
     let started = Instant::now();
     site.read(INSTALL, "Chart");
     println!("installed, and all pods Ready, after {:.1} s", started.elapsed().as_secs_f32());
+    assert_ne!(loaded(), programs, "programs are loaded");
     site.chart_is_accepted_by_the_api_server();
     site.query_pod_is_restricted();
     for (was, is) in before.iter().zip(site.nodes()) {
@@ -150,6 +153,7 @@ fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
 
     site.read(UNINSTALL, "Uninstall");
     site.nothing_is_left(&before);
+    wait("the kernel has no program of ours", PATIENCE, || Ok(loaded() == programs)).expect("in time");
     assert_eq!(site.attempt(JOBS, DATABASE), Attempt::Answered, "nobody judges any more");
     site.new_pod_starts("afterwards");
     site.reader.has_read_all();
@@ -416,6 +420,15 @@ impl Site<'_> {
         });
         assert_eq!(open.expect("inside of the node"), Vec::<PathBuf>::new(), "everybody may read it");
     }
+}
+
+/// Our programs in the kernel, by name.
+fn loaded() -> Vec<String> {
+    let ours = [name::FROM_POD, name::TO_POD, name::LEAVING, name::LEAVING_BARE];
+    let all = loaded_programs().filter_map(|program| program.ok()?.name_as_str().map(str::to_owned));
+    let mut found: Vec<_> = all.filter(|name| ours.contains(&name.as_str())).collect();
+    found.sort();
+    found
 }
 
 /// What is in a folder; nothing where there is none.
