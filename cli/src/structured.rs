@@ -1,4 +1,15 @@
-//! Answers for programs: JSON and YAML.
+//! The forms of an answer, and those for programs: JSON and YAML.
+
+use clap::ValueEnum;
+
+/// `-o` of commands whose table has a wide form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
 
 /// Indented JSON, with a newline at the end.
 pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {

@@ -62,7 +62,7 @@ impl Part {
         }
     }
 
-    /// What helps where the problem itself does not say it.
+    /// The remedy where the problem itself does not name one.
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Start => "wait; if it lasts, the problems of the source name what has not been read yet",

@@ -366,7 +366,7 @@ impl Collectors {
         }
     }
 
-    /// What was told of a collector that let a request run out of time a moment ago.
+    /// The problem of a collector that let a request run out of time a moment ago.
     fn silent(&self, address: &CollectorAddress) -> Option<RequestError> {
         let silent = self.cache().silent.get(&address.name).cloned();
         silent.filter(|(since, _)| since.elapsed() < SILENT).map(|(_, problem)| problem)

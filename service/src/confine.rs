@@ -1,4 +1,4 @@
-//! System calls that a service gives up when it starts: what it never does, nobody who breaks into it does either.
+//! System calls that a service gives up when it starts: an attacker inside of it cannot use them.
 //!
 //! A filter of `seccomp`, beside that of the container runtime or systemd: this one knows the program. A refused call fails with
 //! `EPERM`.

@@ -57,7 +57,7 @@ fn rendered(arguments: &[&str]) -> String {
     String::from_utf8(stdout).expect("text")
 }
 
-/// What is random is made elsewhere: tokens and certificates.
+/// Tokens and certificates are random: rendered manifests name Secrets that exist instead.
 const EXISTING: [&str; 4] = [
     "--set=secret.existing=netverdict",
     "--set=tls.certificates=existing",

@@ -39,7 +39,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("apt ", "no package is installed on the machine of the tests"),
 ];
 
-/// Who reads the pages and types what they say.
+/// Types the commands of the pages.
 pub(crate) struct Reader<'a> {
     cluster: &'a Cluster,
     home: PathBuf,
@@ -96,7 +96,7 @@ impl<'a> Reader<'a> {
     fn type_in(&self, page: &str, section: &str, commands: &[&Documented], helm_values: &str) {
         let mut script = "trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT\n".to_owned();
         for (number, Documented { text, .. }) in commands.iter().enumerate() {
-            // What runs beside the others has to listen before it is asked.
+            // A program in the background has to listen before it is asked.
             let pause = if text.ends_with('&') { "sleep 5" } else { ":" };
             script.push_str(&format!("echo '@@ {number}'\n{text}\necho \"@@ ended $?\"\n{pause}\n"));
         }

@@ -1,4 +1,4 @@
-//! What a stranger does who reads the documentation: installs the chart, asks, enforces, upgrades under traffic, goes back,
+//! The way of a reader of the documentation: installs the chart, asks, enforces, upgrades under traffic, goes back,
 //! renews secrets, and uninstalls without a trace.
 
 use std::{
@@ -154,7 +154,7 @@ fn chart_installs_answers_upgrades_under_traffic_and_leaves_no_trace() {
     site.read(UNINSTALL, "Uninstall");
     site.nothing_is_left(&before);
     wait("the kernel has no program of ours", PATIENCE, || Ok(loaded() == programs)).expect("in time");
-    assert_eq!(site.attempt(JOBS, DATABASE), Attempt::Answered, "nobody judges any more");
+    assert_eq!(site.attempt(JOBS, DATABASE), Attempt::Answered, "no program judges any more");
     site.new_pod_starts("afterwards");
     site.reader.has_read_all();
 }

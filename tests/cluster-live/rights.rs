@@ -10,7 +10,7 @@ const ACCOUNT: &str = "system:serviceaccount:netverdict:netverdict-collector";
 /// A verb on a kind: group, resource, verb.
 type Right = (String, String, String);
 
-/// What the collectors have asked for until now, and what they were refused.
+/// Requests of the collectors until now: granted and refused.
 pub(crate) struct Asked {
     pub(crate) granted: BTreeSet<Right>,
     pub(crate) refused: BTreeSet<Right>,

@@ -1,4 +1,4 @@
-//! What the on-call engineer asks first: `netverdict status` names what is wrong on each node, and what to do about it.
+//! `netverdict status` names the problems of each node, each with its remedy.
 
 use std::{fs, process::Command};
 

@@ -46,7 +46,7 @@ enum Need {
     Cluster,
     /// All programs of a cluster, and what [`Need::Kernel`] is.
     LiveCluster,
-    /// What [`Need::Kernel`] is, systemd and dpkg.
+    /// The same as [`Need::Kernel`], and systemd and dpkg.
     Systemd,
     /// cargo-deny.
     Deny,

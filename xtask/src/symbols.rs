@@ -1,5 +1,4 @@
-//! What programs are shipped without, and what is shipped apart from them: debug information. And what they need of the
-//! system that they are linked with.
+//! Debug information, which is shipped apart from programs; and the requirements of programs on the system.
 
 use std::{
     path::{Path, PathBuf},

@@ -5,7 +5,7 @@ mod lines;
 use std::{collections::HashSet, time::Duration};
 
 use chrono::{DateTime, Utc};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use netverdict_flowlog::answer::{FlowsAnswer, Gap};
 use netverdict_policy::{Verdict, model::Protocol};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +16,7 @@ use crate::{
     exit::Exit,
     moment::Moment,
     service::{Service, ServiceError, ServiceOptions},
-    structured::{json, yaml},
+    structured::{Output, json, yaml},
     terminal::Terminal,
     wording::{gap_lines, time_text},
 };
@@ -88,14 +88,6 @@ Examples:
     {program} flows --follow -o json | jq .source
 
 Exit codes: 0 done (Ctrl-C and SIGTERM while following included), 1 it failed, 2 the arguments were not understood.";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Wide,
-    Json,
-    Yaml,
-}
 
 fn verdict(text: &str) -> Result<Verdict, String> {
     Verdict::from_name(text).ok_or_else(|| format!("expected allowed, denied or unknown, found `{text}`"))

@@ -4,7 +4,7 @@ mod findings;
 mod report;
 
 use chrono::Utc;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use netverdict_flowlog::answer::ServiceStatus;
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use self::findings::Finding;
 use crate::{
     exit::Exit,
     service::{Service, ServiceOptions},
-    structured::{json, yaml},
+    structured::{Output, json, yaml},
     terminal::Terminal,
 };
 
@@ -55,14 +55,6 @@ Columns:
 
 Exit codes: 0 all is well, 1 it failed, 2 the arguments were not understood, 5 something is not well: below the nodes, a
 line for each problem says what, and the line after it what to do. A loss of events counts for an hour.";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Wide,
-    Json,
-    Yaml,
-}
 
 /// The service's answer, and what is to be concluded from it.
 #[derive(Debug, Serialize)]

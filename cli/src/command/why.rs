@@ -3,7 +3,7 @@
 mod explain;
 
 use chrono::{DateTime, Utc};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use netverdict_flowlog::answer::WhyAnswer;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     exit::Exit,
     moment::Moment,
     service::{Service, ServiceOptions},
-    structured::{json, yaml},
+    structured::{Output, json, yaml},
     terminal::Terminal,
     wording::time_text,
 };
@@ -61,14 +61,6 @@ Examples:
 Where no packet is on record, the policies on record are evaluated instead, and the answer says so.
 Exit codes: 0 done, 1 it failed, 2 the arguments were not understood; with --exit-status: \
 0 allowed, 3 denied, 4 unknown.";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Wide,
-    Json,
-    Yaml,
-}
 
 pub(crate) async fn execute(arguments: &Arguments, terminal: &mut Terminal) -> anyhow::Result<Exit> {
     let now = Utc::now();

@@ -96,7 +96,7 @@ pub struct Problem {
 }
 
 /// Events since the collector's start, as it counts them. Repeats of a denial that are still being counted are read and
-/// not recorded yet; what the kernel numbered and nobody read is among the losses.
+/// not recorded yet; events that the kernel numbered and the collector did not read are among the losses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventCounts {
     /// Read from the rings, by lane; those that were on record already included.

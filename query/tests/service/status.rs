@@ -20,7 +20,7 @@ async fn collectors_that_answer_badly_are_told_and_hold_up_nobody() {
     let nonsense = serve(Router::new().fallback(|| async { "<html>nginx</html>" })).await;
     let half = serve(Router::new().fallback(|| async { r#"{"node":"n3","mode":7}"# })).await;
     let endless = serve(Router::new().fallback(|| async { " ".repeat(8 << 20) })).await;
-    // Connected by the kernel, answered by nobody.
+    // The kernel connects; no program answers.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let silent_url = format!("http://{}", silent.local_addr().expect("an address"));
     // Bound and not listening: refused as long as it is held.

@@ -7,7 +7,7 @@ use super::plan::{API_PORT, Node, Plan, SERVICE_RANGES};
 const STORE: &str = "http://127.0.0.1:2379";
 const STORE_PEERS: &str = "http://127.0.0.1:2380";
 
-/// What an API server writes down: the requests of the accounts of the product's namespace.
+/// The audit policy of an API server: the requests of the accounts of the product's namespace.
 const AUDIT_POLICY: &str = r#"{
   "apiVersion": "audit.k8s.io/v1",
   "kind": "Policy",

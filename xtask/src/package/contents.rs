@@ -1,4 +1,4 @@
-//! What each Debian package holds. Programs, licences and bills of materials are in all of them.
+//! The contents of each Debian package. Programs, licences and bills of materials are in all of them.
 
 /// A Debian package.
 pub(super) struct Recipe {

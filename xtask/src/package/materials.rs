@@ -1,4 +1,4 @@
-//! What packages are made of.
+//! Inputs of packages.
 
 use std::{
     fs,

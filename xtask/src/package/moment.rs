@@ -14,7 +14,7 @@ pub(super) const VARIABLE: &str = "SOURCE_DATE_EPOCH";
 pub(super) struct Moment(pub(super) u64);
 
 impl Moment {
-    /// What the environment says, or else the time of the last commit.
+    /// SOURCE_DATE_EPOCH, or else the time of the last commit.
     pub(super) fn of_commit() -> Result<Self> {
         let text = match std::env::var(VARIABLE) {
             Ok(text) => text,

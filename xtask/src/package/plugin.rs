@@ -55,7 +55,7 @@ fn archive(materials: &Materials, out: &Path) -> Result<Vec<u8>> {
     gzip(&files.end()?, 9)
 }
 
-/// What the manifest says of one release.
+/// One release, in the manifest.
 pub(super) struct Release<'a> {
     pub(super) version: &'a str,
     pub(super) architecture: &'a str,

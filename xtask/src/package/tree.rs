@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 /// Files below a folder that is removed on drop.
 pub(super) struct Tree {
     root: PathBuf,
-    /// What the package installs: paths without the first slash.
+    /// Installed files: paths without the first slash.
     files: BTreeSet<String>,
     kibibytes: u64,
 }

@@ -17,7 +17,7 @@ pub(crate) struct Crate {
     pub(crate) version: String,
 }
 
-/// What its manifest says of it.
+/// Fields of its manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct About {
     /// An SPDX expression; empty if it has a file only.

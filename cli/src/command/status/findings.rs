@@ -1,4 +1,4 @@
-//! What is wrong, of everything that the query service tells of itself and of each node. Pure: the time is an argument.
+//! Problems of the query service and of each node, found in its status. Pure: the time is an argument.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use netverdict_flowlog::answer::{CollectorAnswer, CollectorStatus, CopyStatus, Loss, Problem, ServiceStatus};

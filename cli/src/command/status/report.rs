@@ -121,7 +121,7 @@ fn gaps(status: &CollectorStatus) -> Cell {
     }
 }
 
-/// What is wrong, and on the next line what to do.
+/// Each problem, and its remedy on the next line.
 fn describe_finding(text: &mut String, finding: &Finding, paint: Paint) {
     let Finding { node, problem, age } = finding;
     let node = node.as_deref().unwrap_or("query service");

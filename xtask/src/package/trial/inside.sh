@@ -1,5 +1,5 @@
 #!/bin/bash
-# What a stranger does with the packages, inside the system that boot.sh started.
+# Installs, uses, upgrades, removes and purges the packages, inside the system that boot.sh started.
 set -euo pipefail
 cd /
 pins=/sys/fs/bpf/netverdict
